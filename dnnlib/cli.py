@@ -1,0 +1,143 @@
+"""What every command-line tool of this project shares: how it ends, and a few option types and decorators.
+
+`run(main)` is the only place where exceptions become sentences and exit codes. Must not import torch.
+"""
+import errno
+import re
+import sys
+
+import click
+
+EXIT_ERROR = 1          # a UserError: something that the person at the keyboard can mend
+EXIT_USAGE = 2          # click's own: an unknown option, a value out of range
+EXIT_INTERRUPTED = 130  # Ctrl-C, by the shell's convention 128 + SIGINT
+
+# Operating-system errors that are the user's to mend, and how.
+_OS_REMEDIES = {
+    errno.ENOSPC: "free some space or choose a folder on another disk",
+    errno.EDQUOT: "free some of the quota or choose a folder on another disk",
+    errno.EROFS: "choose a folder that can be written to",
+    errno.EACCES: "check the permissions or choose another path",
+    errno.EPERM: "check the permissions or choose another path",
+}
+
+
+# ------------------------------------------------------------------------------------------
+# Ending a command.
+
+def run(command, args=None):
+    """Run a click command as a program: `if __name__ == "__main__": cli.run(main)`."""
+    sys.exit(call(command, args))
+
+
+def call(command, args=None) -> int:
+    """Run a click command and return its exit code; what the user can mend is said in a sentence on stderr.
+
+    Anything else is a fault of the program and keeps its traceback.
+    """
+    try:
+        result = command.main(args=args, standalone_mode=False)
+        # Without standalone mode click hands back the code of ctx.exit() (--help: 0), else what the function returned.
+        return result if isinstance(result, int) else 0
+    except click.exceptions.Abort:  # click's form of KeyboardInterrupt
+        return _interrupted()
+    except KeyboardInterrupt:
+        return _interrupted()
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except BrokenPipeError:
+        # The reader of our output (`| head`) has gone: nobody is left to tell, and flushing at exit would fail again.
+        sys.stdout = None
+        return EXIT_ERROR
+    except Exception as error:
+        sentence = user_sentence(error)
+        if sentence is None:
+            raise
+        print(f"Error: {sentence}", file=sys.stderr)
+        return EXIT_ERROR
+
+
+def user_sentence(error: BaseException) -> str | None:
+    """The sentence for an error that the user can mend; None when it is a fault of the program."""
+    if getattr(error, "is_user_error", False):
+        return str(error)
+    if isinstance(error, OSError) and error.errno in _OS_REMEDIES:
+        place = f" ({error.filename})" if error.filename else ""
+        return f"{error.strerror}{place}; {_OS_REMEDIES[error.errno]}"
+    if type(error).__name__ == "OutOfMemoryError":  # torch's, recognised by name: torch isn't imported here
+        return f"the device ran out of memory; lower --batch-gpu or --batch ({str(error).splitlines()[0]})"
+    return None
+
+
+def _interrupted() -> int:
+    print("Interrupted.", file=sys.stderr)
+    return EXIT_INTERRUPTED
+
+
+# ------------------------------------------------------------------------------------------
+# Option types.
+
+class NumRange(click.ParamType):
+    """'0,3,5-7' -> [0, 3, 5, 6, 7]: numbers and inclusive ranges, in the order given."""
+    name = "num_range"
+    _MAX_COUNT = 10_000_000  # a slip such as 0-99999999999 must not fill the memory
+
+    def convert(self, value, param, ctx):
+        if isinstance(value, (list, tuple)):
+            return list(value)
+        numbers = []
+        for part in str(value).split(","):
+            match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
+            if match is None:
+                self.fail(f"{value!r} is not a list of numbers; write it like 0,3,5-7.", param, ctx)
+            first = int(match.group(1))
+            last = first if match.group(2) is None else int(match.group(2))
+            if last < first:
+                self.fail(f"the range {part.strip()!r} runs backwards; write {last}-{first}.", param, ctx)
+            if len(numbers) + last - first >= self._MAX_COUNT:
+                self.fail(f"{value!r} holds more than {self._MAX_COUNT} numbers; write a shorter range.", param, ctx)
+            numbers.extend(range(first, last + 1))
+        return numbers
+
+
+class CommaList(click.ParamType):
+    """'a,b' -> ['a', 'b']; '' and 'none' -> []."""
+    name = "list"
+
+    def convert(self, value, param, ctx):
+        if isinstance(value, (list, tuple)):
+            return list(value)
+        if value.strip().lower() in ("", "none"):
+            return []
+        names = [name.strip() for name in value.split(",")]
+        if "" in names:
+            self.fail(f"{value!r} has an empty entry; write it like a,b or 'none'.", param, ctx)
+        return names
+
+
+class NamedPath(click.ParamType):
+    """'name=path' -> (name, path), for options given several times."""
+    name = "name=path"
+
+    def convert(self, value, param, ctx):
+        if isinstance(value, tuple):
+            return value
+        name, separator, path = value.partition("=")
+        if not (name and separator and path):
+            self.fail(f"{value!r} does not have the form name=path; write it like inception=/models/inception.pt.", param, ctx)
+        return name, path
+
+
+# ------------------------------------------------------------------------------------------
+# Options of several tools.
+
+DEVICE_NAMES = ["auto", "cuda", "mps", "cpu"]
+
+device_option = click.option(
+    "--device", type=click.Choice(DEVICE_NAMES), default="auto", show_default=True,
+    help="Where to compute; auto takes the first of cuda, mps, cpu that is there.")
+
+trust_option = click.option(
+    "--trust-pickle", is_flag=True, default=False,
+    help="Run the code that a pickle brings with it. Only for files whose origin you trust.")
