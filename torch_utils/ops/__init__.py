@@ -1,0 +1,1 @@
+"""Image operators with exact first and second derivatives. Importing this package builds and compiles nothing."""
