@@ -1,0 +1,213 @@
+"""Processes: start several on this machine or join those of torchrun, agree on things, end together.
+
+Knows nothing of GANs. Importing does nothing; a process group exists only between `launch` and its end.
+"""
+import datetime
+import multiprocessing
+import multiprocessing.connection
+import os
+import signal
+import sys
+import tempfile
+import threading
+import time
+import traceback
+
+import torch
+
+from dnnlib.errors import UserError
+
+# Exit code of a run that was asked to stop (SIGTERM, SIGINT) and saved its state first: EX_TEMPFAIL, "start me again".
+EXIT_STOPPED = 75
+# How long the other ranks may take to notice a dead one before they are terminated, and then killed.
+GRACE_SEC = 10
+
+
+# ----------------------------------------------------------------------------------------------------------------
+# Asking
+
+def is_initialized():
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
+
+
+def get_rank():
+    return torch.distributed.get_rank() if is_initialized() else 0
+
+
+def get_world_size():
+    return torch.distributed.get_world_size() if is_initialized() else 1
+
+
+def under_torchrun():
+    """True when an outer launcher (torchrun, a cluster) has already started one process per rank."""
+    return "RANK" in os.environ and "WORLD_SIZE" in os.environ
+
+
+def rank_device(device_name, rank):
+    """The device of this rank: cuda gets one card per local process, everything else is shared."""
+    if device_name != "cuda":
+        return torch.device(device_name)
+    local_rank = int(os.environ.get("LOCAL_RANK", rank % max(torch.cuda.device_count(), 1)))
+    return torch.device("cuda", local_rank)
+
+
+# ----------------------------------------------------------------------------------------------------------------
+# Agreeing
+
+def broadcast_module(module):
+    """Make every parameter and buffer equal to rank 0's."""
+    if get_world_size() > 1:
+        for tensor in [*module.parameters(), *module.buffers()]:
+            # Zero-dimensional or strided tensors are not taken by every backend as they are.
+            flat = tensor.detach().contiguous().reshape(-1)
+            torch.distributed.broadcast(flat, src=0)
+            tensor.detach().copy_(flat.reshape(tensor.shape))
+
+
+def all_reduce_mean_(tensor):
+    """In place: the mean over ranks. Contiguous tensors only."""
+    if get_world_size() > 1:
+        torch.distributed.all_reduce(tensor)
+        tensor /= get_world_size()
+    return tensor
+
+
+def any_rank(flag, device):
+    """True on every rank as soon as it is true on one."""
+    if get_world_size() == 1:
+        return bool(flag)
+    value = torch.tensor([float(flag)], device=device)
+    torch.distributed.all_reduce(value, op=torch.distributed.ReduceOp.MAX)
+    return bool(value.item())
+
+
+def gather_objects(value):
+    """List of every rank's `value` (small picklable things), in rank order, on all ranks."""
+    if get_world_size() == 1:
+        return [value]
+    values = [None] * get_world_size()
+    torch.distributed.all_gather_object(values, value)
+    return values
+
+
+def barrier():
+    if get_world_size() > 1:
+        torch.distributed.barrier()
+
+
+# ----------------------------------------------------------------------------------------------------------------
+# Starting and ending
+
+def _join_group(init_method, rank, world_size, device_name, timeout_sec=1800):
+    if device_name == "cuda":
+        torch.cuda.set_device(rank_device(device_name, rank))
+    torch.distributed.init_process_group(
+        backend="nccl" if device_name == "cuda" else "gloo", init_method=init_method, rank=rank, world_size=world_size,
+        timeout=datetime.timedelta(seconds=timeout_sec))
+
+
+def _exit_with_parent():
+    """A rank must not outlive the process that started it, however that one ended."""
+    def watch():
+        multiprocessing.connection.wait([multiprocessing.parent_process().sentinel])
+        os._exit(1)
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _rank_main(rank, worker, options, num_processes, device_name, folder):
+    """Body of one spawned rank. Leaves its failure as text in `folder` for the parent to tell."""
+    _exit_with_parent()
+    try:
+        _join_group("file://" + os.path.join(folder, "rendezvous"), rank, num_processes, device_name)
+        worker(rank, options)
+        torch.distributed.destroy_process_group()
+    except BaseException as err:
+        if isinstance(err, SystemExit) and err.code in (0, None, EXIT_STOPPED):
+            raise
+        kind, text = ("user", str(err)) if getattr(err, "is_user_error", False) else ("traceback", traceback.format_exc())
+        with open(os.path.join(folder, f"{kind}-{rank}-{time.time_ns()}"), "w") as f:
+            f.write(text)
+        sys.stdout.flush()
+        os._exit(1)  # no clean-up: the group's peers may be gone, and waiting for them would hang
+
+
+def _wait_for_all(processes):
+    """Wait until all ranks ended; once one ended badly the others get GRACE_SEC, then SIGTERM, then SIGKILL."""
+    failed_at, signals_sent = None, 0
+    while any(p.is_alive() for p in processes):
+        multiprocessing.connection.wait([p.sentinel for p in processes if p.is_alive()], timeout=1)
+        if failed_at is None and any(p.exitcode not in (None, 0, EXIT_STOPPED) for p in processes):
+            failed_at = time.monotonic()
+        if failed_at is not None and time.monotonic() > failed_at + GRACE_SEC * (signals_sent + 1):
+            for p in processes:
+                if p.is_alive():
+                    p.terminate() if signals_sent == 0 else p.kill()
+            signals_sent += 1
+    return [p.exitcode for p in processes]
+
+
+def _raise_failure(folder, exit_codes):
+    """Tell the first failure: a sentence for what a user can mend, a traceback otherwise, a signal's name last."""
+    reports = sorted((f for f in os.listdir(folder) if f.startswith(("user-", "traceback-"))), key=lambda f: int(f.split("-")[2]))
+    killed = [(rank, code) for rank, code in enumerate(exit_codes) if code is not None and code < 0]
+    for name in reports:
+        if name.startswith("user-"):
+            with open(os.path.join(folder, name)) as f:
+                raise UserError(f.read())
+    text = ""
+    if reports:
+        with open(os.path.join(folder, reports[0])) as f:
+            text = f"\n--- traceback of rank {reports[0].split('-')[1]}, the first to fail ---\n{f.read()}"
+    if killed:
+        rank, code = killed[0]
+        text += f"\nrank {rank} was ended by {signal.Signals(-code).name} (killed from outside, or out of memory)"
+    raise RuntimeError(f"training process failed, exit codes by rank: {exit_codes}{text}")
+
+
+def _spawn(worker, options, num_processes, device_name):
+    context = multiprocessing.get_context("spawn")
+    with tempfile.TemporaryDirectory(prefix="ranks-") as folder:
+        processes = [context.Process(target=_rank_main, args=(rank, worker, options, num_processes, device_name, folder))
+                     for rank in range(num_processes)]
+        forward = lambda signum, _frame: [os.kill(p.pid, signum) for p in processes if p.is_alive()]
+        previous = {}
+        try:
+            for p in processes:
+                p.start()
+            # SIGINT from a terminal reaches the ranks by itself; SIGTERM sent to this process does not.
+            previous = {signal.SIGTERM: signal.signal(signal.SIGTERM, forward),
+                        signal.SIGINT: signal.signal(signal.SIGINT, signal.SIG_IGN)}
+            exit_codes = _wait_for_all(processes)
+        finally:
+            for signum, handler in previous.items():
+                signal.signal(signum, handler)
+            for p in processes:
+                if p.is_alive():
+                    p.kill()
+        if any(code not in (0, EXIT_STOPPED) for code in exit_codes):
+            _raise_failure(folder, exit_codes)
+        if EXIT_STOPPED in exit_codes:
+            sys.exit(EXIT_STOPPED)
+
+
+def launch(worker, options, num_processes, device_name="cpu"):
+    """Run worker(rank, options) in `num_processes` processes and come back when all have ended.
+
+    One process runs right here. Under torchrun this process is one rank of a group that exists already, on one machine
+    or several. Otherwise `num_processes` are spawned; `worker` and `options` must then be picklable.
+    device_name: 'cpu' | 'cuda' | 'mps' (one of them, resolved). Raises UserError or RuntimeError when a rank failed,
+    SystemExit(EXIT_STOPPED) when the ranks stopped on request.
+    """
+    if under_torchrun():
+        rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+        if world_size > 1:
+            _join_group("env://", rank, world_size, device_name)
+        try:
+            worker(rank, options)
+        finally:
+            if is_initialized():
+                torch.distributed.destroy_process_group()
+    elif num_processes == 1:
+        worker(0, options)
+    else:
+        _spawn(worker, options, num_processes, device_name)

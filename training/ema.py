@@ -1,0 +1,23 @@
+"""The moving average of the generator's weights. Must not know the loop."""
+import torch
+
+
+def ema_beta(batch_size, ema_kimg, ema_rampup, cur_nimg):
+    """Decay per step for a half-life of `ema_kimg` thousand images.
+
+    ema_rampup (or None) shortens the half-life to that fraction of the images seen so far, so that the average does not
+    carry the untrained start for long.
+    """
+    half_life_nimg = ema_kimg * 1000
+    if ema_rampup is not None:
+        half_life_nimg = min(half_life_nimg, cur_nimg * ema_rampup)
+    return 0.5 ** (batch_size / max(half_life_nimg, 1e-8))
+
+
+@torch.no_grad()
+def update_ema(average, current, beta):
+    """average <- beta * average + (1 - beta) * current for parameters; buffers are copied."""
+    for target, source in zip(average.parameters(), current.parameters(), strict=True):
+        target.copy_(source.lerp(target, beta))
+    for target, source in zip(average.buffers(), current.buffers(), strict=True):
+        target.copy_(source)

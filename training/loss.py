@@ -1,0 +1,205 @@
+"""What G and D are trained towards: StyleGAN2's losses, one overridable method per term.
+
+A baseline subclasses StyleGAN2Loss and replaces a term; the training loop only calls accumulate_gradients. Must not know
+optimizers, processes beyond one mean over ranks, or the loop.
+Sources: StyleGAN2 (Karras et al. 2020, 1912.04958), R1 (Mescheder et al. 2018, 1801.04406).
+"""
+import math
+
+import torch
+import torch.nn.functional as F
+from torch.autograd.profiler import record_function
+
+from torch_utils import distributed, training_stats
+from torch_utils.ops import conv2d_gradfix
+
+# phase name -> (network that learns, adversarial term, regulariser)
+PHASES = {
+    "Gmain": ("G", True, False), "Greg": ("G", False, True), "Gboth": ("G", True, True),
+    "Dmain": ("D", True, False), "Dreg": ("D", False, True), "Dboth": ("D", True, True),
+}
+
+
+class Loss:
+    """Interface of every loss. The loop calls accumulate_gradients once per microbatch of a phase."""
+
+    def accumulate_gradients(self, phase, real_img, real_c, gen_z, gen_c, sync, gain):
+        """Add this microbatch's gradients to the .grad of the learning network.
+
+        phase: a key of PHASES. real_img: [N, C, H, W] in [-1, 1]. real_c, gen_c: [N, c_dim]. gen_z: [N, z_dim].
+        sync: True for the last microbatch of this process in this step's phase. gain: factor on every loss term.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define accumulate_gradients")
+
+    def state_dict(self):
+        """Plain tensors and numbers that a resumed run needs."""
+        return {}
+
+    def load_state_dict(self, state):
+        if state:
+            raise ValueError(f"{type(self).__name__} keeps no state, but the checkpoint holds {sorted(state)}")
+
+
+class StyleGAN2Loss(Loss):
+    """Non-saturating logistic loss, R1, path-length regularisation, style mixing."""
+
+    def __init__(self, device, G_mapping, G_synthesis, D, augment_pipe=None, style_mixing_prob=0.9, r1_gamma=10,
+                 pl_batch_shrink=2, pl_decay=0.01, pl_weight=2):
+        self.device = torch.device(device)
+        self.G_mapping, self.G_synthesis, self.D = G_mapping, G_synthesis, D
+        self.augment_pipe = augment_pipe
+        self.style_mixing_prob, self.r1_gamma = style_mixing_prob, r1_gamma
+        self.pl_batch_shrink, self.pl_decay, self.pl_weight = pl_batch_shrink, pl_decay, pl_weight
+        self.pl_mean = torch.zeros([], device=self.device)
+        self._pl_means_of_step = []  # one mean length per microbatch of the running phase
+
+    # --- networks -----------------------------------------------------------------------------------------------
+
+    def run_G(self, z, c, sync):
+        """Latents to images. Returns (img [N, C, H, W], ws [N, num_ws, w_dim]). `sync` is for forks that wrap G in DDP."""
+        ws = self.G_mapping(z, c)
+        if self.style_mixing_prob > 0:
+            ws = self.mix_styles(ws, c, z.shape[1])
+        return self.G_synthesis(ws), ws
+
+    def mix_styles(self, ws, c, z_dim):
+        """Style mixing regularisation (StyleGAN, 1812.04948, section 3.1): later layers take a second latent's style.
+
+        Each sample of the batch draws for itself whether, and from which layer on. ws: [N, num_ws, w_dim].
+        """
+        N, num_ws, _ = ws.shape
+        crossover = torch.randint(1, num_ws, [N], device=ws.device)
+        mixes = torch.rand([N], device=ws.device) < self.style_mixing_prob
+        other_ws = self.G_mapping(torch.randn([N, z_dim], device=ws.device), c, skip_w_avg_update=True)
+        layer = torch.arange(num_ws, device=ws.device)
+        takes_other = mixes[:, None] & (layer[None, :] >= crossover[:, None])
+        return torch.where(takes_other[:, :, None], other_ws, ws)
+
+    def run_D(self, img, c, sync):
+        """Images [N, C, H, W] (augmented first, if there is a pipe) to logits [N, 1]."""
+        if self.augment_pipe is not None:
+            img = self.augment_pipe(img)
+        return self.D(img, c)
+
+    # --- terms: each returns one value per sample, or None for 'not used' ------------------------------------------
+
+    def generator_term(self, fake_logits):
+        """-log sigmoid(D(G(z))): non-saturating logistic loss."""
+        return F.softplus(-fake_logits)
+
+    def discriminator_fake_term(self, fake_logits):
+        """-log(1 - sigmoid(D(G(z))))."""
+        return F.softplus(fake_logits)
+
+    def discriminator_real_term(self, real_logits):
+        """-log sigmoid(D(x))."""
+        return F.softplus(-real_logits)
+
+    def gradient_penalty(self, real_img, real_logits):
+        """R1: gamma/2 * |grad_x D(x)|^2 (1801.04406, eq. 9). real_img: the leaf that real_logits was computed from."""
+        with conv2d_gradfix.no_weight_gradients():
+            [grad] = torch.autograd.grad(outputs=[real_logits.sum()], inputs=[real_img], create_graph=True)
+        penalty = grad.square().sum([1, 2, 3])
+        training_stats.report("Loss/r1_penalty", penalty)
+        return penalty * (self.r1_gamma / 2)
+
+    def path_length_penalty(self, gen_img, gen_ws):
+        """(|J_w^T y| - a)^2 with y ~ N(0, I)/sqrt(H*W), a = running mean of the lengths (1912.04958, eq. 4).
+
+        a is the value at the beginning of the step, constant for the gradient and the same for all microbatches and
+        processes of the step; `finish_phase` moves it.
+        """
+        noise = torch.randn_like(gen_img) / math.sqrt(gen_img.shape[2] * gen_img.shape[3])
+        with conv2d_gradfix.no_weight_gradients():
+            [grad] = torch.autograd.grad(outputs=[(gen_img * noise).sum()], inputs=[gen_ws], create_graph=True)
+        lengths = grad.square().sum(2).mean(1).sqrt()
+        self._pl_means_of_step.append(lengths.detach().mean())
+        penalty = (lengths - self.pl_mean).square()
+        training_stats.report("Loss/pl_penalty", penalty)
+        return penalty * self.pl_weight
+
+    # --- phases -----------------------------------------------------------------------------------------------------
+
+    def accumulate_gradients(self, phase, real_img, real_c, gen_z, gen_c, sync, gain):
+        network, main, regularise = PHASES[phase]
+        if network == "G":
+            if main:
+                self.generator_main(gen_z, gen_c, sync, gain)
+            if regularise and self.pl_weight != 0:
+                self.generator_regularise(gen_z, gen_c, sync, gain)
+        else:
+            if main:
+                self.discriminator_fake(gen_z, gen_c, gain)
+            penalise = regularise and self.r1_gamma != 0
+            if main or penalise:
+                self.discriminator_real(real_img, real_c, sync, gain, main, penalise)
+        if sync:
+            self.finish_phase()
+
+    def generator_main(self, gen_z, gen_c, sync, gain):
+        with record_function("Gmain_forward"):
+            gen_img, _ = self.run_G(gen_z, gen_c, sync=sync)
+            fake_logits = self.run_D(gen_img, gen_c, sync=False)
+            self._report_scores("fake", fake_logits)
+            loss = self.generator_term(fake_logits)
+            training_stats.report("Loss/G/loss", loss)
+        with record_function("Gmain_backward"):
+            loss.mean().mul(gain).backward()
+
+    def generator_regularise(self, gen_z, gen_c, sync, gain):
+        with record_function("Gpl_forward"):
+            # A part of the batch suffices for this slowly moving regulariser and halves its cost (1912.04958, app. B).
+            N = max(gen_z.shape[0] // self.pl_batch_shrink, 1)
+            gen_img, gen_ws = self.run_G(gen_z[:N], gen_c[:N], sync=sync)
+            loss = self.path_length_penalty(gen_img, gen_ws)
+            training_stats.report("Loss/G/reg", loss)
+        with record_function("Gpl_backward"):
+            loss.mean().mul(gain).backward()
+
+    def discriminator_fake(self, gen_z, gen_c, gain):
+        with record_function("Dgen_forward"):
+            with torch.no_grad():
+                gen_img, _ = self.run_G(gen_z, gen_c, sync=False)
+            fake_logits = self.run_D(gen_img, gen_c, sync=False)
+            self._report_scores("fake", fake_logits)
+            self._fake_loss = self.discriminator_fake_term(fake_logits)
+        with record_function("Dgen_backward"):
+            self._fake_loss.mean().mul(gain).backward()
+        self._fake_loss = self._fake_loss.detach()
+
+    def discriminator_real(self, real_img, real_c, sync, gain, main, penalise):
+        loss = 0
+        with record_function("Dreal_Dr1_forward"):
+            real_img = real_img.detach().requires_grad_(penalise)
+            real_logits = self.run_D(real_img, real_c, sync=sync)
+            self._report_scores("real", real_logits)
+            if main:
+                real_loss = self.discriminator_real_term(real_logits)
+                training_stats.report("Loss/D/loss", self._fake_loss + real_loss.detach())
+                loss = loss + real_loss.reshape(len(real_img), -1).mean(1)
+            if penalise:
+                penalty = self.gradient_penalty(real_img, real_logits)
+                training_stats.report("Loss/D/reg", penalty)
+                loss = loss + penalty
+        with record_function("Dreal_Dr1_backward"):
+            loss.mean().mul(gain).backward()
+
+    def finish_phase(self):
+        """After the last microbatch: move the path-length mean, by the mean over all microbatches and processes."""
+        if self._pl_means_of_step:
+            mean = distributed.all_reduce_mean_(torch.stack(self._pl_means_of_step).mean().to(torch.float32))
+            self.pl_mean.lerp_(mean, self.pl_decay)
+            self._pl_means_of_step.clear()
+
+    @staticmethod
+    def _report_scores(kind, logits):
+        training_stats.report(f"Loss/scores/{kind}", logits)
+        training_stats.report(f"Loss/signs/{kind}", logits.sign())
+
+    # --- state ------------------------------------------------------------------------------------------------------
+
+    def state_dict(self):
+        return {"pl_mean": self.pl_mean.detach().cpu().clone()}
+
+    def load_state_dict(self, state):
+        self.pl_mean.copy_(state["pl_mean"])

@@ -1,0 +1,101 @@
+"""A step's phases: which network learns when, with which optimizer, from which microbatches.
+
+Lazy regularisation (StyleGAN2, 1912.04958, appendix B): a regulariser that is applied only every r-th step shares the
+network's optimizer, with its weight times r, and the optimizer's rates shrunk by r/(r+1) so that training speed stays.
+Must not know losses, data or files.
+"""
+import hashlib
+
+import torch
+from torch.autograd.profiler import record_function
+
+import dnnlib
+from torch_utils import distributed
+
+
+class Phase:
+    """One kind of update. name: e.g. 'Gmain'; module: the network that learns; interval: every how many steps."""
+
+    def __init__(self, name, module, opt, interval):
+        self.name, self.module, self.opt, self.interval = name, module, opt, interval
+
+
+def setup_phases(G, D, G_opt_kwargs, D_opt_kwargs, G_reg_interval, D_reg_interval):
+    """Phases in the order of a step, and the optimizers by name. A None interval folds the regulariser into one 'both' phase."""
+    phases, optimizers = [], {}
+    for name, module, opt_kwargs, reg_interval in [("G", G, G_opt_kwargs, G_reg_interval), ("D", D, D_opt_kwargs, D_reg_interval)]:
+        opt_kwargs = dict(opt_kwargs)
+        if reg_interval is not None:
+            ratio = reg_interval / (reg_interval + 1)
+            opt_kwargs["lr"] = opt_kwargs["lr"] * ratio
+            if "betas" in opt_kwargs:
+                opt_kwargs["betas"] = [beta ** ratio for beta in opt_kwargs["betas"]]
+        opt = dnnlib.util.construct_class_by_name(module.parameters(), **opt_kwargs)
+        optimizers[name] = opt
+        if reg_interval is None:
+            phases.append(Phase(name + "both", module, opt, 1))
+        else:
+            phases.append(Phase(name + "main", module, opt, 1))
+            phases.append(Phase(name + "reg", module, opt, reg_interval))
+    return phases, optimizers
+
+
+def derived_seed(*numbers):
+    """A 63-bit seed from a tuple of integers; neighbouring tuples give unrelated seeds."""
+    text = ",".join(str(int(number)) for number in numbers).encode()
+    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little") >> 1
+
+
+def draw_latents(phase_index, microbatch, batch_gpu, z_dim, labels, random_seed, cur_nimg):
+    """Latents and labels of one microbatch: (z [batch_gpu, z_dim], c [batch_gpu, c_dim]), on the CPU.
+
+    Own generator, seeded by what identifies the microbatch: the same on any number of processes and after a resume.
+    labels: [num_images, c_dim] of the training set; a generated image takes the label of a random real one.
+    """
+    generator = torch.Generator().manual_seed(derived_seed(random_seed, cur_nimg, phase_index, microbatch, 1))
+    z = torch.randn([batch_gpu, z_dim], generator=generator)
+    c = labels[torch.randint(len(labels), [batch_gpu], generator=generator)]
+    return z, c
+
+
+def seed_microbatch(random_seed, cur_nimg, phase_index, microbatch):
+    """Seed torch's global generators (noise inputs, style mixing, augmentation draw from them)."""
+    torch.manual_seed(derived_seed(random_seed, cur_nimg, phase_index, microbatch, 2))
+
+
+@torch.no_grad()
+def synchronise_gradients(parameters):
+    """Mean of the gradients over ranks, non-finite values replaced. Returns their number as a 0-d tensor.
+
+    A stray overflow is normal with float16 and must not reach the weights: nan -> 0, +-inf -> +-1e5. The caller
+    counts; a run in which this happens step after step is broken and must stop.
+    """
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    if not gradients:
+        return torch.zeros([], dtype=torch.int64)
+    flat = torch.cat([grad.reshape(-1) for grad in gradients])
+    distributed.all_reduce_mean_(flat)
+    num_nonfinite = (~torch.isfinite(flat)).sum()
+    torch.nan_to_num(flat, nan=0, posinf=1e5, neginf=-1e5, out=flat)
+    for grad, clean in zip(gradients, flat.split([grad.numel() for grad in gradients])):
+        grad.copy_(clean.reshape(grad.shape))
+    return num_nonfinite
+
+
+def run_phase(phase, phase_index, loss, microbatches, random_seed, cur_nimg):
+    """Gradients of all microbatches of this process, then one optimizer step. Returns the non-finite count (0-d tensor).
+
+    microbatches: list of (k, real_img, real_c, gen_z, gen_c); k: global microbatch number.
+    """
+    phase.opt.zero_grad(set_to_none=True)
+    phase.module.requires_grad_(True)
+    for round_index, (k, real_img, real_c, gen_z, gen_c) in enumerate(microbatches):
+        seed_microbatch(random_seed, cur_nimg, phase_index, k)
+        loss.accumulate_gradients(
+            phase=phase.name, real_img=real_img, real_c=real_c, gen_z=gen_z, gen_c=gen_c,
+            sync=(round_index == len(microbatches) - 1), gain=phase.interval / len(microbatches))
+    phase.module.requires_grad_(False)
+    with record_function(phase.name + "_opt"):
+        num_nonfinite = synchronise_gradients(phase.module.parameters())
+        phase.opt.step()
+    return num_nonfinite

@@ -1,0 +1,119 @@
+"""Building what a run consists of: data, networks, augmentation, sample grid. Each function builds one thing.
+
+Must not know the order of training, files of the run, or who calls.
+"""
+import re
+
+import numpy as np
+import torch
+
+import dnnlib
+import legacy
+from dnnlib.errors import UserError
+from torch_utils import distributed, misc
+from training import phases, sampler, snapshots
+
+# Sets up to this size (uncompressed) are held in memory when training on a CPU: decoding PNGs over and over would take
+# a good part of a core that the networks need.
+IN_MEMORY_MB = 1024
+# Buffers that training itself moves; ranks see different samples, so they are averaged.
+RUNNING_BUFFERS = re.compile(r"(^|\.)(w_avg|running_mean|running_var)$")
+
+
+def build_training_set(training_set_kwargs, device):
+    """The data set, and whether its images come from memory."""
+    training_set = dnnlib.util.construct_class_by_name(**training_set_kwargs)
+    in_memory = False
+    if device.type == "cpu" and hasattr(training_set, "enable_cache"):
+        megabytes = len(training_set) * int(np.prod(training_set.image_shape)) / 2**20
+        if megabytes <= IN_MEMORY_MB:
+            training_set.enable_cache(IN_MEMORY_MB)
+            in_memory = True
+    resolution = training_set.resolution
+    if resolution < 4 or resolution & (resolution - 1):
+        raise UserError(f"{training_set.name}: the networks need a power of two of at least 4 px (got {resolution}x{resolution}); "
+                        f"convert the set with dataset_tool.py --width={1 << (max(resolution, 4) - 1).bit_length()} --height=...")
+    return training_set, in_memory
+
+
+def build_data_iterator(training_set, in_memory, data_loader_kwargs, device, batch_size, batch_gpu, rank, num_gpus, random_seed, start_nimg):
+    """Endless iterator of this rank's microbatches: (uint8 [batch_gpu, C, H, W], float [batch_gpu, c_dim])."""
+    order = sampler.EpochOrder(len(training_set), phases.derived_seed(random_seed, 0))
+    batches = sampler.MicrobatchSampler(order, batch_size, batch_gpu, rank, num_gpus, start_nimg)
+    kwargs = dict(data_loader_kwargs)
+    kwargs["pin_memory"] = bool(kwargs.get("pin_memory")) and device.type == "cuda"
+    if in_memory:
+        kwargs["num_workers"] = 0
+    if not kwargs.get("num_workers"):
+        kwargs.pop("prefetch_factor", None)
+    return iter(torch.utils.data.DataLoader(dataset=training_set, batch_sampler=batches, **kwargs))
+
+
+def all_labels(training_set):
+    """Labels of all images, float32 [num_images, c_dim], to draw the generator's labels from."""
+    if not training_set.has_labels:
+        return torch.zeros([1, training_set.label_dim])
+    return torch.from_numpy(np.stack([training_set.get_label(i) for i in range(len(training_set))]).astype(np.float32))
+
+
+def build_networks(G_kwargs, D_kwargs, training_set, device, random_seed):
+    """G and D with the same initial weights on every rank."""
+    common = dict(c_dim=training_set.label_dim, img_resolution=training_set.resolution, img_channels=training_set.num_channels)
+    torch.manual_seed(phases.derived_seed(random_seed, 1))
+    networks = []
+    for kwargs in (G_kwargs, D_kwargs):
+        network = dnnlib.util.construct_class_by_name(**kwargs, **common)
+        networks.append(network.train().requires_grad_(False).to(device))
+    return networks
+
+
+def load_pretrained(resume_pkl, targets, partial, trust):
+    """Fill {G, D, G_ema} from a network pickle; returns a line telling what was copied."""
+    data = legacy.open_network(resume_pkl, trust=trust)
+    missing = [key for key in targets if data.get(key) is None]
+    if missing:
+        raise UserError(f"--resume={resume_pkl}: holds no {', '.join(missing)}; training goes on only from a whole snapshot")
+    return snapshots.load_matching(data, targets, resume_pkl, partial)
+
+
+def print_summaries(G, D, batch_gpu, device):
+    """The module tables, from one small pass of each network."""
+    z = torch.zeros([batch_gpu, G.z_dim], device=device)
+    c = torch.zeros([batch_gpu, G.c_dim], device=device)
+    with torch.no_grad():
+        # In evaluation mode: a look must not move running averages.
+        modes = [(m, m.training) for net in (G, D) for m in net.modules()]
+        G.eval(), D.eval()
+        img = misc.print_module_summary(G, [z, c])
+        misc.print_module_summary(D, [img, c])
+        for module, mode in modes:
+            module.training = mode
+
+
+def build_augment_pipe(augment_kwargs, augment_p, ada_target, device):
+    """The pipe with its p set, or None when nothing would ever be augmented."""
+    if augment_kwargs is None or not (augment_p > 0 or ada_target is not None):
+        return None
+    pipe = dnnlib.util.construct_class_by_name(**augment_kwargs).train().requires_grad_(False).to(device)
+    pipe.p.copy_(torch.as_tensor(augment_p))
+    return pipe
+
+
+def build_grid(training_set, G, random_seed, batch_gpu, device, snap_res):
+    """Fixed reals, latents and labels of the sample grid: (grid_size, images, [z batches], [c batches])."""
+    grid_size, images, labels = snapshots.setup_snapshot_image_grid(training_set, random_seed=random_seed, max_size=snap_res)
+    generator = torch.Generator().manual_seed(phases.derived_seed(random_seed, 2))
+    z = torch.randn([len(images), G.z_dim], generator=generator)
+    c = torch.from_numpy(np.asarray(labels, dtype=np.float32))
+    return grid_size, images, [part.to(device) for part in z.split(batch_gpu)], [part.to(device) for part in c.split(batch_gpu)]
+
+
+@torch.no_grad()
+def average_running_buffers(modules):
+    """Make the buffers that training moves equal on all ranks: their mean."""
+    if distributed.get_world_size() == 1:
+        return
+    for module in modules:
+        for name, buffer in module.named_buffers():
+            if RUNNING_BUFFERS.search(name):
+                distributed.all_reduce_mean_(buffer)

@@ -1,0 +1,176 @@
+"""What a run leaves behind to look at and to use: sample grids, network pickles, and which of them to keep.
+
+Must not know the loop, losses or optimizers.
+"""
+import copy
+import io
+import os
+import pickle
+import re
+
+import numpy as np
+import PIL.Image
+import torch
+
+from dnnlib import files
+from dnnlib.errors import UserError
+from torch_utils import misc
+
+NETWORK_SNAPSHOT = "network-snapshot-{kimg:06d}.pkl"
+NETWORK_SNAPSHOT_REGEX = re.compile(r"^network-snapshot-(\d+)\.pkl$")
+
+
+# ----------------------------------------------------------------------------------------------------------------
+# Sample grids
+
+def setup_snapshot_image_grid(training_set, random_seed=0, max_size=None):
+    """Choose the real images and labels of the sample grid.
+
+    Returns (grid_size (columns, rows), images uint8 [N, C, H, W], labels [N, c_dim]). With labels, one row per class.
+    The grid fills a 7680 x 4320 screen, at least 7 x 4 and at most 32 x 32 images; max_size (--snap-res) shrinks that
+    screen to max_size pixels of width.
+    """
+    _, H, W = training_set.image_shape
+    screen_w, screen_h = (7680, 4320) if max_size is None else (max_size, max_size * 9 // 16)
+    columns, rows = int(np.clip(screen_w // W, 7, 32)), int(np.clip(screen_h // H, 4, 32))
+    random = np.random.RandomState(random_seed)
+    if not training_set.has_labels:
+        order = random.permutation(len(training_set))
+        indices = [int(order[i % len(order)]) for i in range(columns * rows)]
+    else:
+        members = {}  # raw label -> indices
+        for index in range(len(training_set)):
+            members.setdefault(tuple(np.atleast_1d(training_set.get_details(index).raw_label).tolist()), []).append(index)
+        classes = sorted(members)
+        if len(classes) > rows:  # a different spread over many classes for every seed, always the same for one seed
+            classes = [classes[i] for i in sorted(random.permutation(len(classes))[:rows])]
+        rows = min(rows, len(classes))
+        indices = []
+        for label in classes:
+            shuffled = random.permutation(members[label])
+            indices += [int(shuffled[i % len(shuffled)]) for i in range(columns)]
+    images, labels = zip(*[training_set[index] for index in indices])
+    return (columns, rows), np.stack(images), np.stack(labels)
+
+
+def save_image_grid(img, fname, drange, grid_size):
+    """Write images [N, C, H, W] with values in drange = [lo, hi] as one PNG of grid_size (columns, rows)."""
+    lo, hi = drange
+    columns, rows = grid_size
+    pixels = (np.asarray(img, dtype=np.float32) - lo) * (255 / (hi - lo))
+    pixels = np.rint(pixels).clip(0, 255).astype(np.uint8)
+    N, C, H, W = pixels.shape
+    if C not in (1, 3):
+        raise UserError(f"{fname}: a picture needs 1 or 3 channels (got {C})")
+    sheet = pixels.reshape(rows, columns, C, H, W).transpose(0, 3, 1, 4, 2).reshape(rows * H, columns * W, C)
+    picture = PIL.Image.fromarray(sheet[:, :, 0] if C == 1 else sheet)
+    buffer = io.BytesIO()
+    picture.save(buffer, format="PNG")
+    files.atomic_write_bytes(fname, buffer.getvalue())
+
+
+@torch.no_grad()
+def render_grid(G_ema, grid_z, grid_c):
+    """Images of the fixed latents, as a float32 array [N, C, H, W]. grid_z, grid_c: lists of batches."""
+    return torch.cat([G_ema(z=z, c=c, noise_mode="const").cpu() for z, c in zip(grid_z, grid_c)]).to(torch.float32).numpy()
+
+
+# ----------------------------------------------------------------------------------------------------------------
+# Network pickles
+
+def build_snapshot_data(G, D, G_ema, augment_pipe, training_set_kwargs):
+    """The dict that a network snapshot holds: evaluation copies on the CPU, upstream's keys, nothing else."""
+    data = dict(training_set_kwargs=dict(training_set_kwargs))
+    for name, module in [("G", G), ("D", D), ("G_ema", G_ema), ("augment_pipe", augment_pipe)]:
+        if module is not None:
+            # Gradients are left behind, or every snapshot would carry them.
+            memo = {id(p.grad): None for p in module.parameters() if p.grad is not None}
+            module = copy.deepcopy(module, memo).eval().requires_grad_(False).cpu()
+        data[name] = module
+    return {key: data[key] for key in ["G", "D", "G_ema", "augment_pipe", "training_set_kwargs"]}
+
+
+def save_network_snapshot(path, snapshot_data):
+    with files.atomic_open(path) as f:
+        pickle.dump(snapshot_data, f)
+
+
+def list_network_snapshots(run_dir):
+    """[(kimg, file name)] in order of kimg."""
+    matches = [NETWORK_SNAPSHOT_REGEX.match(name) for name in os.listdir(run_dir)]
+    return sorted((int(match.group(1)), match.group(0)) for match in matches if match)
+
+
+def parse_keep(text):
+    """'3,best' -> (3, True); '5' -> (5, False); 'all' or None -> (None, False); 'best' -> (1, True)."""
+    if text is None or text == "all":
+        return None, False
+    parts = [part.strip() for part in str(text).split(",")]
+    numbers = [part for part in parts if part.isdigit() and int(part) > 0]
+    if len(numbers) > 1 or any(part not in numbers and part != "best" for part in parts):
+        raise UserError(f"--keep must be a positive number of snapshots, optionally with 'best', or 'all' (got {text!r}); example: --keep=3,best")
+    return (int(numbers[0]) if numbers else 1), "best" in parts
+
+
+def prune_network_snapshots(run_dir, keep, best=None):
+    """Delete all network snapshots but the newest `keep` (None: all are kept) and the file named `best`."""
+    if keep is None:
+        return
+    for _kimg, name in list_network_snapshots(run_dir)[:-keep]:
+        if name != best:
+            os.remove(os.path.join(run_dir, name))
+
+
+# ----------------------------------------------------------------------------------------------------------------
+# Starting from another run's networks
+
+def compare_modules(source, target):
+    """Rows (name, verdict, source shape, target shape) for every tensor; verdict: same | missing | extra | differs."""
+    in_source = dict(misc.named_params_and_buffers(source))
+    rows = []
+    for name, tensor in misc.named_params_and_buffers(target):
+        other = in_source.pop(name, None)
+        if other is None:
+            rows.append((name, "missing", None, tuple(tensor.shape)))
+        else:
+            verdict = "same" if other.shape == tensor.shape else "differs"
+            rows.append((name, verdict, tuple(other.shape), tuple(tensor.shape)))
+    rows += [(name, "extra", tuple(tensor.shape), None) for name, tensor in in_source.items()]
+    return rows
+
+
+def _matching_flags(source):
+    """The flags that would build networks like `source`, as far as its constructor arguments tell."""
+    kwargs = dict(getattr(source, "init_kwargs", {}))
+    synthesis, mapping = dict(kwargs.get("synthesis_kwargs", kwargs)), dict(kwargs.get("mapping_kwargs", {}))
+    found = {"--cbase": synthesis.get("channel_base"), "--cmax": synthesis.get("channel_max"), "--map-depth": mapping.get("num_layers")}
+    flags = [f"{flag}={value}" for flag, value in found.items() if value is not None]
+    resolution = kwargs.get("img_resolution", getattr(source, "img_resolution", None))
+    return " ".join(flags) + (f" and data at {resolution}x{resolution} px" if resolution else "")
+
+
+def load_matching(sources, targets, resume_pkl, partial):
+    """Copy weights from a pickle's networks into ours: all of them, or, with `partial`, those that match.
+
+    sources, targets: dicts of modules with keys G, D, G_ema. Raises UserError with a table when tensors are missing,
+    left over or of another shape and `partial` is off; nothing is copied then. Returns a line that says what was done.
+    """
+    lines, counts = [], {"same": 0, "missing": 0, "differs": 0, "extra": 0}
+    for key, target in targets.items():
+        for name, verdict, source_shape, target_shape in compare_modules(sources[key], target):
+            counts[verdict] += 1
+            if verdict != "same":
+                lines.append(f"  {key + '.' + name:56s} {verdict:8s} pickle {source_shape or '-'!s:18} here {target_shape or '-'!s}")
+    if lines and not partial:
+        table = "\n".join(lines[:20] + ([f"  ... and {len(lines) - 20} more"] if len(lines) > 20 else []))
+        raise UserError(
+            f"--resume={resume_pkl} does not fit these networks: {counts['same']} tensors match, {counts['differs']} differ in shape, "
+            f"{counts['missing']} are missing in the pickle, {counts['extra']} are left over:\n{table}\n"
+            f"The pickle was built like {_matching_flags(sources['G'])}. Use those, or --resume-partial to copy only what matches.")
+    for key, target in targets.items():
+        with torch.no_grad():
+            in_source = dict(misc.named_params_and_buffers(sources[key]))
+            for name, tensor in misc.named_params_and_buffers(target):
+                if name in in_source and in_source[name].shape == tensor.shape:
+                    tensor.copy_(in_source[name].detach())
+    return f"Copied {counts['same']} tensors" + (f"; left at their initial values: {counts['missing'] + counts['differs']}" if lines else "") + "."

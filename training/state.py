@@ -1,0 +1,121 @@
+"""The training state: everything that a run needs to go on exactly where it stopped, and nothing that executes.
+
+A state is one file, `training-state-<kimg>.pt`, of plain tensors, numbers, strings, lists and dicts (torch.load with
+weights_only=True reads it). Random numbers need no place in it: every draw is seeded by the position in the run.
+Must not know how training works.
+"""
+import os
+import pickle
+import re
+
+import torch
+
+from dnnlib import files
+from dnnlib.errors import UserError
+from torch_utils import distributed, training_stats
+
+FORMAT = 1
+STATE_FILE = "training-state-{kimg:06d}.pt"
+STATE_REGEX = re.compile(r"^training-state-(\d+)\.pt$")
+# The newest one, and the one before it in case the disk spoils the newest.
+NUM_STATES_KEPT = 2
+
+
+class Progress:
+    """Where a run is. cur_nimg: images seen; batch_idx: steps done; elapsed_sec: training time of earlier processes."""
+
+    FIELDS = ["cur_nimg", "cur_tick", "batch_idx", "tick_start_nimg", "elapsed_sec", "nonfinite_steps", "nonfinite_streak"]
+
+    def __init__(self, start_nimg=0):
+        self.cur_nimg = self.tick_start_nimg = start_nimg
+        self.cur_tick = self.batch_idx = self.nonfinite_steps = self.nonfinite_streak = 0
+        self.elapsed_sec = 0.0
+
+    def state_dict(self):
+        return {name: getattr(self, name) for name in self.FIELDS}
+
+    def load_state_dict(self, state):
+        for name in self.FIELDS:
+            setattr(self, name, state[name])
+
+
+def list_states(run_dir):
+    """[(kimg, path)], oldest first."""
+    matches = [STATE_REGEX.match(name) for name in os.listdir(run_dir)] if os.path.isdir(run_dir) else []
+    return sorted((int(match.group(1)), os.path.join(run_dir, match.group(0))) for match in matches if match)
+
+
+def latest_state(run_dir):
+    """Path of the newest state of a run folder, or None."""
+    states = list_states(run_dir)
+    return states[-1][1] if states else None
+
+
+def _to_cpu(value):
+    """Plain containers with every tensor detached and on the CPU (a copy: training goes on while it is written)."""
+    if isinstance(value, torch.Tensor):
+        return value.detach().cpu().clone()
+    if isinstance(value, dict):
+        return {key: _to_cpu(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_to_cpu(item) for item in value)
+    return value
+
+
+class StateBag:
+    """The named parts of a run that have state_dict/load_state_dict, saved and restored together."""
+
+    def __init__(self, **parts):
+        self.parts = {name: part for name, part in parts.items() if part is not None}
+
+    def collect(self, collectors, facts):
+        """Gather the state of all ranks (call on every rank). facts: plain values stored beside, e.g. fingerprints."""
+        local_stats = {"module": training_stats.state_dict(), "collectors": [c.state_dict() for c in collectors]}
+        return {
+            "format": FORMAT, "facts": facts,
+            "parts": {name: _to_cpu(part.state_dict()) for name, part in self.parts.items()},
+            # Statistics reported since the last tick live on each rank apart.
+            "stats_of_ranks": distributed.gather_objects(_to_cpu(local_stats)),
+        }
+
+    def restore(self, state, collectors):
+        missing, extra = sorted(set(self.parts) - set(state["parts"])), sorted(set(state["parts"]) - set(self.parts))
+        if missing or extra:
+            raise UserError(f"the training state does not fit this run: it lacks {missing or 'nothing'} and has {extra or 'nothing'} left over; "
+                            "resume with the options of the run that wrote it")
+        for name, part in self.parts.items():
+            part.load_state_dict(state["parts"][name])
+        stats, rank = state["stats_of_ranks"], distributed.get_rank()
+        if len(stats) == distributed.get_world_size():
+            training_stats.load_state_dict(stats[rank]["module"])
+            for collector, saved in zip(collectors, stats[rank]["collectors"], strict=True):
+                collector.load_state_dict(saved)
+        elif rank == 0:
+            print(f"The state was saved by {len(stats)} processes, now there are {distributed.get_world_size()}: "
+                  "statistics of the tick that was running start afresh.", flush=True)
+
+
+def save_state(run_dir, kimg, state):
+    """Write a state atomically, then delete all but the newest NUM_STATES_KEPT. Returns the path."""
+    path = os.path.join(run_dir, STATE_FILE.format(kimg=kimg))
+    with files.atomic_open(path) as f:
+        torch.save(state, f)
+    for _kimg, old in list_states(run_dir)[:-NUM_STATES_KEPT]:
+        os.remove(old)
+    return path
+
+
+def load_state(path):
+    """Read a state; raises UserError for a file that is missing, damaged or something else."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such training state; name the run folder that holds training-state-*.pt, or start without --resume") from None
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as err:
+        raise UserError(f"{path}: cannot be read as a training state ({str(err).splitlines()[0][:120] if str(err) else type(err).__name__}); "
+                        "delete it to go on from the one before, or restore it from a copy") from err
+    if not isinstance(state, dict) or "format" not in state:
+        raise UserError(f"{path}: not a training state of this program; network pickles are resumed with --resume=<file.pkl>")
+    if state["format"] != FORMAT:
+        raise UserError(f"{path}: training state of format {state['format']}, this version reads {FORMAT}; use the version that wrote it")
+    return state

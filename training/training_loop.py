@@ -1,0 +1,410 @@
+"""The training loop: which step follows which, and what is written when.
+
+Knows phases, snapshots and state, but not which GAN it trains: networks, loss, augmentation and metrics come by name.
+Everything random is drawn from (seed, position in the run), see phases.py; therefore a run that continues from its
+training state is the same, bit for bit on a CPU, as one that was never interrupted, and the number of processes does
+not change what is drawn.
+"""
+import contextlib
+import copy
+import json
+import os
+import sys
+
+import torch
+
+import dnnlib
+from dnnlib.errors import UserError
+from metrics import metric_main
+from torch_utils import devices, distributed, misc, training_stats
+from torch_utils.ops import conv2d_gradfix, grid_sample_gradfix
+from training import ada, ema, monitor, phases, setup, snapshots, state
+from training.snapshots import save_image_grid, setup_snapshot_image_grid  # noqa: F401 (people's scripts import them from here)
+
+# How often several GPUs ask one another whether one of them was told to stop; asking makes the GPU wait.
+STOP_CHECK_STEPS_CUDA = 8
+
+
+def training_loop(
+    run_dir=".", training_set_kwargs={}, data_loader_kwargs={}, G_kwargs={}, D_kwargs={}, G_opt_kwargs={}, D_opt_kwargs={},
+    augment_kwargs=None, loss_kwargs={}, metrics=[], random_seed=0, num_gpus=1, rank=0, batch_size=4, batch_gpu=4, ema_kimg=10,
+    ema_rampup=None, G_reg_interval=4, D_reg_interval=16, augment_p=0, ada_target=None, ada_interval=4, ada_kimg=500,
+    total_kimg=25000, kimg_per_tick=4, image_snapshot_ticks=50, network_snapshot_ticks=50, resume_pkl=None, cudnn_benchmark=True,
+    allow_tf32=False, abort_fn=None, progress_fn=None,
+    *, device="auto", resume_state=None, resume_kimg=0, resume_partial=False, trust_pickle=False, keep=None, ada_max_p=1.0,
+    nan_streak=100, eval_at_start=False, detectors=None, snap_res=None, wandb_project=None, desc=None,
+):
+    """Train until total_kimg thousand real images were shown to D.
+
+    The arguments up to progress_fn are those of stylegan2-ada-pytorch. The others: device: 'auto', 'cuda', 'mps' or
+    'cpu'. resume_state: path of a training state of the same run, continued exactly. resume_pkl: network pickle to start
+    from, with resume_kimg as the first position and resume_partial to accept one that fits in part. keep: e.g. '3,best',
+    network snapshots to keep. ada_max_p: cap of the augmentation probability. nan_streak: steps in a row with non-finite
+    gradients that stop the run. eval_at_start: metrics at tick 0, too. detectors: {name: path} for the metrics. snap_res:
+    width in pixels of the sample grid. wandb_project: name, to log to W&B. desc: for people only.
+
+    Raises UserError for what the user can mend; SystemExit(75) after a stop request (SIGTERM, SIGINT), state saved.
+    """
+    options = dnnlib.EasyDict(locals())
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_backend_settings(cudnn_benchmark, allow_tf32))
+        training_stats.reset()
+        stack.callback(training_stats.reset)
+        options.device = distributed.rank_device(devices.resolve(device).type, rank)
+        if num_gpus > 1:
+            training_stats.init_multiprocessing(rank, options.device)
+        stop = stack.enter_context(monitor.StopRequest())
+        trainer = Trainer(options, stop)
+        stack.callback(trainer.close)
+        trainer.run()
+
+
+@contextlib.contextmanager
+def _backend_settings(cudnn_benchmark, allow_tf32):
+    """Process-wide switches, put back at the end."""
+    switches = [
+        (torch.backends.cudnn, "benchmark", cudnn_benchmark), (torch.backends.cuda.matmul, "allow_tf32", allow_tf32),
+        (torch.backends.cudnn, "allow_tf32", allow_tf32), (conv2d_gradfix, "enabled", True), (grid_sample_gradfix, "enabled", True),
+    ]
+    previous = [getattr(owner, name) for owner, name, _ in switches]
+    for owner, name, value in switches:
+        setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        for (owner, name, _), value in zip(switches, previous):
+            setattr(owner, name, value)
+
+
+class Trainer:
+    """One run in one process (of one or several)."""
+
+    def __init__(self, options, stop):
+        self.options, self.stop = options, stop
+        self.device, self.is_first = options.device, options.rank == 0
+        self.writer = None
+        self.warned_of_p = False
+        self.resumed = state.load_state(options.resume_state) if options.resume_state else None
+        self.check_options()
+        self.build_data()
+        self.build_model()
+        self.build_training()
+        self.restore()
+        self.export_initial_samples()
+        self.open_logs()
+
+    def say(self, *text):
+        if self.is_first:
+            print(*text, flush=True)
+
+    # --- building -------------------------------------------------------------------------------------------------
+
+    def check_options(self):
+        o = self.options
+        if o.batch_size % (o.batch_gpu * o.num_gpus):
+            raise UserError(f"--batch={o.batch_size} must be a multiple of --gpus times --batch-gpu ({o.num_gpus} x {o.batch_gpu})")
+        self.keep, self.keep_best = snapshots.parse_keep(o.keep)
+
+    def build_data(self):
+        o = self.options
+        self.say("Loading training set...")
+        self.training_set, self.in_memory = setup.build_training_set(o.training_set_kwargs, self.device)
+        self.labels = setup.all_labels(self.training_set)
+        self.fingerprint = self.training_set.content_fingerprint()
+        saved = self.resumed["facts"]["data_fingerprint"] if self.resumed else self.fingerprint
+        if saved != self.fingerprint:
+            raise UserError(f"--data={o.training_set_kwargs.get('path')}: the training set has changed since this run stopped (content "
+                            f"{saved[:12]} then, {self.fingerprint[:12]} now); restore it, or start a new run with --resume=<network-snapshot.pkl>")
+        self.say()
+        self.say("Num images: ", len(self.training_set))
+        self.say("Image shape:", self.training_set.image_shape)
+        self.say("Label shape:", self.training_set.label_shape)
+        self.say()
+
+    def build_model(self):
+        o = self.options
+        self.say("Constructing networks...")
+        self.G, self.D = setup.build_networks(o.G_kwargs, o.D_kwargs, self.training_set, self.device, o.random_seed)
+        self.G_ema = copy.deepcopy(self.G).eval()
+        if o.resume_pkl is not None and self.resumed is None and self.is_first:
+            self.say(f'Resuming from "{o.resume_pkl}"')
+            self.say(setup.load_pretrained(o.resume_pkl, dict(G=self.G, D=self.D, G_ema=self.G_ema), o.resume_partial, o.trust_pickle))
+        if self.is_first:
+            setup.print_summaries(self.G, self.D, o.batch_gpu, self.device)
+        self.say("Setting up augmentation...")
+        self.augment_pipe = setup.build_augment_pipe(o.augment_kwargs, o.augment_p, o.ada_target, self.device)
+        self.say(f"Distributing across {o.num_gpus} GPUs..." if self.device.type == "cuda" else f"Distributing across {o.num_gpus} {self.device.type} processes...")
+        for module in (self.G, self.D, self.G_ema, self.augment_pipe):
+            if module is not None:
+                distributed.broadcast_module(module)
+
+    def build_training(self):
+        o = self.options
+        self.say("Setting up training phases...")
+        self.loss = dnnlib.util.construct_class_by_name(
+            device=self.device, G_mapping=self.G.mapping, G_synthesis=self.G.synthesis, D=self.D, augment_pipe=self.augment_pipe, **o.loss_kwargs)
+        self.phases, self.optimizers = phases.setup_phases(self.G, self.D, o.G_opt_kwargs, o.D_opt_kwargs, o.G_reg_interval, o.D_reg_interval)
+        self.timers = {phase.name: monitor.PhaseTimer(self.device) for phase in self.phases}
+        self.stats = training_stats.Collector(regex=".*")
+        self.ada_stats = training_stats.Collector(regex="Loss/signs/real") if self.augment_pipe is not None and o.ada_target is not None else None
+        self.progress = state.Progress(int(o.resume_kimg * 1000))
+        self.nonfinite_of_step = []
+        if hasattr(self.loss, "attach"):
+            self.loss.attach(dnnlib.EasyDict(
+                G=self.G, D=self.D, G_ema=self.G_ema, rank=o.rank, num_gpus=o.num_gpus, device=self.device, run_dir=o.run_dir,
+                training_set=self.training_set, training_set_kwargs=o.training_set_kwargs, random_seed=o.random_seed,
+                batch_size=o.batch_size, batch_gpu=o.batch_gpu))
+
+    # --- state ------------------------------------------------------------------------------------------------------
+
+    def state_bag(self):
+        return state.StateBag(
+            G=self.G, D=self.D, G_ema=self.G_ema, augment_pipe=self.augment_pipe, loss=self.loss, progress=self.progress,
+            **{f"{name}_opt": opt for name, opt in self.optimizers.items()})
+
+    def collectors(self):
+        return [c for c in (self.stats, self.ada_stats) if c is not None]
+
+    def restore(self):
+        if self.resumed is not None:
+            self.say(f'Resuming from "{self.options.resume_state}"')
+            self.state_bag().restore(self.resumed, self.collectors())
+        o = self.options
+        self.data = setup.build_data_iterator(
+            self.training_set, self.in_memory, o.data_loader_kwargs, self.device, o.batch_size, o.batch_gpu, o.rank, o.num_gpus,
+            o.random_seed, self.progress.cur_nimg)
+
+    def save_state(self):
+        """The training state, unless the weights are in doubt. Collective: every rank calls it."""
+        self.settle_nonfinite()
+        if self.progress.nonfinite_streak > 0:
+            self.say("Not saving the training state: the last step had non-finite gradients.")
+            return
+        self.progress.elapsed_sec = self.clock.elapsed_sec()
+        facts = dict(data_fingerprint=self.fingerprint, stats_jsonl_bytes=self.writer.bytes_written() if self.writer else 0)
+        saved = self.state_bag().collect(self.collectors(), facts)
+        if self.is_first:
+            state.save_state(self.options.run_dir, self.progress.cur_nimg // 1000, saved)
+
+    # --- samples, snapshots, metrics ------------------------------------------------------------------------------------
+
+    def export_initial_samples(self):
+        if not self.is_first:
+            return
+        self.say("Exporting sample images...")
+        o = self.options
+        self.grid_size, images, self.grid_z, self.grid_c = setup.build_grid(
+            self.training_set, self.G, o.random_seed, o.batch_gpu, self.device, o.snap_res)
+        if self.resumed is None:
+            save_image_grid(images, os.path.join(o.run_dir, "reals.png"), drange=[0, 255], grid_size=self.grid_size)
+            self.save_samples("fakes_init.png")
+
+    def save_samples(self, name):
+        images = snapshots.render_grid(self.G_ema, self.grid_z, self.grid_c)
+        save_image_grid(images, os.path.join(self.options.run_dir, name), drange=[-1, 1], grid_size=self.grid_size)
+
+    def save_network(self):
+        """Write the network pickle. Returns (snapshot data, path); collective."""
+        o = self.options
+        for module in (self.G, self.D, self.augment_pipe):
+            if module is not None and o.num_gpus > 1:
+                misc.check_ddp_consistency(module)
+        data = snapshots.build_snapshot_data(self.G, self.D, self.G_ema, self.augment_pipe, o.training_set_kwargs)
+        path = os.path.join(o.run_dir, snapshots.NETWORK_SNAPSHOT.format(kimg=self.progress.cur_nimg // 1000))
+        if self.is_first:
+            snapshots.save_network_snapshot(path, data)
+        return data, path
+
+    def evaluate_metrics(self, snapshot_data, path):
+        o = self.options
+        if not o.metrics:
+            return
+        self.say("Evaluating metrics...")
+        G_ema = copy.deepcopy(snapshot_data["G_ema"]).to(self.device)
+        for metric in o.metrics:
+            result = metric_main.calc_metric(
+                metric=metric, G=G_ema, dataset_kwargs=o.training_set_kwargs, num_gpus=o.num_gpus, rank=o.rank, device=self.device,
+                detectors=o.detectors or {})
+            if self.is_first:
+                metric_main.report_metric(result, run_dir=o.run_dir, snapshot_pkl=path)
+                self.writer.write_scalars({"Metrics/" + name: value for name, value in result["results"].items()},
+                                          self.progress.cur_nimg, self.clock.elapsed_sec())
+
+    def prune_snapshots(self):
+        if self.is_first and self.keep is not None:
+            best = best_snapshot(self.options.run_dir, self.options.metrics) if self.keep_best else None
+            snapshots.prune_network_snapshots(self.options.run_dir, self.keep, best)
+
+    def evaluate_pending_metrics(self):
+        """A run that was killed during the evaluation of its newest snapshot makes up for it."""
+        path = os.path.join(self.options.run_dir, snapshots.NETWORK_SNAPSHOT.format(kimg=self.progress.cur_nimg // 1000))
+        at_snapshot = self.progress.cur_nimg == self.progress.tick_start_nimg and self.progress.cur_tick > 1
+        metrics = self.options.metrics
+        if at_snapshot and metrics and os.path.isfile(path) and metric_results(self.options.run_dir, metrics[-1]).get(os.path.basename(path)) is None:
+            self.evaluate_metrics(dict(G_ema=self.G_ema), path)
+
+    def open_logs(self):
+        o = self.options
+        self.clock = monitor.Clock(self.progress.elapsed_sec)
+        if self.is_first:
+            self.say("Initializing logs...")
+            self.writer = monitor.StatsWriter(
+                o.run_dir, self.resumed["facts"]["stats_jsonl_bytes"] if self.resumed else None, self.progress.cur_nimg / 1000,
+                o.wandb_project, {k: v for k, v in o.items() if k.endswith("kwargs") or isinstance(v, (int, float, str))})
+
+    def close(self):
+        if self.writer is not None:
+            self.writer.close()
+
+    # --- training -------------------------------------------------------------------------------------------------------
+
+    def run(self):
+        o = self.options
+        self.say(f"Training for {o.total_kimg} kimg...")
+        self.say()
+        if self.resumed is not None:
+            self.evaluate_pending_metrics()
+        if o.progress_fn is not None:
+            o.progress_fn(self.progress.cur_nimg // 1000, o.total_kimg)
+        done = self.progress.cur_nimg >= o.total_kimg * 1000 and self.resumed is not None
+        while not done:
+            self.train_step()
+            self.stop_if_asked()
+            done = self.progress.cur_nimg >= o.total_kimg * 1000
+            aborted = o.abort_fn is not None and distributed.any_rank(o.abort_fn(), self.device)
+            tick_is_over = self.progress.cur_tick == 0 or self.progress.cur_nimg >= self.progress.tick_start_nimg + o.kimg_per_tick * 1000
+            if aborted:
+                self.say()
+                self.say("Aborting...")
+                done = True
+            if done or tick_is_over:
+                self.finish_tick(done)
+        self.say()
+        self.say("Exiting...")
+
+    def train_step(self):
+        """Every phase that is due, then the averages and the controllers; advances the position by one batch."""
+        o, progress = self.options, self.progress
+        self.settle_nonfinite()
+        rounds = o.batch_size // (o.batch_gpu * o.num_gpus)
+        reals = [next(self.data) for _ in range(rounds)]
+        reals = [(img.to(self.device).to(torch.float32) / 127.5 - 1, c.to(self.device)) for img, c in reals]
+        for phase_index, phase in enumerate(self.phases):
+            if progress.batch_idx % phase.interval:
+                continue
+            microbatches = []
+            for round_index, (real_img, real_c) in enumerate(reals):
+                k = round_index * o.num_gpus + o.rank
+                z, c = phases.draw_latents(phase_index, k, o.batch_gpu, self.G.z_dim, self.labels, o.random_seed, progress.cur_nimg)
+                microbatches.append((k, real_img, real_c, z.to(self.device), c.to(self.device)))
+            if hasattr(self.loss, "begin_phase"):
+                self.loss.begin_phase(phase.name, progress.cur_nimg)
+            with self.timers[phase.name]:
+                self.nonfinite_of_step.append(phases.run_phase(phase, phase_index, self.loss, microbatches, o.random_seed, progress.cur_nimg))
+            if hasattr(self.loss, "end_phase"):
+                self.loss.end_phase(phase.name)
+        setup.average_running_buffers([self.G, self.D])
+        ema.update_ema(self.G_ema, self.G, ema.ema_beta(o.batch_size, o.ema_kimg, o.ema_rampup, progress.cur_nimg))
+        progress.cur_nimg += o.batch_size
+        progress.batch_idx += 1
+        self.adapt_augmentation()
+
+    def adapt_augmentation(self):
+        o = self.options
+        if self.ada_stats is None or self.progress.batch_idx % o.ada_interval:
+            return
+        self.ada_stats.update()
+        p = ada.adapted_p(float(self.augment_pipe.p), self.ada_stats["Loss/signs/real"], o.ada_target, o.batch_size, o.ada_interval, o.ada_kimg, o.ada_max_p)
+        self.augment_pipe.p.copy_(torch.as_tensor(p))
+        if p >= o.ada_max_p and not self.warned_of_p:
+            self.warned_of_p = True
+            self.say(f"Warning: the augmentation probability has reached its cap --aug-max={o.ada_max_p:g}; D tells all reals from fakes "
+                     "(too few images, or G has collapsed).")
+
+    def settle_nonfinite(self):
+        """Count the non-finite gradients of the step before (looked at late, so that a GPU need not wait for the answer)."""
+        bad = int(sum(count.item() for count in self.nonfinite_of_step))
+        if self.nonfinite_of_step:
+            self.progress.nonfinite_streak = self.progress.nonfinite_streak + 1 if bad else 0
+            self.progress.nonfinite_steps += bool(bad)
+            self.nonfinite_of_step = []
+        if self.progress.nonfinite_streak >= self.options.nan_streak:
+            newest = state.latest_state(self.options.run_dir)
+            raise UserError(
+                f"stopped at kimg {self.progress.cur_nimg / 1000:.1f}: {self.progress.nonfinite_streak} steps in a row had non-finite gradients "
+                f"(--nan-streak={self.options.nan_streak}). The last good state is kept: {newest or 'none was saved yet'}. Lower --glr and --dlr, raise "
+                "--gamma, or train with --fp32=1, then --resume=latest or start anew.")
+
+    def stop_if_asked(self):
+        several_gpus = self.options.num_gpus > 1 and self.device.type == "cuda"
+        if several_gpus and self.progress.batch_idx % STOP_CHECK_STEPS_CUDA:
+            return
+        if not distributed.any_rank(self.stop.requested, self.device):
+            return
+        self.say(f"\nStopping on {self.stop.signal_name or 'a signal'}: saving the training state...")
+        self.save_network()
+        self.save_state()
+        distributed.barrier()
+        self.say(f"Saved at kimg {self.progress.cur_nimg / 1000:.1f}; go on with --resume=latest. Exit code {distributed.EXIT_STOPPED}.")
+        sys.exit(distributed.EXIT_STOPPED)
+
+    def finish_tick(self, done):
+        """Statistics, then snapshots when they are due, then metrics."""
+        o, progress = self.options, self.progress
+        self.settle_nonfinite()
+        self.clock.end_tick()
+        self.report_tick()
+        tick = progress.cur_tick
+        if self.is_first and o.image_snapshot_ticks is not None and (done or tick % o.image_snapshot_ticks == 0):
+            self.save_samples(f"fakes{progress.cur_nimg // 1000:06d}.png")
+        progress.cur_tick += 1
+        progress.tick_start_nimg = progress.cur_nimg
+        if o.network_snapshot_ticks is not None and (done or tick % o.network_snapshot_ticks == 0):
+            data, path = self.save_network()
+            self.save_state()
+            if tick > 0 or o.eval_at_start or done:
+                self.evaluate_metrics(data, path)
+            self.prune_snapshots()
+        if o.progress_fn is not None:
+            o.progress_fn(progress.cur_nimg // 1000, o.total_kimg)
+        self.clock.begin_tick()
+
+    def report_tick(self):
+        o, progress = self.options, self.progress
+        augment_p = float(self.augment_pipe.p.cpu()) if self.augment_pipe is not None else 0.0
+        telemetry = self.loss.telemetry() if hasattr(self.loss, "telemetry") else {}
+        values = {"Progress/tick": progress.cur_tick, "Progress/kimg": progress.cur_nimg / 1000, "Progress/augment": augment_p,
+                  "Progress/nonfinite_steps": progress.nonfinite_steps}
+        for name, value in values.items():
+            training_stats.report0(name, value)
+        for phase in self.phases:
+            milliseconds = self.timers[phase.name].milliseconds()
+            training_stats.report0(f"Timing/{phase.name}", [] if milliseconds is None else milliseconds)
+        resources = monitor.report_resources(self.clock, progress.cur_nimg - progress.tick_start_nimg, self.device)
+        self.stats.update()
+        if self.is_first:
+            print(monitor.tick_line(progress.cur_tick, progress.cur_nimg / 1000, augment_p=augment_p, extra=telemetry.items(), **resources), flush=True)
+            self.writer.write(self.stats.as_dict(), progress.cur_nimg, self.clock.elapsed_sec())
+
+
+# ----------------------------------------------------------------------------------------------------------------
+# What the metric files of a run say
+
+def metric_results(run_dir, metric):
+    """{snapshot file name: value of the first result} from metric-<name>.jsonl, {} if there is none."""
+    path = os.path.join(run_dir, f"metric-{metric}.jsonl")
+    if not os.path.isfile(path):
+        return {}
+    with open(path) as f:
+        lines = [json.loads(line) for line in f if line.strip()]
+    return {os.path.basename(line["snapshot_pkl"]): next(iter(line["results"].values())) for line in lines if line.get("snapshot_pkl")}
+
+
+def best_snapshot(run_dir, metrics):
+    """File name of the snapshot with the best value of the first metric, or None."""
+    results = metric_results(run_dir, metrics[0]) if metrics else {}
+    present = {name: value for name, value in results.items() if os.path.isfile(os.path.join(run_dir, name))}
+    if not present:
+        return None
+    choose = max if metric_main.higher_is_better(metrics[0]) else min
+    return choose(present, key=present.get)
