@@ -1,0 +1,169 @@
+"""Nearest-neighbour numbers: improved precision and recall, density and coverage. Arrays in, numbers out.
+
+Exact, blockwise, under bounded memory, and independent of the block size to the last count: float64 matrix products
+say which pairs are clearly nearer or farther than asked, and every pair that rounding could decide is measured again by
+one function whose result for a pair depends on that pair alone. Must not know where features come from.
+Legend: N reals or ball centres, M fakes or points, D feature dimensions, P pairs.
+"""
+import torch
+
+from dnnlib.errors import UserError
+from metrics.kernels import as_matrix, check_same_width
+
+TILE_BYTES = 32 << 20  # of one tile; up to four live at once
+# More candidates than asked for, so that a swap by rounding among nearly equal distances cannot change the k-th.
+_SPARE_CANDIDATES = 8
+_PAIR_BYTES = 32 << 20
+
+
+def pair_distances(a_PD, b_PD):
+    """Euclidean distance of each pair of rows, float64; the value depends on the two rows only, not on P."""
+    chunk = max(1, _PAIR_BYTES // (16 * max(a_PD.shape[1], 1)))
+    parts = [torch.cdist(a[:, None], b[:, None], compute_mode="donot_use_mm_for_euclid_dist").flatten()
+             for a, b in zip(a_PD.split(chunk), b_PD.split(chunk))]
+    return torch.cat(parts)
+
+
+def _prepare(features, name, device):
+    matrix = torch.from_numpy(as_matrix(features, name))
+    # Apple GPUs have no float64; this arithmetic must not lose it.
+    return matrix.to("cpu" if torch.device(device).type == "mps" else device)
+
+
+class _Tiles:
+    """|a_i - b_j|^2 in tiles by one float64 matrix product each, with a bound on its rounding error."""
+
+    def __init__(self, a_ND, b_MD, tile_bytes):
+        # Distances do not change when both sets move; near the origin rounding is smallest.
+        self.origin_D = b_MD.mean(dim=0)
+        self.a_ND, self.b_MD = a_ND, b_MD
+        side = max(1, int((tile_bytes / 8) ** 0.5))
+        self.rows, self.cols = min(side, len(a_ND)), min(side, len(b_MD))
+
+    def row_blocks(self, first, last):
+        for start in range(first, last, self.rows):
+            a = self.a_ND[start:min(start + self.rows, last)] - self.origin_D
+            yield start, a, a.square().sum(dim=1)
+
+    def column_blocks(self, a_nD, norms_n):
+        """Yield (first column, squared distances [n, m], their rounding bound as the sum of an [n, 1] and a [1, m])."""
+        factor = 4 * (a_nD.shape[1] + 8) * torch.finfo(torch.float64).eps
+        for start in range(0, len(self.b_MD), self.cols):
+            b = self.b_MD[start:start + self.cols] - self.origin_D
+            norms_m = b.square().sum(dim=1)
+            squared = torch.addmm(norms_m[None], a_nD, b.T, alpha=-2).add_(norms_n[:, None])
+            yield start, squared, factor * norms_n[:, None], factor * norms_m[None]
+
+
+def kth_neighbour_distances(features_ND, k, *, rows=None, device="cpu", tile_bytes=TILE_BYTES, progress=None):
+    """Distance of each item to its k-th nearest OTHER item of the same set, [N] float64.
+
+    The item itself is left out by its index, not by its distance, so that duplicates count as neighbours.
+    rows: (first, last) to compute a part only; progress: called with the number of finished rows.
+    """
+    x_ND = _prepare(features_ND, "Given", device)
+    if len(x_ND) <= k:
+        raise UserError(f"The distance to the {k}-th neighbour needs more than {k} items (got {len(x_ND)}); use more images or a smaller neighbourhood.")
+    first, last = rows or (0, len(x_ND))
+    tiles = _Tiles(x_ND, x_ND, tile_bytes)
+    wanted = min(k + _SPARE_CANDIDATES, len(x_ND) - 1)
+    radii = []
+    for start, a_nD, norms_n in tiles.row_blocks(first, last):
+        n = len(a_nD)
+        best = a_nD.new_zeros((n, 0))
+        best_index = torch.zeros((n, 0), dtype=torch.long, device=x_ND.device)
+        own = torch.arange(start, start + n, device=x_ND.device)
+        for col, squared, _, _ in tiles.column_blocks(a_nD, norms_n):
+            inside = (own >= col) & (own < col + squared.shape[1])
+            squared[inside, own[inside] - col] = float("inf")
+            near = squared.topk(min(wanted, squared.shape[1]), dim=1, largest=False)
+            best = torch.cat([best, near.values], dim=1)
+            best_index = torch.cat([best_index, near.indices + col], dim=1)
+            keep = best.topk(min(wanted, best.shape[1]), dim=1, largest=False)
+            best, best_index = keep.values, best_index.gather(1, keep.indices)
+        candidates = best_index.shape[1]
+        exact = pair_distances(x_ND[own].repeat_interleave(candidates, 0), x_ND[best_index.flatten()]).reshape(n, candidates)
+        radii.append(exact.kthvalue(k, dim=1).values)
+        if progress is not None:
+            progress(start + n - first)
+    return torch.cat(radii) if radii else x_ND.new_zeros(0)
+
+
+def ball_hits(points_MD, centres_ND, radii_N, *, strict=False, rows=None, device="cpu", tile_bytes=TILE_BYTES, progress=None):
+    """How many balls hold each point [M], and how many points each ball holds [N], int64.
+
+    A ball (centre, radius) holds a point when distance <= radius, or < radius with `strict`.
+    rows: (first, last) of the points to compute a part only (the second result then counts those points alone).
+    """
+    y_MD, x_ND = _prepare(points_MD, "Point", device), _prepare(centres_ND, "Centre", device)
+    check_same_width(x_ND, y_MD, ("Centre", "Point"))
+    radii_N = torch.as_tensor(radii_N, dtype=torch.float64).to(x_ND.device)
+    first, last = rows or (0, len(y_MD))
+    tiles = _Tiles(y_MD, x_ND, tile_bytes)
+    balls_per_point = torch.zeros(last - first, dtype=torch.long, device=x_ND.device)
+    points_per_ball = torch.zeros(len(x_ND), dtype=torch.long, device=x_ND.device)
+    for start, y_mD, norms_m in tiles.row_blocks(first, last):
+        for col, squared, bound_rows, bound_cols in tiles.column_blocks(y_mD, norms_m):
+            radii = radii_N[col:col + squared.shape[1]]
+            squared -= radii[None].square()
+            inside = squared < 0
+            # The squared radius is rounded too: 4 units in the last place cover the square and the root behind it.
+            bound_cols = bound_cols + radii[None].square() * (4 * torch.finfo(torch.float64).eps)
+            doubtful = (squared.abs_() <= bound_rows + bound_cols).nonzero()
+            if len(doubtful):
+                i, j = doubtful[:, 0], doubtful[:, 1]
+                exact = _exact_pairs(y_MD, x_ND, i + start, j + col)
+                inside[i, j] = exact < radii[j] if strict else exact <= radii[j]
+            balls_per_point[start - first:start - first + len(y_mD)] += inside.sum(dim=1)
+            points_per_ball[col:col + len(radii)] += inside.sum(dim=0)
+        if progress is not None:
+            progress(start + len(y_mD) - first)
+    return balls_per_point, points_per_ball
+
+
+def _exact_pairs(a_ND, b_MD, i_P, j_P):
+    """pair_distances(a[i], b[j]) without gathering all rows at once: heavily tied sets can make every pair doubtful."""
+    chunk = max(1, _PAIR_BYTES // (16 * a_ND.shape[1]))
+    return torch.cat([pair_distances(a_ND[i], b_MD[j]) for i, j in zip(i_P.split(chunk), j_P.split(chunk))])
+
+
+# ----------------------------------------------------------------------------------------------------------------
+# The numbers.
+
+def _check_pair(real_ND, fake_MD, k):
+    real, fake = as_matrix(real_ND, "Real"), as_matrix(fake_MD, "Generated")
+    check_same_width(real, fake)
+    for name, matrix in (("real", real), ("generated", fake)):
+        if len(matrix) <= k:
+            raise UserError(f"A neighbourhood of {k} needs more than {k} {name} images (got {len(matrix)}); use more images or a smaller neighbourhood.")
+    return real, fake
+
+
+def precision_recall(real_ND, fake_MD, k=3, *, strict=False, **how):
+    """Improved precision and recall (Kynkaanniemi et al. 2019, eq. 1-3).
+
+    precision: share of fakes inside the k-NN ball of at least one real; recall: share of reals inside one of a fake.
+    how: device, tile_bytes.
+    """
+    real, fake = _check_pair(real_ND, fake_MD, k)
+    in_real, _ = ball_hits(fake, real, kth_neighbour_distances(real, k, **how), strict=strict, **how)
+    in_fake, _ = ball_hits(real, fake, kth_neighbour_distances(fake, k, **how), strict=strict, **how)
+    return float((in_real > 0).double().mean()), float((in_fake > 0).double().mean())
+
+
+def density_coverage(real_ND, fake_MD, k=5, *, strict=False, **how):
+    """Density and coverage (Naeem et al. 2020, eq. 4-5).
+
+    density: 1/(k M) sum of the real balls that hold each fake; coverage: share of real balls that hold any fake.
+    """
+    real, fake = _check_pair(real_ND, fake_MD, k)
+    per_fake, per_ball = ball_hits(fake, real, kth_neighbour_distances(real, k, **how), strict=strict, **how)
+    return float(per_fake.double().sum() / (k * len(fake))), float((per_ball > 0).double().mean())
+
+
+def expected_coverage(num_real, num_fake, k=5):
+    """Coverage of a perfect generator: 1 - prod_{i=1..k} (N - i) / (M + N - i), about 1 - 2^-k for N = M."""
+    missed = 1.0
+    for i in range(1, k + 1):
+        missed *= (num_real - i) / (num_fake + num_real - i)
+    return 1.0 - missed
