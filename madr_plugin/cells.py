@@ -1,0 +1,55 @@
+"""Cells of the reals' feature space: k-means++ and Lloyd, the gate radius and the share of each cell.
+
+Pure functions; every draw names its generator.
+"""
+import torch
+
+from madr_plugin.terms import squared_distances
+
+
+@torch.no_grad()
+def fit_cells(features_ND, num_cells, quantile, generator, iterations=15, max_rows=20000):
+    """-> dict(centroids [C, D], radii [C], shares [C], cell_of_real [N]); C may fall below num_cells with few distinct reals."""
+    rows = torch.randperm(len(features_ND), generator=generator)[:max_rows]
+    sample_nD = features_ND[rows]
+    centroids_CD = _plus_plus(sample_nD, min(num_cells, len(sample_nD)), generator)
+    for _ in range(iterations):
+        cell_n = _nearest(sample_nD, centroids_CD)
+        counts_C = torch.bincount(cell_n, minlength=len(centroids_CD))
+        sums_CD = torch.zeros_like(centroids_CD).index_add_(0, cell_n, sample_nD)
+        centroids_CD = torch.where(counts_C[:, None] > 0, sums_CD / counts_C.clamp(min=1)[:, None], centroids_CD)
+    cell_N = _nearest(features_ND, centroids_CD)
+    kept = torch.bincount(cell_N, minlength=len(centroids_CD)).nonzero()[:, 0]
+    centroids_CD = centroids_CD[kept]
+    cell_N = _nearest(features_ND, centroids_CD)
+    counts_C = torch.bincount(cell_N, minlength=len(centroids_CD))
+    distance_N = (features_ND - centroids_CD[cell_N]).norm(dim=1)
+    radii_C = _quantile_per_cell(distance_N, cell_N, len(centroids_CD), quantile)
+    return dict(centroids=centroids_CD, radii=radii_C, shares=counts_C.to(torch.float32) / len(features_ND), cell_of_real=cell_N)
+
+
+def _nearest(features_ND, centroids_CD, block=8192):
+    return torch.cat([squared_distances(part, centroids_CD).argmin(1) for part in features_ND.split(block)])
+
+
+def _plus_plus(sample_nD, num_cells, generator):
+    """k-means++: each next centre is drawn with probability proportional to the squared distance to those chosen."""
+    first = int(torch.randint(len(sample_nD), [1], generator=generator))
+    chosen = [first]
+    squared_n = (sample_nD - sample_nD[first]).square().sum(1)
+    while len(chosen) < num_cells and float(squared_n.max()) > 0:
+        cumulative = squared_n.to(torch.float64).cumsum(0)
+        position = torch.rand([1], generator=generator, dtype=torch.float64).to(cumulative.device) * cumulative[-1]
+        chosen.append(min(int(torch.searchsorted(cumulative, position)), len(sample_nD) - 1))
+        squared_n = torch.minimum(squared_n, (sample_nD - sample_nD[chosen[-1]]).square().sum(1))
+    return sample_nD[torch.tensor(chosen, device=sample_nD.device)].clone()
+
+
+def _quantile_per_cell(distance_N, cell_N, num_cells, share):
+    """Upper empirical quantile of the members' distances; a relative hair is added so that the gate's own real passes."""
+    order = torch.argsort(distance_N)
+    order = order[torch.argsort(cell_N[order], stable=True)]
+    counts_C = torch.bincount(cell_N, minlength=num_cells)
+    starts_C = counts_C.cumsum(0) - counts_C
+    offset_C = (share * (counts_C - 1)).ceil().to(torch.int64).clamp(min=0)
+    return distance_N[order[starts_C + offset_C]] * (1 + 1e-4) + 1e-6

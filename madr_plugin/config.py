@@ -1,0 +1,118 @@
+"""Every knob of MADR: name, default, range, one line of meaning; the presets; the check of a resolved set.
+
+The command line (options.py) is generated from this table, so a default or range is stated once. Must not know click,
+torch or the host.
+"""
+import dataclasses
+
+from madr_plugin.errors import MADRError
+
+
+def knob(default, meaning, low=None, high=None, choices=None):
+    """A dataclass field that carries its range and its help text."""
+    return dataclasses.field(default=default, metadata=dict(meaning=meaning, low=low, high=high, choices=choices))
+
+
+PRESET_NAMES = ("default", "witness", "paper", "enhanced")
+
+
+@dataclasses.dataclass(frozen=True)
+class MADRConfig:
+    """A resolved set of options. Lives as a plain dict in training_options.json under loss_kwargs.madr."""
+
+    preset: str = knob("default", "Named set of options; flags given beside it override it", choices=PRESET_NAMES)
+    weight: float = knob(1.0, "Strength of the coverage term: with --madr-balance=peak its gradient on the image relative "
+                              "to the adversarial one, with 'fixed' the factor lambda_max", 0, 1000)
+    balance: str = knob("peak", "Scale of the terms: against the peak of their gradient norm, the present norm, or a fixed factor",
+                        choices=("peak", "present", "fixed"))
+    term: str = knob("witness", "Coverage term on each generated batch", choices=("witness", "paper", "enhanced", "none"))
+    kernel: str = knob("mixture", "Kernel of the witness", choices=("mixture", "rational-quadratic"))
+    interval: int = knob(1, "Apply the coverage term every so many generator steps, with weight times interval", 1, 10000)
+    batch: int = knob(0, "Images of each microbatch that take part in the coverage term; 0: all", 0, 65536)
+    reals: int = knob(512, "Real images drawn afresh for each evaluation of the witness", 2, 1_000_000)
+
+    replay_weight: float = knob(1.0, "Strength of the replayed nearest-neighbour pull (IMLE), as --madr-weight; 0: none", 0, 1000)
+    replay_interval: int = knob(2, "Replay every so many generator steps", 1, 10000)
+    replay_share: float = knob(0.5, "Replayed latents per generated image of the step", 0.01, 4)
+    dead_zone: float = knob(0.0, "Reals that the replay already reaches are left alone: width of that zone as expected "
+                                 "number of memory entries inside it at equilibrium; 0: none", 0, 100)
+    deficit_max: float = knob(5.0, "Upper bound of the weight of reals in deficient cells when reals are drawn for replay; 1: uniform", 1, 1000)
+    deficit_window: int = knob(1024, "Generated images over which cell deficits are counted", 16, 10_000_000)
+    cells: int = knob(0, "Cells of the real features in which deficits are counted; 0: deficit window / 10", 0, 100_000)
+    cell_quantile: float = knob(0.98, "Share of a cell's reals inside its gate radius", 0.5, 1)
+
+    capacity: int = knob(2048, "Entries of the memory of generated samples", 2, 10_000_000)
+    memory: str = knob("forgetting", "Which samples the memory keeps",
+                       choices=("reservoir", "fifo", "forgetting", "progressive", "importance"))
+    half_life_kimg: float = knob(13.3, "Half-life of entries under --madr-memory=forgetting, in thousands of generated images", 0.001, 1e6)
+    update_interval: int = knob(1, "Offer generated samples to the memory every so many generator steps", 1, 100_000)
+    start_fill: float = knob(0.0, "The published terms stay off until this share of the memory is filled", 0, 1)
+
+    beta: float = knob(1.0, "Sharpness of the published weights softmax(-beta * coverage)", 0, 1e6)
+    controller: str = knob("none", "What moves the strength during training", choices=("none", "sigmoid", "adaptive"))
+    recall_target: float = knob(0.8, "Target recall tau of the published controller", 0, 1)
+    recall_slope: float = knob(10.0, "Slope kappa of the published controller", 0, 1000)
+    control_interval: int = knob(4, "Generator steps between two moves of the controller", 1, 100_000)
+    bandwidth_interval: int = knob(1000, "Generator steps between two renewals of the published bandwidth", 1, 1_000_000)
+
+    extractor: str = knob("pca", "Feature space: pca or random")
+    width: int = knob(0, "Width of the features of extractors that can choose; 0: their own (pca 64, random 384)", 0, 65536)
+    view: str = knob("auto", "Random view of images before the extractor: auto, none, or any of flip, shift, crop joined by +")
+    reference_cap: int = knob(50000, "Real images used as reference at most", 16, 100_000_000)
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            _check_value(field, getattr(self, field.name))
+        if self.term == "none" and self.replay_weight == 0:
+            raise MADRError("--madr-term=none with --madr-replay-weight=0 leaves MADR without any term; use --madr=0")
+        if self.term in ("paper", "enhanced") and self.capacity < 4:
+            raise MADRError(f"--madr-capacity must be at least 4 with --madr-term={self.term} (got {self.capacity})")
+
+    def as_dict(self):
+        """Plain values, for training_options.json."""
+        return dataclasses.asdict(self)
+
+    @property
+    def num_cells(self):
+        # About ten entries of the window per cell at equilibrium: fewer would drown the deficit in counting noise.
+        return self.cells if self.cells > 0 else max(self.deficit_window // 10, 2)
+
+
+_PAPER = dict(
+    term="paper", balance="fixed", controller="sigmoid", replay_weight=0.0, memory="reservoir", update_interval=100, start_fill=0.25)
+PRESETS = {
+    "default": {},
+    "witness": dict(replay_weight=0.0),
+    "paper": _PAPER,
+    "enhanced": dict(_PAPER, term="enhanced", controller="adaptive", memory="progressive"),
+}
+
+
+def flag_of(name):
+    """'half_life_kimg' -> '--madr-half-life-kimg'."""
+    return "--madr-" + name.replace("_", "-")
+
+
+def resolve(given):
+    """Options that the user gave (name -> value; None: not given) on top of their preset. Returns MADRConfig."""
+    known = {field.name for field in dataclasses.fields(MADRConfig)}
+    unknown = sorted(set(given) - known)
+    if unknown:
+        raise MADRError(f"unknown MADR option {', '.join(flag_of(name) for name in unknown)}; "
+                        f"known: {', '.join(flag_of(name) for name in sorted(known))}")
+    given = {name: value for name, value in given.items() if value is not None}
+    preset = given.get("preset", "default")
+    if preset not in PRESETS:
+        raise MADRError(f"--madr-preset must be one of {', '.join(PRESET_NAMES)} (got {preset!r})")
+    return MADRConfig(**{**PRESETS[preset], **given})
+
+
+def _check_value(field, value):
+    flag, rule = flag_of(field.name), field.metadata
+    expected = {"int": int, "float": (int, float), "str": str}[getattr(field.type, "__name__", field.type)]
+    if isinstance(value, bool) or not isinstance(value, expected):
+        raise MADRError(f"{flag} must be a {getattr(field.type, '__name__', field.type)} (got {value!r})")
+    if rule["choices"] is not None and value not in rule["choices"]:
+        raise MADRError(f"{flag} must be one of {', '.join(rule['choices'])} (got {value!r})")
+    if rule["low"] is not None and not rule["low"] <= value <= rule["high"]:
+        raise MADRError(f"{flag} must lie between {rule['low']} and {rule['high']} (got {value})")

@@ -1,0 +1,47 @@
+"""What moves the strength of the published terms: the paper's sigmoid on recall, and the critique's adaptive target.
+
+Must not know features or images: numbers in, numbers out.
+"""
+import math
+
+
+def sigmoid_strength(recall, target, slope):
+    """lambda / lambda_max = sigmoid(kappa * (tau - R))."""
+    return 1 / (1 + math.exp(-slope * (target - recall)))
+
+
+class RecallController:
+    """Moves lambda every `interval` steps. mode 'sigmoid': fixed target. 'adaptive': critique's remedy 4 (without its FID branch:
+    FID is not known inside a training step)."""
+
+    HISTORY, START_TARGET, START_STEPS = 100, 0.60, 1000
+
+    def __init__(self, mode, target, slope):
+        self.mode, self.fixed_target, self.slope = mode, target, slope
+        self.recalls = []
+        self.strength = 1.0 if mode == "none" else 0.0
+
+    def target(self, step):
+        if self.mode != "adaptive":
+            return self.fixed_target
+        if step < self.START_STEPS or not self.recalls:
+            return self.START_TARGET
+        mean = sum(self.recalls) / len(self.recalls)
+        variance = sum((recall - mean) ** 2 for recall in self.recalls) / len(self.recalls)
+        if variance > 0.01:
+            target = max(0.60, mean - 0.05)
+        else:
+            target = sorted(self.recalls)[int(0.9 * (len(self.recalls) - 1))]
+        return min(max(target, 0.60), 0.95)
+
+    def update(self, recall, step):
+        if self.mode == "none":
+            return
+        self.recalls = [*self.recalls, float(recall)][-self.HISTORY:]
+        self.strength = sigmoid_strength(self.recalls[-1], self.target(step), self.slope)
+
+    def live_state(self):
+        return dict(recalls=list(self.recalls), strength=self.strength)
+
+    def load(self, state):
+        self.recalls, self.strength = [float(recall) for recall in state["recalls"]], float(state["strength"])

@@ -1,0 +1,205 @@
+"""MADR's step: what happens on a generated microbatch, in a replay pass, and once at the end of a step.
+
+During a step all state stands still; results of microbatches are collected and applied once, in global microbatch order,
+identically on all processes. Must not know the host's loss, phases or loop.
+"""
+import math
+
+import torch
+
+from madr_plugin import collective, coverage, memory, objectives, reference, tap, terms, view
+from madr_plugin.errors import MADRError
+from madr_plugin.seeds import generator_for, global_rng_replaced
+
+STATE_FORMAT = 1
+
+
+class Engine:
+    """One per process. Built when the training set and the device are known."""
+
+    def __init__(self, config, real_features, extractor, seed, device):
+        self.config, self.reference, self.extractor, self.seed, self.device = config, real_features, extractor, seed, device
+        self.view_parts = view.parse(config.view, extractor.default_view)
+        self.objective = objectives.build(config, real_features, seed)
+        self.memory = memory.SampleMemory(config.capacity, config.memory, config.half_life_kimg)
+        self.ledger = memory.CellLedger(config.deficit_window, device)
+        self.balance = tap.GradientBalance(config.balance, {"term": config.weight, "replay": config.replay_weight}, device)
+        self.step = 0        # generator steps so far
+        self.nimg = 0        # generated images seen in them
+        self.replayed = 0    # latents replayed so far
+        self._results = []   # one dict per local round of the running step
+
+    # --- during a step --------------------------------------------------------------------------------------------
+
+    @property
+    def term_is_due(self):
+        return self.config.weight > 0 and self.step % self.config.interval == 0
+
+    @property
+    def replay_is_due(self):
+        return self.config.replay_weight > 0 and self.memory.count > 0 and self.step % self.config.replay_interval == 0
+
+    def features(self, images, generator):
+        """phi(view(x)): float32 [N, D], with gradients to the images."""
+        return self.extractor(view.apply(images.to(torch.float32), self.view_parts, generator)).to(torch.float32)
+
+    def on_generated(self, image, latents, microbatch, gain, replay_norm):
+        """The generator's image of the main phase: add the term's gradient to it, note what the end of the step needs.
+
+        replay_norm: what replay() returned for the same microbatch.
+        """
+        generator = generator_for(self.seed, self.step, microbatch, "term")
+        count = min(self.config.batch or len(image), len(image))
+        result = {name: value[:count] for name, value in latents.items()}
+        result["norm_host"] = torch.zeros([], device=image.device)
+        if self.replay_is_due:
+            result["norm_replay"] = torch.full([], math.nan, device=image.device) if replay_norm is None else replay_norm
+        self._results.append(result)
+
+        def loss_of(x):
+            features_BD = self.features(x, generator)
+            result["features"] = features_BD.detach()
+            loss = self.objective.loss(features_BD, generator) if self.term_is_due else None
+            return features_BD.sum() * 0 if loss is None else loss
+
+        gradient, factor = None, 0.0
+        if self.term_is_due:
+            gradient = torch.zeros_like(image, dtype=torch.float32)
+            gradient[:count], _ = tap.gradient_at(image[:count], loss_of)
+            result["norm_term"] = tap.mean_norm(gradient)
+            factor = self.balance.factor("term") * self.objective.strength * (self.config.interval * gain)
+        else:
+            with torch.no_grad():
+                loss_of(image[:count].detach())
+
+        def on_host_gradient(host_gradient):
+            result["norm_host"] = tap.mean_norm(host_gradient) / gain
+        tap.add_gradient(image, gradient, factor, on_host_gradient)
+
+    def replay(self, generator_access, batch_size, microbatch, gain):
+        """Replayed IMLE: reals drawn by deficit, the remembered latents nearest to them made again and pulled.
+
+        Adds to the generator's .grad. Returns the mean norm of the term's gradient on the image, or None without a pair.
+        """
+        generator = generator_for(self.seed, self.step, microbatch, "replay")
+        real_rows = self.reference.draw(max(1, round(batch_size * self.config.replay_share)), generator, self.deficit_of_reals())
+        real_RD = self.reference.features_ND[real_rows]
+        entry_R, found_R = self._nearest_entries(real_RD, self.reference.labels_N[real_rows])
+        entry_R, real_rows, real_RD = entry_R[found_R], real_rows[found_R], real_RD[found_R]
+        if len(entry_R) == 0:
+            return None
+        picked = {name: self.memory.view(name)[entry_R] for name in ("latents", "layers", "labels")}
+
+        def loss_of(x):
+            features_RD = self.features(x, generator)
+            return terms.imle_loss(features_RD, real_RD, self.reference.scale, self._still_far(features_RD, real_rows, real_RD))
+
+        with global_rng_replaced(self.device, self.seed, self.step, microbatch, "replay-noise"), generator_access.buffers_kept():
+            image = generator_access.remake(picked["latents"], picked["layers"], picked["labels"])
+            gradient, _ = tap.gradient_at(image, loss_of)
+            image.backward((gradient * (self.balance.factor("replay") * gain)).to(image.dtype))  # MADR: replay's part of G's gradient
+        return tap.mean_norm(gradient)
+
+    def deficit_of_reals(self):
+        """Weight of each real when reals are drawn: v of its cell, or None for uniform."""
+        if self.config.deficit_max <= 1:
+            return None
+        return self.deficits()[self.reference.cell_of_real_N]
+
+    def deficits(self):
+        counts_C = coverage.cell_counts(self.ledger.view(), len(self.reference.shares_C))
+        return coverage.deficit_weights(counts_C, self.reference.shares_C, self.config.deficit_max)
+
+    def _nearest_entries(self, real_RD, class_R):
+        """Row of the nearest memory entry that can be re-made (and is of the real's class, if it has one); and whether there is one."""
+        squared_RK = terms.squared_distances(real_RD, self.memory.view("features"))
+        unusable_RK = (self.memory.view("layers") < 0)[None, :].expand_as(squared_RK)
+        class_K = reference.classes_of(self.memory.view("labels"))
+        if (class_K >= 0).any():
+            unusable_RK = unusable_RK | ((class_R[:, None] >= 0) & (class_R[:, None] != class_K[None, :]))
+        nearest_R, entry_R = squared_RK.masked_fill(unusable_RK, math.inf).min(dim=1)
+        return entry_R, torch.isfinite(nearest_R)
+
+    def _still_far(self, features_RD, real_rows, real_RD):
+        """0 for reals that are reached: closer than the ball expected to hold `dead_zone` entries if p_g = p_data; None: no zone."""
+        if self.config.dead_zone == 0:
+            return None
+        neighbours = max(1, math.ceil(self.config.dead_zone * len(self.reference.features_ND) / self.memory.count))
+        radius_R = self.reference.neighbour_radius(real_rows, neighbours)
+        return ((features_RD.detach() - real_RD).norm(dim=1) > radius_R).to(torch.float32)
+
+    # --- end of a step ----------------------------------------------------------------------------------------------
+
+    @property
+    def step_is_open(self):
+        return bool(self._results)
+
+    @torch.no_grad()
+    def finish_step(self):
+        """Apply the step's results of all microbatches of all processes, once, in global order."""
+        rounds, self._results = self._results, []
+        gathered = {name: collective.gather_microbatches([result[name].contiguous() for result in rounds]) for name in sorted(rounds[0])}
+        norms = {name: gathered.pop("norm_" + name).nanmean() for name in ("host", "term", "replay") if "norm_" + name in gathered}
+        self.balance.update(norms)
+
+        samples = {name: value.flatten(0, 1) for name, value in gathered.items()}
+        features_BD = samples["features"]
+        self.ledger.add(coverage.assign_to_cells(features_BD, self.reference.centroids_CD, self.reference.radii_C))
+        if self.step % self.config.update_interval == 0:
+            samples["importance"] = self._importance(features_BD)
+            self.memory.offer(samples, self.step, self.nimg, generator_for(self.seed, self.step, "memory"))
+        self.nimg += len(features_BD)
+        self.objective.after_step(self.step, self.memory)
+        self.step += 1
+
+    def _importance(self, features_BD):
+        """Critique's remedy 6: mean distance to the 10 nearest reals. Only its own policy pays for it."""
+        if self.config.memory != "importance":
+            return torch.ones([len(features_BD)], device=features_BD.device)
+        squared_BN = terms.squared_distances(features_BD, self.reference.features_ND)
+        return squared_BN.topk(min(10, squared_BN.shape[1]), dim=1, largest=False).values.sqrt().mean(1)
+
+    # --- state and telemetry ------------------------------------------------------------------------------------------
+
+    def live_state(self):
+        """Everything a resumed run needs: the state's own tensors, numbers and words."""
+        return dict(
+            format=STATE_FORMAT, reference=self.reference.fingerprint, step=self.step, nimg=self.nimg,
+            memory=self.memory.live_state(), ledger=self.ledger.live_state(), balance=self.balance.live_state(),
+            objective=self.objective.live_state())
+
+    def load(self, state):
+        if state.get("format") != STATE_FORMAT:
+            raise MADRError(f"the saved MADR state has format {state.get('format')!r}, this version reads {STATE_FORMAT}; resume with the version that wrote it")
+        if state["reference"] != self.reference.fingerprint:
+            raise MADRError("the saved MADR state belongs to other reference features: the training set or --madr-extractor, "
+                            "--madr-view, --madr-cells or --seed changed since; resume with the former ones, or start anew")
+        saved = state["memory"].get("tensors", {}).get("features")
+        if saved is not None and len(saved) != self.config.capacity:
+            raise MADRError(f"--madr-capacity={self.config.capacity} differs from the saved memory's {len(saved)}; resume with --madr-capacity={len(saved)}")
+        if len(state["ledger"]["cells"]) != self.config.deficit_window:
+            raise MADRError(f"--madr-deficit-window={self.config.deficit_window} differs from the saved {len(state['ledger']['cells'])}; resume with the former one")
+        self.step, self.nimg = int(state["step"]), int(state["nimg"])
+        self.memory.load(state["memory"], self.device)
+        self.ledger.load(state["ledger"], self.device)
+        self.balance.load(state["balance"], self.device)
+        self.objective.load(state.get("objective", {}), self.device)
+        self._results = []
+
+    def telemetry(self):
+        """{name: 0-d tensor or number}; the same on all processes."""
+        counts_C = coverage.cell_counts(self.ledger.view(), len(self.reference.shares_C))
+        weight_C = coverage.deficit_weights(counts_C, self.reference.shares_C, max(self.config.deficit_max, 1.0)) * self.reference.shares_C
+        values = dict(
+            coverage=coverage.histogram_overlap(counts_C, self.reference.shares_C, self.ledger.count),
+            inside=counts_C.sum() / max(self.ledger.count, 1),
+            ess=weight_C.sum().square() / (weight_C.square() / self.reference.shares_C).sum(),
+            memory=self.memory.count / self.config.capacity)
+        values["lambda"] = self.balance.factor("term") * self.objective.strength
+        values["gratio"] = self.balance.ratio("term") * self.objective.strength
+        if self.config.replay_weight > 0:
+            values["lambda_replay"], values["gratio_replay"] = self.balance.factor("replay"), self.balance.ratio("replay")
+        if self.memory.count:
+            values["age_kimg"] = (self.nimg - self.memory.view("born").to(torch.float64)).mean() / 1000
+        values.update(self.objective.telemetry())
+        return values

@@ -1,0 +1,176 @@
+"""MADRLoss: the host's loss, unchanged, with the coverage terms joined to its generator phase.
+
+Same constructor and accumulate_gradients as the host's loss, so that it fits wherever a loop builds its loss by name.
+The terms themselves are in engine.py.
+"""
+import contextlib
+import inspect
+
+import torch
+
+from madr_plugin import augment_pipe as pipes
+from madr_plugin import collective, extractors, reference, telemetry
+from madr_plugin.config import resolve
+from madr_plugin.engine import Engine
+from madr_plugin.errors import MADRError
+from madr_plugin.generator_access import GeneratorAccess
+
+GENERATOR_PHASES = ("Gmain", "Gboth")
+NOT_CONFIG = ("random_seed", "training_set_kwargs")
+
+
+class MADRLoss:
+    """base_class_name: the host's loss; madr: options by name (config.py) plus random_seed and training_set_kwargs; the rest goes to the base."""
+
+    def __init__(self, device, G_mapping=None, G_synthesis=None, D=None, augment_pipe=None, *, base_class_name, madr, G=None, **base_kwargs):
+        self.device = torch.device(device)
+        self.config = resolve({name: value for name, value in madr.items() if name not in NOT_CONFIG})
+        self.seed = int(madr.get("random_seed", 0))
+        self.training_set_kwargs = madr.get("training_set_kwargs")
+        self.training_set = None
+        self.augment_pipe = augment_pipe
+        networks = dict(G=G) if G is not None else dict(G_mapping=G_mapping, G_synthesis=G_synthesis)
+        self.base = _construct(base_class_name, device=device, D=D, augment_pipe=augment_pipe, **networks, **base_kwargs)
+        self.signature = inspect.signature(self.base.accumulate_gradients)
+        if G is not None:
+            G_mapping, G_synthesis = (G.mapping, G.synthesis) if hasattr(G, "mapping") else (None, G)
+        if G_synthesis is None:
+            raise MADRError("MADR found no generator among the arguments of the host's loss (G_synthesis or G); this fork needs its own adapter")
+        self.generator_access = GeneratorAccess(G_mapping, G_synthesis)
+        self.engine = None
+        self.round_index = 0
+        self._state_to_load = None
+
+    def __getattr__(self, name):
+        # Reached for names that MADRLoss lacks: loops and notebooks read the base's attributes (pl_mean, ...).
+        if name == "base":
+            raise AttributeError(name)
+        return getattr(self.base, name)
+
+    # --- optional seams of our own loop -------------------------------------------------------------------------------
+
+    def attach(self, context):
+        """Called once before training. context: training_set, training_set_kwargs, random_seed, ... of the run."""
+        self.training_set = context.get("training_set")
+        self.training_set_kwargs = context.get("training_set_kwargs") or self.training_set_kwargs
+        self.seed = int(context.get("random_seed", self.seed))
+        if hasattr(self.base, "attach"):
+            self.base.attach(context)
+        self.prepare()
+
+    def begin_phase(self, phase, cur_nimg):
+        if hasattr(self.base, "begin_phase"):
+            self.base.begin_phase(phase, cur_nimg)
+
+    def end_phase(self, phase):
+        if hasattr(self.base, "end_phase"):
+            self.base.end_phase(phase)
+
+    def prepare(self):
+        """Extract or load the reference features. All processes together; done by the first generator phase if not before."""
+        if self.engine is not None:
+            return
+        rank, _ = collective.world()
+        dataset = self.training_set if self.training_set is not None else reference.open_dataset(self.training_set_kwargs)
+        try:
+            extractor = extractors.build(self.config.extractor, dataset.image_shape, self.config.width, self.seed)
+            extractor = extractor.eval().requires_grad_(False).to(self.device)
+            real_features = reference.build(dataset, extractor, self.config, self.seed, self.device,
+                                            announce=print if rank == 0 else _silent)
+        finally:
+            if self.training_set is None and hasattr(dataset, "close"):
+                dataset.close()
+        self.engine = Engine(self.config, real_features, extractor, self.seed, self.device)
+        if self._state_to_load is not None:
+            self.engine.load(self._state_to_load)
+            self._state_to_load = None
+
+    # --- the step -----------------------------------------------------------------------------------------------------
+
+    def accumulate_gradients(self, *args, **kwargs):
+        """As the base's, with MADR's terms in the generator's main phase."""
+        arguments = self.signature.bind(*args, **kwargs).arguments
+        phase = arguments["phase"]
+        if phase not in GENERATOR_PHASES:
+            # Loops without `sync` do not say which microbatch is the step's last; the next phase does.
+            self._finish_step_if_open()
+            return self.base.accumulate_gradients(*args, **kwargs)
+
+        self.prepare()
+        rank, num_processes = collective.world()
+        microbatch = self.round_index * num_processes + rank
+        gain = float(arguments.get("gain", 1))
+        replay_norm = None
+        if self.engine.replay_is_due:
+            # Before the host's pass: where G sits in DistributedDataParallel, that pass averages what has gathered in .grad.
+            replay_norm = self.engine.replay(self.generator_access, len(arguments["gen_z"]), microbatch, gain)
+        with self._watching(microbatch, gain, replay_norm):
+            self.base.accumulate_gradients(*args, **kwargs)
+        self.round_index += 1
+        if arguments.get("sync", False):
+            self._finish_step_if_open()
+
+    @contextlib.contextmanager
+    def _watching(self, microbatch, gain, replay_norm):
+        seen = []
+
+        def on_image(image, latents):
+            seen.append(True)
+            self.engine.on_generated(image, latents, microbatch, gain, replay_norm)
+
+        with self.generator_access.first_image(on_image):
+            yield
+        if not seen:
+            raise MADRError("MADR saw no generated image in the generator phase: this host's loss does not call the generator it was "
+                            "given; use --madr=0 with this fork")
+
+    def _finish_step_if_open(self):
+        self.round_index = 0
+        if self.engine is None or not self.engine.step_is_open:
+            return
+        self.engine.finish_step()
+        telemetry.report(self.engine.telemetry())
+        if isinstance(self.augment_pipe, pipes.MADRAugmentPipe):
+            self.augment_pipe.carry(pipes.flatten(self.engine.live_state()))
+
+    # --- state ----------------------------------------------------------------------------------------------------------
+
+    def telemetry(self):
+        """{name: float} for the tick line."""
+        return {} if self.engine is None else telemetry.as_floats(self.engine.telemetry())
+
+    def state_dict(self):
+        """Plain numbers and CPU tensors. The base's state under 'base', MADR's under 'madr'."""
+        base = self.base.state_dict() if hasattr(self.base, "state_dict") else {}
+        madr = self._state_to_load if self.engine is None else self.engine.live_state()
+        return dict(base=base, madr=None if madr is None else _copied(madr))
+
+    def load_state_dict(self, state):
+        """Before or after attach()."""
+        if hasattr(self.base, "load_state_dict"):
+            self.base.load_state_dict(state["base"])
+        if state["madr"] is None:
+            return
+        if self.engine is None:
+            self._state_to_load = _copied(state["madr"])
+        else:
+            self.engine.load(state["madr"])
+
+
+def _copied(state):
+    """Deep copy with tensors on the CPU."""
+    if isinstance(state, dict):
+        return {name: _copied(value) for name, value in state.items()}
+    if torch.is_tensor(state):
+        return state.detach().cpu().clone()
+    return list(state) if isinstance(state, list) else state
+
+
+def _construct(class_name, **kwargs):
+    import dnnlib  # the host's, whichever it is
+
+    return dnnlib.util.construct_class_by_name(class_name=class_name, **kwargs)
+
+
+def _silent(*_):
+    pass

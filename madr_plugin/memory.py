@@ -1,0 +1,138 @@
+"""The memory of generated samples: feature, latents, label and birth of each entry, under one of five policies.
+
+Policies decide slots from numbers alone (a generator of the caller's, counts), so that all processes decide alike.
+Must not know generators, losses or images.
+"""
+import math
+
+import torch
+
+
+def draw_uniform(count, generator):
+    return torch.rand([count], generator=generator, dtype=torch.float64).tolist()
+
+
+class SampleMemory:
+    """K slots. Tensors appear with the first offer, when their widths are known, and keep their shape from then on.
+
+    features_KD, latents_KPZ (P latents per image: 2 under style mixing), layers_K (synthesis layers fed by the first
+    latent; -1: the image cannot be re-made from its latents), labels_KC, born_K (images generated before it), importance_K.
+    """
+
+    FIELDS = ("features", "latents", "layers", "labels", "born", "importance")
+
+    def __init__(self, capacity, policy, half_life_kimg):
+        self.capacity, self.policy = capacity, policy
+        # Entries die at random: a half-life of h images is a mean age of h / ln 2.
+        self.mean_age_nimg = half_life_kimg * 1000 / math.log(2)
+        self.count = 0       # filled slots
+        self.offered = 0     # samples offered so far
+        self.next_slot = 0   # of the ring, under fifo
+        self.tensors = {}
+
+    def effective_capacity(self, step):
+        """All slots; under 'progressive' 128 at first, growing linearly to all over 5000 steps."""
+        if self.policy != "progressive":
+            return self.capacity
+        start = min(128, self.capacity)
+        return int(start + (self.capacity - start) * min(1.0, step / 5000))
+
+    def view(self, name):
+        """The filled part of a field."""
+        return self.tensors[name][:self.count]
+
+    @torch.no_grad()
+    def offer(self, samples, step, nimg, generator):
+        """Offer a batch in order. samples: {field: [B, ...]} without `born`. Returns how many were taken."""
+        samples = dict(samples)
+        features_BD = samples["features"]
+        samples["born"] = torch.full([len(features_BD)], nimg, dtype=torch.int64, device=features_BD.device)
+        if not self.tensors:
+            self._allocate(samples)
+        slots = self._choose_slots(len(features_BD), step, generator)
+        source_of_slot = {slot: row for row, slot in enumerate(slots) if slot >= 0}  # a later sample replaces an earlier one
+        if source_of_slot:
+            slot_index = torch.tensor(list(source_of_slot), device=features_BD.device)
+            row_index = torch.tensor(list(source_of_slot.values()), device=features_BD.device)
+            for name in self.FIELDS:
+                self.tensors[name][slot_index] = samples[name][row_index].to(self.tensors[name].dtype)
+        return len(source_of_slot)
+
+    def _allocate(self, samples):
+        for name in self.FIELDS:
+            value = samples[name]
+            self.tensors[name] = torch.zeros([self.capacity, *value.shape[1:]], dtype=value.dtype, device=value.device)
+
+    def _choose_slots(self, batch_size, step, generator):
+        """Slot of each offered sample, -1: not taken."""
+        chances, places = draw_uniform(batch_size, generator), draw_uniform(batch_size, generator)
+        capacity = self.effective_capacity(step)
+        slots = []
+        for chance, place in zip(chances, places):
+            self.offered += 1
+            if self.policy == "fifo":
+                slots.append(self.next_slot)
+                self.next_slot = (self.next_slot + 1) % self.capacity
+                self.count = max(self.count, slots[-1] + 1)
+            elif self.count < capacity:
+                slots.append(self.count)
+                self.count += 1
+            elif chance >= self._acceptance(capacity):
+                slots.append(-1)
+            else:
+                slots.append(self._victim(place))
+        return slots
+
+    def _acceptance(self, capacity):
+        if self.policy == "forgetting":
+            return capacity / self.mean_age_nimg
+        return capacity / self.offered
+
+    def _victim(self, place):
+        """The entry that gives way: uniform, or with probability proportional to 1/importance."""
+        if self.policy != "importance":
+            return int(place * self.count)
+        weights = 1 / self.view("importance").to(torch.float64).clamp(min=1e-12).cpu()
+        cumulative = weights.cumsum(0)
+        position = torch.searchsorted(cumulative, torch.tensor([place * float(cumulative[-1])], dtype=torch.float64))
+        return min(int(position), self.count - 1)
+
+    # --- state ---------------------------------------------------------------------------------------------------
+
+    def live_state(self):
+        """The state's own tensors (not copies) and numbers."""
+        return dict(count=self.count, offered=self.offered, next_slot=self.next_slot, tensors=dict(self.tensors))
+
+    def load(self, state, device):
+        self.count, self.offered, self.next_slot = int(state["count"]), int(state["offered"]), int(state["next_slot"])
+        self.tensors = {name: value.to(device, copy=True) for name, value in state.get("tensors", {}).items()}
+
+
+class CellLedger:
+    """In which cell each of the last W generated images fell (-1: outside every gate): a ring of integers."""
+
+    def __init__(self, window, device):
+        self.cells_W = torch.full([window], -1, dtype=torch.int32, device=device)
+        self.count = 0
+        self.next_slot = 0
+
+    @torch.no_grad()
+    def add(self, cell_B):
+        """Write a batch, the oldest entries give way."""
+        window = len(self.cells_W)
+        cell_B = cell_B[-window:]
+        slots = (self.next_slot + torch.arange(len(cell_B), device=cell_B.device)) % window
+        self.cells_W[slots] = cell_B.to(torch.int32)
+        self.next_slot = (self.next_slot + len(cell_B)) % window
+        self.count = min(self.count + len(cell_B), window)
+
+    def view(self):
+        """Cells of the images seen so far."""
+        return self.cells_W[:self.count].to(torch.int64)
+
+    def live_state(self):
+        return dict(cells=self.cells_W, count=self.count, next_slot=self.next_slot)
+
+    def load(self, state, device):
+        self.cells_W = state["cells"].to(device, copy=True)
+        self.count, self.next_slot = int(state["count"]), int(state["next_slot"])

@@ -1,0 +1,127 @@
+"""The coverage term that acts on every generated batch, with whatever state it keeps between steps.
+
+One interface: loss(features_BD, generator) -> 0-d, after_step(step, memory), strength, live_state, load, telemetry.
+Must not know images, generators of images or processes: every process calls it with the same state.
+"""
+import torch
+
+from madr_plugin import bandwidth, coverage, terms
+from madr_plugin.controllers import RecallController
+
+
+class WitnessObjective:
+    """Batch witness against freshly drawn reals (terms.witness_loss). Keeps nothing."""
+
+    strength = 1.0
+
+    def __init__(self, config, reference):
+        self.reference, self.reals = reference, config.reals
+        kernel = terms.KERNELS[config.kernel]
+        self.kernel = lambda squared: kernel(squared, reference.scale)
+
+    def loss(self, features_BD, generator):
+        rows = self.reference.draw(self.reals, generator)
+        return terms.witness_loss(features_BD, self.reference.features_ND[rows], self.kernel)
+
+    def after_step(self, step, memory):
+        pass
+
+    def live_state(self):
+        return {}
+
+    def load(self, state, device):
+        pass
+
+    def telemetry(self):
+        return {}
+
+
+class PublishedObjective:
+    """`paper` (E1) and `enhanced` (E2): weighted attraction to all reals, weights from a memory's coverage scores.
+
+    Off (None) until the memory is filled to start_fill. Scores, bandwidth, radius and recall follow the memory, which
+    changes every update_interval steps only.
+    """
+
+    TOP_K = 20
+    PAIRS = 1000  # memory entries whose pairwise distances give bandwidth and radius
+
+    def __init__(self, config, reference, seed):
+        self.config, self.reference, self.seed = config, reference, seed
+        self.controller = RecallController(config.controller, config.recall_target, config.recall_slope)
+        self.weights_N = None
+        self.sigma = self.radius = self.recall = None
+        self.scored_at = -1  # samples offered to the memory when the weights were computed
+
+    @property
+    def strength(self):
+        return self.controller.strength
+
+    def loss(self, features_BD, generator):
+        if self.weights_N is None:
+            return None
+        return terms.paper_loss(features_BD, self.reference.features_ND, self.weights_N, self.sigma)
+
+    @torch.no_grad()
+    def after_step(self, step, memory):
+        if memory.count < max(self.config.start_fill * self.config.capacity, 4):
+            return
+        memory_KD = memory.view("features")
+        renew = self.sigma is None or step % self.config.bandwidth_interval == 0
+        if renew:
+            self._renew_scales(step, memory_KD)
+        if renew or memory.offered != self.scored_at:
+            score = coverage.topk_score if self.config.term == "enhanced" else coverage.kernel_score
+            extra = (self.TOP_K,) if self.config.term == "enhanced" else ()
+            score_N = score(self.reference.features_ND, memory_KD, self.sigma, *extra)
+            self.weights_N = terms.paper_weights(score_N, self.config.beta)
+            self.recall = float(coverage.recall_within(self.reference.features_ND, memory_KD, self.radius))
+            self.scored_at = memory.offered
+        if step % self.config.control_interval == 0:
+            self.controller.update(self.recall, step)
+
+    def _renew_scales(self, step, memory_KD):
+        generator = torch.Generator().manual_seed(self.seed + step)
+        distances = bandwidth.pairwise_distances(memory_KD, generator, self.PAIRS)
+        median = bandwidth.quantile_of_sorted(distances, 0.5)
+        if self.config.term == "enhanced":
+            limits = [torch.full_like(median, value) for value in (self.reference.scale, self.reference.scale_low, self.reference.scale_high)]
+            median = bandwidth.warm_started(step, median, *limits)
+        self.sigma = float(median.clamp(min=1e-6))
+        self.radius = float(bandwidth.quantile_of_sorted(distances, 0.95))
+
+    def live_state(self):
+        return dict(
+            weights=torch.zeros([0]) if self.weights_N is None else self.weights_N, scored_at=self.scored_at,
+            scales=[-1.0 if value is None else value for value in (self.sigma, self.radius, self.recall)],
+            controller=self.controller.live_state())
+
+    def load(self, state, device):
+        weights_N = state["weights"].to(device, copy=True)
+        self.weights_N = weights_N if len(weights_N) else None
+        self.scored_at = int(state["scored_at"])
+        self.sigma, self.radius, self.recall = [None if value < 0 else float(value) for value in state["scales"]]
+        self.controller.load(state["controller"])
+
+    def telemetry(self):
+        if self.weights_N is None:
+            return {}
+        return dict(recall=self.recall, ess=float(terms.effective_number(self.weights_N)) / len(self.weights_N))
+
+
+class NoObjective(WitnessObjective):
+    """--madr-term=none: replay alone."""
+
+    def __init__(self, config, reference):
+        pass
+
+    def loss(self, features_BD, generator):
+        return None
+
+
+def build(config, reference, seed):
+    if config.term == "witness":
+        return WitnessObjective(config, reference)
+    if config.term == "none":
+        return NoObjective(config, reference)
+    return PublishedObjective(config, reference, seed)

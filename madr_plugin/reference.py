@@ -1,0 +1,178 @@
+"""Features of the real training set: extracted once, kept on disk under a hash of what they depend on, with the scales
+and cells that follow from them.
+
+Reads images through the host's own dataset class. Draws from its own generators and leaves the host's alone.
+"""
+import contextlib
+import hashlib
+import json
+import os
+import random
+
+import numpy as np
+import torch
+
+from madr_plugin import bandwidth, cells, collective, files, view
+from madr_plugin.errors import MADRError
+from madr_plugin.extractors.base import check_features
+from madr_plugin.seeds import derived_seed, generator_for
+
+FORMAT = 1  # raise when the content of a cache file changes meaning
+
+
+class Reference:
+    """What the terms may ask about the reals. All tensors lie on `device`."""
+
+    def __init__(self, bundle, device):
+        moved = {name: value.to(device) for name, value in bundle.items()}
+        self.features_ND = moved["features"].to(torch.float32)
+        self.labels_N = moved["labels"]              # class index, -1 without labels
+        self.centroids_CD, self.radii_C = moved["centroids"], moved["radii"]
+        self.shares_C, self.cell_of_real_N = moved["shares"], moved["cell_of_real"]
+        self.scale = float(moved["scale"])           # median real distance s0
+        self.scale_low, self.scale_high = float(moved["scale_low"]), float(moved["scale_high"])
+        self.fingerprint = bytes(bundle["fingerprint"].tolist()).hex()
+        self._radius_N = {}                          # number of neighbours -> [N], filled as asked for; nan: not yet
+
+    def draw(self, count, generator, weight_N=None):
+        """`count` row numbers, uniform or with probability proportional to weight_N -> int64 on the device."""
+        if weight_N is None:
+            return torch.randint(len(self.features_ND), [count], generator=generator).to(self.features_ND.device)
+        cumulative = weight_N.to(torch.float64).cumsum(0)
+        position = torch.rand([count], generator=generator, dtype=torch.float64).to(cumulative.device) * cumulative[-1]
+        return torch.searchsorted(cumulative, position).clamp(max=len(cumulative) - 1)
+
+    def neighbour_radius(self, rows, neighbours):
+        """Distance of each listed real to its `neighbours`-th nearest other real. Computed once per real."""
+        neighbours = min(neighbours, len(self.features_ND) - 1)
+        radius_N = self._radius_N.setdefault(neighbours, torch.full_like(self.features_ND[:, 0], float("nan")))
+        todo = rows[torch.isnan(radius_N[rows])].unique()
+        if len(todo):
+            distance = torch.cdist(self.features_ND[todo], self.features_ND, compute_mode="donot_use_mm_for_euclid_dist")
+            radius_N[todo] = distance.kthvalue(neighbours + 1, dim=1).values  # +1: itself
+        return radius_N[rows]
+
+
+def build(dataset, extractor, config, seed, device, announce=print):
+    """Reference of a dataset in the extractor's space; also fits the extractor. From the cache where possible."""
+    identity = _identity(dataset, extractor, config, seed)
+    bundle = collective.from_first_process(
+        lambda: _load_or_make(dataset, extractor, config, seed, device, identity, announce), device)
+    buffers = dict(extractor.named_buffers())
+    for name, value in bundle.items():
+        if name.startswith("extractor."):
+            buffers[name[len("extractor."):]].copy_(value)
+    return Reference({name: value for name, value in bundle.items() if not name.startswith("extractor.")}, device)
+
+
+def _identity(dataset, extractor, config, seed):
+    """Everything the bundle depends on."""
+    return dict(
+        format=FORMAT, data=data_fingerprint(dataset), extractor=extractor.identity(), view=list(view.parse(config.view, extractor.default_view)),
+        cap=config.reference_cap, cells=config.num_cells, quantile=config.cell_quantile, seed=seed)
+
+
+def data_fingerprint(dataset):
+    """The host's own content hash where it has one, else a hash over the number of images and evenly spaced samples."""
+    if hasattr(dataset, "content_fingerprint"):
+        return str(dataset.content_fingerprint())
+    digest = hashlib.sha256(repr((len(dataset), tuple(dataset.image_shape))).encode())
+    for index in np.unique(np.linspace(0, len(dataset) - 1, 512).astype(int)):
+        image, label = dataset[int(index)]
+        digest.update(np.ascontiguousarray(image).tobytes())
+        digest.update(np.ascontiguousarray(label).tobytes())
+    return digest.hexdigest()
+
+
+def _load_or_make(dataset, extractor, config, seed, device, identity, announce):
+    key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+    path = files.cache_folder() / f"{identity['extractor']['name']}-{key[:32]}.pt"
+    cached = files.load_tensors(path)
+    if cached is not None and cached.get("identity") == json.dumps(identity, sort_keys=True):
+        announce(f"MADR: {len(cached['tensors']['features'])} real features ({identity['extractor']['name']}) from {path}")
+        return cached["tensors"]
+    with host_rng_untouched():
+        tensors = _make(dataset, extractor, config, seed, device, announce)
+    try:
+        files.save_tensors(path, dict(identity=json.dumps(identity, sort_keys=True), tensors=tensors))
+    except OSError as error:
+        announce(f"MADR: real features not cached, they will be extracted again next time: {error}")
+    return tensors
+
+
+@torch.no_grad()
+def _make(dataset, extractor, config, seed, device, announce):
+    order = np.random.RandomState(derived_seed("reference", seed) % 2 ** 32).permutation(len(dataset))
+    rows = np.sort(order[:config.reference_cap])
+    if len(rows) < 16:
+        raise MADRError(f"MADR needs at least 16 training images as reference (got {len(rows)}); add images or use --madr=0")
+    if extractor.images_to_fit:
+        extractor.fit(torch.cat([images.to(device) for images, _ in _batches(dataset, np.sort(order[:extractor.images_to_fit]))]))
+    parts = view.parse(config.view, extractor.default_view)
+    view_generator = generator_for("reference-view", seed)
+    features, labels, done = [], [], 0
+    for images, classes in _batches(dataset, rows):
+        features.append(extractor(view.apply(images.to(device), parts, view_generator)).to("cpu"))
+        labels.append(classes)
+        done += len(images)
+        if done // 10000 != (done - len(images)) // 10000:
+            announce(f"MADR: features of {done} / {len(rows)} training images")
+    # Stored in half precision, so the first run must work with what a later one will read.
+    features_ND = torch.cat(features)
+    check_features(features_ND, extractor.identity()["name"])
+    return _bundle(features_ND.to(torch.float16), torch.cat(labels), extractor, config, seed)
+
+
+def _bundle(half_ND, labels_N, extractor, config, seed):
+    features_ND = half_ND.to(torch.float32)
+    if not torch.isfinite(features_ND).all():
+        raise MADRError("features exceed half precision; choose another --madr-extractor")
+    distances = bandwidth.pairwise_distances(features_ND, generator_for("reference-scale", seed))
+    scales = {name: bandwidth.quantile_of_sorted(distances, share) for name, share in [("scale", 0.5), ("scale_low", 0.1), ("scale_high", 0.9)]}
+    if float(scales["scale"]) <= 0:
+        raise MADRError("more than half of the training images have the same features; remove duplicates or choose another --madr-extractor")
+    bundle = dict(features=half_ND, labels=labels_N, **scales)
+    bundle.update(cells.fit_cells(features_ND, config.num_cells, config.cell_quantile, generator_for("reference-cells", seed)))
+    bundle.update({f"extractor.{name}": value.cpu().clone() for name, value in extractor.named_buffers()})
+    digest = hashlib.sha256(half_ND.numpy().tobytes()).digest()[:16]
+    return dict(bundle, fingerprint=torch.tensor(list(digest), dtype=torch.uint8))
+
+
+def _batches(dataset, rows, batch_size=64):
+    """(images [n, C, H, W] float32 in [-1, 1], class [n]) in the order of `rows`."""
+    for start in range(0, len(rows), batch_size):
+        items = [dataset[int(row)] for row in rows[start:start + batch_size]]
+        images = torch.from_numpy(np.stack([np.asarray(item[0]) for item in items])).to(torch.float32) / 127.5 - 1
+        labels = np.stack([np.asarray(item[1], dtype=np.float32).reshape(-1) for item in items])
+        yield images, classes_of(torch.from_numpy(labels))
+
+
+def classes_of(labels_NL):
+    """Class index of one-hot labels; -1 where there are no labels or labels of another kind."""
+    if labels_NL.shape[1] == 0:
+        return torch.full([len(labels_NL)], -1, dtype=torch.int64, device=labels_NL.device)
+    one_hot_N = ((labels_NL == 0) | (labels_NL == 1)).all(1) & (labels_NL.sum(1) == 1)
+    return torch.where(one_hot_N, labels_NL.argmax(1), torch.full_like(labels_NL[:, 0], -1, dtype=torch.int64))
+
+
+@contextlib.contextmanager
+def host_rng_untouched():
+    """Dataset classes may draw from Python's or numpy's global generators; the host must not notice that we read it."""
+    python_state, numpy_state, torch_state = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    try:
+        yield
+    finally:
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)
+        torch.set_rng_state(torch_state)
+
+
+def open_dataset(training_set_kwargs):
+    """The host's dataset, by the host's own constructor."""
+    import dnnlib  # the host's, whichever it is
+
+    if not training_set_kwargs:
+        raise MADRError("MADR does not know the training set: pass training_set_kwargs in loss_kwargs.madr, or call loss.attach(context)")
+    if "path" in training_set_kwargs and not os.path.exists(training_set_kwargs["path"]):
+        raise MADRError(f"MADR: training set {training_set_kwargs['path']} does not exist; check --data")
+    return dnnlib.util.construct_class_by_name(**training_set_kwargs)

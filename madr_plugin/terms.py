@@ -1,0 +1,92 @@
+"""The coverage losses as pure functions. Nothing here draws, remembers or knows an image.
+
+Shapes: B generated features, n or N real features, R replayed samples, D feature width. A trailing letter pair names a
+tensor's shape: fake_BD, real_nD, kernel_Bn. Gradients flow to the generated side; reals and weights are constants.
+"""
+import torch
+
+
+def squared_distances(a_ND, b_MD):
+    """|a_i - b_j|^2 -> [N, M], never negative, with exact gradients (also where a_i = b_j)."""
+    square_N1 = a_ND.square().sum(1, keepdim=True)
+    square_1M = b_MD.square().sum(1)[None, :]
+    return torch.addmm(square_N1 + square_1M, a_ND, b_MD.T, alpha=-2).clamp(min=0)
+
+
+# ----------------------------------------------------------------------------
+# Kernels of a squared distance. `scale` is the median distance of the reals and stays fixed.
+
+def gaussian_kernel(squared_NM, sigma):
+    """k(a, b) = exp(-|a - b|^2 / (2 sigma^2))."""
+    return torch.exp(squared_NM * (-0.5 / sigma ** 2))
+
+
+def mixture_kernel(squared_NM, scale):
+    """k(a, b) = 1/4 sum_{j=0..3} exp(-|a - b|^2 / (2 s_j^2)),  s_j = scale * 2^-j.
+
+    Halving s raises the exponential to its 4th power: one exp serves all four.
+    """
+    k0 = torch.exp(squared_NM * (-0.5 / scale ** 2))
+    k1 = k0.square().square()
+    k2 = k1.square().square()
+    k3 = k2.square().square()
+    return (k0 + k1 + k2 + k3) / 4
+
+
+def rational_quadratic_kernel(squared_NM, scale):
+    """k(a, b) = 1/5 sum_alpha (1 + |a - b|^2 / (2 alpha scale^2))^-alpha,  alpha in {.2, .5, 1, 2, 5}."""
+    alphas = (0.2, 0.5, 1.0, 2.0, 5.0)
+    relative = squared_NM / (2 * scale ** 2)
+    return sum((1 + relative / alpha) ** -alpha for alpha in alphas) / len(alphas)
+
+
+KERNELS = {"mixture": mixture_kernel, "rational-quadratic": rational_quadratic_kernel}
+
+
+# ----------------------------------------------------------------------------
+# Terms of the default.
+
+def witness_loss(fake_BD, real_nD, kernel, weights_n=None):
+    """L_wit = 1/(B(B-1)) sum_{i != j} k(f_i, f_j) - 2/B sum_i sum_r w_r k(f_i, x_r),  w_r = 1/n unless given.
+
+    Unbiased MMD^2 without its constant: repulsion inside the PRESENT batch only, attraction to reals. Its expected
+    gradient is zero where generated and real features have the same distribution. kernel: squared distances -> values.
+    """
+    B = fake_BD.shape[0]
+    attraction_Bn = kernel(squared_distances(fake_BD, real_nD))
+    pull_B = attraction_Bn.mean(1) if weights_n is None else attraction_Bn @ weights_n
+    loss = -2 * pull_B.mean()
+    if B > 1:
+        kernel_BB = kernel(squared_distances(fake_BD, fake_BD))
+        off_diagonal = 1 - torch.eye(B, dtype=kernel_BB.dtype, device=kernel_BB.device)
+        loss = loss + (kernel_BB * off_diagonal).sum() / (B * (B - 1))
+    return loss
+
+
+def imle_loss(fake_RD, real_RD, scale, active_R=None):
+    """L_imle = 1/R sum_r a_r |f_r - x_r|^2 / scale^2: f_r re-generated from the remembered latent nearest to x_r.
+
+    a_r = 0 where the real is already reached (see reached_radius), else 1.
+    """
+    squared_R = (fake_RD - real_RD).square().sum(1) / scale ** 2
+    if active_R is not None:
+        squared_R = squared_R * active_R
+    return squared_R.mean()
+
+
+# ----------------------------------------------------------------------------
+# The published terms (method as printed; kept for comparison).
+
+def paper_weights(coverage_N, beta):
+    """w_r = softmax_r(-beta * c_r)."""
+    return torch.softmax(-beta * coverage_N, dim=0)
+
+
+def paper_loss(fake_BD, real_ND, weights_N, sigma):
+    """E1: L_cov = -E_z sum_r w_r k_sigma(phi(G(z)), x_r). Attraction alone."""
+    return -(gaussian_kernel(squared_distances(fake_BD, real_ND), sigma) @ weights_N).mean()
+
+
+def effective_number(weights_N):
+    """(sum w)^2 / sum w^2: how many reals the weights really speak of."""
+    return weights_N.sum().square() / weights_N.square().sum().clamp(min=1e-30)

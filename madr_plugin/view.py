@@ -1,0 +1,45 @@
+"""Random views of images before the extractor, so that G cannot please it with adversarial texture.
+
+Differentiable; drawn from the caller's generator. The reference features see views from the same distribution, or the
+coverage term would not vanish at p_g = p_data.
+"""
+import torch
+
+from madr_plugin.errors import MADRError
+
+PARTS = ("flip", "shift", "crop")
+
+
+def parse(text, default):
+    """'flip+shift' -> ('flip', 'shift'); 'none' -> (); 'auto' -> the extractor's default."""
+    text = default if text == "auto" else text
+    parts = () if text == "none" else tuple(text.split("+"))
+    unknown = [part for part in parts if part not in PARTS]
+    if unknown:
+        raise MADRError(f"--madr-view knows auto, none, {', '.join(PARTS)} (joined by +), not {unknown[0]!r}")
+    return parts
+
+
+def apply(images, parts, generator):
+    """A random view of each image [N, C, H, W]."""
+    if not parts:
+        return images
+    N, _, height, width = images.shape
+    draws = torch.rand([N, 4], generator=generator)
+    scale = torch.ones([N])
+    if "crop" in parts:
+        scale = 1 - 0.125 * draws[:, 0]  # down to 7/8 of the side, enlarged to the full side again
+    shift = torch.zeros([N, 2])
+    if "shift" in parts:
+        # Whole pixels: resampling between pixels would blur, and blur is a texture of its own.
+        sizes = torch.tensor([width, height])
+        shift = (draws[:, 1:3] * 2 - 1) / 8
+        shift = (shift * sizes).round() / sizes * 2
+    if "crop" in parts:
+        shift = shift.clamp(-1, 1) + (draws[:, 1:3] * 2 - 1) * (1 - scale)[:, None]
+    flip = torch.where(draws[:, 3] < 0.5, -1.0, 1.0) if "flip" in parts else torch.ones([N])
+    transform = torch.zeros([N, 2, 3])
+    transform[:, 0, 0], transform[:, 1, 1] = scale * flip, scale
+    transform[:, :, 2] = shift
+    grid = torch.nn.functional.affine_grid(transform.to(images.device), list(images.shape), align_corners=False)
+    return torch.nn.functional.grid_sample(images.to(torch.float32), grid, mode="bilinear", padding_mode="reflection", align_corners=False)
