@@ -1,0 +1,302 @@
+"""Reading a data set's files: a folder or a zip as one flat list of names and bytes, dataset.json, and picture decoding.
+
+Everything that a person can have done wrong with the files becomes a UserError naming the file and the remedy.
+Must not know of training, tensors or how data sets are made.
+"""
+import hashlib
+import io
+import json
+import math
+import os
+import threading
+import zipfile
+import zlib
+from dataclasses import dataclass
+from typing import Any, Dict, List, Optional, Tuple
+
+import numpy as np
+import PIL.Image
+
+from dnnlib.errors import UserError
+
+METADATA_NAME = "dataset.json"
+IMAGE_SUFFIXES = frozenset([
+    ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".tga"])
+_LOCAL_HEADER_SIZE = 30  # bytes of a zip member's header before its name
+_READ_CHUNK = 1 << 20
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Files of a folder or of a zip.
+
+
+def is_hidden(name: str) -> bool:
+    """True for what operating systems strew about: .DS_Store, ._picture.png, __MACOSX/..., Thumbs.db."""
+    return name.startswith(".") or "/." in name or "__MACOSX/" in name or name.endswith("Thumbs.db")
+
+
+def is_image_name(name: str) -> bool:
+    """True for a visible file whose name ends like a picture's."""
+    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES and not is_hidden(name)
+
+
+class FolderFiles:
+    """The files below a folder, named by their relative path with forward slashes."""
+
+    def __init__(self, path: str):
+        self.path = path
+        found = []
+        for folder, _, files in os.walk(path):
+            relative = os.path.relpath(folder, path).replace(os.sep, "/")
+            found.extend(name if relative == "." else f"{relative}/{name}" for name in files)
+        self.names: List[str] = sorted(found)
+
+    def where(self, name: str) -> str:
+        """How to call this file when speaking to a person."""
+        return os.path.join(self.path, *name.split("/"))
+
+    def read(self, name: str) -> bytes:
+        try:
+            with open(self.where(name), "rb") as file:
+                return file.read()
+        except OSError as error:
+            raise UserError(f"Cannot read {self.where(name)}: {error.strerror or error}; check the file and its "
+                            f"permissions.") from error
+
+    def size_and_crc(self, name: str) -> Tuple[int, int]:
+        """Length in bytes and CRC-32; reads the whole file."""
+        size = crc = 0
+        try:
+            with open(self.where(name), "rb") as file:
+                for chunk in iter(lambda: file.read(_READ_CHUNK), b""):
+                    size += len(chunk)
+                    crc = zlib.crc32(chunk, crc)
+        except OSError as error:
+            raise UserError(f"Cannot read {self.where(name)}: {error.strerror or error}; check the file and its "
+                            f"permissions.") from error
+        return size, crc
+
+    def close(self) -> None:
+        """Nothing stays open between reads."""
+
+
+class ZipFiles:
+    """The members of a zip archive, read straight at their offset.
+
+    Safe to share with forked and pickled DataLoader workers: an open file shared by two processes has one read position,
+    so every process opens its own.
+    """
+
+    def __init__(self, path: str):
+        self.path = path
+        try:
+            with zipfile.ZipFile(path) as archive:
+                self._infos = {info.filename: (info.header_offset, info.compress_type, info.compress_size, info.file_size,
+                                               info.CRC, info.flag_bits)
+                               for info in archive.infolist() if not info.is_dir()}
+        except zipfile.BadZipFile as error:
+            raise UserError(f"{path} is not a readable zip archive ({error}); it may be an incomplete copy or download: "
+                            f"get it again, or make it anew with dataset_tool.py.") from error
+        except OSError as error:
+            raise UserError(f"Cannot read {path}: {error.strerror or error}; check the file and its permissions.") from error
+        self.names: List[str] = sorted(self._infos)
+        self._opened = None  # (process id, file, lock)
+
+    def where(self, name: str) -> str:
+        """How to call this file when speaking to a person."""
+        return f"{name} in {self.path}"
+
+    def size_and_crc(self, name: str) -> Tuple[int, int]:
+        """Length in bytes and CRC-32 as the archive's directory states them; reads nothing."""
+        info = self._infos[name]
+        return info[3], info[4]
+
+    def read(self, name: str) -> bytes:
+        offset, method, packed_size, size, crc, flags = self._infos[name]
+        if flags & 1:
+            raise UserError(f"{self.where(name)} is encrypted; unpack the archive and use the folder.")
+        if method == zipfile.ZIP_STORED:
+            data = self._member_bytes(name, offset, packed_size)
+        elif method == zipfile.ZIP_DEFLATED:
+            try:
+                data = zlib.decompress(self._member_bytes(name, offset, packed_size), wbits=-15, bufsize=max(size, 1))
+            except zlib.error as error:
+                raise self._damaged(name) from error
+        else:
+            raise UserError(f"{self.where(name)} is packed with an unusual method ({method}); unpack the archive and pack "
+                            f"it again with dataset_tool.py.")
+        if zlib.crc32(data) != crc:
+            raise self._damaged(name)
+        return data
+
+    def _member_bytes(self, name: str, offset: int, packed_size: int) -> bytes:
+        # Name and extra field may differ in length between the directory and the member itself, so the member's own
+        # header decides. One read fetches it together with the data in nearly all cases.
+        guess = _LOCAL_HEADER_SIZE + len(name.encode()) + 64
+        block = self._read_at(offset, guess + packed_size)
+        if len(block) < _LOCAL_HEADER_SIZE or block[:4] != b"PK\x03\x04":
+            raise self._damaged(name)
+        start = _LOCAL_HEADER_SIZE + int.from_bytes(block[26:28], "little") + int.from_bytes(block[28:30], "little")
+        if start + packed_size > len(block):
+            return self._read_at(offset + start, packed_size)
+        return block[start:start + packed_size]
+
+    def _read_at(self, offset: int, size: int) -> bytes:
+        if self._opened is None or self._opened[0] != os.getpid():
+            try:
+                self._opened = (os.getpid(), open(self.path, "rb", buffering=0), threading.Lock())
+            except OSError as error:
+                raise UserError(f"Cannot read {self.path}: {error.strerror or error}; the data set must stay in place "
+                                f"while it is in use.") from error
+        _, file, lock = self._opened
+        with lock:
+            file.seek(offset)
+            blocks = []
+            while size > 0:  # the system may hand out less than asked for
+                block = file.read(size)
+                if not block:
+                    break
+                blocks.append(block)
+                size -= len(block)
+        return blocks[0] if len(blocks) == 1 else b"".join(blocks)
+
+    def _damaged(self, name: str) -> UserError:
+        return UserError(f"{self.where(name)} is damaged (the bytes do not fit the archive's directory); copy or download "
+                         f"the archive again, or make it anew with dataset_tool.py.")
+
+    def close(self) -> None:
+        if self._opened is not None:
+            self._opened[1].close()
+            self._opened = None
+
+    def __getstate__(self):
+        return dict(self.__dict__, _opened=None)
+
+
+def open_files(path: str):
+    """FolderFiles or ZipFiles, by what lies at the path."""
+    path = os.fspath(path)
+    if os.path.isdir(path):
+        return FolderFiles(path)
+    if not os.path.exists(path):
+        raise UserError(f"There is no data set at {path}; check the path (from {os.getcwd()}), or make one with "
+                        f"dataset_tool.py --source=... --dest={path}")
+    if not path.lower().endswith(".zip") and not zipfile.is_zipfile(path):
+        raise UserError(f"{path} is neither a folder nor a zip archive; convert it with dataset_tool.py --source={path} "
+                        f"--dest=dataset.zip")
+    return ZipFiles(path)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# dataset.json.
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """What dataset.json says: labels by file name (None: the set has none), names of the classes, how it was made."""
+    labels: Optional[Dict[str, Any]] = None
+    class_names: Optional[List[str]] = None
+    provenance: Optional[Dict[str, Any]] = None
+
+
+def read_metadata(files) -> Metadata:
+    """Read the top-level dataset.json; a set without one has no labels."""
+    if METADATA_NAME not in files.names:
+        return Metadata()
+    where = files.where(METADATA_NAME)
+    try:
+        content = json.loads(files.read(METADATA_NAME).decode("utf-8-sig"))
+    except ValueError as error:  # includes broken UTF-8
+        raise UserError(f"{where} is not valid JSON ({error}); mend it, or remove it if the set has no labels.") from error
+    if not isinstance(content, dict):
+        raise UserError(f'{where} must hold an object like {{"labels": [["00000/img00000000.png", 6], ...]}} '
+                        f'(got a {type(content).__name__}).')
+    return Metadata(labels=_labels_by_name(content.get("labels"), where),
+                    class_names=_checked_class_names(content.get("class_names"), where),
+                    provenance=content.get("provenance"))
+
+
+def _labels_by_name(entries, where: str) -> Optional[Dict[str, Any]]:
+    if entries is None or entries == []:
+        return None
+    if isinstance(entries, dict):
+        entries = list(entries.items())
+    if not isinstance(entries, list):
+        raise UserError(f'"labels" in {where} must be a list of [file name, label] pairs or null.')
+    labels: Dict[str, Any] = {}
+    for position, entry in enumerate(entries):
+        if not (isinstance(entry, (list, tuple)) and len(entry) == 2 and isinstance(entry[0], str)):
+            raise UserError(f'Entry {position} of "labels" in {where} must be [file name, label] (got {entry!r:.80}).')
+        name = entry[0].replace("\\", "/")
+        if name in labels and labels[name] != entry[1]:
+            raise UserError(f'{where} gives {name} two labels ({labels[name]!r:.40} and {entry[1]!r:.40}); keep one.')
+        labels[name] = entry[1]
+    return labels
+
+
+def _checked_class_names(names, where: str) -> Optional[List[str]]:
+    if names is None:
+        return None
+    if not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
+        raise UserError(f'"class_names" in {where} must be a list of texts, one per class.')
+    return names
+
+
+def first_few(names: List[str], count: int = 5) -> str:
+    """'a, b, c and 7 more': for messages about many files."""
+    listed = ", ".join(names[:count])
+    return listed if len(names) <= count else f"{listed} and {len(names) - count} more"
+
+
+def label_array(labels: Dict[str, Any], names: List[str], where: str) -> np.ndarray:
+    """Labels of the named files: int64 [N] for class numbers, float32 [N, L] for vectors."""
+    missing = [name for name in names if name not in labels]
+    if missing:
+        raise UserError(f"{len(missing)} of {len(names)} images have no label in {where}: {first_few(missing)}; add the "
+                        f"labels, remove those images, or train without labels.")
+    values = [labels[name] for name in names]
+    if all(isinstance(value, int) and not isinstance(value, bool) for value in values):
+        for name, value in zip(names, values):
+            if not 0 <= value < 1 << 31:
+                raise UserError(f"The label of {name} in {where} is {value}; class numbers start at 0.")
+        return np.array(values, dtype=np.int64)
+    length = next((len(value) for value in values if isinstance(value, list)), 0)
+    for name, value in zip(names, values):
+        if not (isinstance(value, list) and len(value) == length > 0 and all(_is_finite_number(x) for x in value)):
+            raise UserError(f"The label of {name} in {where} is {value!r:.60}; labels must be all class numbers, or all "
+                            f"lists of finite numbers of one length.")
+    return np.array(values, dtype=np.float32)
+
+
+def _is_finite_number(value) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Pictures.
+
+_FIX_HINT = "mend the set with dataset_tool.py --fix --source=... --dest=..."
+
+
+def decode_image(data: bytes, where: str) -> np.ndarray:
+    """Decode a stored picture to uint8 [channel, height, width] with 1 or 3 channels."""
+    try:
+        with PIL.Image.open(io.BytesIO(data)) as image:
+            mode = image.mode
+            pixels = np.asarray(image)
+    except (OSError, ValueError, SyntaxError, EOFError, PIL.Image.DecompressionBombError) as error:
+        raise UserError(f"Cannot read the image {where}: {error}; {_FIX_HINT}") from error
+    if mode == "L":
+        return pixels[np.newaxis]
+    if mode == "RGB":
+        return pixels.transpose(2, 0, 1)
+    raise UserError(f"The image {where} has colour mode {mode}; training takes 8-bit grey (L) or RGB: {_FIX_HINT}")
+
+
+def content_digest(entries) -> str:
+    """SHA-256 over (name, size, crc, label) of every image, sorted by name: the identity of a set's content."""
+    digest = hashlib.sha256()
+    for name, size, crc, label in sorted(entries, key=lambda entry: entry[0]):
+        digest.update(json.dumps([name, size, crc, label]).encode())
+        digest.update(b"\n")
+    return digest.hexdigest()
