@@ -1,0 +1,197 @@
+"""Opening network pickles of any age, and converting them: `python legacy.py --source=old.pkl --dest=new.pkl`.
+
+The one door through which every tool gets at networks in files or on the web. Must not know what is done with them.
+"""
+import copy
+import inspect
+import os
+import pickle
+
+import click
+import torch
+
+import dnnlib
+from dnnlib import cli, files
+from dnnlib.errors import UserError
+from torch_utils import misc, safe_unpickle
+
+_NETWORK_KEYS = ("G", "D", "G_ema")
+# What upstream's --force-fp16 sets: half precision at the four highest resolutions, with clamped activations.
+_FP16_SETTINGS = dict(num_fp16_res=4, conv_clamp=256)
+
+_HOW_TO_CONVERT = (
+    "Networks of the TensorFlow code cannot be read here. Convert the file once with legacy.py of NVIDIA's "
+    "stylegan2-ada-pytorch: `python legacy.py --source=old.pkl --dest=new.pkl` in a checkout of that repository; "
+    "the new file opens here.")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Loading.
+
+
+def load_network_pkl(f, force_fp16=False, trust=False):
+    """The snapshot in an open binary file: dict with G, D, G_ema, training_set_kwargs and augment_pipe.
+
+    Nothing of the file is executed unless trust=True. Keys that old snapshots lack are None.
+    """
+    name = _name_of(f)
+    try:
+        data = safe_unpickle.load(f, trust=trust, name=name)
+    except safe_unpickle.RefusedPickle as error:
+        if _names_tensorflow(error.what):
+            raise _tensorflow_error(name) from error
+        raise
+    except UserError as error:
+        if isinstance(error.__cause__, ModuleNotFoundError) and _names_tensorflow(error.__cause__.name or ""):
+            raise _tensorflow_error(name) from error
+        raise
+    data = _completed(data, name)
+    if force_fp16:
+        for key in _NETWORK_KEYS:
+            data[key] = _with_fp16(data[key], key)
+    return data
+
+
+def open_network(path_or_url, *, trust=False, verbose=True):
+    """load_network_pkl for a path, a file:// or a https:// address; whatever is wrong with it is said in a sentence."""
+    if not path_or_url:
+        raise UserError("The network has no name; give the path or the URL of a network pickle (.pkl).")
+    with dnnlib.util.open_url(str(path_or_url), verbose=verbose) as f:
+        _refuse_other_kinds(f, str(path_or_url))
+        return load_network_pkl(f, trust=trust)
+
+
+def _name_of(f):
+    name = getattr(f, "name", None)
+    return name if isinstance(name, str) else "The network pickle"
+
+
+def _refuse_other_kinds(f, name):
+    """Name the usual mix-ups by their first bytes; the reader would only say that the pickle is damaged."""
+    start = f.read(512)
+    f.seek(0)
+    text = start.lstrip().lower()
+    if not start:
+        problem = "is empty; it may be the rest of an interrupted download or save. Get it again"
+    elif start.startswith(b"PK\x03\x04"):
+        problem = "is a zip archive (a data set, or a training state?) and not a network pickle; " \
+                  "give the network-snapshot-*.pkl of the run"
+    elif text.startswith((b"<!doctype", b"<html")):
+        problem = "is a web page and not a network pickle; download the file itself"
+    elif text.startswith(b"version https://git-lfs"):
+        problem = "is a Git LFS pointer and not the file itself; run `git lfs pull`"
+    elif start[:1] not in b"\x80(}]c":  # protocols 2 to 5; what protocols 0 and 1 begin dictionaries and tuples with
+        problem = "is not a pickle; give a network pickle (.pkl)"
+    else:
+        return
+    raise UserError(f"{name} {problem}.")
+
+
+def _completed(data, name):
+    if isinstance(data, tuple) and len(data) == 3 and not any(isinstance(part, torch.nn.Module) for part in data):
+        raise _tensorflow_error(name)  # G, D, Gs with --trust-pickle in an environment where they did load
+    if not isinstance(data, dict):
+        raise UserError(f"{name} is a pickle, but not of networks (it holds a {type(data).__name__}); "
+                        "give a network-snapshot-*.pkl.")
+    for key in _NETWORK_KEYS:
+        if not isinstance(data.get(key), torch.nn.Module):
+            raise UserError(f"{name} is not a network snapshot: it has no network {key!r} "
+                            f"(it holds {', '.join(sorted(map(str, data))[:10]) or 'nothing'}).")
+    data.setdefault("training_set_kwargs", None)
+    data.setdefault("augment_pipe", None)
+    for key, kind in (("training_set_kwargs", dict), ("augment_pipe", torch.nn.Module)):
+        if data[key] is not None and not isinstance(data[key], kind):
+            raise UserError(f"{name} is not a usable network snapshot: its {key} is a {type(data[key]).__name__}.")
+    return data
+
+
+def _arguments_by_name(network):
+    """Constructor arguments as keywords, also those that were given by position."""
+    bound = inspect.signature(type(network).__init__).bind(network, *network.init_args, **network.init_kwargs)
+    kwargs = dnnlib.EasyDict()
+    for name, value in list(bound.arguments.items())[1:]:
+        if bound.signature.parameters[name].kind is inspect.Parameter.VAR_KEYWORD:
+            kwargs.update(value)
+        else:
+            kwargs[name] = value
+    return kwargs
+
+
+def _with_fp16(network, key):
+    """The network with half precision, rebuilt with the same weights; itself if nothing changes."""
+    before = _arguments_by_name(network)
+    kwargs = copy.deepcopy(before)
+    if key.startswith("G"):
+        kwargs.synthesis_kwargs = dnnlib.EasyDict({**kwargs.get("synthesis_kwargs", {}), **_FP16_SETTINGS})
+    else:
+        kwargs.update(_FP16_SETTINGS)
+    if kwargs == before:
+        return network
+    try:
+        with torch.random.fork_rng(devices=[]):  # the initial weights are replaced at once
+            converted = type(network)(**kwargs)
+    except TypeError as error:
+        raise UserError(f"force_fp16 does not fit {key}: its class {type(network).__name__} has no half-precision "
+                        "settings of the StyleGAN2-ADA kind; leave it away.") from error
+    misc.copy_params_and_buffers(network, converted, require_all=True)
+    for (_, old), (_, new) in zip(network.named_parameters(), converted.named_parameters()):
+        new.requires_grad_(old.requires_grad)
+    return converted.train(network.training)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# TensorFlow.
+
+
+def _names_tensorflow(what):
+    return what.startswith(("dnnlib.tflib", "tfutil", "tensorflow"))
+
+
+def _tensorflow_error(name):
+    return UserError(f"{name} is a pickle of the TensorFlow code. {_HOW_TO_CONVERT}")
+
+
+def convert_tf_generator(tf_G):
+    """Exists because forks import it: always raises the UserError that says how to convert."""
+    raise _tensorflow_error(getattr(tf_G, "name", None) or "This generator")
+
+
+def convert_tf_discriminator(tf_D):
+    """Exists because forks import it: always raises the UserError that says how to convert."""
+    raise _tensorflow_error(getattr(tf_D, "name", None) or "This discriminator")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Conversion.
+
+
+def convert_network_pickle(source, dest, force_fp16=False, trust=False):
+    """Load a pickle from a path or URL and save it with this project's own source text of the same networks."""
+    print(f'Loading "{source}"...')
+    with dnnlib.util.open_url(source) as f:
+        _refuse_other_kinds(f, source)
+        data = load_network_pkl(f, force_fp16=force_fp16, trust=trust)
+    print(f'Saving "{dest}"...')
+    folder = os.path.dirname(dest)
+    if folder:
+        os.makedirs(folder, exist_ok=True)
+    with files.atomic_open(dest) as f:
+        pickle.dump(data, f)
+
+
+@click.command()
+@click.option("--source", help="Network pickle to read: a path or a URL.", required=True, metavar="PKL")
+@click.option("--dest", help="Network pickle to write.", required=True, metavar="PKL")
+@click.option("--force-fp16", help="Half precision at the four highest resolutions, conv_clamp 256.", type=bool,
+              default=False, show_default=True, metavar="BOOL")
+@cli.trust_option
+def main(source, dest, force_fp16, trust_pickle):
+    """Convert an old network pickle to one that this project and NVIDIA's stylegan2-ada-pytorch open.
+
+    Example: python legacy.py --source=old.pkl --dest=new.pkl --force-fp16=1
+    """
+    convert_network_pickle(source=source, dest=dest, force_fp16=force_fp16, trust=trust_pickle)
+
+
+if __name__ == "__main__":
+    cli.run(main)
