@@ -1,0 +1,393 @@
+"""generate.py, style_mixing.py and projector.py from the command line, on a 16x16 network."""
+import inspect
+import os
+import pickle
+import subprocess
+import sys
+
+import click
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+
+import generate
+import projector
+import style_mixing
+from dnnlib import cli
+from dnnlib.errors import UserError
+from training import networks, pictures
+
+NUM_WS, W_DIM = 6, 8
+
+
+def tiny_generator(c_dim=0, img_channels=3, seed=0):
+    torch.manual_seed(seed)
+    return networks.Generator(
+        z_dim=8, c_dim=c_dim, w_dim=W_DIM, img_resolution=16, img_channels=img_channels,
+        mapping_kwargs=dict(num_layers=2), synthesis_kwargs=dict(channel_base=256, channel_max=16)).eval()
+
+
+def save_snapshot(generator, path):
+    discriminator = networks.Discriminator(
+        c_dim=generator.c_dim, img_resolution=16, img_channels=generator.img_channels, channel_base=64, channel_max=4)
+    with open(path, "wb") as file:
+        pickle.dump(dict(G=generator, D=discriminator, G_ema=generator, augment_pipe=None, training_set_kwargs=None), file)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("drawing")
+
+
+@pytest.fixture(scope="module")
+def network(folder):
+    return save_snapshot(tiny_generator(), folder / "plain.pkl")
+
+
+@pytest.fixture(scope="module")
+def conditional(folder):
+    return save_snapshot(tiny_generator(c_dim=3), folder / "conditional.pkl")
+
+
+@pytest.fixture
+def call(capsys):
+    """call(command, *args) -> (exit code, stdout, stderr)."""
+    def run(command, *args):
+        code = cli.call(command, [*map(str, args), "--device=cpu"])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+    return run
+
+
+def assert_sentence(result, *parts):
+    code, _, err = result
+    assert code == 1 and err.startswith("Error: ") and err.count("\n") == 1, result
+    for part in parts:
+        assert part in err, err
+
+
+def read_png(path):
+    return np.asarray(PIL.Image.open(path))
+
+
+# --- Options. ---
+
+@pytest.mark.parametrize("tool", ["generate", "style_mixing", "projector"])
+def test_options_are_the_known_ones(golden, tool):
+    options = {flag: option for option in globals()[tool].main.params for flag in option.opts}
+    for known in golden("cli.json")[tool]:
+        for flag in known["flags"]:
+            option = options[flag]
+            assert option.required == known["required"] and option.is_flag == known["is_flag"], flag
+            kind = list(option.type.choices) if isinstance(option.type, click.Choice) else option.type.name
+            assert kind == known["type"], flag
+            default = None if repr(option.default).startswith("Sentinel") else option.default
+            assert default == known["default"], flag
+    assert {"--device", "--trust-pickle"} <= set(options)
+
+
+# --- generate.py ---
+
+def test_generate_from_another_folder(network, repo, tmp_path):
+    """As a program, with relative paths, from a working directory that is not the checkout."""
+    os.link(network, tmp_path / "net.pkl")
+    command = [sys.executable, str(repo / "generate.py"), "--network=net.pkl", "--seeds=0,3-4", "--outdir=out/deep", "--device=cpu"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert sorted(path.name for path in (tmp_path / "out" / "deep").iterdir()) == ["seed0000.png", "seed0003.png", "seed0004.png"]
+    assert "(3/3)" in done.stdout
+
+
+@pytest.mark.parametrize("trunc", [1, 0.5])
+def test_generate_draws_the_picture_of_the_seed(call, network, tmp_path, trunc):
+    code, out, _ = call(generate.main, "--network", network, "--seeds=5", f"--trunc={trunc}", "--outdir", tmp_path)
+    assert code == 0
+    z = torch.from_numpy(np.random.RandomState(5).randn(1, 8))
+    with torch.no_grad():
+        image = tiny_generator()(z, torch.zeros([1, 0]), truncation_psi=trunc, noise_mode="const")
+    expected = (image.permute(0, 2, 3, 1) * 127.5 + 128).clamp(0, 255).to(torch.uint8)[0].numpy()
+    assert np.array_equal(read_png(tmp_path / "seed0005.png"), expected)
+
+
+def test_generate_in_batches_draws_the_same(call, network, tmp_path):
+    for batch, name in ((1, "one"), (4, "four")):
+        assert call(generate.main, "--network", network, "--seeds=0-5", f"--batch={batch}", "--outdir", tmp_path / name)[0] == 0
+    for seed in range(6):
+        one, four = (read_png(tmp_path / name / f"seed{seed:04d}.png").astype(int) for name in ("one", "four"))
+        assert abs(one - four).max() <= 1
+
+
+def test_generate_classes(call, conditional, tmp_path):
+    for class_index in (0, 2):
+        assert call(generate.main, "--network", conditional, "--seeds=1", f"--class={class_index}", "--outdir", tmp_path / str(class_index))[0] == 0
+    assert not np.array_equal(read_png(tmp_path / "0" / "seed0001.png"), read_png(tmp_path / "2" / "seed0001.png"))
+
+
+def test_generate_grey(call, folder, tmp_path):
+    grey = save_snapshot(tiny_generator(img_channels=1), folder / "grey.pkl")
+    assert call(generate.main, "--network", grey, "--seeds=1", "--outdir", tmp_path)[0] == 0
+    assert read_png(tmp_path / "seed0001.png").shape == (16, 16)
+
+
+def test_generate_projected_w(call, network, tmp_path):
+    generator = tiny_generator()
+    with torch.no_grad():
+        ws = generator.mapping(torch.cat([pictures.latent_of_seed(seed, 8, "cpu") for seed in (5, 6)]), torch.zeros([2, 0]))
+    np.savez(tmp_path / "w.npz", w=ws.numpy())
+    code, out, _ = call(generate.main, "--network", network, "--projected-w", tmp_path / "w.npz", "--seeds=5,6", "--outdir", tmp_path)
+    assert code == 0 and "--seeds has no effect" in out
+    call(generate.main, "--network", network, "--seeds=5,6", "--outdir", tmp_path)
+    for index, seed in enumerate((5, 6)):
+        assert np.array_equal(read_png(tmp_path / f"proj{index:02d}.png"), read_png(tmp_path / f"seed{seed:04d}.png"))
+
+
+@pytest.mark.parametrize("noise_mode, same", [("none", True), ("random", False)])
+def test_generate_noise_mode(call, folder, tmp_path, noise_mode, same):
+    generator = tiny_generator()
+    for name, parameter in generator.named_parameters():
+        if name.endswith("noise_strength"):
+            parameter.data.fill_(1)
+    noisy = save_snapshot(generator, folder / "noisy.pkl")
+    for name in ("a", "b"):
+        assert call(generate.main, "--network", noisy, "--seeds=1", f"--noise-mode={noise_mode}", "--outdir", tmp_path / name)[0] == 0
+    assert np.array_equal(read_png(tmp_path / "a" / "seed0001.png"), read_png(tmp_path / "b" / "seed0001.png")) is same
+
+
+def test_generate_says_what_is_wrong(call, network, conditional, tmp_path):
+    out = ["--outdir", tmp_path / "out"]
+    assert_sentence(call(generate.main, "--network", network, *out), "--seeds", "--projected-w")
+    assert_sentence(call(generate.main, "--network", tmp_path / "none.pkl", "--seeds=1", *out), "none.pkl")
+    assert_sentence(call(generate.main, "--network", network, "--seeds=1", "--class=0", *out), "--class=0", "without classes")
+    assert_sentence(call(generate.main, "--network", conditional, "--seeds=1", *out), "3 classes", "--class=2")
+    for wrong in (3, -1):
+        assert_sentence(call(generate.main, "--network", conditional, "--seeds=1", f"--class={wrong}", *out), "between 0 and 2", f"got {wrong}")
+    assert_sentence(call(generate.main, "--network", network, "--seeds=4294967296", *out), "4294967295")
+    assert_sentence(call(generate.main, "--network", network, "--seeds=1", "--batch=0", *out), "--batch")
+    (tmp_path / "file").write_text("x")
+    assert_sentence(call(generate.main, "--network", network, "--seeds=1", "--outdir", tmp_path / "file" / "sub"), "--outdir", "another folder")
+
+
+def test_generate_refuses_wrong_latents(call, network, tmp_path):
+    np.savez(tmp_path / "shape.npz", w=np.zeros([1, NUM_WS + 2, W_DIM]))
+    np.savez(tmp_path / "key.npz", v=np.zeros([1, NUM_WS, W_DIM]))
+    np.savez(tmp_path / "nan.npz", w=np.full([1, NUM_WS, W_DIM], np.nan))
+    np.save(tmp_path / "bare.npy", np.zeros([1, NUM_WS, W_DIM]))
+    (tmp_path / "text.npz").write_text("no zip")
+    (tmp_path / "empty.npz").write_text("")
+    np.savez(tmp_path / "objects.npz", w=np.array([{"a": 1}], dtype=object))
+    for name, part in (("shape", f"[any number, {NUM_WS}, {W_DIM}]"), ("key", "named 'w'"), ("nan", "finite"), ("text", "npz"),
+                       ("empty", "npz"), ("objects", "npz"), ("missing", "No such file")):
+        result = call(generate.main, "--network", network, "--projected-w", tmp_path / f"{name}.npz", "--outdir", tmp_path)
+        assert_sentence(result, part, f"{name}.npz")
+    assert_sentence(call(generate.main, "--network", network, "--projected-w", tmp_path / "bare.npy", "--outdir", tmp_path), "bare.npy")
+
+
+def test_a_pickle_with_foreign_code_runs_only_when_trusted(call, network, tmp_path):
+    reconstruct, (meta,) = tiny_generator().__reduce__()
+    source = inspect.getsource(networks) + "\nprint('code of the pickle')\nclass Other(Generator):\n    pass\n"
+
+    class Foreign:
+        def __reduce__(self):
+            return reconstruct, (dict(meta, module_src=source, class_name="Other"),)
+
+    with open(network, "rb") as file:
+        snapshot = pickle.load(file)
+    with open(tmp_path / "foreign.pkl", "wb") as file:
+        pickle.dump(dict(snapshot, G_ema=Foreign()), file)
+    shared = ["--network", tmp_path / "foreign.pkl", "--seeds=1", "--outdir", tmp_path]
+    refused = call(generate.main, *shared)
+    assert_sentence(refused, "refused", "--trust-pickle")
+    assert "code of the pickle" not in refused[1]
+    code, out, _ = call(generate.main, *shared, "--trust-pickle")
+    assert code == 0 and "code of the pickle" in out and (tmp_path / "seed0001.png").exists()
+
+
+# --- style_mixing.py ---
+
+def test_style_mixing(call, network, tmp_path):
+    code, out, _ = call(style_mixing.main, "--network", network, "--rows=1,2", "--cols=3,2,4", "--styles=0-1", "--outdir", tmp_path)
+    assert code == 0
+    names = {"1-1", "2-2", "3-3", "4-4", "1-3", "1-2", "1-4", "2-3", "2-4"}
+    assert {path.name for path in tmp_path.glob("*.png")} == {f"{name}.png" for name in names} | {"grid.png"}
+    sheet = read_png(tmp_path / "grid.png")
+    assert sheet.shape == (3 * 16, 4 * 16, 3)
+    assert not sheet[:16, :16].any()
+    for y, row in enumerate((1, 2)):
+        for x, col in enumerate((3, 2, 4)):
+            cell = sheet[(y + 1) * 16 : (y + 2) * 16, (x + 1) * 16 : (x + 2) * 16]
+            assert np.array_equal(cell, read_png(tmp_path / f"{row}-{col}.png"))
+    call(generate.main, "--network", network, "--seeds=1", "--outdir", tmp_path)
+    assert np.array_equal(read_png(tmp_path / "1-1.png"), read_png(tmp_path / "seed0001.png"))
+
+
+def test_style_mixing_takes_the_layers_of_the_column():
+    generator = tiny_generator()
+    label = torch.zeros([1, 0])
+    w = {seed: generator.mapping(pictures.latent_of_seed(seed, 8, "cpu"), label) for seed in (1, 2)}
+    mixed = torch.cat([w[1][:, :2], w[2][:, 2:4], w[1][:, 4:]], dim=1)
+    expected = pictures.to_pixels(generator.synthesis(mixed, noise_mode="const").detach())[0]
+    drawn = dict(style_mixing.mixed_pictures(generator, [1], [2], [2, 3], label))
+    assert np.array_equal(drawn[1, 2], expected)
+
+
+def test_style_mixing_layers(call, network, conditional, tmp_path):
+    shared = ["--network", network, "--rows=1", "--cols=2", "--outdir", tmp_path]
+    code, out, _ = call(style_mixing.main, *shared)                     # The default 0-6 is cut down.
+    assert code == 0 and "6 style layers" in out
+    assert np.array_equal(read_png(tmp_path / "1-2.png"), read_png(tmp_path / "2-2.png"))
+    assert_sentence(call(style_mixing.main, *shared, "--styles=0-6"), "layer 6", "0-5")
+    assert_sentence(call(style_mixing.main, "--network", conditional, "--rows=1", "--cols=2", "--outdir", tmp_path), "--class=0")
+    assert call(style_mixing.main, "--network", conditional, "--rows=1", "--cols=2", "--class=1", "--outdir", tmp_path)[0] == 0
+
+
+# --- projector.py: the parts. ---
+
+def test_learning_rate_and_noise_follow_the_appendix():
+    rates = [projector.learning_rate(step / 1000, 0.1, 0.25, 0.05) for step in range(1000)]
+    assert rates[0] == 0 and rates[25] == pytest.approx(0.05) and rates[50] == pytest.approx(0.1) == pytest.approx(rates[750])
+    assert rates[875] == pytest.approx(0.05) and rates[999] < 1e-4
+
+
+def test_noise_correlation():
+    white = torch.randn([64, 64], generator=torch.Generator().manual_seed(0))
+    smooth = torch.nn.functional.avg_pool2d(white[None, None], 3, stride=1, padding=1)[0, 0] * 3
+    assert projector.noise_correlation(white) < 0.1 < 0.3 < projector.noise_correlation(smooth)
+    tiny = torch.ones([4, 4])
+    assert projector.noise_correlation(tiny) == pytest.approx(2)        # Both neighbours equal: 1 along each axis.
+    checks = torch.tensor([[1.0, -1], [-1, 1]]).repeat(8, 8)
+    assert projector.noise_correlation(checks) == pytest.approx(2)      # At 16; halved it vanishes.
+
+
+def test_pixel_distance_is_a_mean_over_scales():
+    ones = projector.pixel_features(torch.full([1, 3, 16, 16], 127.5))
+    zeros = projector.pixel_features(torch.zeros(1, 3, 16, 16))
+    assert (ones - zeros).square().sum() == pytest.approx(1, rel=1e-5)
+
+
+def test_latent_statistics():
+    generator = tiny_generator()
+    w_avg, w_std = projector.latent_statistics(generator, torch.zeros([1, 0]), 5000, "cpu")
+    z = torch.from_numpy(np.random.RandomState(123).randn(5000, 8).astype(np.float32))
+    w = generator.mapping(z, torch.zeros([5000, 0]))[:, 0].detach()
+    assert w_avg.shape == (1, 1, W_DIM)
+    np.testing.assert_allclose(w_avg[0, 0], w.mean(dim=0), atol=1e-5)
+    np.testing.assert_allclose(w_std, (w - w.mean(dim=0)).norm(dim=1).square().mean().sqrt(), rtol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def own_picture():
+    """A picture that the network can draw, and its latent."""
+    generator = tiny_generator()
+    with torch.no_grad():
+        ws = generator.mapping(pictures.latent_of_seed(11, 8, "cpu"), torch.zeros([1, 0]))
+        image = generator.synthesis(ws, noise_mode="const")
+    return generator, ws, torch.from_numpy(pictures.to_pixels(image)[0].transpose(2, 0, 1).copy())
+
+
+def test_project_finds_a_picture_of_its_own(own_picture):
+    generator, _, target = own_picture
+    before = {name: tensor.clone() for name, tensor in generator.state_dict().items()}
+    found = projector.project(generator, target, num_steps=150, w_avg_samples=500, features=projector.pixel_features)
+    assert found.shape == (150, NUM_WS, W_DIM) and torch.equal(found[:, 0], found[:, -1])
+    with torch.no_grad():
+        w_avg, _ = projector.latent_statistics(generator, torch.zeros([1, 0]), 500, "cpu")
+        images = generator.synthesis(torch.cat([w_avg.expand(-1, NUM_WS, -1), found[-1:]]), noise_mode="const") * 127.5 + 128
+    features = projector.pixel_features(torch.cat([images, target[None].float()]))
+    start, end = (features[:2] - features[2]).square().sum(dim=1)
+    assert end < 0.2 * start
+    assert all(torch.equal(before[name], tensor) for name, tensor in generator.state_dict().items())
+
+
+def test_project_depends_on_its_seed_alone(own_picture):
+    generator, _, target = own_picture
+    results = []
+    for torch_seed, seed in ((1, 5), (2, 5), (2, 6)):
+        torch.manual_seed(torch_seed)
+        results.append(projector.project(generator, target, num_steps=3, w_avg_samples=50, features=projector.pixel_features, seed=seed))
+    assert torch.equal(results[0], results[1]) and not torch.equal(results[0], results[2])
+
+
+def test_project_wants_the_size_of_the_network(own_picture):
+    with pytest.raises(UserError, match=r"\[3, 16, 16\].*got \[3, 8, 8\]"):
+        projector.project(own_picture[0], torch.zeros(3, 8, 8), features=projector.pixel_features)
+
+
+# --- projector.py: the program. ---
+
+def save_target(path, size=(16, 16), mode="RGB"):
+    pixels = np.random.RandomState(0).randint(0, 256, [size[1], size[0], 4 if mode == "RGBA" else 3], dtype=np.uint8)
+    PIL.Image.fromarray(pixels, "RGBA" if mode == "RGBA" else None).save(path)
+    return path
+
+
+FAST = ["--num-steps=4", "--distance=pixel"]
+
+
+def test_projector_writes_its_files(call, network, tmp_path):
+    target = save_target(tmp_path / "target_in.png")
+    out = tmp_path / "proj"
+    code, text, _ = call(projector.main, "--network", network, "--target", target, *FAST, "--outdir", out)
+    assert code == 0
+    expected = {"target.png", "proj.png", "projected_w.npz"} | ({"proj.mp4"} if not projector.missing_video_packages() else set())
+    assert {path.name for path in out.iterdir()} == expected
+    assert "pixel" in text and "step    4/4" in text
+    assert np.array_equal(read_png(out / "target.png"), read_png(target))
+    with np.load(out / "projected_w.npz") as content:
+        assert content["w"].shape == (1, NUM_WS, W_DIM)
+    code, _, _ = call(generate.main, "--network", network, "--projected-w", out / "projected_w.npz", "--outdir", out)
+    assert code == 0 and np.array_equal(read_png(out / "proj00.png"), read_png(out / "proj.png"))
+
+
+def test_projector_mends_the_target(call, network, conditional, tmp_path):
+    target = save_target(tmp_path / "wide.png", (40, 30), mode="RGBA")
+    shared = ["--target", target, *FAST, "--save-video=false", "--outdir", tmp_path / "out"]
+    code, text, _ = call(projector.main, "--network", network, *shared)
+    assert code == 0 and "40x30 is not square" in text and "from 30x30 to the network's 16x16" in text and "transparency" in text
+    assert not (tmp_path / "out" / "proj.mp4").exists()
+    assert call(projector.main, "--network", conditional, *shared, "--class=1")[0] == 0
+    assert_sentence(call(projector.main, "--network", conditional, *shared), "--class=0")
+
+
+def test_projector_says_what_is_wrong(call, network, tmp_path):
+    (tmp_path / "text.png").write_text("not a picture")
+    good = save_target(tmp_path / "good.png")
+    (tmp_path / "cut.png").write_bytes(good.read_bytes()[:300])
+    shared = ["--network", network, *FAST, "--save-video=false", "--outdir", tmp_path / "out"]
+    for name in ("missing", "text", "cut"):
+        assert_sentence(call(projector.main, *shared, "--target", tmp_path / f"{name}.png"), f"{name}.png", "--target")
+    assert_sentence(call(projector.main, *shared, "--target", good, "--num-steps=0"), "--num-steps")
+    perceptual = [*shared, "--target", good, "--distance=vgg16"]
+    assert_sentence(call(projector.main, *perceptual, "--detector=vgg16=/nowhere/vgg16.pt"), "/nowhere/vgg16.pt")
+    assert_sentence(call(projector.main, *perceptual, "--detector=inception=x.pt"), "vgg16=PATH")
+
+
+def test_missing_video_packages(call, network, tmp_path, monkeypatch):
+    monkeypatch.setattr(projector, "missing_video_packages", lambda: ["imageio-ffmpeg"])
+    shared = ["--network", network, "--target", save_target(tmp_path / "t.png"), *FAST, "--outdir", tmp_path / "out"]
+    assert_sentence(call(projector.main, *shared, "--save-video=true"), "pip install imageio-ffmpeg", "--save-video=false")
+    code, text, _ = call(projector.main, *shared)
+    assert code == 0 and "pip install imageio-ffmpeg" in text and not (tmp_path / "out" / "proj.mp4").exists()
+
+
+class StandIn(torch.nn.Module):
+    """With the interface of the published VGG16 file."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer = torch.nn.Conv2d(3, 8, 3)
+
+    def forward(self, images: torch.Tensor, resize_images: bool = True, return_lpips: bool = False):
+        assert return_lpips and not resize_images
+        return self.layer(images / 127.5 - 1).flatten(1)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_projector_with_a_local_detector(call, network, tmp_path):
+    torch.jit.script(StandIn()).save(str(tmp_path / "vgg16.pt"))
+    target = save_target(tmp_path / "t.png")
+    code, text, _ = call(projector.main, "--network", network, "--target", target, "--num-steps=3", "--save-video=false",
+                         f"--detector=vgg16={tmp_path / 'vgg16.pt'}", "--outdir", tmp_path / "out")
+    assert code == 0 and "Distance: vgg16" in text and (tmp_path / "out" / "proj.png").exists()
