@@ -3,6 +3,7 @@
 `run(main)` is the only place where exceptions become sentences and exit codes. Must not import torch.
 """
 import errno
+import math
 import re
 import sys
 
@@ -116,6 +117,22 @@ class CommaList(click.ParamType):
         return names
 
 
+class IntRange(click.IntRange):
+    """click's range of whole numbers, shown as INTEGER."""
+    name = "integer"
+
+
+class FloatRange(click.FloatRange):
+    """click's range of numbers, shown as FLOAT; 'nan' and 'inf', which no comparison stops, are refused."""
+    name = "float"
+
+    def convert(self, value, param, ctx):
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number.", param, ctx)
+        return number
+
+
 class NamedPath(click.ParamType):
     """'name=path' -> (name, path), for options given several times."""
     name = "name=path"
@@ -131,6 +148,15 @@ class NamedPath(click.ParamType):
 
 # ------------------------------------------------------------------------------------------
 # Options of several tools.
+
+def option_group(*decorators):
+    """One decorator of several, in the order of the help text."""
+    def decorate(function):
+        for decorator in reversed(decorators):
+            function = decorator(function)
+        return function
+    return decorate
+
 
 DEVICE_NAMES = ["auto", "cuda", "mps", "cpu"]
 

@@ -73,6 +73,13 @@ def test_comma_list():
         convert(cli.CommaList(), "a,,b")
 
 
+def test_ranges_refuse_what_no_comparison_stops():
+    assert convert(cli.FloatRange(0, 1), "0.5") == 0.5 and convert(cli.IntRange(min=1), "3") == 3
+    for wrong in ("nan", "inf", "-1", "x"):
+        with pytest.raises(click.BadParameter):
+            convert(cli.FloatRange(min=0), wrong)
+
+
 def test_named_path():
     assert convert(cli.NamedPath(), "inception=a=b.pt") == ("inception", "a=b.pt")
     for wrong in ("inception", "=a", "a="):

@@ -1,0 +1,309 @@
+"""From command-line flags to the keyword arguments of the training loop.
+
+`resolve` decides every value, names the run and remembers why; it reads the data set's index and writes nothing.
+With the flags of the StyleGAN2-ADA interface alone, keys, values and the name of the run are that interface's; further
+keys and parts of the name appear only when a further flag is given. Must not know click, processes or folders of runs.
+"""
+import dataclasses
+
+import dnnlib
+from dnnlib.errors import UserError
+from training import presets
+
+# Flags that are handed on to the loop as they are, when given: flag -> keyword of the loop.
+PASSED_ON = {
+    "device": "device", "threads": "threads", "tick": "kimg_per_tick", "img_snap": "image_snapshot_ticks", "snap_res": "snap_res",
+    "keep": "keep", "aug_max": "ada_max_p", "nan_streak": "nan_streak", "eval_at_start": "eval_at_start",
+    "detectors": "detectors", "wandb": "wandb_project", "trust_pickle": "trust_pickle",
+    "resume_kimg": "resume_kimg", "resume_partial": "resume_partial", "desc": "desc",
+}
+
+# Flags that override a number of the base configuration: flag -> (part of the name, the option's place).
+OVERRIDES = {
+    "cbase": ("cbase", [("G_kwargs", "synthesis_kwargs", "channel_base"), ("D_kwargs", "channel_base")]),
+    "cmax": ("cmax", [("G_kwargs", "synthesis_kwargs", "channel_max"), ("D_kwargs", "channel_max")]),
+    "glr": ("glr", [("G_opt_kwargs", "lr")]),
+    "dlr": ("dlr", [("D_opt_kwargs", "lr")]),
+    "map_depth": ("map", [("G_kwargs", "mapping_kwargs", "num_layers")]),
+    "mbstd_group": ("mbstd", [("D_kwargs", "epilogue_kwargs", "mbstd_group_size")]),
+    "ema_kimg": ("ema", [("ema_kimg",)]),
+    "pl_weight": ("pl", [("loss_kwargs", "pl_weight")]),
+}
+
+
+@dataclasses.dataclass
+class Resolved:
+    """What the flags come to."""
+    options: dnnlib.EasyDict    # keyword arguments of training_loop, without run_dir
+    name_parts: list            # joined by '-', the name of the run folder after its number
+    reasons: list               # sentences: why a value is what it is
+    image_shape: tuple = ()     # (channels, height, width) of the data set
+    label_dim: int = 0
+
+    @property
+    def name(self) -> str:
+        return "-".join(self.name_parts)
+
+
+def resolve(flags: dict) -> Resolved:
+    """Resolve all flags; what is absent or None counts as not given. Raises UserError for what cannot be."""
+    flags = dnnlib.EasyDict({name: value for name, value in flags.items() if value is not None})
+    run = Resolved(options=dnnlib.EasyDict(), name_parts=[], reasons=[])
+    _general(run, flags)
+    _data(run, flags)
+    _base_configuration(run, flags)
+    _batch(run, flags)
+    _augmentation(run, flags)
+    _transfer(run, flags)
+    _performance(run, flags)
+    _overrides(run, flags)
+    _passed_on(run, flags)
+    check_batch(run.options)
+    return run
+
+
+def _general(run, flags):
+    num_gpus = flags.get("gpus", 1)
+    snapshot_ticks = flags.get("snap", presets.BASE_CONFIGS[flags.get("cfg", "auto")].snapshot_ticks)
+    run.options.update(num_gpus=num_gpus, image_snapshot_ticks=snapshot_ticks, network_snapshot_ticks=snapshot_ticks)
+    run.options.metrics = flags.get("metrics", list(presets.BASE_CONFIGS[flags.get("cfg", "auto")].metrics))
+    run.options.random_seed = flags.get("seed", 0)
+
+
+# ------------------------------------------------------------------------------------------
+# Data.
+
+def _data(run, flags):
+    wants_labels = bool(flags.get("cond", False))
+    kwargs = dnnlib.EasyDict(class_name="training.dataset.ImageFolderDataset", path=flags.data,
+                             use_labels=wants_labels, max_size=None, xflip=False)
+    name, num_images, has_labels = _inspect(run, kwargs)
+    if wants_labels and not has_labels:
+        raise UserError(f"--cond=1 needs labels, and {flags.data} has none; add them to its dataset.json "
+                        "(dataset_tool.py --labels=folders makes them from folder names) or leave out --cond")
+    kwargs.max_size = num_images
+    run.name_parts.append(name)
+    if wants_labels:
+        run.name_parts.append("cond")
+    if "subset" in flags:
+        if not 1 <= flags.subset <= num_images:
+            raise UserError(f"--subset must be between 1 and {num_images}, the number of images in {flags.data} (got {flags.subset})")
+        run.name_parts.append(f"subset{flags.subset}")
+        if flags.subset < num_images:
+            kwargs.max_size = flags.subset
+            kwargs.random_seed = run.options.random_seed
+    if flags.get("mirror", False):
+        run.name_parts.append("mirror")
+        kwargs.xflip = True
+    run.options.training_set_kwargs = kwargs
+    run.options.data_loader_kwargs = dnnlib.EasyDict(pin_memory=True, num_workers=flags.get("workers", 3), prefetch_factor=2)
+
+
+def _inspect(run, kwargs):
+    """Open the data set once; fills kwargs.resolution. Returns (name, number of images, has labels)."""
+    try:
+        dataset = dnnlib.util.construct_class_by_name(**kwargs)
+        try:
+            run.image_shape, run.label_dim = tuple(dataset.image_shape), dataset.label_dim
+            facts = dataset.name, len(dataset), dataset.has_labels
+        finally:
+            dataset.close()
+    except (OSError, UserError) as error:
+        text = str(error)
+        raise UserError(text if "--data" in text else f"--data={kwargs.path}: {text}") from error
+    channels, height, width = run.image_shape
+    if height != width or height < 4 or height & (height - 1):
+        raise UserError(f"--data={kwargs.path} holds images of {width}x{height} pixels; the networks need squares of 4, 8, 16, 32, ... pixels: "
+                        "convert with dataset_tool.py --width=N --height=N --transform=center-crop")
+    if channels not in (1, 3):
+        raise UserError(f"--data={kwargs.path} holds images of {channels} channels; convert to grey (1) or RGB (3) with dataset_tool.py")
+    kwargs.resolution = height
+    return facts
+
+
+# ------------------------------------------------------------------------------------------
+# Networks, optimizers, loss.
+
+def _base_configuration(run, flags):
+    cfg = flags.get("cfg", "auto")
+    options, resolution = run.options, run.options.training_set_kwargs.resolution
+    row = presets.base_config(cfg, resolution, options.num_gpus)
+    run.name_parts.append(f"{cfg}{options.num_gpus}" if cfg == "auto" else cfg)
+
+    channels = dict(channel_base=row.channel_base, channel_max=row.channel_max, num_fp16_res=row.num_fp16_res, conv_clamp=row.conv_clamp)
+    options.G_kwargs = dnnlib.EasyDict(
+        class_name="training.networks.Generator", z_dim=row.latent_dim, w_dim=row.latent_dim,
+        mapping_kwargs=dnnlib.EasyDict(num_layers=row.map_depth), synthesis_kwargs=dnnlib.EasyDict(channels))
+    options.D_kwargs = dnnlib.EasyDict(
+        class_name="training.networks.Discriminator", block_kwargs=dnnlib.EasyDict(), mapping_kwargs=dnnlib.EasyDict(),
+        epilogue_kwargs=dnnlib.EasyDict(mbstd_group_size=row.mbstd_group), **channels)
+    if row.architecture is not None:
+        options.D_kwargs.architecture = row.architecture
+    for name in ("G_opt_kwargs", "D_opt_kwargs"):
+        options[name] = dnnlib.EasyDict(class_name="torch.optim.Adam", lr=row.lr, betas=[0, 0.99], eps=1e-8)
+    options.loss_kwargs = dnnlib.EasyDict(class_name="training.loss.StyleGAN2Loss", r1_gamma=row.gamma, **dict(row.loss))
+    options.update(total_kimg=row.kimg, batch_size=row.batch_size, batch_gpu=row.batch_size // row.ref_gpus,
+                   ema_kimg=row.ema_kimg, ema_rampup=row.ema_rampup)
+    if row.kimg_per_tick is not None:
+        options.kimg_per_tick = row.kimg_per_tick
+    _explain_base(run, flags, cfg, row, resolution)
+
+    if "gamma" in flags:
+        run.name_parts.append(f"gamma{flags.gamma:g}")
+        options.loss_kwargs.r1_gamma = flags.gamma
+    if "kimg" in flags:
+        run.name_parts.append(f"kimg{flags.kimg:d}")
+        options.total_kimg = flags.kimg
+
+
+def _explain_base(run, flags, cfg, row, resolution):
+    reasons = run.reasons
+    if cfg in ("auto", "tiny"):
+        reasons.append(f"batch size {row.batch_size}: " + (
+            "fixed by --cfg=tiny" if cfg == "tiny" else
+            f"4096 / resolution images per GPU (at most 32), at most {presets.MAX_AUTO_BATCH_SIZE} in all, on {run.options.num_gpus} GPU(s)"))
+        reasons.append(f"R1 gamma {row.gamma:g} = {presets.GAMMA_RULE} = 0.0002 * {resolution}^2 / {row.batch_size}, a rule of thumb: "
+                       f"if samples are too alike or training diverges try {row.gamma * 5:g}, if they lack detail try {row.gamma / 5:g}")
+        reasons.append(f"learning rate {row.lr:g}: " + ("lowered at 1024 pixels and above" if resolution >= 1024 else "the usual one below 1024 pixels"))
+        reasons.append(f"channels min({row.channel_base} / r, {row.channel_max}) at resolution r: " + (
+            "sized for CPU cores" if cfg == "tiny" else "full width from 512 pixels on, half below"))
+    else:
+        reasons.append(f"--cfg={cfg} fixes batch size {row.batch_size}, R1 gamma {row.gamma:g}, learning rate {row.lr:g} and channels, whatever the data set; "
+                       f"the rule of --cfg=auto would give gamma {presets.GAMMA_PER_PIXEL * resolution ** 2 / row.batch_size:g} here")
+    if "gamma" in flags:
+        reasons.append(f"R1 gamma {flags.gamma:g}: --gamma, in place of {row.gamma:g}")
+
+
+def _batch(run, flags):
+    """--batch and --batch-gpu; --batch is shared evenly by the GPUs."""
+    options = run.options
+    if "batch" in flags:
+        run.name_parts.append(f"batch{flags.batch:d}")
+        if flags.batch % options.num_gpus:
+            lower = flags.batch - flags.batch % options.num_gpus
+            raise UserError(f"--batch={flags.batch} cannot be shared evenly by --gpus={options.num_gpus}; "
+                            f"use --batch={lower or options.num_gpus} or --batch={lower + options.num_gpus}")
+        options.batch_size, options.batch_gpu = flags.batch, flags.batch // options.num_gpus
+    elif options.batch_gpu * options.num_gpus > options.batch_size:
+        # More GPUs than the base configuration was written for: each takes its share of the step in one piece.
+        options.batch_gpu = max(options.batch_size // options.num_gpus, 1)
+    if "batch_gpu" in flags:
+        options.batch_gpu = flags.batch_gpu
+
+
+def check_batch(options):
+    """The step must fall into whole rounds of microbatches, and those into whole groups."""
+    batch_size, batch_gpu, num_gpus = options["batch_size"], options["batch_gpu"], options["num_gpus"]
+    if batch_size % (batch_gpu * num_gpus):
+        good = [size for size in range(1, batch_size // num_gpus + 1) if batch_size % (size * num_gpus) == 0]
+        remedy = (f"--batch-gpu must be one of {', '.join(map(str, good))}" if good
+                  else f"use --batch={-(-batch_size // num_gpus) * num_gpus} or another number of GPUs")
+        raise UserError(f"a batch of {batch_size} does not divide into {num_gpus} GPU(s) with microbatches of --batch-gpu={batch_gpu}; {remedy}")
+    group = options["D_kwargs"]["epilogue_kwargs"]["mbstd_group_size"]
+    if batch_gpu % min(group, batch_gpu):
+        good = [size for size in range(1, batch_gpu + 1) if batch_gpu % size == 0]
+        raise UserError(f"--batch-gpu={batch_gpu} images do not divide into groups of {group} for the minibatch standard deviation; "
+                        f"use --mbstd-group with one of {', '.join(map(str, good))}, or another --batch")
+
+
+# ------------------------------------------------------------------------------------------
+# Augmentation.
+
+def _augmentation(run, flags):
+    options, mode = run.options, flags.get("aug", "ada")
+    if mode != "ada":
+        run.name_parts.append(mode)
+    _refuse_foreign_strength_flags(flags, mode)
+    if mode == "ada":
+        options.ada_target = flags.get("target", presets.DEFAULT_ADA_TARGET)
+        ada_kimg = presets.BASE_CONFIGS[flags.get("cfg", "auto")].ada_kimg
+        if ada_kimg is not None:
+            options.ada_kimg = ada_kimg
+        if "initstrength" in flags:
+            options.augment_p = flags.initstrength
+    elif mode == "fixed":
+        options.augment_p = flags.p
+    if "p" in flags:
+        run.name_parts.append(f"p{flags.p:g}")
+    if "target" in flags:
+        run.name_parts.append(f"target{flags.target:g}")
+    if "augpipe" in flags:
+        run.name_parts.append(flags.augpipe)
+    if mode != "noaug":
+        kind = flags.get("augpipe", presets.DEFAULT_AUGMENTATION)
+        options.augment_kwargs = dnnlib.EasyDict(class_name="training.augment.AugmentPipe", **presets.AUGMENTATIONS[kind])
+
+
+def _refuse_foreign_strength_flags(flags, mode):
+    if mode == "fixed" and "p" not in flags:
+        raise UserError("--aug=fixed needs the probability of augmentation; add --p=0.3 or another number between 0 and 1")
+    if mode != "fixed" and "p" in flags:
+        raise UserError(f"--p={flags.p:g} belongs to --aug=fixed, but --aug is {mode}; add --aug=fixed or leave out --p")
+    for flag, text in (("target", "--target"), ("initstrength", "--initstrength"), ("aug_max", "--aug-max")):
+        if flag in flags and mode != "ada":
+            raise UserError(f"{text}={flags[flag]:g} steers --aug=ada, but --aug is {mode}; leave out one of the two")
+    if "augpipe" in flags and mode == "noaug":
+        raise UserError(f"--augpipe={flags.augpipe} chooses augmentations, but --aug=noaug turns them off; leave out one of the two")
+    if flags.get("initstrength", 0) > flags.get("aug_max", 1):
+        raise UserError(f"--initstrength={flags.initstrength:g} is above the cap --aug-max={flags.aug_max:g}; lower the first or raise the second")
+
+
+# ------------------------------------------------------------------------------------------
+# Starting from other weights.
+
+def _transfer(run, flags):
+    options, resume = run.options, flags.get("resume", "noresume")
+    if resume == "noresume":
+        if "resume" in flags:
+            run.name_parts.append("noresume")
+        for flag, text in (("resume_kimg", "--resume-kimg"), ("resume_partial", "--resume-partial")):
+            if flags.get(flag):
+                raise UserError(f"{text} says how to go on from a network, but --resume names none; add --resume=<pkl> or leave out {text}")
+    else:
+        run.name_parts.append(f"resume{resume}" if resume in presets.RESUME_URLS else "resumecustom")
+        options.resume_pkl = presets.RESUME_URLS.get(resume, resume)
+        options.ada_kimg = presets.RESUME_ADA_KIMG
+        options.ema_rampup = None
+        run.reasons.append(f"ADA speed {presets.RESUME_ADA_KIMG} kimg and no ramp-up of the average: --resume starts from trained weights")
+    if "freezed" in flags:
+        run.name_parts.append(f"freezed{flags.freezed:d}")
+        options.D_kwargs.block_kwargs.freeze_layers = flags.freezed
+
+
+# ------------------------------------------------------------------------------------------
+# Speed, overrides, and what only the loop understands.
+
+def _performance(run, flags):
+    options = run.options
+    if flags.get("fp32", False):
+        for kwargs in (options.G_kwargs.synthesis_kwargs, options.D_kwargs):
+            kwargs.num_fp16_res = 0
+            kwargs.conv_clamp = None
+    if flags.get("nhwc", False):
+        options.G_kwargs.synthesis_kwargs.fp16_channels_last = True
+        options.D_kwargs.block_kwargs.fp16_channels_last = True
+    if flags.get("nobench", False):
+        options.cudnn_benchmark = False
+    if flags.get("allow_tf32", False):
+        options.allow_tf32 = True
+
+
+def _overrides(run, flags):
+    for flag, (name, places) in OVERRIDES.items():
+        if flag not in flags:
+            continue
+        run.name_parts.append(f"{name}{flags[flag]:g}")
+        for *path, key in places:
+            target = run.options
+            for step in path:
+                target = target[step]
+            target[key] = flags[flag]
+
+
+def _passed_on(run, flags):
+    for flag, keyword in PASSED_ON.items():
+        # False, empty and 'auto' are what the loop does anyway. By identity: a zero is a value.
+        if flag in flags and flags[flag] is not False and flags[flag] not in ({}, "auto"):
+            run.options[keyword] = flags[flag]
+    if "desc" in flags:
+        run.name_parts.append(flags.desc)

@@ -1,0 +1,281 @@
+"""Deciding what a run goes on from: which folder, and whether the flags of today agree with its options.
+
+A flag that was not given takes the saved value; one that was given must agree, unless it may change between the parts
+of a run. Reads run folders, changes nothing. Must not know click or networks.
+"""
+import json
+import os
+import re
+
+import dnnlib
+from dnnlib.errors import UserError
+from training import config, presets, state
+
+OPTIONS_FILE = "training_options.json"
+
+# Which flags decide an option: looked up by the longest matching beginning of its dotted place.
+DECIDED_BY = {
+    "random_seed": ["seed"],
+    "training_set_kwargs.path": ["data"],
+    "training_set_kwargs.resolution": ["data"],
+    "training_set_kwargs.use_labels": ["cond"],
+    "training_set_kwargs.max_size": ["subset", "data"],
+    "training_set_kwargs.random_seed": ["subset", "seed"],
+    "training_set_kwargs.xflip": ["mirror"],
+    "G_kwargs": ["cfg"],
+    "G_kwargs.mapping_kwargs.num_layers": ["map_depth", "cfg"],
+    "G_kwargs.synthesis_kwargs.channel_base": ["cbase", "cfg"],
+    "G_kwargs.synthesis_kwargs.channel_max": ["cmax", "cfg"],
+    "G_kwargs.synthesis_kwargs.num_fp16_res": ["fp32", "cfg"],
+    "G_kwargs.synthesis_kwargs.conv_clamp": ["fp32", "cfg"],
+    "G_kwargs.synthesis_kwargs.fp16_channels_last": ["nhwc"],
+    "D_kwargs": ["cfg"],
+    "D_kwargs.channel_base": ["cbase", "cfg"],
+    "D_kwargs.channel_max": ["cmax", "cfg"],
+    "D_kwargs.num_fp16_res": ["fp32", "cfg"],
+    "D_kwargs.conv_clamp": ["fp32", "cfg"],
+    "D_kwargs.block_kwargs.fp16_channels_last": ["nhwc"],
+    "D_kwargs.block_kwargs.freeze_layers": ["freezed"],
+    "D_kwargs.epilogue_kwargs.mbstd_group_size": ["mbstd_group", "cfg"],
+    "G_opt_kwargs": ["cfg"],
+    "G_opt_kwargs.lr": ["glr", "cfg"],
+    "D_opt_kwargs": ["cfg"],
+    "D_opt_kwargs.lr": ["dlr", "cfg"],
+    "loss_kwargs": ["cfg"],
+    "loss_kwargs.r1_gamma": ["gamma", "cfg"],
+    "loss_kwargs.pl_weight": ["pl_weight", "cfg"],
+    "batch_size": ["batch", "cfg"],
+    "ema_kimg": ["ema_kimg", "cfg"],
+    "ema_rampup": ["cfg"],
+    "ada_target": ["target", "aug"],
+    "ada_kimg": ["cfg", "aug"],
+    "augment_p": ["p", "initstrength", "aug"],
+    "augment_kwargs": ["augpipe", "aug"],
+    "desc": ["desc"],
+}
+
+# Flags that may change from one part of a run to the next: flag -> the options that it sets.
+MAY_CHANGE = {
+    "kimg": ["total_kimg"],
+    "metrics": ["metrics"],
+    "snap": ["network_snapshot_ticks", "image_snapshot_ticks"],
+    "img_snap": ["image_snapshot_ticks"],
+    "snap_res": ["snap_res"],
+    "tick": ["kimg_per_tick"],
+    "keep": ["keep"],
+    "workers": ["data_loader_kwargs"],
+    "device": ["device"],
+    "gpus": ["num_gpus"],
+    "batch_gpu": ["batch_gpu"],
+    "threads": ["threads"],
+    "aug_max": ["ada_max_p"],
+    "nan_streak": ["nan_streak"],
+    "eval_at_start": ["eval_at_start"],
+    "detectors": ["detectors"],
+    "wandb": ["wandb_project"],
+    "trust_pickle": ["trust_pickle"],
+    "nobench": ["cudnn_benchmark"],
+    "allow_tf32": ["allow_tf32"],
+}
+
+
+def names_a_run(resume, outdir=None) -> bool:
+    """Whether --resume=... asks to continue a run (rather than to start a new one from given weights)."""
+    return resume is not None and (resume == "latest" or os.path.isdir(resume) or resume.endswith(".pt"))
+
+
+def continue_run(flags, given, outdir, build, plugin_flags=()) -> tuple:
+    """Find the run that --resume names and check the flags against it.
+
+    flags: all flags. given: names of those that were really typed. build(flags) -> config.Resolved, complete with the
+    plugin's part. plugin_flags: names of flags whose options this module cannot know, the main switch first.
+    Returns (options for the loop, with run_dir and resume_state; path of the run folder). Raises UserError.
+    """
+    for flag, text in (("resume_kimg", "--resume-kimg"), ("resume_partial", "--resume-partial")):
+        if flag in given and flags.get(flag):
+            raise UserError(f"{text} is for starting a new run from a network pickle; --resume={flags['resume']} continues a run "
+                            f"exactly where it stopped: leave out {text}")
+    folders = [_folder_named(flags["resume"])] if flags["resume"] != "latest" else _run_folders(outdir)
+    refusal = None
+    for folder in folders:
+        if state.latest_state(folder) is None:
+            refusal = refusal or UserError(f"--resume={flags['resume']}: {folder} holds no training-state-*.pt (it ended before its first snapshot, or was "
+                                           "made by another program); start a new run, from a network pickle if there is one: --resume=<pkl>")
+            continue
+        saved = _read_options(folder)
+        clashes = _clashes(saved, flags, given, build, plugin_flags)
+        if not clashes:
+            return _continued(saved, flags, given, build, folder), folder
+        refusal = refusal or _refusal(flags["resume"], folder, clashes)
+    if refusal is None:
+        refusal = UserError(f"--resume=latest: no run in --outdir={outdir} yet; check the folder, or leave out --resume to start the first run")
+    raise refusal
+
+
+# ------------------------------------------------------------------------------------------
+# Folders.
+
+def _run_folders(outdir):
+    """Run folders below outdir, newest (highest number) first."""
+    names = [name for name in os.listdir(outdir) if re.match(r"\d+-", name)] if os.path.isdir(outdir) else []
+    names.sort(key=lambda name: (int(name.split("-")[0]), name), reverse=True)
+    return [path for path in (os.path.join(outdir, name) for name in names) if os.path.isfile(os.path.join(path, OPTIONS_FILE))]
+
+
+def _folder_named(resume):
+    folder = os.path.dirname(resume) or "." if resume.endswith(".pt") else resume
+    if resume.endswith(".pt") and not os.path.isfile(resume):
+        raise UserError(f"--resume={resume}: no such file; give a run folder, or --resume=latest for the newest run in --outdir")
+    if not os.path.isfile(os.path.join(folder, OPTIONS_FILE)):
+        raise UserError(f"--resume={resume}: {folder} is no run folder (it has no {OPTIONS_FILE}); give a run folder, a network pickle, or 'latest'")
+    return os.path.normpath(folder)
+
+
+def _read_options(folder):
+    path = os.path.join(folder, OPTIONS_FILE)
+    try:
+        with open(path, encoding="utf-8") as file:
+            saved = _easy(json.load(file))
+        config.check_batch(saved)
+        return saved
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"--resume: {path} is not the options file of a run ({error}); restore it, or start a new run from a network pickle") from error
+
+
+def _easy(value):
+    if isinstance(value, dict):
+        return dnnlib.EasyDict({key: _easy(item) for key, item in value.items()})
+    return value
+
+
+# ------------------------------------------------------------------------------------------
+# Comparing.
+
+def _clashes(saved, flags, given, build, plugin_flags):
+    """[(flags, saved value, value now)] for the options that a typed flag contradicts."""
+    # As the run was started: what --gpus changes follows by itself, and weights it began with are settled.
+    as_started = dict(flags, gpus=saved.num_gpus, resume=_started_from(saved), batch_gpu=None)
+    now_base, now_plugin = _split(build(as_started).options)
+    saved_base, saved_plugin = _split(saved)
+    rows = []
+    for place, (before, after) in _differences(saved_base, now_base).items():
+        deciding = [flag for flag in _deciding_flags(place) if flag in given]
+        if deciding and not (place == "training_set_kwargs.path" and _same_data(before, after)):
+            rows.append((deciding, before, after))
+    for place, (before, after) in _differences(saved_plugin, now_plugin).items():
+        leaf = place.rsplit(".", 1)[-1]
+        deciding = [flag for flag in plugin_flags if flag in given and flag == f"{plugin_flags[0]}_{leaf}"]
+        if place in ("loss.class_name", "augment.class_name"):
+            deciding = [flag for flag in plugin_flags[:1] if flag in given]
+        if deciding:
+            rows.append((deciding, before, after))
+    return rows
+
+
+def _started_from(saved):
+    url = saved.get("resume_pkl")
+    return next((name for name, known in presets.RESUME_URLS.items() if known == url), url)
+
+
+def _deciding_flags(place):
+    parts = place.split(".")
+    for count in range(len(parts), 0, -1):
+        flags = DECIDED_BY.get(".".join(parts[:count]))
+        if flags is not None:
+            return flags
+    return []
+
+
+def _split(options):
+    """(options as they would be without a wrapping loss or pipe, what the wrappers add).
+
+    A wrapper names what it wraps: base_class_name beside a loss's own keywords, base_kwargs inside a pipe's.
+    """
+    base, plugin = dict(options), {}
+    loss = dict(options["loss_kwargs"])
+    if "base_class_name" in loss:
+        added = {key: loss.pop(key) for key in list(loss) if isinstance(loss[key], dict)}
+        plugin["loss"] = dict(added, class_name=loss["class_name"])
+        loss["class_name"] = loss.pop("base_class_name")
+        base["loss_kwargs"] = loss
+    pipe = options.get("augment_kwargs")
+    if pipe is not None and "base_kwargs" in pipe:
+        base["augment_kwargs"] = pipe["base_kwargs"]
+        plugin["augment"] = {key: value for key, value in pipe.items() if key != "base_kwargs"}
+    return base, plugin
+
+
+def _differences(before, after):
+    """{dotted place: (value before, value after)} for all leaves that differ; absent counts as None."""
+    old, new = _leaves(before), _leaves(after)
+    places = {**old, **new}
+    return {place: (old.get(place), new.get(place)) for place in places if old.get(place) != new.get(place)}
+
+
+def _leaves(value, place=""):
+    if not isinstance(value, dict):
+        return {place: list(value) if isinstance(value, tuple) else value}
+    return {key: leaf for name, item in value.items() for key, leaf in _leaves(item, f"{place}.{name}" if place else str(name)).items()}
+
+
+def _same_data(before, after):
+    """The same place, or the old one is gone and a set of that name lies elsewhere (the loop compares the contents)."""
+    if os.path.realpath(before) == os.path.realpath(after):
+        return True
+    return not os.path.exists(before) and os.path.basename(os.path.normpath(before)) == os.path.basename(os.path.normpath(after))
+
+
+def _refusal(resume, folder, clashes):
+    rows = [("flag", "saved", "now")]
+    rows += [(" / ".join("--" + flag.replace("_", "-") for flag in flags), _short(before), _short(after)) for flags, before, after in clashes]
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    table = "\n".join("  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows)
+    return UserError(f"--resume={resume}: {folder} was started with other options:\n{table}\n"
+                     "Leave these flags out to go on with the saved values, or leave out --resume to start a new run.")
+
+
+def _short(value):
+    text = "-" if value is None else str(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+# ------------------------------------------------------------------------------------------
+# Going on.
+
+def _continued(saved, flags, given, build, folder):
+    """The saved options with the changes that are allowed."""
+    options = _easy(saved)
+    now = build(dict(flags, gpus=saved.num_gpus, resume=_started_from(saved), batch_gpu=None)).options
+    for flag, names in MAY_CHANGE.items():
+        if flag not in given or flag in ("gpus", "batch_gpu"):
+            continue
+        for name in names:
+            if name == "image_snapshot_ticks" and flag == "snap" and "img_snap" in given:
+                continue
+            if name in now:
+                options[name] = now[name]
+            else:
+                options.pop(name, None)
+    _move_data(options, flags["data"])
+    if "gpus" in given:
+        options.num_gpus = flags["gpus"]
+    if "batch_gpu" in given:
+        options.batch_gpu = flags["batch_gpu"]
+    elif options.batch_size % (options.batch_gpu * options.num_gpus):
+        options.batch_gpu = max(options.batch_size // options.num_gpus, 1)
+    config.check_batch(options)
+    options.pop("resume_pkl", None)  # the state holds the weights
+    options.pop("resume_kimg", None)
+    options.pop("resume_partial", None)
+    options.run_dir = folder
+    options.resume_state = flags["resume"] if flags["resume"].endswith(".pt") else state.latest_state(folder)
+    return options
+
+
+def _move_data(options, path):
+    """The data set lies at `path` now; wrapping losses hold a copy of its keywords."""
+    for name, value in options.items():
+        if name == "training_set_kwargs":
+            value["path"] = path
+        elif isinstance(value, dict):
+            _move_data(value, path)
