@@ -130,7 +130,8 @@ def _exact_pairs(a_ND, b_MD, i_P, j_P):
 # ----------------------------------------------------------------------------------------------------------------
 # The numbers.
 
-def _check_pair(real_ND, fake_MD, k):
+def check_sets(real_ND, fake_MD, k):
+    """Both sets as float64 matrices, or a sentence saying why no k-NN number can be made of them."""
     real, fake = as_matrix(real_ND, "Real"), as_matrix(fake_MD, "Generated")
     check_same_width(real, fake)
     for name, matrix in (("real", real), ("generated", fake)):
@@ -145,7 +146,7 @@ def precision_recall(real_ND, fake_MD, k=3, *, strict=False, **how):
     precision: share of fakes inside the k-NN ball of at least one real; recall: share of reals inside one of a fake.
     how: device, tile_bytes.
     """
-    real, fake = _check_pair(real_ND, fake_MD, k)
+    real, fake = check_sets(real_ND, fake_MD, k)
     in_real, _ = ball_hits(fake, real, kth_neighbour_distances(real, k, **how), strict=strict, **how)
     in_fake, _ = ball_hits(real, fake, kth_neighbour_distances(fake, k, **how), strict=strict, **how)
     return float((in_real > 0).double().mean()), float((in_fake > 0).double().mean())
@@ -156,7 +157,7 @@ def density_coverage(real_ND, fake_MD, k=5, *, strict=False, **how):
 
     density: 1/(k M) sum of the real balls that hold each fake; coverage: share of real balls that hold any fake.
     """
-    real, fake = _check_pair(real_ND, fake_MD, k)
+    real, fake = check_sets(real_ND, fake_MD, k)
     per_fake, per_ball = ball_hits(fake, real, kth_neighbour_distances(real, k, **how), strict=strict, **how)
     return float(per_fake.double().sum() / (k * len(fake))), float((per_ball > 0).double().mean())
 

@@ -1,0 +1,186 @@
+"""Judge a saved network: `python calc_metrics.py --network=RUN/network-snapshot-000200.pkl --metrics=fid50k_full`.
+
+Prints one JSON line per metric and, when the pickle lies in a run folder, appends it to metric-<name>.jsonl there.
+"""
+import json
+import os
+from dataclasses import dataclass
+
+import click
+import torch
+
+import dnnlib
+import legacy
+import training.dataset
+from dnnlib import cli
+from dnnlib.errors import UserError
+from metrics import metric_main, metric_utils
+from metrics.detectors import check_overrides
+from torch_utils import devices, distributed, misc
+
+_CACHE_SWITCH = {"on": True, "off": False}
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that one process needs; picklable, since every process opens the network itself."""
+    network: str
+    metrics: tuple
+    dataset_kwargs: dict
+    num_gpus: int
+    device_name: str
+    verbose: bool
+    trust: bool
+    cache: bool
+    detectors: dict
+    seed: int
+    num_gen: int | None
+    num_real: int | None
+    batch_size: int | None
+    run_dir: str | None
+
+
+# ----------------------------------------------------------------------------------------------------------------
+# What to compute, and on which data.
+
+def check_metrics(names):
+    unknown = [name for name in names if not metric_main.is_valid_metric(name)]
+    if unknown:
+        raise UserError("\n".join([f"--metrics does not know {', '.join(unknown)}; it can only contain the following values:",
+                                   *metric_main.list_valid_metrics()]))
+    if not names:
+        raise UserError("--metrics names no metric; give at least one, like --metrics=fid50k_full.")
+
+
+def dataset_options(snapshot, data, mirror, trust):
+    """Arguments of the data set to compare with: --data, else what the pickle says of its training."""
+    if data is not None:
+        if not os.path.exists(data):
+            raise UserError(f"--data={data} does not exist; give a zip or a folder of images.")
+        kwargs = dnnlib.EasyDict(class_name="training.dataset.ImageFolderDataset", path=data)
+    else:
+        kwargs = _training_set_options(snapshot.get("training_set_kwargs"), trust)
+    G = snapshot["G_ema"]
+    kwargs.update(resolution=G.img_resolution, use_labels=G.c_dim != 0)
+    if mirror is not None:
+        kwargs.xflip = mirror
+    return kwargs
+
+
+def _training_set_options(stated, trust):
+    if not stated:
+        raise UserError("The network pickle does not say which data it was trained on; give the data set with --data=PATH.")
+    kwargs = dnnlib.EasyDict(stated)
+    if not _names_own_dataset(kwargs.get("class_name")) and not trust:
+        raise UserError(f"The network pickle names {kwargs.get('class_name')!r} as its data set class, which is refused because it could "
+                        "run any code; give the data set with --data=PATH, or trust the file with --trust-pickle.")
+    path = kwargs.get("path")
+    if path is not None and not os.path.exists(path):
+        raise UserError(f"The training data of the network, {path}, is not there any more; give it with --data=PATH.")
+    return kwargs
+
+
+def _names_own_dataset(class_name):
+    """Whether the name is that of a data set class of ours. The pickle's words become a call: anything else could run any
+    code, also by a way through our modules ('training.dataset.os.system')."""
+    module, _, name = str(class_name).rpartition(".")
+    found = getattr(training.dataset, name, None) if module == "training.dataset" else None
+    return isinstance(found, type) and issubclass(found, training.dataset.Dataset)
+
+
+def run_dir_of(network):
+    """The run folder that a pickle lies in, or None: only there result lines are kept."""
+    if dnnlib.util.is_url(network):
+        return None
+    folder = os.path.dirname(os.path.abspath(network))
+    return folder if os.path.isfile(os.path.join(folder, "training_options.json")) else None
+
+
+# ----------------------------------------------------------------------------------------------------------------
+# Computing.
+
+def evaluate(rank, job):
+    """The body of every process."""
+    num_gpus = distributed.get_world_size()
+    device = distributed.rank_device(job.device_name, rank)
+    torch.backends.cudnn.benchmark = True
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+    G = legacy.open_network(job.network, trust=job.trust, verbose=False)["G_ema"].eval().requires_grad_(False).to(device)
+    if rank == 0 and job.verbose:
+        _print_summary(G, device)
+    for metric in job.metrics:
+        if rank == 0 and job.verbose:
+            print(f"Calculating {metric}...", flush=True)
+        result = metric_main.calc_metric(
+            metric=metric, G=G, dataset_kwargs=job.dataset_kwargs, num_gpus=num_gpus, rank=rank, device=device,
+            progress=metric_utils.ProgressMonitor(verbose=job.verbose), cache=job.cache, detectors=job.detectors, seed=job.seed,
+            num_gen=job.num_gen, num_real=job.num_real, batch_size=job.batch_size)
+        if rank == 0:
+            metric_main.report_metric(result, run_dir=job.run_dir, snapshot_pkl=job.network)
+            if job.verbose:
+                print(flush=True)
+
+
+def _print_summary(G, device):
+    z, c = torch.zeros([1, G.z_dim], device=device), torch.zeros([1, G.c_dim], device=device)
+    misc.print_module_summary(G, [z, c])
+
+
+@click.command()
+@click.option("--network", metavar="PATH", required=True, help="Network pickle, file or URL")
+@click.option("--metrics", type=cli.CommaList(), default="fid50k_full", show_default=True, help="Metrics, comma-separated")
+@click.option("--data", metavar="PATH", help="Data set to compare with, zip or folder  [default: that of the training]")
+@click.option("--mirror", type=bool, metavar="BOOL", help="Whether the data set includes mirrored copies  [default: as in the training]")
+@click.option("--gpus", type=int, default=1, show_default=True, metavar="INT", help="Number of processes, one GPU each")
+@click.option("--verbose", type=bool, default=True, show_default=True, metavar="BOOL", help="Print options and progress")
+@click.option("--detector", "detectors", type=cli.NamedPath(), multiple=True,
+              help="Local file of a feature detector, as inception=PATH or vgg16=PATH; may be repeated")
+@click.option("--cache", type=click.Choice(list(_CACHE_SWITCH)), default="on", show_default=True, help="Use and keep statistics of the real images")
+@click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True, help="Seed of latents, labels and subsets")
+@click.option("--num-gen", type=click.IntRange(min=1), help="Generate this many images instead of the metric's number; noted in the result")
+@click.option("--num-real", type=click.IntRange(min=1), help="Use at most this many real images; noted in the result")
+@click.option("--batch", "batch_size", type=click.IntRange(min=1), help="Images per generated batch  [default: by resolution]")
+@cli.device_option
+@cli.trust_option
+def main(network, metrics, data, mirror, gpus, verbose, detectors, cache, seed, num_gen, num_real, batch_size, device, trust_pickle):
+    """Calculate quality and diversity metrics of a network pickle.
+
+    \b
+    Metrics: fid50k_full, kid50k_full, pr50k3_full, ppl2_wend, is50k; older fid50k, kid50k, pr50k3, ppl_{z,w}{full,end};
+    quick looks fid10k_full, kid10k_full, pr10k3_full; stacked digits madr_modes, madr_modes5k.
+
+    \b
+    # a snapshot of a training run: data and options are looked up, the result is kept in the run folder
+    python calc_metrics.py --network=runs/00000-faces-auto1/network-snapshot-000200.pkl --metrics=fid50k_full
+    # any network, on a CPU, with the detector from a file
+    python calc_metrics.py --network=net.pkl --data=faces.zip --device=cpu --detector inception=inception-2015-12-05.pt
+    """
+    if gpus < 1:
+        raise UserError(f"--gpus must be at least 1 (got {gpus}); use --device=cpu to compute without a GPU.")
+    check_metrics(metrics)
+    detectors = check_overrides(dict(detectors))
+    device_name = devices.resolve(device).type
+    if device_name == "cuda" and gpus > torch.cuda.device_count():
+        raise UserError(f"--gpus={gpus} asks for more GPUs than this machine has ({torch.cuda.device_count()}); lower it, or use --device=cpu.")
+    verbose = verbose and os.environ.get("RANK", "0") == "0"  # under torchrun the first process alone speaks
+    if verbose:
+        print(f'Loading network from "{network}"...', flush=True)
+    snapshot = legacy.open_network(network, trust=trust_pickle, verbose=verbose)
+    dataset_kwargs = dataset_options(snapshot, data, mirror, trust_pickle)
+    if verbose:
+        print("Dataset options:")
+        print(json.dumps(dataset_kwargs, indent=2))
+    job = Job(
+        network=network, metrics=tuple(metrics), dataset_kwargs=dict(dataset_kwargs), num_gpus=gpus, device_name=device_name, verbose=verbose,
+        trust=trust_pickle, cache=_CACHE_SWITCH[cache], detectors=detectors, seed=seed, num_gen=num_gen, num_real=num_real,
+        batch_size=batch_size, run_dir=run_dir_of(network))
+    if verbose:
+        print("Launching processes...", flush=True)
+    distributed.launch(evaluate, job, num_processes=gpus, device_name=device_name)
+    if verbose:
+        print("Exiting...", flush=True)
+
+
+if __name__ == "__main__":
+    cli.run(main)

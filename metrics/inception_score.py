@@ -1,0 +1,13 @@
+"""Inception score (Salimans et al. 2016): how sure and how varied the classifier is about generated images."""
+from metrics import kernels, metric_utils
+from metrics.detectors import INCEPTION_URL
+
+
+def compute_is(opts, num_gen, num_splits):
+    # The published score was computed without the classifier's last bias.
+    detector_kwargs = dict(no_output_bias=True)
+    fake = metric_utils.compute_feature_stats_for_generator(opts, INCEPTION_URL, detector_kwargs, capture_all=True, max_items=num_gen)
+    opts.record(num_splits=num_splits)
+    if opts.rank != 0:
+        return float("nan"), float("nan")
+    return kernels.inception_score(fake.get_all(), num_splits)

@@ -1,0 +1,266 @@
+"""From a network or a data set to feature statistics: options, detectors, sampling, caching, in any number of processes.
+
+The numbers made of the statistics are elsewhere (kernels, neighbours); single metrics are in a file each.
+"""
+import copy
+import os
+
+import numpy as np
+import torch
+
+import dnnlib
+from dnnlib.errors import UserError
+from metrics import detectors as detector_files
+from metrics import sampling, stats_cache
+from metrics.feature_stats import FeatureStats
+from metrics.progress import ProgressMonitor
+
+__all__ = ["MetricOptions", "get_feature_detector_name", "get_feature_detector", "FeatureStats", "ProgressMonitor",
+           "compute_feature_stats_for_dataset", "compute_feature_stats_for_generator", "generate_images", "construct_dataset"]
+
+
+# ----------------------------------------------------------------------------------------------------------------
+# Options.
+
+class MetricOptions:
+    """What a metric is computed for, and how; passed to every registered metric.
+
+    detectors: {name: path} of detector files. seed: of latents, labels and subsets. num_gen, num_real: override the
+    metric's own numbers of images. batch_size: images per generated batch. `facts` collects what the result depends on,
+    for the result line.
+    """
+
+    def __init__(self, G=None, G_kwargs={}, dataset_kwargs={}, num_gpus=1, rank=0, device=None, progress=None, cache=True, *,
+                 detectors=None, seed=0, num_gen=None, num_real=None, batch_size=None):
+        assert 0 <= rank < num_gpus
+        self.G = G
+        self.G_kwargs = dnnlib.EasyDict(G_kwargs)
+        self.dataset_kwargs = dnnlib.EasyDict(dataset_kwargs)
+        self.num_gpus = num_gpus
+        self.rank = rank
+        self.device = torch.device(device) if device is not None else _default_device(rank)
+        self.progress = progress.sub() if progress is not None and rank == 0 else ProgressMonitor()
+        self.cache = cache
+        self.detectors = dict(detectors or {})
+        self.seed = seed
+        self.num_gen = num_gen
+        self.num_real = num_real
+        self.batch_size = batch_size
+        self.facts = {}
+        self._loaded_detectors = {}
+
+    @property
+    def verbose(self):
+        return self.rank == 0 and self.progress.verbose
+
+    def record(self, **facts):
+        """Note what the result depends on. None is a statement, too."""
+        self.facts.update(facts)
+
+    def say(self, text):
+        if self.verbose:
+            print(text, flush=True)
+
+    def detector(self, url):
+        """(callable, DetectorSource), loaded once per object."""
+        if url not in self._loaded_detectors:
+            self._loaded_detectors[url] = _load_in_turn(url, self)
+        return self._loaded_detectors[url]
+
+
+def _default_device(rank):
+    return torch.device("cuda", rank) if torch.cuda.is_available() else torch.device("cpu")
+
+
+def _load_in_turn(url, opts):
+    """Rank 0 first, so that a download happens once per machine; the others then find the file."""
+    if opts.num_gpus > 1 and opts.rank != 0:
+        torch.distributed.barrier()
+    source = detector_files.find_detector(url, opts.detectors, verbose=opts.verbose)
+    if opts.num_gpus > 1 and opts.rank == 0:
+        torch.distributed.barrier()
+    return detector_files.load_detector(source, opts.device), source
+
+
+# ----------------------------------------------------------------------------------------------------------------
+# Detectors by URL, as forks' own metrics ask for them.
+
+def get_feature_detector_name(url):
+    return detector_files.detector_name(url)
+
+
+def get_feature_detector(url, device=torch.device("cpu"), num_gpus=1, rank=0, verbose=False):
+    """The detector of a URL, a local path or 'extractor:NAME' as a callable on `device`."""
+    opts = MetricOptions(num_gpus=num_gpus, rank=rank, device=device, progress=ProgressMonitor(verbose=verbose))
+    return opts.detector(url)[0]
+
+
+# ----------------------------------------------------------------------------------------------------------------
+# Real images.
+
+def construct_dataset(opts, **overrides):
+    """The data set of the options; its identity goes into the facts."""
+    kwargs = dict(opts.dataset_kwargs, **overrides)
+    if not kwargs.get("class_name"):
+        raise UserError("This metric compares with real images, but no data set is known; give it with --data=PATH.")
+    dataset = dnnlib.util.construct_class_by_name(**kwargs)
+    opts.record(data=dict(
+        fingerprint=dataset.content_fingerprint() if hasattr(dataset, "content_fingerprint") else None, name=dataset.name,
+        num_images=len(dataset), image_shape=list(dataset.image_shape), xflip=bool(kwargs.get("xflip", False)),
+        max_size=kwargs.get("max_size")))
+    return dataset
+
+
+def _batches(num_items, batch_size, num_gpus, rank):
+    """This rank's index lists. Batch b belongs to rank b mod num_gpus; all are full and every rank has as many,
+    the indices beyond the last item wrap around (FeatureStats drops what comes after max_items)."""
+    per_round = batch_size * num_gpus
+    num_rounds = -(-num_items // per_round)
+    return [[i % num_items for i in range(start, start + batch_size)]
+            for start in (r * per_round + rank * batch_size for r in range(num_rounds))]
+
+
+def _loader_kwargs(opts, num_items, given):
+    if given is not None:
+        return given
+    workers = min(3, os.cpu_count() or 1) if num_items > 10_000 else 0  # starting them costs more than small sets do
+    return dict(num_workers=workers, pin_memory=opts.device.type == "cuda")
+
+
+def compute_feature_stats_for_dataset(opts, detector_url, detector_kwargs, rel_lo=0, rel_hi=1, batch_size=64, data_loader_kwargs=None,
+                                      max_items=None, **stats_kwargs):
+    """FeatureStats (complete on every rank) of the real images, from the cache when their content is known there."""
+    dataset = construct_dataset(opts)
+    detector, source = opts.detector(detector_url)
+    max_items = opts.num_real if opts.num_real is not None else max_items
+    num_items = min(len(dataset), max_items) if max_items is not None else len(dataset)
+    opts.record(num_real=num_items, detector=detector_facts(source, detector_kwargs))
+    progress = opts.progress.sub(tag="dataset features", num_items=num_items, rel_lo=rel_lo, rel_hi=rel_hi)
+
+    path, facts = None, None
+    if opts.cache and hasattr(dataset, "content_fingerprint"):
+        facts = stats_cache.describe(dataset, opts.dataset_kwargs, source, detector_kwargs, max_items, stats_kwargs)
+        path = stats_cache.cache_path(facts)
+        stats = _cached_on_all_ranks(opts, path, facts)
+        if stats is not None:
+            progress.update(num_items)
+            return stats
+
+    stats = FeatureStats(max_items=num_items, **stats_kwargs)
+    dataset.close()  # workers must open the files themselves: a shared position in one file would mix up their reads
+    loader = torch.utils.data.DataLoader(
+        dataset, batch_sampler=_batches(num_items, batch_size, opts.num_gpus, opts.rank), **_loader_kwargs(opts, num_items, data_loader_kwargs))
+    for images, _labels in loader:
+        features = detector_files.run_detector(detector, source, images.to(opts.device), detector_kwargs)
+        stats.append_torch(features, num_gpus=opts.num_gpus, rank=opts.rank)
+        progress.update(stats.num_items)
+    if path is not None and opts.rank == 0:
+        stats_cache.save(path, facts, stats)
+        opts.say(f"Statistics of the real images kept in {path}")
+    return stats
+
+
+def _cached_on_all_ranks(opts, path, facts):
+    stats, complaint = stats_cache.load(path, facts)
+    if complaint and opts.rank == 0:
+        print(complaint, flush=True)
+    found = torch.tensor(float(stats is not None), device=opts.device)
+    if opts.num_gpus > 1:  # ranks on another machine have another disk
+        torch.distributed.all_reduce(found, op=torch.distributed.ReduceOp.MIN)
+    if not found.item():
+        return None
+    opts.say(f"Statistics of the real images taken from {path}")
+    return stats
+
+
+def detector_facts(source, kwargs):
+    return dict(name=source.name, sha256=source.sha256, kwargs=dict(kwargs), input="uint8 at native resolution, resized by the detector")
+
+
+# ----------------------------------------------------------------------------------------------------------------
+# Generated images.
+
+def _default_batch_gen(resolution, batch_size):
+    # The networks' activations grow with the pixels: 4 images at 256 x 256 and above.
+    return max(4, min(batch_size, 4 * (256 // max(resolution, 1)) ** 2))
+
+
+def frozen_copy(G, device):
+    return copy.deepcopy(G).eval().requires_grad_(False).to(device)
+
+
+class LabelSource:
+    """Labels for generated items: those of real images drawn at random, or empty ones for unconditional networks."""
+
+    def __init__(self, opts):
+        self.seed, self.device, self.c_dim = opts.seed, opts.device, opts.G.c_dim
+        self.dataset = construct_dataset(opts, use_labels=True) if self.c_dim else None
+        if self.c_dim and self.dataset.label_dim != self.c_dim:
+            raise UserError(f"The network takes labels of {self.c_dim} values, but those of {self.dataset.name} have {self.dataset.label_dim}; "
+                            "give the data set it was trained on with --data.")
+
+    def take(self, first, count):
+        if self.dataset is None:
+            return torch.zeros([count, 0], device=self.device)
+        items = sampling.label_items(self.seed, first, count, len(self.dataset))
+        return torch.from_numpy(np.stack([self.dataset.get_label(i) for i in items])).to(self.device)
+
+
+class seeded_torch:
+    """Within the block torch's own generators (the networks' noise inputs draw from them) follow (seed, number)."""
+
+    def __init__(self, device, seed, number):
+        self._fork = torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
+        self._seed = (seed * 0x9E3779B97F4A7C15 + number) % 2**63
+
+    def __enter__(self):
+        self._fork.__enter__()
+        torch.manual_seed(self._seed)
+
+    def __exit__(self, *error):
+        return self._fork.__exit__(*error)
+
+
+def generate_images(opts, num_items, batch_gen):
+    """Yield batches of uint8 images [batch_gen, C, H, W] for this rank until all ranks together have num_items.
+
+    Global batch b holds items b*batch_gen...; it belongs to rank b mod num_gpus and draws its noise from (seed, b). So
+    the images do not depend on the number of processes; latents and labels do not depend on batch_gen either.
+    """
+    G = frozen_copy(opts.G, opts.device)
+    labels = LabelSource(opts)
+    per_round = batch_gen * opts.num_gpus
+    for first_round in range(0, num_items, per_round):
+        first = first_round + opts.rank * batch_gen
+        z = torch.from_numpy(sampling.latents(opts.seed, first, batch_gen, G.z_dim)).to(opts.device)
+        with torch.no_grad(), seeded_torch(opts.device, opts.seed, first // batch_gen):
+            img = G(z=z, c=labels.take(first, batch_gen), **opts.G_kwargs)
+            yield (img.to(torch.float32) * 127.5 + 128).clamp(0, 255).to(torch.uint8)
+
+
+def record_sampling(opts, num_gen, batch_gen):
+    opts.record(
+        num_gen=num_gen, seed=opts.seed, batch=batch_gen, truncation_psi=opts.G_kwargs.get("truncation_psi", 1),
+        truncation_cutoff=opts.G_kwargs.get("truncation_cutoff"), noise_mode=opts.G_kwargs.get("noise_mode", "random"))
+
+
+def compute_feature_stats_for_generator(opts, detector_url, detector_kwargs, rel_lo=0, rel_hi=1, batch_size=64, batch_gen=None, jit=False,
+                                        **stats_kwargs):
+    """FeatureStats (complete on every rank) of generated images. max_items, among stats_kwargs, says how many.
+
+    jit is accepted for callers that pass it; the network is never traced, since tracing changes no number.
+    """
+    if opts.num_gen is not None:
+        stats_kwargs["max_items"] = opts.num_gen
+    num_items = stats_kwargs["max_items"]
+    batch_gen = opts.batch_size or batch_gen or _default_batch_gen(opts.G.img_resolution, batch_size)
+    detector, source = opts.detector(detector_url)
+    record_sampling(opts, num_items, batch_gen)
+    opts.record(detector=detector_facts(source, detector_kwargs))
+    stats = FeatureStats(**stats_kwargs)
+    progress = opts.progress.sub(tag="generator features", num_items=num_items, rel_lo=rel_lo, rel_hi=rel_hi)
+    for images in generate_images(opts, num_items, batch_gen):
+        features = detector_files.run_detector(detector, source, images, detector_kwargs)
+        stats.append_torch(features, num_gpus=opts.num_gpus, rank=opts.rank)
+        progress.update(stats.num_items)
+    return stats

@@ -1,0 +1,70 @@
+"""The modes metric: how many of the stacked-digit modes a generator reaches, and how evenly.
+
+Generated images -> one digit per channel (metrics/digit_classifier.py) -> counts of 1000 modes -> numbers (metrics/modes.py).
+"""
+import numpy as np
+import torch
+
+from dnnlib.errors import UserError
+from metrics import digit_classifier, digit_data, metric_utils, modes, sampling
+from metrics.feature_stats import FeatureStats
+
+
+def compute_modes(opts, num_gen, prefix):
+    """Results under `prefix`: modes hit, modes hit at least 5 times, KL in nats, the real data's KL, the classifier's accuracy."""
+    dataset = metric_utils.construct_dataset(opts, use_labels=True)
+    digit_data.check_stacked(dataset)
+    if opts.G.img_channels != 3:
+        raise UserError(f"The modes metric counts RGB images, but the network draws {opts.G.img_channels} channel(s).")
+    num_gen = opts.num_gen if opts.num_gen is not None else num_gen
+    data_K, reference_K, reference_name = distributions(dataset)
+    classifier = _obtain_on_all_ranks(opts, dataset)
+    counts_K = count_generated_modes(opts, classifier, num_gen)
+    score = modes.mode_statistics(counts_K, reference_K)
+    floor_kl, floor_std, floor_modes = modes.real_data_floor(data_K, reference_K, num_gen, sampling.stream("floor", opts.seed))
+    opts.record(
+        num_modes=int((reference_K > 0).sum()), reference=reference_name, kl_unit="nats", floor_kl_std=floor_std, floor_modes=floor_modes,
+        outside_share=score["outside"], classifier=dict(
+            key=classifier.key, version=digit_classifier.VERSION, num_train=classifier.num_train, num_held_out=classifier.num_held_out))
+    return {
+        prefix: score["modes"], f"{prefix}_5hits": score["modes_5hits"], f"{prefix}_kl": score["kl"], f"{prefix}_floor_kl": floor_kl,
+        f"{prefix}_classifier_accuracy": classifier.accuracy}
+
+
+def distributions(dataset):
+    """(what a perfect generator draws from, what KL compares with, its name), each over 1000 modes.
+
+    Balanced sets: digits fall independently, KL against the uniform distribution over the set's modes. Imbalanced sets: the
+    set's own histogram is both.
+    """
+    histogram_K = np.bincount(digit_data.mode_labels(dataset), minlength=digit_data.NUM_MODES).astype(np.float64)
+    if (getattr(dataset, "provenance", None) or {}).get("imbalanced"):
+        return histogram_K, histogram_K, "histogram of the data set"
+    present_K = (histogram_K > 0).astype(np.float64)
+    if present_K.all():
+        return modes.independent_digits(histogram_K), present_K, "uniform"
+    return histogram_K, present_K, "uniform over the data set's modes"
+
+
+def _obtain_on_all_ranks(opts, dataset):
+    """Rank 0 loads or trains, the others take its weights: another machine may have another cache folder."""
+    classifier = None
+    if opts.rank == 0:
+        classifier = digit_classifier.obtain(dataset, opts.device, use_cache=opts.cache, monitor=opts.progress.sub(rel_hi=0.5))
+    if opts.num_gpus > 1:
+        box = [classifier.to_plain() if opts.rank == 0 else None]
+        torch.distributed.broadcast_object_list(box, src=0, device=opts.device if opts.device.type == "cuda" else None)
+        classifier = digit_classifier.DigitClassifier.from_plain(box[0], opts.device)
+    return classifier
+
+
+def count_generated_modes(opts, classifier, num_gen):
+    """Counts int64 [1000] of the modes of exactly num_gen generated images, the same on every rank."""
+    batch_gen = opts.batch_size or 64
+    metric_utils.record_sampling(opts, num_gen, batch_gen)
+    labels = FeatureStats(capture_all=True, max_items=num_gen)
+    progress = opts.progress.sub(tag="counting modes", num_items=num_gen, rel_lo=0.5)
+    for images in metric_utils.generate_images(opts, num_gen, batch_gen):
+        labels.append_torch(classifier.predict_modes(images)[:, None].to(torch.float32), num_gpus=opts.num_gpus, rank=opts.rank)
+        progress.update(labels.num_items)
+    return np.bincount(labels.get_all()[:, 0].astype(np.int64), minlength=digit_data.NUM_MODES)

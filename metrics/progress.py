@@ -1,0 +1,71 @@
+"""Showing how far a long computation is: a bar on a terminal, lines with the expected time otherwise, or a callback.
+
+Must not know what is being computed.
+"""
+import sys
+import time
+
+from tqdm import tqdm
+
+from dnnlib.util import format_time
+
+
+class ProgressMonitor:
+    """Reports `update(number of finished items)` of one named task.
+
+    verbose: print (a bar when standard output is a terminal, else a line every `flush_interval` items).
+    progress_fn(cur, total): also called, with `cur` running from pfn_lo to pfn_hi; total is pfn_total.
+    """
+
+    def __init__(self, tag=None, num_items=None, flush_interval=1000, verbose=False, progress_fn=None, pfn_lo=0, pfn_hi=1000, pfn_total=1000):
+        self.tag = tag
+        self.num_items = num_items
+        self.flush_interval = flush_interval
+        self.verbose = verbose
+        self.progress_fn = progress_fn
+        self.pfn_lo = pfn_lo
+        self.pfn_hi = pfn_hi
+        self.pfn_total = pfn_total
+        self._started = self._printed_at = time.monotonic()
+        self._items = self._printed_items = 0
+        self._bar = None
+        self._call(pfn_lo)
+
+    def _call(self, value):
+        if self.progress_fn is not None:
+            self.progress_fn(value, self.pfn_total)
+
+    def update(self, cur_items):
+        done = self.num_items is not None and cur_items >= self.num_items
+        if self.progress_fn is not None and self.num_items:
+            self._call(self.pfn_lo + (self.pfn_hi - self.pfn_lo) * min(cur_items / self.num_items, 1))
+        if self.verbose and self.tag is not None:
+            self._show(cur_items, done)
+        self._items = cur_items
+
+    def _show(self, cur_items, done):
+        if sys.stdout.isatty():
+            if self._bar is None:
+                self._bar = tqdm(desc=self.tag, total=self.num_items, file=sys.stdout, dynamic_ncols=True)
+            self._bar.update(cur_items - self._bar.n)
+            if done:
+                self._bar.close()
+        elif done or self.flush_interval is None or cur_items >= self._printed_items + self.flush_interval:
+            self._print_line(cur_items)
+
+    def _print_line(self, cur_items):
+        now = time.monotonic()
+        per_item_ms = (now - self._printed_at) / max(cur_items - self._printed_items, 1) * 1e3
+        line = f"{self.tag:<22s} items {cur_items:<7d} time {format_time(now - self._started):<11s} ms/item {per_item_ms:<8.2f}"
+        if self.num_items and cur_items:
+            left_sec = (now - self._started) * max(self.num_items - cur_items, 0) / cur_items
+            line += f" of {self.num_items:<7d} left {format_time(left_sec)}"
+        print(line, flush=True)
+        self._printed_at, self._printed_items = now, cur_items
+
+    def sub(self, tag=None, num_items=None, flush_interval=1000, rel_lo=0, rel_hi=1):
+        """A monitor for a part of this task, which fills the share rel_lo..rel_hi of its range."""
+        span = self.pfn_hi - self.pfn_lo
+        return ProgressMonitor(
+            tag=tag, num_items=num_items, flush_interval=flush_interval, verbose=self.verbose, progress_fn=self.progress_fn,
+            pfn_lo=self.pfn_lo + span * rel_lo, pfn_hi=self.pfn_lo + span * rel_hi, pfn_total=self.pfn_total)
