@@ -147,14 +147,16 @@ def project(G, target, *, num_steps=1000, w_avg_samples=10000, initial_learning_
         optimizer.step()
         noise_maps.normalize()
         trajectory.append(w.detach()[0].clone())
-        if verbose and (step % max(num_steps // 20, 1) == 0 or step == num_steps - 1):
-            _report(step, num_steps, distance.item(), loss.item(), started)
+        if step % max(num_steps // 20, 1) == 0 or step == num_steps - 1:    # Not every step: reading a number waits for the device.
+            _report(step, num_steps, distance.item(), loss.item(), started, verbose)
     return torch.stack(trajectory).expand(-1, G.num_ws, -1).clone()
 
 
-def _report(step, num_steps, distance, loss, started):
+def _report(step, num_steps, distance, loss, started, verbose):
     if not math.isfinite(loss):
         raise UserError(f"the projection went astray at step {step + 1} (loss {loss}); try another --seed or check the network")
+    if not verbose:
+        return
     elapsed_sec = time.perf_counter() - started
     left_sec = elapsed_sec / (step + 1) * (num_steps - step - 1)
     print(f"step {step + 1:>4d}/{num_steps}  distance {distance:<8.4f} loss {loss:<9.3f} {elapsed_sec:.0f} s, {left_sec:.0f} s to go", flush=True)
@@ -167,7 +169,9 @@ def load_target(path, resolution, channels):
     try:
         with PIL.Image.open(path) as opened:
             picture = PIL.ImageOps.exif_transpose(opened)
-            if picture.has_transparency_data:
+            if picture.mode[0] in "IF":    # Converting would clip them to white.
+                raise UserError(f"--target={path} has more than 8 bits per pixel; save it with 8 bits per channel")
+            if picture.mode in ("LA", "PA", "RGBA") or "transparency" in picture.info:
                 print(f"{path}: transparency is ignored.")
             picture = picture.convert("L" if channels == 1 else "RGB")
     except OSError as error:    # Missing, not a picture, cut short.

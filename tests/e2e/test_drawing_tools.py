@@ -309,6 +309,12 @@ def test_project_depends_on_its_seed_alone(own_picture):
     assert torch.equal(results[0], results[1]) and not torch.equal(results[0], results[2])
 
 
+def test_project_stops_when_it_goes_astray(own_picture):
+    generator, _, target = own_picture
+    with pytest.raises(UserError, match="astray at step 1 .loss nan"):
+        projector.project(generator, target, num_steps=3, w_avg_samples=50, features=lambda images: images.flatten(1) * float("nan"))
+
+
 def test_project_wants_the_size_of_the_network(own_picture):
     with pytest.raises(UserError, match=r"\[3, 16, 16\].*got \[3, 8, 8\]"):
         projector.project(own_picture[0], torch.zeros(3, 8, 8), features=projector.pixel_features)
@@ -318,7 +324,7 @@ def test_project_wants_the_size_of_the_network(own_picture):
 
 def save_target(path, size=(16, 16), mode="RGB"):
     pixels = np.random.RandomState(0).randint(0, 256, [size[1], size[0], 4 if mode == "RGBA" else 3], dtype=np.uint8)
-    PIL.Image.fromarray(pixels, "RGBA" if mode == "RGBA" else None).save(path)
+    PIL.Image.fromarray(pixels).save(path)
     return path
 
 
@@ -334,6 +340,11 @@ def test_projector_writes_its_files(call, network, tmp_path):
     assert {path.name for path in out.iterdir()} == expected
     assert "pixel" in text and "step    4/4" in text
     assert np.array_equal(read_png(out / "target.png"), read_png(target))
+    if "proj.mp4" in expected:
+        import imageio
+        with imageio.get_reader(out / "proj.mp4") as video:
+            frames = [frame for frame in video]     # Not list(video): it asks for a length, which a video does not know.
+        assert len(frames) == 4 and frames[0].shape == (16, 32, 3)
     with np.load(out / "projected_w.npz") as content:
         assert content["w"].shape == (1, NUM_WS, W_DIM)
     code, _, _ = call(generate.main, "--network", network, "--projected-w", out / "projected_w.npz", "--outdir", out)
@@ -355,7 +366,8 @@ def test_projector_says_what_is_wrong(call, network, tmp_path):
     good = save_target(tmp_path / "good.png")
     (tmp_path / "cut.png").write_bytes(good.read_bytes()[:300])
     shared = ["--network", network, *FAST, "--save-video=false", "--outdir", tmp_path / "out"]
-    for name in ("missing", "text", "cut"):
+    PIL.Image.fromarray(np.full([16, 16], 40000, dtype=np.uint16)).save(tmp_path / "deep.png")
+    for name in ("missing", "text", "cut", "deep"):
         assert_sentence(call(projector.main, *shared, "--target", tmp_path / f"{name}.png"), f"{name}.png", "--target")
     assert_sentence(call(projector.main, *shared, "--target", good, "--num-steps=0"), "--num-steps")
     perceptual = [*shared, "--target", good, "--distance=vgg16"]
