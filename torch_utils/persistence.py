@@ -38,6 +38,8 @@ def persistent_class(orig_class):
     orig_class._persistent_name = orig_class.__name__
     orig_class.__init__ = _recording_init(orig_class, orig_class.__init__)
     orig_class.__reduce__ = _reduce
+    if not hasattr(orig_class, "__deepcopy__"):
+        orig_class.__deepcopy__ = _deepcopy
     orig_class.init_args = property(lambda self: copy.deepcopy(self._init_args), doc="Positional constructor arguments.")
     orig_class.init_kwargs = property(
         lambda self: dnnlib.EasyDict(copy.deepcopy(self._init_kwargs)), doc="Keyword constructor arguments.")
@@ -75,15 +77,35 @@ def _recording_init(owner, original_init):
 
 
 def _reduce(self):
-    getstate = getattr(self, "__getstate__", None)  # every object has it from Python 3.11 on
     meta = dict(
         type="class",
         version=_version,
         module_src=self._persistent_source,
         class_name=self._persistent_name,
-        state=self.__dict__ if getstate is None else getstate(),
+        state=_get_state(self),
     )
     return _reconstruct_persistent_obj, (meta,)
+
+
+def _deepcopy(self, memo):
+    """Through __reduce__ a copy could become another class: that of a second module with the same text, or an ancestor."""
+    obj = type(self).__new__(type(self))
+    memo[id(self)] = obj
+    _set_state(obj, copy.deepcopy(_get_state(self), memo))
+    return obj
+
+
+def _get_state(obj):
+    getstate = getattr(obj, "__getstate__", None)  # every object has it from Python 3.11 on
+    return obj.__dict__ if getstate is None else getstate()
+
+
+def _set_state(obj, state):
+    setstate = getattr(obj, "__setstate__", None)
+    if callable(setstate):
+        setstate(state)
+    else:
+        obj.__dict__.update(state)
 
 
 def _reconstruct_persistent_obj(meta):
@@ -102,11 +124,7 @@ def _reconstruct_persistent_obj(meta):
     module = _module_from_source(meta.module_src)
     cls = persistent_class(getattr(module, meta.class_name))
     obj = cls.__new__(cls)
-    setstate = getattr(obj, "__setstate__", None)
-    if callable(setstate):
-        setstate(meta.state)
-    else:
-        obj.__dict__.update(meta.state)
+    _set_state(obj, meta.state)
     return obj
 
 
@@ -119,7 +137,7 @@ def _source_of_module(module):
             raise TypeError(f"persistent_class needs the source text of module {module.__name__!r}; "
                             "define the class in a file rather than at the prompt") from error
         _source_by_module_name[module.__name__] = source
-        _module_by_source.setdefault(source, module)
+        _module_by_source[source] = module  # a real module is preferred to one that a pickle brought earlier
     return source
 
 
