@@ -23,12 +23,8 @@ RUNNING_BUFFERS = re.compile(r"(^|\.)(w_avg|running_mean|running_var)$")
 def build_training_set(training_set_kwargs, device):
     """The data set, and whether its images come from memory."""
     training_set = dnnlib.util.construct_class_by_name(**training_set_kwargs)
-    in_memory = False
-    if device.type == "cpu" and hasattr(training_set, "enable_cache"):
-        megabytes = len(training_set) * int(np.prod(training_set.image_shape)) / 2**20
-        if megabytes <= IN_MEMORY_MB:
-            training_set.enable_cache(IN_MEMORY_MB)
-            in_memory = True
+    # Other classes of data sets, by name in the options, need not know about memory.
+    in_memory = device.type == "cpu" and hasattr(training_set, "use_cache") and training_set.use_cache(IN_MEMORY_MB)
     resolution = training_set.resolution
     if resolution < 4 or resolution & (resolution - 1):
         raise UserError(f"{training_set.name}: the networks need a power of two of at least 4 px (got {resolution}x{resolution}); "
