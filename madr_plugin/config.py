@@ -14,6 +14,8 @@ def knob(default, meaning, low=None, high=None, choices=None):
 
 
 PRESET_NAMES = ("default", "witness", "paper", "enhanced")
+EXTRACTOR_NAMES = ("pca", "random")
+VIEW_PARTS = ("flip", "shift", "crop")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +57,7 @@ class MADRConfig:
     control_interval: int = knob(4, "Generator steps between two moves of the controller", 1, 100_000)
     bandwidth_interval: int = knob(1000, "Generator steps between two renewals of the published bandwidth", 1, 1_000_000)
 
-    extractor: str = knob("pca", "Feature space: pca or random")
+    extractor: str = knob("pca", "Feature space", choices=EXTRACTOR_NAMES)
     width: int = knob(0, "Width of the features of extractors that can choose; 0: their own (pca 64, random 384)", 0, 65536)
     view: str = knob("auto", "Random view of images before the extractor: auto, none, or any of flip, shift, crop joined by +")
     reference_cap: int = knob(50000, "Real images used as reference at most", 16, 100_000_000)
@@ -63,6 +65,7 @@ class MADRConfig:
     def __post_init__(self):
         for field in dataclasses.fields(self):
             _check_value(field, getattr(self, field.name))
+        parse_view(self.view, "none")
         if self.term == "none" and self.replay_weight == 0:
             raise MADRError("--madr-term=none with --madr-replay-weight=0 leaves MADR without any term; use --madr=0")
         if self.term in ("paper", "enhanced") and self.capacity < 4:
@@ -86,6 +89,16 @@ PRESETS = {
     "paper": _PAPER,
     "enhanced": dict(_PAPER, term="enhanced", controller="adaptive", memory="progressive"),
 }
+
+
+def parse_view(text, default):
+    """'flip+shift' -> ('flip', 'shift'); 'none' -> (); 'auto' -> the extractor's default."""
+    text = default if text == "auto" else text
+    parts = () if text == "none" else tuple(text.split("+"))
+    unknown = [part for part in parts if part not in VIEW_PARTS]
+    if unknown:
+        raise MADRError(f"--madr-view knows auto, none, {', '.join(VIEW_PARTS)} (joined by +), not {unknown[0]!r}")
+    return parts
 
 
 def flag_of(name):

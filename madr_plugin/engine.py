@@ -8,6 +8,7 @@ import math
 import torch
 
 from madr_plugin import collective, coverage, memory, objectives, reference, tap, terms, view
+from madr_plugin.config import parse_view
 from madr_plugin.errors import MADRError
 from madr_plugin.seeds import generator_for, global_rng_replaced
 
@@ -19,7 +20,7 @@ class Engine:
 
     def __init__(self, config, real_features, extractor, seed, device):
         self.config, self.reference, self.extractor, self.seed, self.device = config, real_features, extractor, seed, device
-        self.view_parts = view.parse(config.view, extractor.default_view)
+        self.view_parts = parse_view(config.view, extractor.default_view)
         self.objective = objectives.build(config, real_features, seed)
         self.memory = memory.SampleMemory(config.capacity, config.memory, config.half_life_kimg)
         self.ledger = memory.CellLedger(config.deficit_window, device)

@@ -136,8 +136,8 @@ class MADRLoss:
     # --- state ----------------------------------------------------------------------------------------------------------
 
     def telemetry(self):
-        """{name: float} for the tick line."""
-        return {} if self.engine is None else telemetry.as_floats(self.engine.telemetry())
+        """{name: float} for the tick line; all values go to the host's statistics as 'MADR/...'."""
+        return {} if self.engine is None else telemetry.for_tick_line(self.engine.telemetry())
 
     def state_dict(self):
         """Plain numbers and CPU tensors. The base's state under 'base', MADR's under 'madr'."""

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from madr_plugin import bandwidth, cells, collective, files, view
+from madr_plugin.config import parse_view
 from madr_plugin.errors import MADRError
 from madr_plugin.extractors.base import check_features
 from madr_plugin.seeds import derived_seed, generator_for
@@ -68,7 +69,7 @@ def build(dataset, extractor, config, seed, device, announce=print):
 def _identity(dataset, extractor, config, seed):
     """Everything the bundle depends on."""
     return dict(
-        format=FORMAT, data=data_fingerprint(dataset), extractor=extractor.identity(), view=list(view.parse(config.view, extractor.default_view)),
+        format=FORMAT, data=data_fingerprint(dataset), extractor=extractor.identity(), view=list(parse_view(config.view, extractor.default_view)),
         cap=config.reference_cap, cells=config.num_cells, quantile=config.cell_quantile, seed=seed)
 
 
@@ -108,7 +109,7 @@ def _make(dataset, extractor, config, seed, device, announce):
         raise MADRError(f"MADR needs at least 16 training images as reference (got {len(rows)}); add images or use --madr=0")
     if extractor.images_to_fit:
         extractor.fit(torch.cat([images.to(device) for images, _ in _batches(dataset, np.sort(order[:extractor.images_to_fit]))]))
-    parts = view.parse(config.view, extractor.default_view)
+    parts = parse_view(config.view, extractor.default_view)
     view_generator = generator_for("reference-view", seed)
     features, labels, done = [], [], 0
     for images, classes in _batches(dataset, rows):

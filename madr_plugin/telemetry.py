@@ -4,9 +4,12 @@ The host's training_stats is imported when first used, and done without where th
 """
 
 
-def as_floats(values):
-    """{name: float}, for the tick line."""
-    return {name: float(value) for name, value in values.items()}
+TICK_LINE = ("coverage", "lambda", "gratio", "memory")
+
+
+def for_tick_line(values):
+    """The few that fit on a line: {name: float}."""
+    return {name: float(values[name]) for name in TICK_LINE if name in values}
 
 
 def report(values):

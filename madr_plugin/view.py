@@ -5,20 +5,6 @@ coverage term would not vanish at p_g = p_data.
 """
 import torch
 
-from madr_plugin.errors import MADRError
-
-PARTS = ("flip", "shift", "crop")
-
-
-def parse(text, default):
-    """'flip+shift' -> ('flip', 'shift'); 'none' -> (); 'auto' -> the extractor's default."""
-    text = default if text == "auto" else text
-    parts = () if text == "none" else tuple(text.split("+"))
-    unknown = [part for part in parts if part not in PARTS]
-    if unknown:
-        raise MADRError(f"--madr-view knows auto, none, {', '.join(PARTS)} (joined by +), not {unknown[0]!r}")
-    return parts
-
 
 def apply(images, parts, generator):
     """A random view of each image [N, C, H, W]."""

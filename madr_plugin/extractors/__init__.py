@@ -1,9 +1,8 @@
 """Frozen feature extractors: images in, features out, gradients back to the image. See base.py for the protocol."""
+from madr_plugin.config import EXTRACTOR_NAMES as NAMES
 from madr_plugin.errors import MADRError
 from madr_plugin.extractors.pca import PCAExtractor
 from madr_plugin.extractors.random_conv import RandomConvExtractor
-
-NAMES = ("pca", "random")
 
 
 def build(name, image_shape, width=0, seed=0):

@@ -30,7 +30,7 @@ class PCAExtractor(Extractor):
     def pixels(self, images):
         if images.shape[-2:] != self.size:
             images = torch.nn.functional.adaptive_avg_pool2d(images, self.size)
-        return images.to(torch.float32).flatten(1)
+        return images.to(self.mean_P.dtype).flatten(1)
 
     def forward(self, images):
         return (self.pixels(images) - self.mean_P) @ self.basis_PD

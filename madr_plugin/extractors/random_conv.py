@@ -31,7 +31,7 @@ class RandomConvExtractor(Extractor):
         return dict(name="random", width=self.width, seed=self.seed, channels=list(self.CHANNELS), version=1)
 
     def forward(self, images):
-        x = images.to(torch.float32)
+        x = images.to(self.conv0.dtype)
         for index in range(len(self.CHANNELS)):
             x = torch.nn.functional.leaky_relu(torch.nn.functional.conv2d(x, getattr(self, f"conv{index}"), stride=2, padding=1), 0.2)
         flat = x.flatten(2)

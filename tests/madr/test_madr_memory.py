@@ -1,0 +1,222 @@
+"""Memory policies counted, cells and deficits, estimators, reference features."""
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from madr_plugin import cells, config, coverage, extractors, files, reference, terms
+from madr_plugin.errors import MADRError
+from madr_plugin.memory import CellLedger, SampleMemory
+from madr_plugin.seeds import generator_for
+from tests.madr.toy_host import Images
+
+
+def samples(first, count, importance=None):
+    """Feature = number of the sample, so that survivors can be named."""
+    numbers = torch.arange(first, first + count, dtype=torch.float32)
+    return dict(features=numbers[:, None], latents=torch.zeros([count, 1, 2]), layers=torch.ones([count], dtype=torch.int64),
+                labels=torch.zeros([count, 0]), importance=torch.ones([count]) if importance is None else importance)
+
+
+def fill(policy, seed, capacity=20, total=100, batch=10, half_life_kimg=1.0, importance_of=None):
+    memory = SampleMemory(capacity, policy, half_life_kimg)
+    for step in range(total // batch):
+        first = step * batch
+        importance = None if importance_of is None else torch.tensor([importance_of(n) for n in range(first, first + batch)])
+        memory.offer(samples(first, batch, importance), step, first, generator_for("test", seed, step))
+    return memory
+
+
+def survivors(policy, runs, **kwargs):
+    kept = np.zeros(kwargs.get("total", 100))
+    for seed in range(runs):
+        kept[fill(policy, seed, **kwargs).view("features")[:, 0].long().numpy()] += 1
+    return kept
+
+
+def test_reservoir_is_uniform():
+    kept = survivors("reservoir", runs=400)
+    # Blocks of ten neighbours: a memory that forgets or clings would show a trend.
+    blocks = kept.reshape(10, 10).sum(1)
+    assert kept.sum() == 400 * 20
+    # Numbers of one run are drawn without replacement, which makes the statistic smaller, never larger.
+    assert stats.chisquare(blocks).pvalue > 1e-3
+
+
+def test_forgetting_halves_at_its_half_life():
+    # Capacity 50; half-life 100 images; 1000 offered: survivors per age must follow 2^(-age/100).
+    runs = 60
+    kept = survivors("forgetting", runs, capacity=50, total=1000, batch=50, half_life_kimg=0.1)
+    age = np.arange(1000)[::-1] // 100
+    shares = np.array([kept[age == group].sum() for group in range(6)]) / (runs * 50)
+    expected = 0.5 ** np.arange(6) * 0.5
+    assert np.abs(shares - expected).max() < 0.035
+
+
+def test_fifo_keeps_the_last():
+    memory = fill("fifo", 0, capacity=15)
+    assert sorted(memory.view("features")[:, 0].tolist()) == list(range(85, 100))
+
+
+def test_progressive_grows_and_then_is_full():
+    memory = SampleMemory(1000, "progressive", 1.0)
+    for step in range(0, 6000, 100):
+        memory.offer(samples(step, 100), step, step, generator_for(step))
+        assert memory.count <= memory.effective_capacity(step)
+    assert memory.count == 1000 and memory.effective_capacity(0) == 128 and memory.effective_capacity(2500) == 564
+
+
+def test_importance_evicts_what_lies_close_to_the_reals():
+    kept = survivors("importance", 150, importance_of=lambda n: 10.0 if n % 2 else 1.0)
+    assert kept[1::2].sum() > 1.5 * kept[::2].sum()
+
+
+def test_memory_is_the_same_wherever_the_batches_are_cut_from_the_same_generator():
+    a, b = fill("reservoir", 7), fill("reservoir", 7)
+    assert torch.equal(a.tensors["features"], b.tensors["features"]) and a.offered == b.offered == 100
+
+
+def test_ledger_is_a_ring():
+    ledger = CellLedger(6, torch.device("cpu"))
+    for start in range(0, 12, 4):
+        ledger.add(torch.arange(start, start + 4))
+    assert sorted(ledger.view().tolist()) == [6, 7, 8, 9, 10, 11]
+    ledger.add(torch.arange(20, 30))
+    assert sorted(ledger.view().tolist()) == list(range(24, 30))
+
+
+# --- estimators ---------------------------------------------------------------------------------------------------------
+
+def ring(count, masses, seed, spread=0.05, between=0.0):
+    """Points of an eight-mode ring; a share `between` lies on the circle between modes."""
+    random = np.random.RandomState(seed)
+    mode = random.choice(8, size=count, p=np.array(masses) / sum(masses))
+    angle = 2 * np.pi * mode / 8
+    angle = np.where(random.rand(count) < between, angle + np.pi / 8, angle)
+    return torch.tensor(np.stack([2 * np.cos(angle), 2 * np.sin(angle)], 1) + spread * random.randn(count, 2), dtype=torch.float32), mode
+
+
+MASSES = [0.32, 0.02, 0.22, 0.01, 0.20, 0.01, 0.20, 0.02]
+
+
+def test_gated_cells_see_a_small_missing_mode_where_kernels_do_not():
+    real, mode = ring(8000, MASSES, seed=0)
+    fitted = cells.fit_cells(real, 40, 0.98, generator_for("cells"))
+    without = [mass if index != 3 else 0.0 for index, mass in enumerate(MASSES)]
+    fake, _ = ring(1024, without, seed=1, between=0.10)
+    counts = coverage.cell_counts(coverage.assign_to_cells(fake, fitted["centroids"], fitted["radii"]), len(fitted["shares"]))
+    weight_N = coverage.deficit_weights(counts, fitted["shares"], 20.0)[fitted["cell_of_real"]]
+    missing = torch.from_numpy(mode == 3)
+    assert weight_N[missing].mean() > 4 and weight_N[~missing].mean() < 2
+    kernel = lambda squared: terms.mixture_kernel(squared, 2.0)
+    ratio = kernel(terms.squared_distances(real[missing], fake)).mean() / kernel(terms.squared_distances(real[missing], real[:2000])).mean()
+    assert ratio > 0.7  # the wide kernel hardly notices: this is why cells are the sensor
+
+
+def test_deficits_are_near_one_when_generated_equals_real():
+    real, _ = ring(8000, MASSES, seed=0)
+    fitted = cells.fit_cells(real, 40, 0.98, generator_for("cells"))
+    fake, _ = ring(1024, MASSES, seed=1)
+    cell = coverage.assign_to_cells(fake, fitted["centroids"], fitted["radii"])
+    assert 0.95 < (cell >= 0).float().mean() < 1
+    weight_N = coverage.deficit_weights(coverage.cell_counts(cell, len(fitted["shares"])), fitted["shares"], 20.0)[fitted["cell_of_real"]]
+    assert weight_N.mean() < 1.1
+
+
+def test_deficits_are_uniform_before_anything_is_counted():
+    shares = torch.tensor([0.5, 0.3, 0.2])
+    assert torch.equal(coverage.deficit_weights(torch.zeros(3), shares, 5.0), torch.ones(3))
+
+
+def test_cells_share_the_reals_and_gate_by_quantile():
+    real = torch.randn([3000, 4], generator=torch.Generator().manual_seed(0))
+    fitted = cells.fit_cells(real, 30, 0.9, generator_for("cells"))
+    assert len(fitted["shares"]) == 30 and float(fitted["shares"].sum()) == pytest.approx(1)
+    inside = (coverage.assign_to_cells(real, fitted["centroids"], fitted["radii"]) >= 0).float().mean()
+    assert 0.9 <= inside < 0.94
+    assert (coverage.assign_to_cells(real + 100, fitted["centroids"], fitted["radii"]) == -1).all()
+
+
+def test_scores_equal_their_definitions():
+    real, memory = torch.randn(30, 3, dtype=torch.float64), torch.randn(12, 3, dtype=torch.float64)
+    kernel = torch.exp(-torch.cdist(real, memory).square() / (2 * 0.7 ** 2))
+    assert torch.allclose(coverage.kernel_score(real, memory, 0.7), kernel.mean(1))
+    assert torch.allclose(coverage.topk_score(real, memory, 0.7, 5), kernel.topk(5, dim=1).values.mean(1))
+    assert torch.allclose(coverage.topk_score(real, memory, 0.7, 12), kernel.mean(1))
+    assert float(coverage.recall_within(real, memory, 0.5)) == pytest.approx(float((torch.cdist(real, memory).amin(1) < 0.5).double().mean()))
+    gram = torch.exp(-torch.cdist(real, real).square() / 2)
+    assert torch.allclose(coverage.leave_one_out_score(real, lambda squared: terms.gaussian_kernel(squared, 1.0)), (gram.sum(1) - 1) / 29)
+
+
+# --- reference ------------------------------------------------------------------------------------------------------------
+
+def make_reference(dataset, announce=lambda text: None, **options):
+    chosen = config.resolve(dict(deficit_window=64, **options))
+    extractor = extractors.build(chosen.extractor, dataset.image_shape, chosen.width, 0)
+    return reference.build(dataset, extractor, chosen, 0, torch.device("cpu"), announce), extractor
+
+
+def test_reference_comes_back_from_the_cache_bit_for_bit():
+    said = []
+    first, extractor_a = make_reference(Images(seed=11), said.append)
+    again, extractor_b = make_reference(Images(seed=11), said.append)
+    assert len(said) == 1 and "200 real features" in said[0]
+    assert torch.equal(first.features_ND, again.features_ND) and first.fingerprint == again.fingerprint
+    assert torch.equal(extractor_a.basis_PD, extractor_b.basis_PD)
+
+
+def test_reference_notices_changed_data():
+    first, _ = make_reference(Images(seed=11))
+    changed = Images(seed=11)
+    changed.images[17] = 255 - changed.images[17]
+    assert make_reference(changed)[0].fingerprint != first.fingerprint
+
+
+def test_damaged_cache_is_made_again():
+    first, _ = make_reference(Images(seed=12))
+    for path in files.cache_folder().glob("*.pt"):
+        path.write_bytes(path.read_bytes()[:100])
+    again, _ = make_reference(Images(seed=12))
+    assert torch.equal(first.features_ND, again.features_ND)
+
+
+def test_reading_the_reals_leaves_the_hosts_randomness_alone():
+    class Restless(Images):
+        def __getitem__(self, index):
+            np.random.rand(), torch.rand(1)
+            return super().__getitem__(index)
+
+    np.random.seed(1), torch.manual_seed(1)
+    expected = np.random.rand(), torch.rand(1)
+    np.random.seed(1), torch.manual_seed(1)
+    dataset = Restless(seed=13)
+    dataset.content_fingerprint = lambda: "restless"
+    make_reference(dataset)
+    assert (np.random.rand(), torch.rand(1)) == expected
+
+
+def test_reference_refuses_data_that_cannot_serve():
+    with pytest.raises(MADRError, match="at least 16 training images"):
+        make_reference(Images(count=10))
+    same = Images(count=40)
+    same.images[:] = same.images[0]
+    with pytest.raises(MADRError, match="identical"):
+        make_reference(same)
+    with pytest.raises(MADRError, match="same features|same for all"):
+        make_reference(same, extractor="random")
+
+
+def test_weighted_draw_follows_the_weights():
+    made, _ = make_reference(Images(seed=11))
+    weight = torch.zeros(len(made.features_ND))
+    weight[3], weight[50] = 1, 3
+    drawn = made.draw(4000, generator_for("draw"), weight)
+    assert set(drawn.tolist()) == {3, 50}
+    assert float((drawn == 50).float().mean()) == pytest.approx(0.75, abs=0.03)
+
+
+def test_neighbour_radius_is_the_kth_distance():
+    made, _ = make_reference(Images(seed=11))
+    distance = torch.cdist(made.features_ND, made.features_ND).sort(1).values
+    for rows in (torch.tensor([5, 9, 5]), torch.tensor([9, 70])):
+        assert torch.allclose(made.neighbour_radius(rows, 3), distance[rows, 3], atol=1e-5)

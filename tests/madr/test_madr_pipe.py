@@ -1,0 +1,97 @@
+"""MADRAugmentPipe: transparent, a carrier of state, and openable where there is no madr_plugin."""
+import copy
+import pickle
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from madr_plugin import augment_pipe as pipes
+from tests.madr.toy_host import Host, madr_loss
+
+BASE = dict(class_name="training.augment.AugmentPipe", xflip=1, brightness=1)
+
+
+def state():
+    return dict(step=7, reference="abc", memory=dict(count=2, tensors=dict(features=torch.arange(6.0).reshape(3, 2))), scales=[1.0, -1.0])
+
+
+def carrying(base_kwargs):
+    pipe = pipes.MADRAugmentPipe(base_kwargs=base_kwargs).train().requires_grad_(False)
+    pipe.carry(pipes.flatten(state()))
+    pipe.p.copy_(torch.as_tensor(0.25))
+    return pipe
+
+
+@pytest.mark.parametrize("base_kwargs", [BASE, None])
+def test_it_is_the_base(base_kwargs):
+    pipe = carrying(base_kwargs)
+    images = torch.randn([4, 3, 16, 16])
+    torch.manual_seed(0)
+    ours = pipe(images)
+    torch.manual_seed(0)
+    assert torch.equal(ours, pipe.base(images))
+    assert pipe.p is pipe.base.p and float(pipe.p) == 0.25
+    if base_kwargs is None:
+        assert torch.equal(ours, images)
+
+
+@pytest.mark.parametrize("base_kwargs", [BASE, None])
+def test_a_copy_carries_the_state_and_is_independent(base_kwargs):
+    pipe = carrying(base_kwargs)
+    duplicate = copy.deepcopy(pipe).eval().requires_grad_(False).cpu()
+    assert isinstance(duplicate, pipes.MADRAugmentPipe)
+    pipe.carried()["memory__tensors__features"].zero_()
+    assert float(duplicate.carried()["memory__tensors__features"].sum()) == 15
+
+
+def test_pickle_opens_without_the_plugin(tmp_path, repo):
+    for name, base_kwargs in [("AugmentPipe", BASE), ("Identity", None)]:
+        (tmp_path / name).write_bytes(pickle.dumps(dict(augment_pipe=carrying(base_kwargs))))
+    code = f"""
+import sys, pickle, torch
+class Refuse:
+    def find_spec(self, name, *_):
+        if name.split(".")[0] == "madr_plugin":
+            raise ImportError("no madr_plugin here")
+sys.meta_path.insert(0, Refuse())
+for class_name in ("AugmentPipe", "Identity"):
+    pipe = pickle.load(open({str(tmp_path)!r} + "/" + class_name, "rb"))["augment_pipe"]
+    assert type(pipe).__name__ == class_name and isinstance(pipe, torch.nn.Module), type(pipe)
+    assert float(pipe.p) == 0.25 and pipe(torch.zeros([2, 3, 16, 16])).shape == (2, 3, 16, 16)
+    assert all(type(value) is torch.Tensor for value in pipe._madr_state.values())
+    assert not any(name.startswith("madr") for name in pipe.state_dict())
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=repo)
+
+
+@pytest.mark.parametrize("base_kwargs", [BASE, None])
+def test_with_the_plugin_the_state_comes_back(base_kwargs):
+    pipe = pipes.restored(pickle.loads(pickle.dumps(carrying(base_kwargs))))
+    nested = pipes.unflatten(pipe.carried())
+    assert nested["reference"] == "abc" and int(nested["step"]) == 7
+    assert torch.equal(nested["memory"]["tensors"]["features"], state()["memory"]["tensors"]["features"])
+
+
+def test_a_runs_state_survives_the_pickled_pipe():
+    host = Host(madr_loss())
+    pipe = host.loss.augment_pipe = pipes.MADRAugmentPipe(base_kwargs=None)
+    for _ in range(3):
+        host.step()
+    brought_back = pipes.restored(pickle.loads(pickle.dumps(pipe)))
+    other = Host(madr_loss())
+    other.loss.engine.load(pipes.unflatten(brought_back.carried()))
+    a, b = host.loss.state_dict()["madr"], other.loss.state_dict()["madr"]
+    assert a["step"] == b["step"] == 3
+    for name, value in a["memory"]["tensors"].items():
+        assert torch.equal(value, b["memory"]["tensors"][name])
+
+
+def test_the_restricted_loader_accepts_it(tmp_path):
+    from torch_utils import safe_unpickle
+    path = tmp_path / "pipe.pkl"
+    path.write_bytes(pickle.dumps(dict(augment_pipe=carrying(BASE))))
+    with open(path, "rb") as file:
+        pipe = safe_unpickle.load(file)["augment_pipe"]
+    assert float(pipe.p) == 0.25 and pipe(torch.zeros([2, 3, 16, 16])).shape == (2, 3, 16, 16)
