@@ -92,6 +92,7 @@ def test_synthesis(case):
     _name, _entry, arrays, G, _D = case
     with torch.no_grad():
         assert_near(G.synthesis(arrays["ws"], noise_mode="const"), arrays["img"], 1e-5)
+        assert_near(G.synthesis(arrays["ws"], noise_mode="const", fused_modconv=True), arrays["img"], 1e-5)
         assert_near(G.synthesis(arrays["ws"], noise_mode="const", fused_modconv=False), arrays["img_fused"], 1e-5)
         assert_near(G.synthesis(arrays["ws_trunc"], noise_mode="none"), arrays["img_none"], 1e-5)
         assert_near(G(arrays["z"], arrays["c"], truncation_psi=.7, truncation_cutoff=4, noise_mode="none"), arrays["img_none"], 1e-5)
