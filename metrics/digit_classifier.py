@@ -36,7 +36,7 @@ class Recipe:
     """How the network is trained. The number of steps follows the number of digits, within bounds."""
     epochs: int = 8
     batch_size: int = 128
-    min_steps: int = 800
+    min_steps: int = 400
     max_steps: int = 3200
     peak_lr: float = 1e-2
     weight_decay: float = 1e-2

@@ -42,7 +42,7 @@ class RandomConv(torch.nn.Module):
         for layer in self.layers:
             x = torch.relu(layer(x))
             features.append(x.mean([2, 3]))
-            features.append(x.std([2, 3]))
+            features.append(x.std([2, 3], unbiased=False))
         joined = torch.cat(features, dim=1)
         if return_features or return_lpips:
             return joined
