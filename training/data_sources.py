@@ -3,6 +3,7 @@
 Each source yields SourceImage after SourceImage in a fixed order. Pictures in files are handed on as bytes, unjudged.
 Must not know how pictures are checked, transformed or written.
 """
+import contextlib
 import io
 import os
 import pickle
@@ -122,22 +123,28 @@ class LmdbSource(Source):
 
     def __init__(self, path: str, max_images: Optional[int]):
         super().__init__()
-        try:
-            import lmdb
-        except ImportError as error:
-            raise UserError(f"--source={path} is an LMDB database, which needs the package lmdb: pip install lmdb") from error
-        try:
-            self._database = lmdb.open(path, readonly=True, lock=False, subdir=os.path.isdir(path))
-        except lmdb.Error as error:
-            raise UserError(f"Cannot open the LMDB database {path}: {error}; it may be an incomplete copy.") from error
-        with self._database.begin() as transaction:
+        self._path = path
+        with self._opened() as transaction:
             entries = transaction.stat()["entries"]
         if entries == 0:
             raise UserError(f"The LMDB database {path} is empty.")
         self.num_images = entries if max_images is None else min(entries, max_images)
 
+    @contextlib.contextmanager
+    def _opened(self):
+        try:
+            import lmdb
+        except ImportError as error:
+            raise UserError(f"--source={self._path} is an LMDB database, which needs a package: pip install lmdb") from error
+        try:
+            database = lmdb.open(self._path, readonly=True, lock=False)
+        except lmdb.Error as error:
+            raise UserError(f"Cannot open the LMDB database {self._path}: {error}; it may be an incomplete copy.") from error
+        with database, database.begin() as transaction:
+            yield transaction
+
     def __iter__(self) -> Iterator[SourceImage]:
-        with self._database.begin() as transaction:
+        with self._opened() as transaction:
             for _, (key, value) in zip(range(self.num_images), transaction.cursor()):
                 yield SourceImage(key.decode("ascii", "backslashreplace"), data=bytes(value))
 

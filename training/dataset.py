@@ -163,6 +163,11 @@ class Dataset(torch.utils.data.Dataset):
         """Names of the classes in the order of their numbers; None when the set does not state them."""
         return None
 
+    @property
+    def provenance(self) -> Optional[dict]:
+        """How the set was made, as its maker stated it; None when the set does not say."""
+        return None
+
     def content_fingerprint(self) -> str:
         """Hex digest of all stored images and labels, whatever the options (subset, flips, use_labels) of this object.
 
@@ -179,8 +184,8 @@ class Dataset(torch.utils.data.Dataset):
         """Keep decoded images in memory from now on if all of them fit into `limit_mb`; returns whether they do.
 
         The memory fills as images are first read and is shared with DataLoader workers that are forked afterwards
-        (spawned ones fill their own, each up to the limit). A method rather than a constructor argument, because the arguments are stored in
-        snapshots that other code must be able to use.
+        (spawned ones fill their own, each up to the limit). A method rather than a constructor argument, because the
+        arguments are stored in snapshots that other code must be able to use.
         """
         used = np.unique(self._raw_idx)
         image_bytes = int(np.prod(self.image_shape))
@@ -200,6 +205,7 @@ class ImageFolderDataset(Dataset):
             raise UserError(f"{self._path} holds no images ({len(self._files.names)} other files); give the folder or zip "
                             f"that dataset_tool.py has written.")
         self._metadata = dataset_io.read_metadata(self._files)
+        self._fingerprint = None
         raw_shape = [len(self._image_names), *self._load_raw_image(0).shape]
         super().__init__(name=_name_of(self._path), raw_shape=raw_shape, **super_kwargs)
         if resolution is not None and self.image_shape[1:] != [resolution, resolution]:
@@ -214,6 +220,11 @@ class ImageFolderDataset(Dataset):
         names = self._metadata.class_names
         return None if names is None else list(names)
 
+    @property
+    def provenance(self) -> Optional[dict]:
+        stated = self._metadata.provenance
+        return dict(stated) if isinstance(stated, dict) else None
+
     def close(self):
         self._files.close()
 
@@ -225,12 +236,34 @@ class ImageFolderDataset(Dataset):
         the set lies, of folder or zip, of the order within the zip and of time stamps.
 
         The CRCs of a zip come from its directory (reading an image checks it against that), so even a large zip takes about
-        a second; a folder is read once as a whole. CRC-32 notices every accidental change but is no protection against a
-        deliberate one.
+        a second; a folder is read as a whole, once per object. CRC-32 notices any changed byte and practically every other
+        accident, but is no protection against a deliberate change.
         """
-        labels = self._metadata.labels or {}
-        return dataset_io.content_digest(
-            (name, *self._files.size_and_crc(name), labels.get(name)) for name in self._image_names)
+        if self._fingerprint is None:
+            labels = self._metadata.labels or {}
+            self._fingerprint = dataset_io.content_digest(
+                (name, *self._files.size_and_crc(name), labels.get(name)) for name in self._image_names)
+        return self._fingerprint
+
+    def check_images(self) -> None:
+        """Look at every stored image's header and refuse the set if any differs, naming how many and the first few.
+
+        Without this, the one odd image shows when its turn comes, perhaps hours into a run. About 25 us per PNG.
+        """
+        faults = []
+        for name in self._image_names:
+            try:
+                shape = dataset_io.stored_shape(self._files, name)
+            except UserError as error:
+                faults.append(str(error).rstrip(".") + ".")
+            else:
+                if shape != self.image_shape:
+                    faults.append(f"{name} is {_shape_text(shape)}.")
+        if faults:
+            raise UserError(
+                f"{len(faults)} of {len(self._image_names)} images in {self._path} do not fit the set, which is "
+                f"{_shape_text(self.image_shape)}: {' '.join(faults[:5])} List all with dataset_tool.py --check "
+                f"--source={self._path}, mend them with --fix, --width and --height.")
 
     def _load_raw_image(self, raw_idx):
         name = self._image_names[raw_idx]

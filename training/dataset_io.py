@@ -60,8 +60,15 @@ class FolderFiles:
             with open(self.where(name), "rb") as file:
                 return file.read()
         except OSError as error:
-            raise UserError(f"Cannot read {self.where(name)}: {error.strerror or error}; check the file and its "
-                            f"permissions.") from error
+            raise self._unreadable(name, error) from error
+
+    def head(self, name: str, size: int) -> bytes:
+        """The first `size` bytes."""
+        try:
+            with open(self.where(name), "rb") as file:
+                return file.read(size)
+        except OSError as error:
+            raise self._unreadable(name, error) from error
 
     def size_and_crc(self, name: str) -> Tuple[int, int]:
         """Length in bytes and CRC-32; reads the whole file."""
@@ -72,9 +79,11 @@ class FolderFiles:
                     size += len(chunk)
                     crc = zlib.crc32(chunk, crc)
         except OSError as error:
-            raise UserError(f"Cannot read {self.where(name)}: {error.strerror or error}; check the file and its "
-                            f"permissions.") from error
+            raise self._unreadable(name, error) from error
         return size, crc
+
+    def _unreadable(self, name: str, error: OSError) -> UserError:
+        return UserError(f"Cannot read {self.where(name)}: {error.strerror or error}; check the file and its permissions.")
 
     def close(self) -> None:
         """Nothing stays open between reads."""
@@ -128,6 +137,13 @@ class ZipFiles:
         if zlib.crc32(data) != crc:
             raise self._damaged(name)
         return data
+
+    def head(self, name: str, size: int) -> bytes:
+        """The first `size` bytes; their checksum isn't looked at."""
+        offset, method, packed_size, _, _, flags = self._infos[name]
+        if method != zipfile.ZIP_STORED or flags & 1:
+            return self.read(name)[:size]
+        return self._member_bytes(name, offset, min(packed_size, size))
 
     def _member_bytes(self, name: str, offset: int, packed_size: int) -> bytes:
         # Name and extra field may differ in length between the directory and the member itself, so the member's own
@@ -291,6 +307,17 @@ def decode_image(data: bytes, where: str) -> np.ndarray:
     if mode == "RGB":
         return pixels.transpose(2, 0, 1)
     raise UserError(f"The image {where} has colour mode {mode}; training takes 8-bit grey (L) or RGB: {_FIX_HINT}")
+
+
+def stored_shape(files, name: str) -> List[int]:
+    """[channel, height, width] of a stored picture, from its header where possible (PNG), else by decoding it."""
+    head = files.head(name, 26)
+    if head[:8] == b"\x89PNG\r\n\x1a\n" and head[12:16] == b"IHDR" and len(head) == 26:
+        width, height = (int.from_bytes(head[start:start + 4], "big") for start in (16, 20))
+        channels = {(8, 0): 1, (8, 2): 3}.get((head[24], head[25]))  # by bit depth and colour type
+        if channels is not None:
+            return [channels, height, width]
+    return list(decode_image(files.read(name), files.where(name)).shape)
 
 
 def content_digest(entries) -> str:
