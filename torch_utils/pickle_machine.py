@@ -228,7 +228,7 @@ class _Machine:
         if len(items) % 2:
             raise ValueError("a key without a value")
         for key, value in zip(items[::2], items[1::2]):
-            dict.__setitem__(target, simple_key(key), value)
+            target[simple_key(key)] = value  # one of the table's dictionary classes: nothing foreign runs
 
     # Globals and calls: nothing but the table's own functions.
 

@@ -136,6 +136,8 @@ class DtypeRecord(Buildable):
             raise Refused("a numpy type with fields")
         if state[1] != "|":
             self.dtype = self.dtype.newbyteorder(state[1])
+        if self.dtype.isnative:
+            self.dtype = self.dtype.newbyteorder("=")
 
 
 class ArrayRecord(Buildable):
@@ -160,7 +162,8 @@ def _array_of(data, dtype, shape, order):
         raise Refused("a numpy array larger than its data")
     if dtype.dtype.itemsize == 0:
         return np.zeros(shape, dtype.dtype) if math.prod(shape) == 0 else _refuse("a numpy array of empty text")
-    return np.frombuffer(bytes(data), dtype.dtype).reshape(shape, order=order).copy(order=order)
+    # In this machine's byte order, as numpy itself does it: torch takes no other.
+    return np.frombuffer(bytes(data), dtype.dtype).reshape(shape, order=order).astype(dtype.dtype.newbyteorder("="), order=order)
 
 
 def _refuse(what):
@@ -189,7 +192,7 @@ def _pairs_into(make):
     def call(pairs=()):
         result = make()
         for key, value in pairs.items() if isinstance(pairs, dict) else pairs:
-            dict.__setitem__(result, simple_key(key), value)
+            result[simple_key(key)] = value
         return result
     return call
 
