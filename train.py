@@ -16,7 +16,7 @@ import dnnlib
 from dnnlib import cli, files
 from dnnlib.errors import UserError
 from madr_plugin import options as madr
-from metrics import metric_main
+from metrics import detectors, metric_main
 from torch_utils import devices, distributed
 from training import config, estimate, presets, resume_options, snapshots, training_loop
 
@@ -112,10 +112,7 @@ def tidy(flags):
     flags = dict(flags)
     if flags["snap_res"] is not None:
         flags["snap_res"] = SNAP_WIDTHS[flags["snap_res"]]
-    flags["detectors"] = dict(flags["detectors"]) or None
-    for name, path in (flags["detectors"] or {}).items():
-        if not os.path.isfile(path):
-            raise UserError(f"--detector {name}={path}: no such file; give the path of a downloaded detector network")
+    flags["detectors"] = detectors.check_overrides(flags["detectors"]) or None
     if flags["desc"] is not None and not re.fullmatch(r"[\w.+=,@-]{1,100}", flags["desc"]):
         raise UserError(f"--desc={flags['desc']!r} becomes part of a folder name; use up to 100 letters, digits and . _ - + = , @")
     snapshots.parse_keep(flags["keep"])

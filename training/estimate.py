@@ -4,6 +4,7 @@ Parameters and activations are counted on PyTorch's meta device, so nothing is a
 right within about a third. Must not know click or run folders.
 """
 import dataclasses
+import os
 
 import psutil
 import torch
@@ -203,10 +204,12 @@ def _warn_batch(options):
 
 def _warn_configuration(options, image_shape, device):
     resolution = image_shape[1]
-    if options.get("resume_pkl") in ("", None):
-        pass
-    elif not dnnlib.util.is_url(options.resume_pkl) and "resume_kimg" not in options:
-        yield "--resume counts kimg from 0 again; --resume-kimg sets another beginning, --resume=latest continues a run exactly"
+    resume_pkl = options.get("resume_pkl")
+    if resume_pkl is not None and not dnnlib.util.is_url(resume_pkl):
+        if not os.path.isfile(resume_pkl):
+            yield f"--resume={resume_pkl}: no such file yet"
+        if "resume_kimg" not in options:
+            yield "--resume counts kimg from 0 again; --resume-kimg sets another beginning, --resume=latest continues a run exactly"
     if device != "cuda":
         if options.num_gpus > 1:
             yield f"--gpus={options.num_gpus} without CUDA: {options.num_gpus} processes share the {device}; that tests the set-up, it does not speed it up"

@@ -12,6 +12,7 @@ from dnnlib.errors import UserError
 from training import config, presets, state
 
 OPTIONS_FILE = "training_options.json"
+MAX_ROWS = 12  # of the table of differences; --cfg alone can make thirty
 
 # Which flags decide an option: looked up by the longest matching beginning of its dotted place.
 DECIDED_BY = {
@@ -152,7 +153,7 @@ def _easy(value):
 # Comparing.
 
 def _clashes(saved, flags, given, build, plugin_flags):
-    """[(flags, saved value, value now)] for the options that a typed flag contradicts."""
+    """[(flags, option, saved value, value now)] for the options that a typed flag contradicts."""
     # As the run was started: what --gpus changes follows by itself, and weights it began with are settled.
     as_started = dict(flags, gpus=saved.num_gpus, resume=_started_from(saved), batch_gpu=None)
     now_base, now_plugin = _split(build(as_started).options)
@@ -161,14 +162,14 @@ def _clashes(saved, flags, given, build, plugin_flags):
     for place, (before, after) in _differences(saved_base, now_base).items():
         deciding = [flag for flag in _deciding_flags(place) if flag in given]
         if deciding and not (place == "training_set_kwargs.path" and _same_data(before, after)):
-            rows.append((deciding, before, after))
+            rows.append((deciding, place, before, after))
     for place, (before, after) in _differences(saved_plugin, now_plugin).items():
         leaf = place.rsplit(".", 1)[-1]
         deciding = [flag for flag in plugin_flags if flag in given and flag == f"{plugin_flags[0]}_{leaf}"]
         if place in ("loss.class_name", "augment.class_name"):
             deciding = [flag for flag in plugin_flags[:1] if flag in given]
         if deciding:
-            rows.append((deciding, before, after))
+            rows.append((deciding, place, before, after))
     return rows
 
 
@@ -226,12 +227,14 @@ def _same_data(before, after):
 
 
 def _refusal(resume, folder, clashes):
-    rows = [("flag", "saved", "now")]
-    rows += [(" / ".join("--" + flag.replace("_", "-") for flag in flags), _short(before), _short(after)) for flags, before, after in clashes]
-    widths = [max(len(row[column]) for row in rows) for column in range(3)]
-    table = "\n".join("  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows)
-    return UserError(f"--resume={resume}: {folder} was started with other options:\n{table}\n"
-                     "Leave these flags out to go on with the saved values, or leave out --resume to start a new run.")
+    rows = [(" / ".join("--" + flag.replace("_", "-") for flag in flags), place, _short(before), _short(after)) for flags, place, before, after in clashes]
+    table = [("flag", "option", "saved", "now"), *rows[:MAX_ROWS]]
+    widths = [max(len(row[column]) for row in table) for column in range(4)]
+    lines = ["  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in table]
+    if len(rows) > MAX_ROWS:
+        lines.append(f"  ... and {len(rows) - MAX_ROWS} more")
+    return UserError(f"--resume={resume}: {folder} was started with other options:\n" + "\n".join(lines) +
+                     "\nLeave these flags out to go on with the saved values, or leave out --resume to start a new run.")
 
 
 def _short(value):

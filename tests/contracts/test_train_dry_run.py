@@ -1,11 +1,8 @@
 """Flags to options: three whole command lines against golden numbers, then rules one by one."""
 import json
 import os
-import zipfile
-from io import BytesIO
+import shutil
 
-import numpy as np
-import PIL.Image
 import pytest
 
 import train
@@ -14,23 +11,10 @@ from torch_utils import devices
 from training import config, presets
 
 
-def write_zip(path, labels=True, count=12, resolution=32, channels=3):
-    """A data set as dataset_tool.py writes it: stored PNGs and dataset.json."""
-    pixels = np.random.RandomState(1).randint(0, 256, [count, resolution, resolution, channels], dtype=np.uint8)
-    names = [f"00000/img{index:08d}.png" for index in range(count)]
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, image in zip(names, pixels):
-            buffer = BytesIO()
-            PIL.Image.fromarray(image[:, :, 0] if channels == 1 else image).save(buffer, format="PNG")
-            archive.writestr(name, buffer.getvalue())
-        archive.writestr("dataset.json", json.dumps({"labels": [[name, i % 3] for i, name in enumerate(names)] if labels else None}))
-    return path
-
-
 @pytest.fixture()
-def data32(tmp_path, monkeypatch):
+def data32(tmp_path, monkeypatch, tiny_zip):
     monkeypatch.chdir(tmp_path)
-    write_zip("data32.zip")
+    shutil.copy(tiny_zip(num_images=12, resolution=32, num_classes=3), "data32.zip")
     return tmp_path
 
 
