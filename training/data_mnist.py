@@ -6,7 +6,7 @@ import gzip
 import hashlib
 import os
 import zlib
-from typing import Dict, List, Optional, Tuple
+from typing import Dict, Optional, Tuple
 
 import numpy as np
 
@@ -89,13 +89,14 @@ def _find(folder: str, name: str) -> str:
 
 
 def _download(name: str) -> str:
-    faults: List[str] = []
+    fault = None
     for mirror in MIRRORS:
         try:
             return dnnlib.util.open_url(mirror + name, return_filename=True, digest=_GZIP_SHA256[name])
         except UserError as error:
-            faults.append(str(error))
-    raise UserError(f"Cannot fetch {name}. " + " ".join(faults) + " Or give the folder with MNIST's four files as --source.")
+            fault = error
+    raise UserError(f"Cannot fetch {name} from any of its {len(MIRRORS)} addresses; the last said: {fault} Or give the folder "
+                    f"with MNIST's four files as --source.") from fault
 
 
 def _stem(path: str) -> str:
