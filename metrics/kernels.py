@@ -12,13 +12,18 @@ from dnnlib.errors import UserError
 _NEGATIVE_TOLERANCE = 1e-6
 
 
-def as_matrix(features, name):
-    """Check a [N, D] set of features (NumPy or torch) and return it as float64 NumPy; says what is wrong otherwise."""
+def checked_matrix(features, name):
+    """Check a [N, D] set of features (NumPy or torch) and return it as NumPy, float32 kept and all else as float64."""
     array = features.detach().cpu().numpy() if isinstance(features, torch.Tensor) else np.asarray(features)
     if array.ndim != 2 or array.shape[0] < 1 or array.shape[1] < 1:
         raise UserError(f"{name} features must be a non-empty matrix of shape [items, dimensions] (got {list(array.shape)}); check the detector.")
     check_finite(array, name)
-    return array.astype(np.float64, copy=False)
+    return array if array.dtype == np.float32 else array.astype(np.float64, copy=False)
+
+
+def as_matrix(features, name):
+    """The same, always as float64."""
+    return checked_matrix(features, name).astype(np.float64, copy=False)
 
 
 def check_finite(array, name):

@@ -8,7 +8,7 @@ Legend: N reals or ball centres, M fakes or points, D feature dimensions, P pair
 import torch
 
 from dnnlib.errors import UserError
-from metrics.kernels import as_matrix, check_same_width
+from metrics.kernels import check_same_width, checked_matrix
 
 TILE_BYTES = 32 << 20  # of one tile; up to four live at once
 # More candidates than asked for, so that a swap by rounding among nearly equal distances cannot change the k-th.
@@ -16,16 +16,16 @@ _SPARE_CANDIDATES = 8
 _PAIR_BYTES = 32 << 20
 
 
-def pair_distances(a_PD, b_PD):
-    """Euclidean distance of each pair of rows, float64; the value depends on the two rows only, not on P."""
-    chunk = max(1, _PAIR_BYTES // (16 * max(a_PD.shape[1], 1)))
-    parts = [torch.cdist(a[:, None], b[:, None], compute_mode="donot_use_mm_for_euclid_dist").flatten()
-             for a, b in zip(a_PD.split(chunk), b_PD.split(chunk))]
+def pair_distances(a_ND, b_MD, i_P, j_P):
+    """Euclidean distances |a[i_p] - b[j_p]|, float64; a value depends on its two rows only, not on the other pairs."""
+    chunk = max(1, _PAIR_BYTES // (16 * a_ND.shape[1]))  # heavily tied sets ask for very many pairs
+    parts = [torch.cdist(a_ND[i].double()[:, None], b_MD[j].double()[:, None], compute_mode="donot_use_mm_for_euclid_dist").flatten()
+             for i, j in zip(i_P.split(chunk), j_P.split(chunk))]
     return torch.cat(parts)
 
 
 def _prepare(features, name, device):
-    matrix = torch.from_numpy(as_matrix(features, name))
+    matrix = torch.from_numpy(checked_matrix(features, name))
     # Apple GPUs have no float64; this arithmetic must not lose it.
     return matrix.to("cpu" if torch.device(device).type == "mps" else device)
 
@@ -35,21 +35,21 @@ class _Tiles:
 
     def __init__(self, a_ND, b_MD, tile_bytes):
         # Distances do not change when both sets move; near the origin rounding is smallest.
-        self.origin_D = b_MD.mean(dim=0)
+        self.origin_D = b_MD.mean(dim=0, dtype=torch.float64)
         self.a_ND, self.b_MD = a_ND, b_MD
         side = max(1, int((tile_bytes / 8) ** 0.5))
         self.rows, self.cols = min(side, len(a_ND)), min(side, len(b_MD))
 
     def row_blocks(self, first, last):
         for start in range(first, last, self.rows):
-            a = self.a_ND[start:min(start + self.rows, last)] - self.origin_D
+            a = self.a_ND[start:min(start + self.rows, last)].double() - self.origin_D
             yield start, a, a.square().sum(dim=1)
 
     def column_blocks(self, a_nD, norms_n):
         """Yield (first column, squared distances [n, m], their rounding bound as the sum of an [n, 1] and a [1, m])."""
         factor = 4 * (a_nD.shape[1] + 8) * torch.finfo(torch.float64).eps
         for start in range(0, len(self.b_MD), self.cols):
-            b = self.b_MD[start:start + self.cols] - self.origin_D
+            b = self.b_MD[start:start + self.cols].double() - self.origin_D
             norms_m = b.square().sum(dim=1)
             squared = torch.addmm(norms_m[None], a_nD, b.T, alpha=-2).add_(norms_n[:, None])
             yield start, squared, factor * norms_n[:, None], factor * norms_m[None]
@@ -82,11 +82,11 @@ def kth_neighbour_distances(features_ND, k, *, rows=None, device="cpu", tile_byt
             keep = best.topk(min(wanted, best.shape[1]), dim=1, largest=False)
             best, best_index = keep.values, best_index.gather(1, keep.indices)
         candidates = best_index.shape[1]
-        exact = pair_distances(x_ND[own].repeat_interleave(candidates, 0), x_ND[best_index.flatten()]).reshape(n, candidates)
+        exact = pair_distances(x_ND, x_ND, own.repeat_interleave(candidates), best_index.flatten()).reshape(n, candidates)
         radii.append(exact.kthvalue(k, dim=1).values)
         if progress is not None:
             progress(start + n - first)
-    return torch.cat(radii) if radii else x_ND.new_zeros(0)
+    return torch.cat(radii) if radii else torch.zeros(0, dtype=torch.float64, device=x_ND.device)
 
 
 def ball_hits(points_MD, centres_ND, radii_N, *, strict=False, rows=None, device="cpu", tile_bytes=TILE_BYTES, progress=None):
@@ -112,7 +112,7 @@ def ball_hits(points_MD, centres_ND, radii_N, *, strict=False, rows=None, device
             doubtful = (squared.abs_() <= bound_rows + bound_cols).nonzero()
             if len(doubtful):
                 i, j = doubtful[:, 0], doubtful[:, 1]
-                exact = _exact_pairs(y_MD, x_ND, i + start, j + col)
+                exact = pair_distances(y_MD, x_ND, i + start, j + col)
                 inside[i, j] = exact < radii[j] if strict else exact <= radii[j]
             balls_per_point[start - first:start - first + len(y_mD)] += inside.sum(dim=1)
             points_per_ball[col:col + len(radii)] += inside.sum(dim=0)
@@ -121,18 +121,12 @@ def ball_hits(points_MD, centres_ND, radii_N, *, strict=False, rows=None, device
     return balls_per_point, points_per_ball
 
 
-def _exact_pairs(a_ND, b_MD, i_P, j_P):
-    """pair_distances(a[i], b[j]) without gathering all rows at once: heavily tied sets can make every pair doubtful."""
-    chunk = max(1, _PAIR_BYTES // (16 * a_ND.shape[1]))
-    return torch.cat([pair_distances(a_ND[i], b_MD[j]) for i, j in zip(i_P.split(chunk), j_P.split(chunk))])
-
-
 # ----------------------------------------------------------------------------------------------------------------
 # The numbers.
 
 def check_sets(real_ND, fake_MD, k):
-    """Both sets as float64 matrices, or a sentence saying why no k-NN number can be made of them."""
-    real, fake = as_matrix(real_ND, "Real"), as_matrix(fake_MD, "Generated")
+    """Both sets as matrices, or a sentence saying why no k-NN number can be made of them."""
+    real, fake = checked_matrix(real_ND, "Real"), checked_matrix(fake_MD, "Generated")
     check_same_width(real, fake)
     for name, matrix in (("real", real), ("generated", fake)):
         if len(matrix) <= k:

@@ -1,4 +1,5 @@
 """The registry, every registered metric with a toy detector, the result line, and path lengths in closed form."""
+import io
 import json
 
 import numpy as np
@@ -134,6 +135,18 @@ def test_verbose_progress_prints_lines_with_the_time_left(capsys):
     assert all("left" in line and "ms/item" in line for line in lines)
     metric_utils.ProgressMonitor(tag="silent", num_items=10).update(10)
     assert capsys.readouterr().out == ""
+
+
+def test_a_terminal_gets_a_bar(monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stdout", terminal)
+    monitor = metric_utils.ProgressMonitor(tag="features", num_items=10, verbose=True)
+    monitor.update(4)
+    monitor.update(10)
+    assert "features: 100%" in terminal.getvalue() and "10/10" in terminal.getvalue()
 
 
 # ----------------------------------------------------------------------------------------------------------------
