@@ -247,6 +247,7 @@ def start(options, device):
 def begin_run(resolved, outdir, device, is_first):
     """Start a new run. One that is refused before it wrote anything leaves no folder behind."""
     options = resolved.options
+    outdir_is_new = not os.path.isdir(outdir)
     if is_first:
         for doubt in costs_and_doubts(resolved, outdir)[1]:
             print(f"Warning: {doubt}", file=sys.stderr)
@@ -259,6 +260,8 @@ def begin_run(resolved, outdir, device, is_first):
         refused = is_first and cli.user_sentence(error) is not None
         if refused and os.path.isdir(options.run_dir) and set(os.listdir(options.run_dir)) <= UNUSED_RUN_FILES:
             shutil.rmtree(options.run_dir)
+            if outdir_is_new:
+                os.rmdir(outdir)
         raise
 
 
