@@ -13,11 +13,15 @@ _MARK = object()
 
 
 class Refused(Exception):
-    """The stream asks for something that would run code, or that is not in the table. `what` names it."""
+    """The stream asks for something that would run code, or that is not in the table. `what` names it.
+
+    unfinished: what the machine had read so far and not yet put together, to tell where in the file it happened.
+    """
 
     def __init__(self, what):
         super().__init__(what)
         self.what = what
+        self.unfinished = ()
 
 
 class Corrupt(Exception):
@@ -100,6 +104,9 @@ class _Machine:
                 if opcode.name == "STOP":
                     return self._pop()
                 self._step(opcode.name, arg)
+        except Refused as refused:
+            refused.unfinished = tuple(self.stack)
+            raise
         except (ValueError, IndexError, KeyError, UnicodeError, OverflowError) as error:
             # What a damaged stream makes of the decoder or of our stack; table entries raise Refused.
             raise Corrupt(f"{error}") from error

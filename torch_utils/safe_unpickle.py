@@ -42,11 +42,23 @@ def load(f, *, trust=False, name=None):
         tree = pickle_machine.load(f, safe_globals.TABLE)
         return _Resolver().resolve(tree)
     except Refused as refused:
-        raise RefusedPickle(name, refused.what) from refused
+        raise RefusedPickle(name, refused.what + _where(refused.unfinished)) from refused
     except Corrupt as error:
         raise _damaged(name, error) from error
     except MemoryError as error:
         raise UserError(f"{name} was refused: reading it takes more memory than there is.") from error
+
+
+def _where(unfinished):
+    """' in class X' if the reader stood inside an object with embedded source: that names the culprit better than a part."""
+    for index, value in enumerate(unfinished):
+        if isinstance(value, dict):
+            class_name = value.get("class_name")
+        else:
+            class_name = unfinished[index + 1] if isinstance(value, str) and value == "class_name" and index + 1 < len(unfinished) else None
+        if isinstance(class_name, str):
+            return f" in class {class_name[:rebuild.MAX_TEXT]}"
+    return ""
 
 
 def _damaged(name, error):
