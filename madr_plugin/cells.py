@@ -28,6 +28,32 @@ def fit_cells(features_ND, num_cells, quantile, generator, iterations=15, max_ro
     return dict(centroids=centroids_CD, radii=radii_C, shares=counts_C.to(torch.float32) / len(features_ND), cell_of_real=cell_N)
 
 
+def fit_cells_per_class(features_ND, class_N, num_cells, quantile, generator):
+    """fit_cells within each class, with cells in proportion to its reals; adds class [C] (-1 without labels)."""
+    parts, offset, cell_N = [], 0, torch.zeros([len(features_ND)], dtype=torch.int64)
+    for index in class_N.unique().tolist():
+        rows = (class_N == index).nonzero()[:, 0]
+        share = len(rows) / len(features_ND)
+        part = fit_cells(features_ND[rows], max(1, round(num_cells * share)), quantile, generator)
+        cell_N[rows] = part.pop("cell_of_real") + offset
+        offset += len(part["shares"])
+        part["shares"] = part["shares"] * share
+        part["class"] = torch.full([len(part["shares"])], index, dtype=torch.int64)
+        parts.append(part)
+    whole = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    whole["radii"] = _widened_where_few(whole["radii"], whole["shares"] * len(features_ND))
+    return dict(whole, cell_of_real=cell_N)
+
+
+def _widened_where_few(radii_C, count_C, few=10):
+    """A handful of reals says little about how far a cell reaches: such cells get at least the typical radius of the others."""
+    many_C = count_C >= few
+    if not many_C.any():
+        return torch.full_like(radii_C, float(radii_C.max()))
+    typical = radii_C[many_C].median()
+    return torch.where(many_C, radii_C, radii_C.clamp(min=float(typical)))
+
+
 def _nearest(features_ND, centroids_CD, block=8192):
     return torch.cat([squared_distances(part, centroids_CD).argmin(1) for part in features_ND.split(block)])
 

@@ -36,7 +36,7 @@ class MADRConfig:
     replay_weight: float = knob(1.0, "Strength of the replayed nearest-neighbour pull (IMLE), as --madr-weight; 0: none", 0, 1000)
     replay_interval: int = knob(2, "Replay every so many generator steps", 1, 10000)
     replay_share: float = knob(0.5, "Replayed latents per generated image of the step", 0.01, 4)
-    dead_zone: float = knob(0.0, "Reals that the replay already reaches are left alone: width of that zone as expected "
+    dead_zone: float = knob(3.0, "Reals that the replay already reaches are left alone: width of that zone as expected "
                                  "number of memory entries inside it at equilibrium; 0: none", 0, 100)
     deficit_max: float = knob(5.0, "Upper bound of the weight of reals in deficient cells when reals are drawn for replay; 1: uniform", 1, 1000)
     deficit_window: int = knob(1024, "Generated images over which cell deficits are counted", 16, 10_000_000)
@@ -48,13 +48,16 @@ class MADRConfig:
                        choices=("reservoir", "fifo", "forgetting", "progressive", "importance"))
     half_life_kimg: float = knob(13.3, "Half-life of entries under --madr-memory=forgetting, in thousands of generated images", 0.001, 1e6)
     update_interval: int = knob(1, "Offer generated samples to the memory every so many generator steps", 1, 100_000)
+    refresh: int = knob(0, "Memory entries whose features are renewed with the present generator, per microbatch and step", 0, 1_000_000)
     start_fill: float = knob(0.0, "The published terms stay off until this share of the memory is filled", 0, 1)
 
     beta: float = knob(1.0, "Sharpness of the published weights softmax(-beta * coverage)", 0, 1e6)
-    controller: str = knob("none", "What moves the strength during training", choices=("none", "sigmoid", "adaptive"))
+    controller: str = knob("none", "What moves the strength during training", choices=("none", "sigmoid", "adaptive", "integral"))
     recall_target: float = knob(0.8, "Target recall tau of the published controller", 0, 1)
     recall_slope: float = knob(10.0, "Slope kappa of the published controller", 0, 1000)
     control_interval: int = knob(4, "Generator steps between two moves of the controller", 1, 100_000)
+    control_kimg: float = knob(100.0, "Thousands of images in which --madr-controller=integral moves from full strength to none", 0.001, 1e6)
+    estimator: str = knob("exact", "How the published coverage score is computed", choices=("exact", "incremental", "faiss"))
     bandwidth_interval: int = knob(1000, "Generator steps between two renewals of the published bandwidth", 1, 1_000_000)
 
     extractor: str = knob("pca", "Feature space", choices=EXTRACTOR_NAMES)
@@ -68,6 +71,11 @@ class MADRConfig:
         parse_view(self.view, "none")
         if self.term == "none" and self.replay_weight == 0:
             raise MADRError("--madr-term=none with --madr-replay-weight=0 leaves MADR without any term; use --madr=0")
+        if self.controller in ("sigmoid", "adaptive") and self.term not in ("paper", "enhanced"):
+            raise MADRError(f"--madr-controller={self.controller} follows the published recall; use it with --madr-term=paper or enhanced, "
+                            "or choose --madr-controller=integral")
+        if self.estimator == "faiss" and self.term != "enhanced":
+            raise MADRError("--madr-estimator=faiss searches nearest entries; use it with --madr-term=enhanced, or choose exact or incremental")
         if self.term in ("paper", "enhanced") and self.capacity < 4:
             raise MADRError(f"--madr-capacity must be at least 4 with --madr-term={self.term} (got {self.capacity})")
 

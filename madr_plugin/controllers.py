@@ -1,4 +1,4 @@
-"""What moves the strength of the published terms: the paper's sigmoid on recall, and the critique's adaptive target.
+"""What moves the strength of a term: the paper's sigmoid on recall, the critique's adaptive target, an integral controller as ADA's.
 
 Must not know features or images: numbers in, numbers out.
 """
@@ -8,6 +8,24 @@ import math
 def sigmoid_strength(recall, target, slope):
     """lambda / lambda_max = sigmoid(kappa * (tau - R))."""
     return 1 / (1 + math.exp(-slope * (target - recall)))
+
+
+class IntegralController:
+    """As ADA's: strength += sign(1 - coverage) * images / (kimg * 1000), kept in [0, 1]. Exactly 0 once coverage stays at its
+    expected value; coverage is the sensor's ratio, 1 where generated = real."""
+
+    def __init__(self, kimg):
+        self.kimg, self.strength = kimg, 1.0
+
+    def update(self, coverage, nimg):
+        sign = (coverage < 1) - (coverage > 1)
+        self.strength = min(max(self.strength + sign * nimg / (self.kimg * 1000), 0.0), 1.0)
+
+    def live_state(self):
+        return dict(strength=self.strength)
+
+    def load(self, state):
+        self.strength = float(state["strength"])
 
 
 class RecallController:

@@ -39,9 +39,15 @@ def recall_within(real_ND, memory_KD, radius):
 # ----------------------------------------------------------------------------
 # Gated cells.
 
-def assign_to_cells(features_BD, centroids_CD, radii_C):
-    """Nearest cell of each feature, or -1 where it lies outside that cell's radius -> int64 [B]."""
-    squared_B, cell_B = squared_distances(features_BD, centroids_CD).min(dim=1)
+def assign_to_cells(features_BD, centroids_CD, radii_C, class_B=None, class_C=None):
+    """Nearest cell of each feature, or -1 where it lies outside that cell's radius -> int64 [B].
+
+    With classes (>= 0) only cells of the feature's own class are eligible.
+    """
+    squared_BC = squared_distances(features_BD, centroids_CD)
+    if class_C is not None:
+        squared_BC = squared_BC.masked_fill((class_C[None, :] >= 0) & (class_C[None, :] != class_B[:, None]), float("inf"))
+    squared_B, cell_B = squared_BC.min(dim=1)
     return torch.where(squared_B <= radii_C[cell_B].square(), cell_B, torch.full_like(cell_B, -1))
 
 
@@ -51,17 +57,40 @@ def cell_counts(cell_W, num_cells):
     return torch.bincount(inside, minlength=num_cells).to(torch.float32)
 
 
-def cell_ratio(count_C, share_C):
+def expected_counts(count_C, share_C, class_C=None):
+    """p_a * N_in: what the images inside gates would show if they were spread as the reals are -> [C].
+
+    With classes both p_a and N_in are taken within the cell's class.
+    """
+    if class_C is None or (class_C < 0).all():
+        return share_C * count_C.sum()
+    num_classes = int(class_C.max()) + 1
+    inside = torch.zeros([num_classes], dtype=count_C.dtype, device=count_C.device).index_add_(0, class_C, count_C)
+    mass = torch.zeros([num_classes], dtype=share_C.dtype, device=share_C.device).index_add_(0, class_C, share_C)
+    return share_C / mass[class_C] * inside[class_C]
+
+
+def cell_ratio(count_C, expected_C):
     """rho_a = (n_a + sqrt(n_a) + 1) / (p_a * N_in): upper confidence bound of 'as many as expected' -> [C]."""
-    inside = count_C.sum().clamp(min=1)
-    return (count_C + count_C.sqrt() + 1) / (share_C * inside)
+    return (count_C + count_C.sqrt() + 1) / expected_C.clamp(min=1e-6)
 
 
-def deficit_weights(count_C, share_C, largest):
+def deficit_weights(count_C, expected_C, largest):
     """v_a = clip(1 / rho_a, 1, largest): 1 up to about one sigma where generated = real -> [C]."""
-    return (1 / cell_ratio(count_C, share_C)).clamp(1, largest)
+    return (1 / cell_ratio(count_C, expected_C)).clamp(1, largest)
 
 
-def histogram_overlap(count_C, share_C, window):
-    """sum_a min(p_a, n_a / W): share of the real mass matched by the window's images; 1 minus counting noise at best."""
-    return torch.minimum(share_C, count_C / max(window, 1)).sum()
+def histogram_overlap(count_C, share_C, window, gate=1.0):
+    """1/q sum_a min(q p_a, n_a / W): share of the real mass matched by the window's images; q: share of reals inside gates."""
+    return torch.minimum(share_C * gate, count_C / max(window, 1)).sum() / gate
+
+
+def expected_overlap(share_C, window, gate=1.0):
+    """Mean of histogram_overlap where generated = real: 1 - 1/(qW) sum_a E(l_a - n_a)+ with n_a ~ Poisson(l_a), l_a = q p_a W.
+
+    E(l - n)+ = e^-l l^(floor(l)+1) / floor(l)!  (half the Poisson's mean deviation).
+    """
+    rate_C = (share_C * gate * max(window, 1)).to(torch.float64).clamp(min=1e-12)
+    floor_C = rate_C.floor()
+    shortfall_C = torch.exp(-rate_C + (floor_C + 1) * rate_C.log() - torch.lgamma(floor_C + 1))
+    return (1 - shortfall_C.sum() / (gate * max(window, 1))).clamp(min=1e-3).to(torch.float32)

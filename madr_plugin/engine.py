@@ -7,9 +7,10 @@ import math
 
 import torch
 
-from madr_plugin import collective, coverage, memory, objectives, reference, tap, terms, view
+from madr_plugin import collective, controllers, memory, objectives, reference, tap, terms, view
 from madr_plugin.config import parse_view
 from madr_plugin.errors import MADRError
+from madr_plugin.sensor import CellSensor
 from madr_plugin.seeds import generator_for, global_rng_replaced
 
 STATE_FORMAT = 1
@@ -23,11 +24,11 @@ class Engine:
         self.view_parts = parse_view(config.view, extractor.default_view)
         self.objective = objectives.build(config, real_features, seed)
         self.memory = memory.SampleMemory(config.capacity, config.memory, config.half_life_kimg)
-        self.ledger = memory.CellLedger(config.deficit_window, device)
+        self.sensor = CellSensor(real_features, config.deficit_window, config.deficit_max, config.cell_quantile, device)
+        self.controller = controllers.IntegralController(config.control_kimg) if config.controller == "integral" else None
         self.balance = tap.GradientBalance(config.balance, {"term": config.weight, "replay": config.replay_weight}, device)
         self.step = 0        # generator steps so far
         self.nimg = 0        # generated images seen in them
-        self.replayed = 0    # latents replayed so far
         self._results = []   # one dict per local round of the running step
 
     # --- during a step --------------------------------------------------------------------------------------------
@@ -37,6 +38,19 @@ class Engine:
         return self.config.weight > 0 and self.step % self.config.interval == 0
 
     @property
+    def strength(self):
+        """What the controllers leave of the coverage term, in [0, 1]."""
+        return self.objective.strength * (1.0 if self.controller is None else self.controller.strength)
+
+    @property
+    def refresh_is_due(self):
+        return self.config.refresh > 0 and self.memory.count > 0
+
+    @property
+    def replay_strength(self):
+        return 1.0 if self.controller is None else self.controller.strength
+
+    @property
     def replay_is_due(self):
         return self.config.replay_weight > 0 and self.memory.count > 0 and self.step % self.config.replay_interval == 0
 
@@ -44,10 +58,10 @@ class Engine:
         """phi(view(x)): float32 [N, D], with gradients to the images."""
         return self.extractor(view.apply(images.to(torch.float32), self.view_parts, generator)).to(torch.float32)
 
-    def on_generated(self, image, latents, microbatch, gain, replay_norm):
+    def on_generated(self, image, latents, microbatch, gain, replay_norm, renewed):
         """The generator's image of the main phase: add the term's gradient to it, note what the end of the step needs.
 
-        replay_norm: what replay() returned for the same microbatch.
+        replay_norm, renewed: what replay() and renew() returned for the same microbatch.
         """
         generator = generator_for(self.seed, self.step, microbatch, "term")
         count = min(self.config.batch or len(image), len(image))
@@ -55,6 +69,8 @@ class Engine:
         result["norm_host"] = torch.zeros([], device=image.device)
         if self.replay_is_due:
             result["norm_replay"] = torch.full([], math.nan, device=image.device) if replay_norm is None else replay_norm
+        if renewed is not None:
+            result["renewed_rows"], result["renewed_features"] = renewed
         self._results.append(result)
 
         def loss_of(x):
@@ -68,7 +84,7 @@ class Engine:
             gradient = torch.zeros_like(image, dtype=torch.float32)
             gradient[:count], _ = tap.gradient_at(image[:count], loss_of)
             result["norm_term"] = tap.mean_norm(gradient)
-            factor = self.balance.factor("term") * self.objective.strength * (self.config.interval * gain)
+            factor = self.balance.factor("term") * self.strength * (self.config.interval * gain)
         else:
             with torch.no_grad():
                 loss_of(image[:count].detach())
@@ -83,7 +99,7 @@ class Engine:
         Adds to the generator's .grad. Returns the mean norm of the term's gradient on the image, or None without a pair.
         """
         generator = generator_for(self.seed, self.step, microbatch, "replay")
-        real_rows = self.reference.draw(max(1, round(batch_size * self.config.replay_share)), generator, self.deficit_of_reals())
+        real_rows = self.reference.draw(max(1, round(batch_size * self.config.replay_share)), generator, self.sensor.weight_of_reals())
         real_RD = self.reference.features_ND[real_rows]
         entry_R, found_R = self._nearest_entries(real_RD, self.reference.labels_N[real_rows])
         entry_R, real_rows, real_RD = entry_R[found_R], real_rows[found_R], real_RD[found_R]
@@ -98,18 +114,20 @@ class Engine:
         with global_rng_replaced(self.device, self.seed, self.step, microbatch, "replay-noise"), generator_access.buffers_kept():
             image = generator_access.remake(picked["latents"], picked["layers"], picked["labels"])
             gradient, _ = tap.gradient_at(image, loss_of)
-            image.backward((gradient * (self.balance.factor("replay") * gain)).to(image.dtype))  # MADR: replay's part of G's gradient
+            image.backward((gradient * (self.balance.factor("replay") * self.replay_strength * gain)).to(image.dtype))  # MADR: replay's part of G's gradient
         return tap.mean_norm(gradient)
 
-    def deficit_of_reals(self):
-        """Weight of each real when reals are drawn: v of its cell, or None for uniform."""
-        if self.config.deficit_max <= 1:
-            return None
-        return self.deficits()[self.reference.cell_of_real_N]
-
-    def deficits(self):
-        counts_C = coverage.cell_counts(self.ledger.view(), len(self.reference.shares_C))
-        return coverage.deficit_weights(counts_C, self.reference.shares_C, self.config.deficit_max)
+    @torch.no_grad()
+    def renew(self, generator_access, microbatch):
+        """Features of a few random entries as the present generator makes them: (rows [R], features [R, D]), or None."""
+        rows_R = torch.randint(self.memory.count, [self.config.refresh], generator=generator_for(self.seed, self.step, microbatch, "refresh-rows"))
+        rows_R = rows_R.to(self.device)
+        picked = {name: self.memory.view(name)[rows_R] for name in ("latents", "layers", "labels")}
+        with global_rng_replaced(self.device, self.seed, self.step, microbatch, "refresh-noise"), generator_access.buffers_kept():
+            image = generator_access.remake(picked["latents"], picked["layers"], picked["labels"])
+        features_RD = self.features(image, generator_for(self.seed, self.step, microbatch, "refresh"))
+        # Entries that cannot be made again keep what they have.
+        return rows_R, torch.where((picked["layers"] >= 0)[:, None], features_RD, self.memory.view("features")[rows_R])
 
     def _nearest_entries(self, real_RD, class_R):
         """Row of the nearest memory entry that can be re-made (and is of the real's class, if it has one); and whether there is one."""
@@ -122,11 +140,13 @@ class Engine:
         return entry_R, torch.isfinite(nearest_R)
 
     def _still_far(self, features_RD, real_rows, real_RD):
-        """0 for reals that are reached: closer than the ball expected to hold `dead_zone` entries if p_g = p_data; None: no zone."""
+        """0 for reals that are reached: closer than the ball expected to hold `dead_zone` entries if p_g = p_data; None: no zone.
+
+        With 3 expected a ball is empty by chance in e^-3 = 5% of the draws: what is left of the pull at equilibrium.
+        """
         if self.config.dead_zone == 0:
             return None
-        neighbours = max(1, math.ceil(self.config.dead_zone * len(self.reference.features_ND) / self.memory.count))
-        radius_R = self.reference.neighbour_radius(real_rows, neighbours)
+        radius_R = self.reference.reach(real_rows, self.config.dead_zone, self.memory.count)
         return ((features_RD.detach() - real_RD).norm(dim=1) > radius_R).to(torch.float32)
 
     # --- end of a step ----------------------------------------------------------------------------------------------
@@ -143,13 +163,18 @@ class Engine:
         norms = {name: gathered.pop("norm_" + name).nanmean() for name in ("host", "term", "replay") if "norm_" + name in gathered}
         self.balance.update(norms)
 
+        renewed = [gathered.pop(name).flatten(0, 1) for name in ("renewed_rows", "renewed_features") if name in gathered]
+        if renewed:
+            self.memory.renew_features(*renewed)
         samples = {name: value.flatten(0, 1) for name, value in gathered.items()}
         features_BD = samples["features"]
-        self.ledger.add(coverage.assign_to_cells(features_BD, self.reference.centroids_CD, self.reference.radii_C))
+        self.sensor.note(features_BD, reference.classes_of(samples["labels"]))
         if self.step % self.config.update_interval == 0:
             samples["importance"] = self._importance(features_BD)
             self.memory.offer(samples, self.step, self.nimg, generator_for(self.seed, self.step, "memory"))
         self.nimg += len(features_BD)
+        if self.controller is not None and self.step % self.config.control_interval == 0:
+            self.controller.update(float(self.sensor.coverage()), len(features_BD) * self.config.control_interval)
         self.objective.after_step(self.step, self.memory)
         self.step += 1
 
@@ -166,40 +191,38 @@ class Engine:
         """Everything a resumed run needs: the state's own tensors, numbers and words."""
         return dict(
             format=STATE_FORMAT, reference=self.reference.fingerprint, step=self.step, nimg=self.nimg,
-            memory=self.memory.live_state(), ledger=self.ledger.live_state(), balance=self.balance.live_state(),
-            objective=self.objective.live_state())
+            memory=self.memory.live_state(), sensor=self.sensor.live_state(), balance=self.balance.live_state(),
+            objective=self.objective.live_state(), controller={} if self.controller is None else self.controller.live_state())
 
     def load(self, state):
         if state.get("format") != STATE_FORMAT:
             raise MADRError(f"the saved MADR state has format {state.get('format')!r}, this version reads {STATE_FORMAT}; resume with the version that wrote it")
         if state["reference"] != self.reference.fingerprint:
             raise MADRError("the saved MADR state belongs to other reference features: the training set or --madr-extractor, "
-                            "--madr-view, --madr-cells or --seed changed since; resume with the former ones, or start anew")
+                            "--madr-view, --madr-cells, --madr-deficit-window or --seed changed since; resume with the former ones, or start anew")
         saved = state["memory"].get("tensors", {}).get("features")
         if saved is not None and len(saved) != self.config.capacity:
             raise MADRError(f"--madr-capacity={self.config.capacity} differs from the saved memory's {len(saved)}; resume with --madr-capacity={len(saved)}")
-        if len(state["ledger"]["cells"]) != self.config.deficit_window:
-            raise MADRError(f"--madr-deficit-window={self.config.deficit_window} differs from the saved {len(state['ledger']['cells'])}; resume with the former one")
+        if len(state["sensor"]["cells"]) != self.config.deficit_window:
+            raise MADRError(f"--madr-deficit-window={self.config.deficit_window} differs from the saved {len(state['sensor']['cells'])}; resume with the former one")
         self.step, self.nimg = int(state["step"]), int(state["nimg"])
         self.memory.load(state["memory"], self.device)
-        self.ledger.load(state["ledger"], self.device)
+        self.sensor.load(state["sensor"], self.device)
+        if self.controller is not None and state.get("controller"):
+            self.controller.load(state["controller"])
         self.balance.load(state["balance"], self.device)
         self.objective.load(state.get("objective", {}), self.device)
         self._results = []
 
     def telemetry(self):
         """{name: 0-d tensor or number}; the same on all processes."""
-        counts_C = coverage.cell_counts(self.ledger.view(), len(self.reference.shares_C))
-        weight_C = coverage.deficit_weights(counts_C, self.reference.shares_C, max(self.config.deficit_max, 1.0)) * self.reference.shares_C
-        values = dict(
-            coverage=coverage.histogram_overlap(counts_C, self.reference.shares_C, self.ledger.count),
-            inside=counts_C.sum() / max(self.ledger.count, 1),
-            ess=weight_C.sum().square() / (weight_C.square() / self.reference.shares_C).sum(),
-            memory=self.memory.count / self.config.capacity)
-        values["lambda"] = self.balance.factor("term") * self.objective.strength
-        values["gratio"] = self.balance.ratio("term") * self.objective.strength
+        values = dict(coverage=self.sensor.coverage(), inside=self.sensor.inside(), ess=self.sensor.effective_share(),
+                      memory=self.memory.count / self.config.capacity)
+        values["lambda"] = self.balance.factor("term") * self.strength
+        values["gratio"] = self.balance.ratio("term") * self.strength
         if self.config.replay_weight > 0:
-            values["lambda_replay"], values["gratio_replay"] = self.balance.factor("replay"), self.balance.ratio("replay")
+            values["lambda_replay"] = self.balance.factor("replay") * self.replay_strength
+            values["gratio_replay"] = self.balance.ratio("replay") * self.replay_strength
         if self.memory.count:
             values["age_kimg"] = (self.nimg - self.memory.view("born").to(torch.float64)).mean() / 1000
         values.update(self.objective.telemetry())

@@ -104,19 +104,20 @@ class MADRLoss:
         if self.engine.replay_is_due:
             # Before the host's pass: where G sits in DistributedDataParallel, that pass averages what has gathered in .grad.
             replay_norm = self.engine.replay(self.generator_access, len(arguments["gen_z"]), microbatch, gain)
-        with self._watching(microbatch, gain, replay_norm):
+        renewed = self.engine.renew(self.generator_access, microbatch) if self.engine.refresh_is_due else None
+        with self._watching(microbatch, gain, replay_norm, renewed):
             self.base.accumulate_gradients(*args, **kwargs)
         self.round_index += 1
         if arguments.get("sync", False):
             self._finish_step_if_open()
 
     @contextlib.contextmanager
-    def _watching(self, microbatch, gain, replay_norm):
+    def _watching(self, microbatch, gain, replay_norm, renewed):
         seen = []
 
         def on_image(image, latents):
             seen.append(True)
-            self.engine.on_generated(image, latents, microbatch, gain, replay_norm)
+            self.engine.on_generated(image, latents, microbatch, gain, replay_norm, renewed)
 
         with self.generator_access.first_image(on_image):
             yield

@@ -58,6 +58,13 @@ class SampleMemory:
                 self.tensors[name][slot_index] = samples[name][row_index].to(self.tensors[name].dtype)
         return len(source_of_slot)
 
+    @torch.no_grad()
+    def renew_features(self, rows_R, features_RD):
+        """Write the features of re-made entries, in order (a row may be listed twice)."""
+        last_place = {row: place for place, row in enumerate(rows_R.tolist())}
+        places = torch.tensor(list(last_place.values()), device=rows_R.device)
+        self.tensors["features"][rows_R[places]] = features_RD[places]
+
     def _allocate(self, samples):
         for name in self.FIELDS:
             value = samples[name]

@@ -5,7 +5,7 @@ Must not know images, generators of images or processes: every process calls it 
 """
 import torch
 
-from madr_plugin import bandwidth, coverage, terms
+from madr_plugin import bandwidth, coverage, estimators, terms
 from madr_plugin.controllers import RecallController
 
 
@@ -48,7 +48,8 @@ class PublishedObjective:
 
     def __init__(self, config, reference, seed):
         self.config, self.reference, self.seed = config, reference, seed
-        self.controller = RecallController(config.controller, config.recall_target, config.recall_slope)
+        self.controller = RecallController("none" if config.controller == "integral" else config.controller, config.recall_target, config.recall_slope)
+        self.estimator = estimators.build(config.estimator, reference.features_ND, self.TOP_K if config.term == "enhanced" else None)
         self.weights_N = None
         self.sigma = self.radius = self.recall = None
         self.scored_at = -1  # samples offered to the memory when the weights were computed
@@ -71,10 +72,7 @@ class PublishedObjective:
         if renew:
             self._renew_scales(step, memory_KD)
         if renew or memory.offered != self.scored_at:
-            score = coverage.topk_score if self.config.term == "enhanced" else coverage.kernel_score
-            extra = (self.TOP_K,) if self.config.term == "enhanced" else ()
-            score_N = score(self.reference.features_ND, memory_KD, self.sigma, *extra)
-            self.weights_N = terms.paper_weights(score_N, self.config.beta)
+            self.weights_N = terms.paper_weights(self.estimator.scores(memory_KD, self.sigma), self.config.beta)
             self.recall = float(coverage.recall_within(self.reference.features_ND, memory_KD, self.radius))
             self.scored_at = memory.offered
         if step % self.config.control_interval == 0:
@@ -94,7 +92,7 @@ class PublishedObjective:
         return dict(
             weights=torch.zeros([0]) if self.weights_N is None else self.weights_N, scored_at=self.scored_at,
             scales=[-1.0 if value is None else value for value in (self.sigma, self.radius, self.recall)],
-            controller=self.controller.live_state())
+            controller=self.controller.live_state(), estimator=self.estimator.live_state())
 
     def load(self, state, device):
         weights_N = state["weights"].to(device, copy=True)
@@ -102,6 +100,7 @@ class PublishedObjective:
         self.scored_at = int(state["scored_at"])
         self.sigma, self.radius, self.recall = [None if value < 0 else float(value) for value in state["scales"]]
         self.controller.load(state["controller"])
+        self.estimator.load(state.get("estimator", {}), device)
 
     def telemetry(self):
         if self.weights_N is None:

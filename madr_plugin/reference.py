@@ -17,8 +17,10 @@ from madr_plugin.config import parse_view
 from madr_plugin.errors import MADRError
 from madr_plugin.extractors.base import check_features
 from madr_plugin.seeds import derived_seed, generator_for
+from madr_plugin.terms import squared_distances
 
-FORMAT = 1  # raise when the content of a cache file changes meaning
+SUBSET = 4096
+FORMAT = 2  # raise when the content of a cache file changes meaning
 
 
 class Reference:
@@ -29,11 +31,12 @@ class Reference:
         self.features_ND = moved["features"].to(torch.float32)
         self.labels_N = moved["labels"]              # class index, -1 without labels
         self.centroids_CD, self.radii_C = moved["centroids"], moved["radii"]
-        self.shares_C, self.cell_of_real_N = moved["shares"], moved["cell_of_real"]
+        self.shares_C, self.cell_of_real_N, self.class_C = moved["shares"], moved["cell_of_real"], moved["class"]
         self.scale = float(moved["scale"])           # median real distance s0
         self.scale_low, self.scale_high = float(moved["scale_low"]), float(moved["scale_high"])
         self.fingerprint = bytes(bundle["fingerprint"].tolist()).hex()
-        self._radius_N = {}                          # number of neighbours -> [N], filled as asked for; nan: not yet
+        count = min(len(self.features_ND), SUBSET)   # evenly spread rows: enough for radii, far cheaper than all
+        self.subset_S = torch.linspace(0, len(self.features_ND) - 1, count, dtype=torch.float64).round().to(torch.int64).to(device)
 
     def draw(self, count, generator, weight_N=None):
         """`count` row numbers, uniform or with probability proportional to weight_N -> int64 on the device."""
@@ -43,15 +46,16 @@ class Reference:
         position = torch.rand([count], generator=generator, dtype=torch.float64).to(cumulative.device) * cumulative[-1]
         return torch.searchsorted(cumulative, position).clamp(max=len(cumulative) - 1)
 
-    def neighbour_radius(self, rows, neighbours):
-        """Distance of each listed real to its `neighbours`-th nearest other real. Computed once per real."""
-        neighbours = min(neighbours, len(self.features_ND) - 1)
-        radius_N = self._radius_N.setdefault(neighbours, torch.full_like(self.features_ND[:, 0], float("nan")))
-        todo = rows[torch.isnan(radius_N[rows])].unique()
-        if len(todo):
-            distance = torch.cdist(self.features_ND[todo], self.features_ND, compute_mode="donot_use_mm_for_euclid_dist")
-            radius_N[todo] = distance.kthvalue(neighbours + 1, dim=1).values  # +1: itself
-        return radius_N[rows]
+    def reach(self, rows, expected, draws):
+        """Radius of the ball around each listed real that holds `expected` of `draws` samples if they come from p_data.
+
+        The k-th smallest distance to a fixed subset of S reals (not itself) with k = expected * S / draws.
+        """
+        subset_S = self.subset_S
+        neighbours = min(max(1, round(expected * len(subset_S) / max(draws, 1))), len(subset_S) - 1)
+        squared_RS = squared_distances(self.features_ND[rows], self.features_ND[subset_S])
+        squared_RS = squared_RS.masked_fill(rows[:, None] == subset_S[None, :], float("inf"))
+        return squared_RS.kthvalue(neighbours, dim=1).values.sqrt()
 
 
 def build(dataset, extractor, config, seed, device, announce=print):
@@ -133,9 +137,9 @@ def _bundle(half_ND, labels_N, extractor, config, seed):
     if float(scales["scale"]) <= 0:
         raise MADRError("more than half of the training images have the same features; remove duplicates or choose another --madr-extractor")
     bundle = dict(features=half_ND, labels=labels_N, **scales)
-    bundle.update(cells.fit_cells(features_ND, config.num_cells, config.cell_quantile, generator_for("reference-cells", seed)))
+    bundle.update(cells.fit_cells_per_class(features_ND, labels_N, config.num_cells, config.cell_quantile, generator_for("reference-cells", seed)))
     bundle.update({f"extractor.{name}": value.cpu().clone() for name, value in extractor.named_buffers()})
-    digest = hashlib.sha256(half_ND.numpy().tobytes()).digest()[:16]
+    digest = hashlib.sha256(half_ND.numpy().tobytes() + bundle["centroids"].numpy().tobytes()).digest()[:16]
     return dict(bundle, fingerprint=torch.tensor(list(digest), dtype=torch.uint8))
 
 

@@ -2,13 +2,15 @@
 import copy
 import io
 
+import numpy as np
 import pytest
 import torch
 
 from madr_plugin import tap
 from madr_plugin.errors import MADRError
 from madr_plugin.generator_access import GeneratorAccess
-from tests.madr.toy_host import Host, base_loss, madr_loss
+from madr_plugin.loss import MADRLoss
+from tests.madr.toy_host import Host, Images, base_loss, madr_loss
 
 
 def warmed(host, steps=3):
@@ -40,7 +42,7 @@ class NoAdversary:
 
 @pytest.mark.parametrize("madr", [
     dict(preset="witness", balance="fixed"), dict(preset="paper", extractor="pca", update_interval=1, start_fill=0.1),
-    dict(term="none", replay_weight=1.0, balance="fixed", replay_interval=1), dict(preset="default", balance="fixed"),
+    dict(term="none", replay_weight=1.0, balance="fixed", replay_interval=1, dead_zone=0.0), dict(preset="default", balance="fixed"),
     dict(preset="enhanced", extractor="random", update_interval=1, start_fill=0.1)], ids=["witness", "paper", "replay", "default", "enhanced"])
 def test_coverage_loss_moves_the_generator(madr, monkeypatch):
     host = Host(madr_loss(madr))
@@ -184,6 +186,18 @@ def test_replay_follows_the_class_of_the_real():
     assert found.all() and torch.equal(engine.memory.view("labels")[entry].argmax(1), engine.reference.labels_N[:40])
 
 
+def test_refresh_renews_features_with_the_present_generator():
+    host = warmed(Host(madr_loss(dict(refresh=200, memory="reservoir", capacity=16, update_interval=100))), 1)
+    with torch.no_grad():
+        host.synthesis.noise_strength.zero_()
+    before = host.loss.engine.memory.view("features").clone()
+    generator_gradients(host)  # the generator has moved one step since the entries were made
+    entries = host.loss.engine.memory
+    image = host.loss.generator_access.remake(*(entries.view(name) for name in ("latents", "layers", "labels")))
+    assert not torch.equal(before, entries.view("features"))
+    assert torch.allclose(entries.view("features"), host.loss.engine.extractor(image), atol=1e-4)
+
+
 def test_dead_zone_leaves_reached_reals_alone():
     host = warmed(Host(madr_loss(dict(dead_zone=3.0))), 6)
     engine = host.loss.engine
@@ -193,12 +207,64 @@ def test_dead_zone_leaves_reached_reals_alone():
     assert engine._still_far(real + 100, rows, real).sum() == 20
 
 
+class Resampler(torch.nn.Module):
+    """G(z) = s * X[row of z] + m, by channel: at s = 1, m = 0 exactly the distribution of the training set."""
+
+    def __init__(self, images):
+        super().__init__()
+        self.scale, self.shift = torch.nn.Parameter(torch.ones([2])), torch.nn.Parameter(torch.zeros([2]))
+        self.images = torch.from_numpy(images).float() / 127.5 - 1
+
+    def forward(self, z, c):
+        rows = (torch.special.ndtr(z[:, 0].double()) * len(self.images)).long().clamp(0, len(self.images) - 1)
+        return self.images[rows] * self.scale[:, None, None] + self.shift[:, None, None]
+
+
+class Points(Images):
+    """Images of one pixel with two channels: points of a plane."""
+
+    def __init__(self, count=2000):
+        super().__init__(count=16)
+        points = np.random.RandomState(0).randn(count, 2) * [0.25, 0.15]
+        self.images = ((points + 1) * 127.5).round().clip(0, 255).astype(np.uint8)[:, :, None, None]
+        self.labels, self.image_shape = np.zeros([count, 0], np.float32), [2, 1, 1]
+
+
+class NoAdversaryG(NoAdversary):
+    def __init__(self, device, G, D, augment_pipe=None):
+        self.G_mapping, self.G_synthesis = lambda z, c: z, lambda z: G(z, torch.zeros([len(z), 0]))
+
+
+def equilibrium_scores(steps, **madr):
+    """|mean| / standard error of the gradient of (s, m) over `steps` at p_g = p_data; the first steps fill the memory."""
+    data = Points()
+    G = Resampler(data.images)
+    loss = MADRLoss(torch.device("cpu"), G=G, D=None, base_class_name=f"{__name__}.NoAdversaryG", madr=dict(
+        madr, balance="fixed", extractor="pca", capacity=256, deficit_window=512, random_seed=1))
+    loss.attach(dict(training_set=data, random_seed=1))
+    generator, gradients = torch.Generator().manual_seed(0), []
+    for step in range(steps + 40):
+        z, c = torch.randn([32, 4], generator=generator), torch.zeros([32, 0])
+        G.zero_grad()
+        loss.accumulate_gradients("Gmain", None, None, z, c, sync=True, gain=1)
+        if step >= 40:
+            gradients.append(torch.cat([G.scale.grad, G.shift.grad]))
+    gradients = torch.stack(gradients)
+    return (gradients.mean(0) / (gradients.std(0) / steps ** 0.5)).abs()
+
+
+def test_at_equilibrium_the_default_stands_still_and_the_published_term_shrinks_the_generator():
+    assert equilibrium_scores(300).max() < 4
+    assert equilibrium_scores(300, preset="paper", update_interval=1, start_fill=0.1)[:2].min() > 10
+
+
 # --- state ----------------------------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("preset", ["default", "paper", "enhanced"])
-@pytest.mark.parametrize("attached_first", [True, False])
-def test_resume_is_bitwise(preset, attached_first):
-    options = dict(preset=preset, extractor="pca", memory="forgetting" if preset == "default" else "reservoir", update_interval=1)
+@pytest.mark.parametrize("options, attached_first", [
+    (dict(refresh=2, controller="integral", control_kimg=1.0), True), (dict(), False), (dict(preset="paper", estimator="incremental", update_interval=1), True),
+    (dict(preset="enhanced", memory="importance", update_interval=1), False)], ids=["default-all", "default-late", "paper", "enhanced"])
+def test_resume_is_bitwise(options, attached_first):
+    options = dict(options, extractor="pca")
     whole = warmed(Host(madr_loss(options)), 6)
     first = warmed(Host(madr_loss(options)), 3)
     file = io.BytesIO()
@@ -233,7 +299,7 @@ def assert_same(a, b):
 
 
 @pytest.mark.parametrize("change, words", [
-    (dict(capacity=32), "--madr-capacity"), (dict(deficit_window=128), "training set or|--madr-deficit-window"), (dict(extractor="random"), "other reference features")])
+    (dict(capacity=32), "--madr-capacity"), (dict(deficit_window=128), "--madr-deficit-window|other reference features"), (dict(extractor="random"), "other reference features")])
 def test_resuming_under_other_options_is_refused(change, words):
     first = warmed(Host(madr_loss()), 2)
     second = Host(madr_loss(change))

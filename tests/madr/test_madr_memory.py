@@ -4,7 +4,7 @@ import pytest
 import torch
 from scipy import stats
 
-from madr_plugin import cells, config, coverage, extractors, files, reference, terms
+from madr_plugin import cells, config, controllers, coverage, estimators, extractors, files, reference, terms
 from madr_plugin.errors import MADRError
 from madr_plugin.memory import CellLedger, SampleMemory
 from madr_plugin.seeds import generator_for
@@ -105,7 +105,7 @@ def test_gated_cells_see_a_small_missing_mode_where_kernels_do_not():
     without = [mass if index != 3 else 0.0 for index, mass in enumerate(MASSES)]
     fake, _ = ring(1024, without, seed=1, between=0.10)
     counts = coverage.cell_counts(coverage.assign_to_cells(fake, fitted["centroids"], fitted["radii"]), len(fitted["shares"]))
-    weight_N = coverage.deficit_weights(counts, fitted["shares"], 20.0)[fitted["cell_of_real"]]
+    weight_N = coverage.deficit_weights(counts, coverage.expected_counts(counts, fitted["shares"]), 20.0)[fitted["cell_of_real"]]
     missing = torch.from_numpy(mode == 3)
     assert weight_N[missing].mean() > 4 and weight_N[~missing].mean() < 2
     kernel = lambda squared: terms.mixture_kernel(squared, 2.0)
@@ -119,13 +119,82 @@ def test_deficits_are_near_one_when_generated_equals_real():
     fake, _ = ring(1024, MASSES, seed=1)
     cell = coverage.assign_to_cells(fake, fitted["centroids"], fitted["radii"])
     assert 0.95 < (cell >= 0).float().mean() < 1
-    weight_N = coverage.deficit_weights(coverage.cell_counts(cell, len(fitted["shares"])), fitted["shares"], 20.0)[fitted["cell_of_real"]]
+    counts = coverage.cell_counts(cell, len(fitted["shares"]))
+    weight_N = coverage.deficit_weights(counts, coverage.expected_counts(counts, fitted["shares"]), 20.0)[fitted["cell_of_real"]]
     assert weight_N.mean() < 1.1
+    ratio = coverage.histogram_overlap(counts, fitted["shares"], 1024, 0.98) / coverage.expected_overlap(fitted["shares"], 1024, 0.98)
+    assert float(ratio) == pytest.approx(1, abs=0.04)
 
 
 def test_deficits_are_uniform_before_anything_is_counted():
     shares = torch.tensor([0.5, 0.3, 0.2])
-    assert torch.equal(coverage.deficit_weights(torch.zeros(3), shares, 5.0), torch.ones(3))
+    weights = coverage.deficit_weights(torch.zeros(3), coverage.expected_counts(torch.zeros(3), shares), 5.0)
+    assert torch.equal(weights, torch.ones(3))
+
+
+def test_expected_overlap_is_the_mean_of_simulations():
+    shares = torch.softmax(torch.randn(30, generator=torch.Generator().manual_seed(0)), 0)
+    random = np.random.RandomState(0)
+    for gate in (1.0, 0.9):
+        simulated = [float(coverage.histogram_overlap(torch.tensor(random.multinomial(300, [*(shares.double().numpy() / shares.double().sum().item() * gate * 0.999999), 0])[:30]).float(),
+                                                      shares, 300, gate)) for _ in range(300)]
+        assert float(coverage.expected_overlap(shares, 300, gate)) == pytest.approx(np.mean(simulated), abs=0.006)
+
+
+def test_with_labels_each_class_has_its_own_account():
+    """Class 1 misses its second cell; class 0 is fine, though it is generated twice as often as its share."""
+    shares, classes = torch.tensor([0.25, 0.25, 0.25, 0.25]), torch.tensor([0, 0, 1, 1])
+    counts = torch.tensor([100.0, 100.0, 100.0, 0.0])
+    weights = coverage.deficit_weights(counts, coverage.expected_counts(counts, shares, classes), 20.0)
+    assert weights.tolist()[:3] == [1, 1, 1] and float(weights[3]) == 20
+    features = torch.tensor([[0.0], [10.0], [0.0]])
+    cell = coverage.assign_to_cells(features, torch.tensor([[0.0], [10.0], [0.0], [10.0]]), torch.ones(4), torch.tensor([0, 0, 1]), classes)
+    assert cell.tolist() == [0, 1, 2]
+
+
+def test_cells_are_fitted_per_class_and_small_cells_reach_as_far_as_others():
+    generator = torch.Generator().manual_seed(0)
+    features, labels = torch.randn([1000, 2], generator=generator), (torch.arange(1000) >= 995).long()
+    fitted = cells.fit_cells_per_class(features, labels, 20, 0.98, generator_for("cells"))
+    assert fitted["class"].tolist() == [0] * 20 + [1] and float(fitted["shares"].sum()) == pytest.approx(1)
+    assert torch.equal(fitted["class"][fitted["cell_of_real"]], labels)
+    assert float(fitted["shares"][20]) == pytest.approx(0.005) and fitted["radii"][20] >= fitted["radii"][:20].median() * 0.99
+
+
+def test_estimators_agree():
+    generator = torch.Generator().manual_seed(0)
+    real, memory = torch.randn([300, 8], generator=generator), torch.randn([50, 8], generator=generator)
+    exact, incremental = estimators.build("exact", real), estimators.build("incremental", real)
+    for step in range(30):
+        size = min(20 + 2 * step, 50)
+        memory[torch.randint(size, [4], generator=generator)] = torch.randn([4, 8], generator=generator)
+        sigma = 2.0 if step < 20 else 3.0
+        assert torch.allclose(exact.scores(memory[:size], sigma), incremental.scores(memory[:size], sigma), rtol=1e-5, atol=1e-7)
+    pytest.importorskip("faiss")
+    topk = [estimators.build(name, real, k=20).scores(memory, 2.0) for name in ("exact", "faiss")]
+    assert torch.allclose(*topk, rtol=1e-4, atol=1e-6)
+    assert torch.allclose(estimators.build("exact", real, k=50).scores(memory, 2.0), exact.scores(memory, 2.0), rtol=1e-5)
+
+
+def test_integral_controller_reaches_exactly_zero_and_comes_back():
+    controller = controllers.IntegralController(kimg=1)
+    for _ in range(20):
+        controller.update(1.01, 64)
+    assert controller.strength == 0
+    controller.update(0.5, 64)
+    assert controller.strength == pytest.approx(0.064)
+
+
+def test_adaptive_target_follows_the_published_rule():
+    controller = controllers.RecallController("adaptive", 0.8, 10.0)
+    assert controller.target(10) == 0.60
+    for recall in [0.7] * 90 + [0.9] * 10:
+        controller.update(recall, 2000)
+    assert controller.target(2000) == pytest.approx(0.7)
+    for recall in [0.1, 1.0] * 50:
+        controller.update(recall, 2000)
+    assert controller.target(2000) == 0.60
+    assert controllers.sigmoid_strength(1.0, 0.8, 10.0) == pytest.approx(0.119, abs=1e-3)
 
 
 def test_cells_share_the_reals_and_gate_by_quantile():
@@ -215,8 +284,10 @@ def test_weighted_draw_follows_the_weights():
     assert float((drawn == 50).float().mean()) == pytest.approx(0.75, abs=0.03)
 
 
-def test_neighbour_radius_is_the_kth_distance():
+def test_reach_holds_the_expected_number_of_samples():
     made, _ = make_reference(Images(seed=11))
+    rows = torch.tensor([5, 9, 70])
     distance = torch.cdist(made.features_ND, made.features_ND).sort(1).values
-    for rows in (torch.tensor([5, 9, 5]), torch.tensor([9, 70])):
-        assert torch.allclose(made.neighbour_radius(rows, 3), distance[rows, 3], atol=1e-5)
+    assert torch.allclose(made.reach(rows, 3, 200), distance[rows, 3], atol=1e-5)
+    assert torch.allclose(made.reach(rows, 3, 20), distance[rows, 30], atol=1e-5)
+    assert torch.allclose(made.reach(rows, 1e9, 1), distance[rows, -1], atol=1e-5)
