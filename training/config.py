@@ -113,8 +113,9 @@ def _inspect(run, kwargs):
         raise UserError(text if "--data" in text else f"--data={kwargs.path}: {text}") from error
     channels, height, width = run.image_shape
     if height != width or height < 4 or height & (height - 1):
+        size = max(1 << (min(height, width).bit_length() - 1), 4)
         raise UserError(f"--data={kwargs.path} holds images of {width}x{height} pixels; the networks need squares of 4, 8, 16, 32, ... pixels: "
-                        "convert with dataset_tool.py --width=N --height=N --transform=center-crop")
+                        f"convert with dataset_tool.py --width={size} --height={size} --transform=center-crop")
     if channels not in (1, 3):
         raise UserError(f"--data={kwargs.path} holds images of {channels} channels; convert to grey (1) or RGB (3) with dataset_tool.py")
     kwargs.resolution = height
@@ -202,8 +203,8 @@ def check_batch(options):
     group = options["D_kwargs"]["epilogue_kwargs"]["mbstd_group_size"]
     if batch_gpu % min(group, batch_gpu):
         good = [size for size in range(1, batch_gpu + 1) if batch_gpu % size == 0]
-        raise UserError(f"--batch-gpu={batch_gpu} images do not divide into groups of {group} for the minibatch standard deviation; "
-                        f"use --mbstd-group with one of {', '.join(map(str, good))}, or another --batch")
+        raise UserError(f"{batch_gpu} images at a time (--batch / --gpus, or --batch-gpu) do not divide into groups of {group} for the minibatch "
+                        f"standard deviation; use --mbstd-group with one of {', '.join(map(str, good))}, or another --batch")
 
 
 # ------------------------------------------------------------------------------------------
@@ -221,6 +222,8 @@ def _augmentation(run, flags):
             options.ada_kimg = ada_kimg
         if "initstrength" in flags:
             options.augment_p = flags.initstrength
+        run.reasons.append(f"augmentation: p follows D's overfitting (target {options.ada_target:g}), from {options.get('augment_p', 0):g} to the cap "
+                           f"{flags.get('aug_max', 1):g}; beyond 1 there is nothing to gain, p would only be slow to come back")
     elif mode == "fixed":
         options.augment_p = flags.p
     if "p" in flags:

@@ -255,5 +255,7 @@ def report(resolved, costs, warnings) -> str:
     lines.append(f"  - memory: {gigabytes(costs.memory)} per process, with {options.batch_gpu} images at a time")
     lines.append(f"  - disk: {gigabytes(costs.disk)} = {costs.num_snapshots} network snapshots of {gigabytes(costs.snapshot)}, training states of "
                  f"{gigabytes(costs.state)}, {costs.num_grids} pictures of at most {gigabytes(costs.grid)}")
+    if "base_class_name" in options.loss_kwargs:
+        lines.append(f"  - {options.loss_kwargs.class_name} comes on top of that; it states its own time and memory after the first ticks")
     lines += ["", *(["Warnings:", *(f"  - {warning}" for warning in warnings)] if warnings else ["No warnings."])]
     return "\n".join(lines)

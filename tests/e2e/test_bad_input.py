@@ -172,7 +172,7 @@ TRAIN_CASES = [
     ("zip without images", [*TRAIN, "--data=no-images.zip"], ["no-images.zip", "no images", "dataset_tool.py"]),
     ("empty folder", [*TRAIN, "--data=empty-folder"], ["empty-folder", "no images"]),
     ("not square", [*TRAIN, "--data=wide.zip"], ["wide.zip", "32x16", "--transform=center-crop"]),
-    ("no power of two", [*TRAIN, "--data=odd.zip"], ["odd.zip", "24x24", "--width"]),
+    ("no power of two", [*TRAIN, "--data=odd.zip"], ["odd.zip", "24x24", "--width=16"]),
     ("first image broken", [*TRAIN, "--data=broken-image.zip"], ["broken-image.zip", "img00000000.png"]),
     ("a later image broken", [*TRAIN, "--data=late-broken-image.zip"], ["late-broken-image.zip", "img00000005.png"]),
     ("images of several sizes", [*TRAIN, "--data=mixed.zip"], ["img00000003.png", "32x32", "dataset_tool.py"]),
