@@ -165,8 +165,9 @@ class FullyConnectedLayer(torch.nn.Module):
         bias = None if self.bias is None else self.bias.to(x.dtype)
         if bias is not None and self.bias_gain != 1:
             bias = bias * self.bias_gain
-        x = F.linear(x, weight, bias)
-        return x if self.activation == "linear" else bias_act.bias_act(x, act=self.activation)
+        if self.activation == "linear":
+            return F.linear(x, weight, bias)
+        return bias_act.bias_act(F.linear(x, weight), bias, act=self.activation)
 
     def extra_repr(self):
         return f"in_features={self.weight.shape[1]}, out_features={self.weight.shape[0]}, activation={self.activation}"
