@@ -69,7 +69,10 @@ def _sync_folder(folder: str) -> None:
     # Without this a power cut may undo the rename although the data is on the disk. Windows cannot open folders.
     if sys.platform == "win32":
         return
-    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except PermissionError:
+        return  # a folder that may be written but not listed
     try:
         os.fsync(descriptor)
     except OSError as error:

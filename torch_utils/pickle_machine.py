@@ -260,10 +260,7 @@ class _Machine:
             raise Refused(f"a call of {kind(function)}")
         if type(args) is not tuple:
             raise Refused(f"a call of {function.name} with {kind(args)}")
-        try:
-            self.stack.append(function.call(*args))
-        except TypeError as error:  # the wrong number of arguments, or of the wrong kind
-            raise Refused(f"a call of {function.name} with unfitting arguments") from error
+        self.stack.append(_guarded(function.call, args, f"a call of {function.name} with unfitting arguments"))
 
     def _op_NEWOBJ(self, _arg):
         args, function = self._pop(), self._pop()
@@ -274,7 +271,8 @@ class _Machine:
         self._make(function, args, kwargs)
 
     def _make(self, function, args, kwargs):
-        if not isinstance(function, Function) or function.new is None or args != () or kwargs != {}:
+        plain = type(args) is tuple and type(kwargs) is dict and not args and not kwargs
+        if not isinstance(function, Function) or function.new is None or not plain:
             raise Refused(f"an instance of {function.name if isinstance(function, Function) else kind(function)}")
         self.stack.append(function.new())
 
@@ -282,11 +280,19 @@ class _Machine:
         state = self._pop()
         target = self._top()
         if isinstance(target, Buildable):
-            target.set_state(state)
-        elif isinstance(target, dict) and (state == {} or (type(state) is dict and set(state) == {"_metadata"})):
+            _guarded(target.set_state, (state,), f"an unfitting state for {kind(target)}")
+        elif isinstance(target, dict) and type(state) is dict and state.keys() <= {"_metadata"}:
             pass  # ordered dictionaries of torch carry their version notes this way
         else:
             raise Refused(f"a state for {kind(target)}")
+
+
+def _guarded(function, args, what):
+    """Call a function of the table; what it raises about arguments of the wrong number or kind becomes a refusal."""
+    try:
+        return function(*args)
+    except (TypeError, AttributeError, RuntimeError) as error:
+        raise Refused(what) from error
 
 
 _KEY_TYPES = (str, int, float, bytes, type(None))

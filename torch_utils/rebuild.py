@@ -109,7 +109,8 @@ def describe_record(record):
 def _state_of(record):
     meta = record.meta
     class_name, state = meta.get("class_name"), meta.get("state")
-    if meta.get("type") != "class" or meta.get("version") != 6 or not isinstance(class_name, str):
+    version = (meta.get("type"), meta.get("version"))
+    if not isinstance(class_name, str) or [type(part) for part in version] != [str, int] or version != ("class", 6):
         raise Refused("a persistent object of an unknown version")
     if not isinstance(state, dict) or not all(isinstance(state.get(key), dict) for key in ("_parameters", "_buffers", "_modules")):
         raise Refused(f"a {class_name[:MAX_TEXT]} that is not a torch module")
@@ -186,17 +187,31 @@ def rebuild(description):
     _compare_attributes(blueprint, description)
     _limit_repetition(description)
 
-    # Construction draws initial weights; whoever seeded the generator before loading must not notice.
-    with torch.random.fork_rng(devices=[]):
-        module = cls(*description.init_args, **description.init_kwargs)
-    with torch.no_grad():
-        for name, tensor in _named_tensors(module).items():
-            tensor.copy_(description.tensors[name])
-    for name, parameter in module.named_parameters(remove_duplicate=False):
-        parameter.requires_grad_(description.requires_grad[name])
-    for path, submodule in module.named_modules(remove_duplicate=False):
-        submodule.training = description.training[path]
-    return module
+    # The blueprint becomes the module: no second allocation, and no initial weights drawn from the global generator.
+    taken = set()
+    for path, module in blueprint.named_modules(remove_duplicate=False):
+        prefix = f"{path}." if path else ""
+        for name, parameter in module._parameters.items():
+            if parameter is not None:
+                tensor = _own_memory(description.tensors[prefix + name], taken)
+                module._parameters[name] = torch.nn.Parameter(tensor, requires_grad=description.requires_grad[prefix + name])
+        for name, buffer in module._buffers.items():
+            if buffer is not None:
+                module._buffers[name] = _own_memory(description.tensors[prefix + name], taken)
+        for name, value in vars(module).items():
+            if isinstance(value, torch.Tensor):
+                raise TypeError(f"{type(module).__name__}.{name} is a tensor but neither parameter nor buffer; register it")
+        module.training = description.training[path]
+    return blueprint
+
+
+def _own_memory(tensor, taken):
+    """The tensor itself if it has a storage for itself, else a copy: training must not write into a neighbour."""
+    storage = tensor.untyped_storage()
+    if storage.nbytes() != tensor.numel() * tensor.element_size() or storage.data_ptr() in taken:
+        tensor = tensor.clone(memory_format=torch.contiguous_format)
+    taken.add(tensor.untyped_storage().data_ptr())
+    return tensor
 
 
 class _ShapesOnly(TorchFunctionMode):

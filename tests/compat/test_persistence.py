@@ -212,7 +212,8 @@ def test_import_hooks_see_and_change_meta(monkeypatch):
 
 def test_travels_to_a_spawned_process_and_back(toy, tmp_path, repo):
     # The other process has never heard of the toy module: it knows the class from the pickle alone.
-    script = tmp_path / "child.py"
+    (tmp_path / "elsewhere").mkdir()
+    script = tmp_path / "elsewhere" / "child.py"
     script.write_text(
         "import pickle, sys, torch\n"
         "obj, thing = pickle.load(sys.stdin.buffer)\n"
@@ -220,7 +221,7 @@ def test_travels_to_a_spawned_process_and_back(toy, tmp_path, repo):
         "sys.stdout.buffer.write(pickle.dumps((obj, thing, obj(torch.ones(2)))))\n")
     obj = toy.Toy(2, gain=3)
     thing = pickle.loads(hand_written(THING, a=20))
-    done = subprocess.run([sys.executable, "-P", str(script)], input=pickle.dumps((obj, thing)), capture_output=True,
+    done = subprocess.run([sys.executable, str(script)], input=pickle.dumps((obj, thing)), capture_output=True,
                           env={"PYTHONPATH": str(repo), "PATH": "/usr/bin:/bin"})
     assert done.returncode == 0, done.stderr.decode()
     back, thing_back, result = pickle.load(io.BytesIO(done.stdout))

@@ -516,6 +516,7 @@ def test_random_instruction_streams_never_escape(tmp_path):
               b"q\x00", b"h\x00", b"\x8f", b"\x90", b"\x91", b"K\x02", b"\x8c\x01a", b"C\x02bb", b"ccollections\nOrderedDict\n",
               b"cdnnlib\nEasyDict\n", b"c__builtin__\nset\n", b"ctorch\nSize\n", b"cnumpy\ndtype\n", b"ccopyreg\n_reconstructor\n",
               b"ctorch._utils\n_rebuild_tensor_v2\n", b"ctorch_utils.persistence\n_reconstruct_persistent_obj\n"]
+    pieces += [pickle.dumps(value, protocol=2)[2:-1] for value in (torch.zeros(2), np.zeros(2), np.dtype("<i4"), torch.Size([1]))]
     outcomes = collections.Counter()
     for _ in range(3000):
         data = b"\x80\x04" + b"".join(pieces[i] for i in rng.randint(len(pieces), size=rng.randint(1, 12))) + b"."
