@@ -1,6 +1,7 @@
 """Networks without pickle: a snapshot as `<name>.safetensors` (all numbers) + `<name>.json` (how to build them), and back.
 
-Neither file can hold code. Must not know what the networks are used for.
+Neither file can hold code. They hold networks alone: tensors that a plugin lets ride on the pickle's augment_pipe stay
+behind. Must not know what the networks are used for.
 """
 import json
 import os

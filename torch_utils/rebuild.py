@@ -67,6 +67,7 @@ class Description:
     training: Dict[str, bool] = dataclasses.field(default_factory=dict)
     classes: Dict[str, str] = dataclasses.field(default_factory=dict)
     attributes: Dict[str, Dict[str, Any]] = dataclasses.field(default_factory=dict)  # plain ones, where known
+    passengers: Dict[str, Dict[str, dict]] = dataclasses.field(default_factory=dict)  # attributes that are {name: tensor}
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -126,6 +127,10 @@ def _describe_into(description, record, path, depth):
     description.attributes[path] = {
         name: value.item() if isinstance(value, np.generic) else value for name, value in state.items()
         if isinstance(name, str) and (value is None or isinstance(value, (bool, int, float, str, np.number)))}
+    description.passengers[path] = {
+        name: dict(value) for name, value in state.items()
+        if isinstance(name, str) and isinstance(value, dict) and value
+        and all(isinstance(key, str) and type(part) is torch.Tensor for key, part in value.items())}
     prefix = f"{path}." if path else ""
     for group in ("_parameters", "_buffers"):
         for name, tensor in state[group].items():
@@ -202,6 +207,10 @@ def rebuild(description):
             if isinstance(value, torch.Tensor):
                 raise TypeError(f"{type(module).__name__}.{name} is a tensor but neither parameter nor buffer; register it")
         module.training = description.training[path]
+        # Plugins let tensors ride on a network's attributes. They are inert, as long as they take nobody's place.
+        for name, passenger in description.passengers.get(path, {}).items():
+            if not hasattr(module, name):
+                module.__dict__[name] = passenger
     return blueprint
 
 

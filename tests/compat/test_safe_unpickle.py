@@ -372,6 +372,16 @@ def test_hooks_and_odd_state_of_a_known_class_do_nothing(tmp_path):
     assert callable(loaded.forward) and not hasattr(loaded, "extra")
 
 
+def test_tensors_that_ride_on_a_network_arrive_and_take_nobodys_place():
+    layer = networks.FullyConnectedLayer(2, 3)
+    ride = {"memory": torch.arange(3)}
+    state = dict(layer.__dict__, _plugin_state=ride, forward=ride, training_note={"text": "no tensor"})
+    loaded = load(pickle.dumps(persistent("FullyConnectedLayer", "", state)))
+    assert torch.equal(loaded._plugin_state["memory"], torch.arange(3)) and not hasattr(loaded, "training_note")
+    assert loaded(torch.zeros(1, 2)).shape == (1, 3)  # forward is still the method
+    assert torch.equal(load(pickle.dumps(loaded))._plugin_state["memory"], torch.arange(3))
+
+
 def test_the_message_names_the_class(tmp_path):
     with pytest.raises(UserError, match="refused: it holds embedded code: class Malware, which is not known here"):
         load(pickle.dumps(persistent("Malware", "", {})))
