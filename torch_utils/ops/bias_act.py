@@ -11,6 +11,8 @@ from typing import Callable
 import torch
 import torch.nn.functional as F
 
+from torch_utils.ops import plugins
+
 # Filled when the compiled kernel is looked up for the first time.
 _inited = False
 _plugin = None
@@ -33,21 +35,106 @@ activation_funcs = {
     "elu": Activation(lambda x, **_: F.elu(x)),
     "selu": Activation(lambda x, **_: F.selu(x)),
     "softplus": Activation(lambda x, **_: F.softplus(x)),
-    "swish": Activation(lambda x, **_: torch.sigmoid(x) * x, def_gain=math.sqrt(2)),
+    "swish": Activation(lambda x, **_: F.silu(x), def_gain=math.sqrt(2)),
 }
 
 
 def bias_act(x, b=None, dim=1, act="linear", alpha=None, gain=None, clamp=None, impl="cuda"):
-    """x [any shape], b [x.shape[dim]] or None -> clamp(gain * act(x + b)), in x's shape and dtype."""
+    """x [any shape], b [x.shape[dim]] or None -> clamp(gain * act(x + b)), in x's shape, type and memory layout."""
+    _check_arguments(x, b, dim, act, clamp)
     spec = activation_funcs[act]
     alpha = float(spec.def_alpha if alpha is None else alpha)
     gain = float(spec.def_gain if gain is None else gain)
-    clamp = -1.0 if clamp is None else float(clamp)
+    clamp = None if clamp is None else float(clamp)
+    kernel = plugins.find("bias_act", impl, x)
+    if kernel is not None:
+        return kernel.bias_act(x, b, dim, act, alpha, gain, clamp)
     if b is not None:
-        x = x + b.reshape([-1 if i == dim else 1 for i in range(x.ndim)])
-    x = spec.func(x, alpha=alpha)
+        b = b.reshape([-1 if axis == dim % x.ndim else 1 for axis in range(x.ndim)])
+    slope = {"linear": 1.0, "relu": 0.0, "lrelu": alpha}.get(act)
+    if slope is None or not 0 <= slope <= 1 or gain <= 0:
+        return _composed(x, b, spec, alpha, gain, clamp)
+    if b is None and slope == gain == 1 and clamp is None:
+        return x
+    if torch.is_grad_enabled() and (x.requires_grad or (b is not None and b.requires_grad)):
+        return _PiecewiseLinear.apply(x, b, slope, gain, clamp)
+    return _piecewise_linear(x, b, slope, gain, clamp)
+
+
+def _check_arguments(x, b, dim, act, clamp):
+    if act not in activation_funcs:
+        raise ValueError(f"act must be one of {', '.join(activation_funcs)} (got {act!r})")
+    if clamp is not None and not clamp >= 0:
+        raise ValueError(f"clamp must be None or at least 0 (got {clamp!r})")
+    if b is None:
+        return
+    if not -x.ndim <= dim < x.ndim:
+        raise ValueError(f"dim must name an axis of a tensor with {x.ndim} of them (got {dim})")
+    if b.ndim != 1 or b.shape[0] != x.shape[dim] or b.dtype != x.dtype:
+        raise ValueError(f"the bias must be {x.dtype} [{x.shape[dim]}] like axis {dim} of the input (got {b.dtype} {list(b.shape)})")
+
+
+def _composed(x, b, spec, alpha, gain, clamp):
+    """The formula, step by step; right for every activation and value."""
+    x = spec.func(x if b is None else x + b, alpha=alpha)
     if gain != 1:
         x = x * gain
-    if clamp >= 0:
-        x = x.clamp(-clamp, clamp)
-    return x
+    return x if clamp is None else x.clamp(-clamp, clamp)
+
+
+def _piecewise_linear(x, b, slope, gain, clamp):
+    """linear, relu, lrelu in few passes over memory: for gain > 0 they satisfy gain * act(z) = act(gain * z)."""
+    y = x * gain if b is None else torch.add(b * gain, x, alpha=gain)
+    if slope != 1:
+        y = F.leaky_relu_(y, slope)
+    return y if clamp is None else y.clamp_(-clamp, clamp)
+
+
+class _PiecewiseLinear(torch.autograd.Function):
+    """_piecewise_linear with gradients read off the result: its sign tells the slope, its size whether it was clamped.
+
+    Keeps one tensor for the backward pass where the composed formula keeps up to three.
+    """
+
+    @staticmethod
+    def forward(ctx, x, b, slope, gain, clamp):
+        y = _piecewise_linear(x, b, slope, gain, clamp)
+        ctx.save_for_backward(y, b)
+        ctx.settings = slope, gain, clamp
+        return y
+
+    @staticmethod
+    def backward(ctx, gradient):
+        # Everything here is linear in `gradient`, and PyTorch differentiates these operators again: the second derivative.
+        y, b = ctx.saved_tensors
+        y = y.detach()
+        slope, gain, clamp = ctx.settings
+        if clamp is not None:
+            gradient = torch.ops.aten.hardtanh_backward(gradient, y, -clamp, clamp)
+        if slope != 1:
+            gradient = torch.ops.aten.leaky_relu_backward(gradient, y, slope, True)
+            if b is not None and b.requires_grad and torch.is_grad_enabled():
+                gradient = _ZeroForBias.apply(gradient, b)
+        if gain != 1:
+            gradient = gradient * gain
+        to_bias = None
+        if b is not None and ctx.needs_input_grad[1]:
+            to_bias = gradient.sum_to_size(b.shape)
+        return (gradient if ctx.needs_input_grad[0] else None), to_bias, None, None, None
+
+
+class _ZeroForBias(torch.autograd.Function):
+    """The identity on a gradient, which depends on the bias piecewise constantly: the bias's second derivative is 0, not absent.
+
+    An optimizer skips a parameter without a gradient but moves one whose gradient is 0 by its momentum, so the difference
+    shows in training. For x the zeros stay unsaid: sending them would cost a whole backward pass through the layers below.
+    """
+
+    @staticmethod
+    def forward(ctx, gradient, b):
+        ctx.save_for_backward(b)
+        return gradient.view_as(gradient)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient, torch.zeros_like(ctx.saved_tensors[0])

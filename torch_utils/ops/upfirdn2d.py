@@ -3,8 +3,12 @@
 Must not know about convolution weights or networks. Paddings, like torch.nn.functional.pad, come as
 [left, right, top, bottom]; factors as one number or [horizontal, vertical]. Negative padding crops.
 """
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
+
+from torch_utils.ops import fir_matrices, plugins
 
 # Filled when the compiled kernel is looked up for the first time.
 _inited = False
@@ -37,25 +41,98 @@ def setup_filter(f, device=torch.device("cpu"), normalize=True, flip_filter=Fals
 
 
 def upfirdn2d(x, f, up=1, down=1, padding=0, flip_filter=False, gain=1, impl="cuda"):
-    """x [N,C,H,W] -> keep every down-th pixel of: x with up-1 zeros after each pixel, padded, convolved with gain * f."""
-    upx, upy = parse_factors(up, "up")
-    downx, downy = parse_factors(down, "down")
-    padx0, padx1, pady0, pady1 = parse_padding(padding)
-    if f is None:
-        f = torch.ones([1, 1], dtype=torch.float32, device=x.device)
-    channels = x.shape[1]
-    if upx > 1 or upy > 1:
-        x = F.pad(x.unflatten(2, [x.shape[2], 1]).unsqueeze(5), [0, upx - 1, 0, 0, 0, upy - 1]).flatten(4, 5).flatten(2, 3)
-    x = F.pad(x, [padx0, padx1, pady0, pady1])
-    f = (f * gain ** (f.ndim / 2)).to(x.dtype)
-    if not flip_filter:
+    """x [N,C,H,W] -> every down-th pixel of: x with up-1 zeros after each pixel, padded, convolved with gain * f.
+
+    f is a filter of setup_filter, or None for a single tap of 1. flip_filter=True correlates instead of convolving.
+    """
+    spec = _Resampling(parse_factors(up, "up"), parse_factors(down, "down"), parse_padding(padding), flip_filter, gain)
+    _check_arguments(x, f, spec)
+    kernel = plugins.find("upfirdn2d", impl, x)
+    if kernel is not None:
+        return kernel.upfirdn2d(x, f, spec)
+    if f is None or f.numel() == 1:
+        result = _without_filter(x, f, spec)
+    elif x.device.type == "cpu" and f.device.type == "cpu" and not f.requires_grad and (plans := _axis_plans(x.dtype, f, spec)):
+        result = fir_matrices.resample(x, *plans)
+    else:
+        result = _by_convolution(x, f, spec)
+    if x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous():
+        result = result.contiguous(memory_format=torch.channels_last)
+    return result
+
+
+class _Resampling(NamedTuple):
+    """The arguments of upfirdn2d, spelled out: (horizontal, vertical) factors, four paddings."""
+    up: tuple[int, int]
+    down: tuple[int, int]
+    padding: tuple[int, int, int, int]
+    flip_filter: bool
+    gain: float
+
+
+def _check_arguments(x, f, spec):
+    if x.ndim != 4 or not x.is_floating_point():
+        raise ValueError(f"images come as floating-point [N, C, H, W] (got {x.dtype} {list(x.shape)})")
+    if f is not None and (f.ndim not in (1, 2) or f.numel() == 0 or not f.is_floating_point()):
+        raise ValueError(f"a filter is a floating-point tensor of one or two dimensions (got {f.dtype} {list(f.shape)}); see setup_filter")
+    left, right, top, bottom = spec.padding
+    padded = (x.shape[3] * spec.up[0] + left + right, x.shape[2] * spec.up[1] + top + bottom)
+    covered = filter_size(f)
+    if padded[0] < covered[0] or padded[1] < covered[1]:
+        raise ValueError(f"after enlarging and padding the image is {padded[0]} x {padded[1]} pixels, less than the {covered[0]} x {covered[1]} of the filter")
+
+
+def _axis_plans(dtype, f, spec):
+    """The two axes' plans where f is separable to the accuracy of dtype, else None."""
+    f = _scaled(f, spec)
+    if not spec.flip_filter:
         f = f.flip(list(range(f.ndim)))
     if f.ndim == 1:
-        x = F.conv2d(x, f[None, None, None, :].repeat(channels, 1, 1, 1), groups=channels)
-        x = F.conv2d(x, f[None, None, :, None].repeat(channels, 1, 1, 1), groups=channels)
+        taps_y = taps_x = tuple(f.tolist())
     else:
-        x = F.conv2d(x, f[None, None].repeat(channels, 1, 1, 1), groups=channels)
-    return x[:, :, ::downy, ::downx]
+        factors = fir_matrices.separate(tuple(map(tuple, f.tolist())), tolerance=torch.finfo(dtype).eps)
+        if factors is None:
+            return None
+        taps_y, taps_x = factors
+    left, right, top, bottom = spec.padding
+    return (fir_matrices.AxisPlan(taps_y, spec.up[1], spec.down[1], top, bottom),
+            fir_matrices.AxisPlan(taps_x, spec.up[0], spec.down[0], left, right))
+
+
+def _scaled(f, spec):
+    """f with the gain in it. A 1-D filter acts twice, so each pass carries the square root."""
+    return f if spec.gain == 1 else f * spec.gain ** (f.ndim / 2)
+
+
+def _spread_and_pad(x, spec):
+    """Insert the zeros of `up`, then pad or crop."""
+    upx, upy = spec.up
+    if upx > 1 or upy > 1:
+        x = F.pad(x[:, :, :, None, :, None], [0, upx - 1, 0, 0, 0, upy - 1]).flatten(4, 5).flatten(2, 3)
+    return F.pad(x, spec.padding) if any(spec.padding) else x
+
+
+def _without_filter(x, f, spec):
+    """The case of a single tap."""
+    x = _spread_and_pad(x, spec)[:, :, ::spec.down[1], ::spec.down[0]]
+    if f is None:
+        return x if spec.gain == 1 else x * spec.gain
+    tap = f.to(x.dtype).reshape([]) ** (2 if f.ndim == 1 else 1)
+    return x * (tap * spec.gain)
+
+
+def _by_convolution(x, f, spec):
+    """Any filter on any device, differentiable in the filter too."""
+    x = _spread_and_pad(x, spec)
+    f = _scaled(f, spec).to(x.dtype)
+    if not spec.flip_filter:
+        f = f.flip(list(range(f.ndim)))
+    channels = x.shape[1]
+    downx, downy = spec.down
+    passes = [(f[None, :], (1, downx)), (f[:, None], (downy, 1))] if f.ndim == 1 else [(f, (downy, downx))]
+    for taps, stride in passes:
+        x = F.conv2d(x, taps.expand(channels, 1, *taps.shape), stride=stride, groups=channels)
+    return x
 
 
 def filter2d(x, f, padding=0, flip_filter=False, gain=1, impl="cuda"):
@@ -86,10 +163,10 @@ def downsample2d(x, f, down=2, padding=0, flip_filter=False, gain=1, impl="cuda"
 
 def parse_factors(factor, name="factor"):
     """One number or [horizontal, vertical] -> (horizontal, vertical)."""
-    horizontal, vertical = (factor, factor) if isinstance(factor, int) else factor
-    if not (isinstance(horizontal, int) and isinstance(vertical, int) and horizontal >= 1 and vertical >= 1):
+    values = [factor, factor] if isinstance(factor, int) else list(factor)
+    if len(values) != 2 or not all(isinstance(value, int) and value >= 1 for value in values):
         raise ValueError(f"{name} must be one or two whole numbers of at least 1 (got {factor!r})")
-    return horizontal, vertical
+    return tuple(values)
 
 
 def parse_padding(padding):

@@ -1,0 +1,30 @@
+"""Which operators have a compiled kernel, and whether it is to be used for a given tensor.
+
+`impl='cuda'` asks for the kernel and means: take it where the tensor is on a CUDA device and the kernel has been built, else
+compute the same in plain PyTorch. `impl='ref'` always means plain PyTorch. Must not build anything itself.
+"""
+from typing import Callable, Optional
+
+IMPLEMENTATIONS = ("ref", "cuda")
+
+# Operator name -> function that returns the compiled module, or None where it cannot be had. A kernel enters itself here.
+_loaders: dict[str, Callable] = {}
+
+
+def register(op_name: str, loader: Callable) -> None:
+    """Make a kernel known. `loader()` is called at most when a CUDA tensor arrives; it caches its own outcome."""
+    _loaders[op_name] = loader
+
+
+def registered() -> list[str]:
+    """The operators for which a kernel exists."""
+    return sorted(_loaders)
+
+
+def find(op_name: str, impl: str, x) -> Optional[object]:
+    """The compiled module to use for x, or None for plain PyTorch."""
+    if impl not in IMPLEMENTATIONS:
+        raise ValueError(f"impl must be one of {', '.join(IMPLEMENTATIONS)} (got {impl!r})")
+    if impl == "ref" or x.device.type != "cuda" or op_name not in _loaders:
+        return None
+    return _loaders[op_name]()
