@@ -26,7 +26,7 @@ from metrics.progress import ProgressMonitor
 from torch_utils import devices
 
 # Raise when network, training or preparation change: part of the key of what is kept.
-VERSION = 1
+VERSION = 2
 SIZE = 32
 LOWEST_ACCURACY = 0.9  # below this the labels, not the classifier, must be at fault
 
@@ -71,26 +71,30 @@ class DigitClassifier:
     """A trained network with what is known about it."""
     net: DigitNet
     accuracy: float      # on digits that it was not trained on
+    confidence: float    # mean probability of the answer on them: what images that look like digits get
     num_train: int
     num_held_out: int
     key: str
 
     @torch.no_grad()
     def predict(self, planes):
-        """uint8 [N, H, W] -> digits int64 [N]."""
+        """uint8 [N, H, W] -> (digits int64 [N], probability of each answer [N])."""
         device = next(self.net.parameters()).device
-        return torch.cat([self.net(prepare(part.to(device))).argmax(dim=1) for part in planes.split(512)])
+        probs = torch.cat([self.net(prepare(part.to(device))).softmax(dim=1) for part in planes.split(512)])
+        best = probs.max(dim=1)
+        return best.indices, best.values
 
     def predict_modes(self, images):
-        """uint8 RGB images [N, 3, H, W] -> modes 100 r + 10 g + b, int64 [N]."""
-        digits = self.predict(images.flatten(0, 1)).reshape(len(images), 3)
-        return digits @ torch.tensor([100, 10, 1], device=digits.device)
-
+        """uint8 RGB images [N, 3, H, W] -> (modes 100 r + 10 g + b int64 [N], mean probability of the three answers [N])."""
+        digits, probs = self.predict(images.flatten(0, 1))
+        weights = torch.tensor([100, 10, 1], device=digits.device)
+        return (digits.reshape(-1, 3) * weights).sum(dim=1), probs.reshape(-1, 3).mean(dim=1)
 
     def to_plain(self):
         """Weights (on the CPU) and facts, as strings: what files and other processes get."""
         weights = {name: value.detach().cpu().contiguous() for name, value in self.net.state_dict().items()}
-        return weights, dict(accuracy=repr(self.accuracy), num_train=str(self.num_train), num_held_out=str(self.num_held_out), key=self.key)
+        numbers = {name: repr(getattr(self, name)) for name in ("accuracy", "confidence", "num_train", "num_held_out")}
+        return weights, dict(numbers, key=self.key)
 
     @staticmethod
     def from_plain(plain, device):
@@ -98,7 +102,7 @@ class DigitClassifier:
         net = DigitNet()
         net.load_state_dict(weights)
         net = net.to(device=device, memory_format=torch.channels_last).eval().requires_grad_(False)
-        return DigitClassifier(net, float(facts["accuracy"]), int(facts["num_train"]), int(facts["num_held_out"]), facts["key"])
+        return DigitClassifier(net, float(facts["accuracy"]), float(facts["confidence"]), int(facts["num_train"]), int(facts["num_held_out"]), facts["key"])
 
 
 def prepare(planes):
@@ -146,8 +150,9 @@ def train(digits, device, recipe=Recipe(), progress=None):
 
 
 def accuracy_on(classifier, digits):
-    """Share of digits that are recognised."""
-    return float((classifier.predict(torch.from_numpy(digits.images)).cpu() == torch.from_numpy(digits.labels)).double().mean())
+    """(share of digits that are recognised, mean probability of the answers)"""
+    answers, probs = classifier.predict(torch.from_numpy(digits.images))
+    return float((answers.cpu() == torch.from_numpy(digits.labels)).double().mean()), float(probs.double().mean())
 
 
 # ----------------------------------------------------------------------------------------------------------------
@@ -206,13 +211,15 @@ def obtain(dataset, device, *, recipe=Recipe(), use_cache=True, monitor=None):
 
 
 def _train_and_measure(dataset, device, recipe, monitor, key):
-    reading = monitor.sub(tag="reading digits", num_items=len(dataset), flush_interval=10_000, rel_lo=0, rel_hi=0.2)
+    num_images = min(len(dataset), digit_data.MAX_TRIPLES)
+    reading = monitor.sub(tag="reading digits", num_items=num_images, flush_interval=10_000, rel_lo=0, rel_hi=0.2)
     training, held_out = digit_data.split_digits(digit_data.collect_digits(dataset, reading.update))
-    reading.update(len(dataset))
+    reading.update(num_images)
     learning = monitor.sub(tag="learning digits", num_items=recipe.num_steps(len(training)), flush_interval=200, rel_lo=0.2, rel_hi=1)
     net = train(training, device, recipe, learning.update)
-    classifier = DigitClassifier(net, float("nan"), len(training), len(held_out), key)
-    classifier = dataclasses.replace(classifier, accuracy=accuracy_on(classifier, held_out))
+    classifier = DigitClassifier(net, float("nan"), float("nan"), len(training), len(held_out), key)
+    accuracy, confidence = accuracy_on(classifier, held_out)
+    classifier = dataclasses.replace(classifier, accuracy=accuracy, confidence=confidence)
     if classifier.accuracy < LOWEST_ACCURACY:
         raise UserError(f"A classifier learned from {dataset.name} recognises only {classifier.accuracy:.1%} of {len(held_out)} held-out channels; "
                         "its labels are not those of stacked digits (100 r + 10 g + b), or there are too few images.")
@@ -237,7 +244,7 @@ def main(data, test_data, cache, device):
     classifier = obtain(_open(data), device, use_cache=cache == "on", monitor=ProgressMonitor(verbose=True))
     if test_data is not None:
         digits = digit_data.collect_digits(_open(test_data))
-        print(f"Accuracy on {len(digits)} digits of {test_data}: {accuracy_on(classifier, digits):.2%}")
+        print(f"Accuracy on {len(digits)} digits of {test_data}: {accuracy_on(classifier, digits)[0]:.2%}")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from metrics import modes
 
 NUM_MODES = 1000
 HELD_OUT_PART = 6          # one digit in six measures the accuracy
-_MAX_TRIPLES = 60_000      # three times as many draws as MNIST has digits: 95% of them are seen
+MAX_TRIPLES = 60_000      # three times as many draws as MNIST has digits: 95% of them are seen
 _ENOUGH_SEEN = 2048        # stop when that many images in a row ...
 _NEW_SHARE = 0.01          # ... brought fewer new digits than this share of their channels
 _MAX_CONTRADICTIONS = 0.01
@@ -50,7 +50,7 @@ def mode_labels(dataset):
 def collect_digits(dataset, progress=None):
     """Every different channel image of the set with its digit, in an order that depends on the content alone."""
     check_stacked(dataset)
-    order = np.random.default_rng(0).permutation(len(dataset))[:_MAX_TRIPLES]
+    order = np.random.default_rng(0).permutation(len(dataset))[:MAX_TRIPLES]
     seen, contradictions, channels, new_lately = {}, 0, 0, []
     for count, item in enumerate(order, start=1):
         image, _ = dataset[item]

@@ -9,6 +9,9 @@ from dnnlib.errors import UserError
 from metrics import digit_classifier, digit_data, metric_utils, modes, sampling
 from metrics.feature_stats import FeatureStats
 
+# Noise gets an answer, too, and noise counts as many modes: below this share of the confidence on real digits, say so.
+_LOW_CONFIDENCE = 0.9
+
 
 def compute_modes(opts, num_gen, prefix):
     """Results under `prefix`: modes hit, modes hit at least 5 times, KL in nats, the real data's KL, the classifier's accuracy."""
@@ -19,13 +22,17 @@ def compute_modes(opts, num_gen, prefix):
     num_gen = opts.num_gen if opts.num_gen is not None else num_gen
     data_K, reference_K, reference_name = distributions(dataset)
     classifier = _obtain_on_all_ranks(opts, dataset)
-    counts_K = count_generated_modes(opts, classifier, num_gen)
+    counts_K, confidence = count_generated_modes(opts, classifier, num_gen)
     score = modes.mode_statistics(counts_K, reference_K)
     floor_kl, floor_std, floor_modes = modes.real_data_floor(data_K, reference_K, num_gen, sampling.stream("floor", opts.seed))
     opts.record(
         num_modes=int((reference_K > 0).sum()), reference=reference_name, kl_unit="nats", floor_kl_std=floor_std, floor_modes=floor_modes,
-        outside_share=score["outside"], classifier=dict(
-            key=classifier.key, version=digit_classifier.VERSION, num_train=classifier.num_train, num_held_out=classifier.num_held_out))
+        outside_share=score["outside"], confidence=confidence, classifier=dict(
+            key=classifier.key, version=digit_classifier.VERSION, num_train=classifier.num_train, num_held_out=classifier.num_held_out,
+            confidence=classifier.confidence))
+    if confidence < _LOW_CONFIDENCE * classifier.confidence:
+        opts.say(f"Warning: the digit classifier is {confidence:.2f} sure of the generated digits, {classifier.confidence:.2f} of real ones: "
+                 "many images are not digits, and the modes counted for them mean nothing.")
     return {
         prefix: score["modes"], f"{prefix}_5hits": score["modes_5hits"], f"{prefix}_kl": score["kl"], f"{prefix}_floor_kl": floor_kl,
         f"{prefix}_classifier_accuracy": classifier.accuracy}
@@ -59,12 +66,14 @@ def _obtain_on_all_ranks(opts, dataset):
 
 
 def count_generated_modes(opts, classifier, num_gen):
-    """Counts int64 [1000] of the modes of exactly num_gen generated images, the same on every rank."""
+    """Counts int64 [1000] of the modes of exactly num_gen generated images and the mean probability of the answers, on every rank."""
     batch_gen = opts.batch_size or 64
     metric_utils.record_sampling(opts, num_gen, batch_gen)
     labels = FeatureStats(capture_all=True, max_items=num_gen)
     progress = opts.progress.sub(tag="counting modes", num_items=num_gen, rel_lo=0.5)
     for images in metric_utils.generate_images(opts, num_gen, batch_gen):
-        labels.append_torch(classifier.predict_modes(images)[:, None].to(torch.float32), num_gpus=opts.num_gpus, rank=opts.rank)
+        answers = torch.stack([part.to(torch.float32) for part in classifier.predict_modes(images)], dim=1)
+        labels.append_torch(answers, num_gpus=opts.num_gpus, rank=opts.rank)
         progress.update(labels.num_items)
-    return np.bincount(labels.get_all()[:, 0].astype(np.int64), minlength=digit_data.NUM_MODES)
+    modes_N, confidence_N = labels.get_all().T
+    return np.bincount(modes_N.astype(np.int64), minlength=digit_data.NUM_MODES), float(confidence_N.mean(dtype=np.float64))
