@@ -94,4 +94,5 @@ def test_the_restricted_loader_accepts_it(tmp_path):
     path.write_bytes(pickle.dumps(dict(augment_pipe=carrying(BASE))))
     with open(path, "rb") as file:
         pipe = safe_unpickle.load(file)["augment_pipe"]
+    assert torch.equal(pipes.restored(pipe).carried()["memory__tensors__features"], torch.arange(6.0).reshape(3, 2))
     assert float(pipe.p) == 0.25 and pipe(torch.zeros([2, 3, 16, 16])).shape == (2, 3, 16, 16)

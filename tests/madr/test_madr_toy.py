@@ -1,0 +1,47 @@
+"""toy_2d.py: layouts, counting, and one short run of the real plugin on points."""
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+
+@pytest.fixture
+def toy_2d(repo):
+    import toy_2d
+    return toy_2d
+
+
+def test_layouts_have_their_modes(toy_2d):
+    for layout, count in [("ring", 8), ("grid", 25), ("imbalanced-ring", 8)]:
+        centres, masses, _ = toy_2d.mode_layout(layout)
+        assert len(np.unique(centres.round(6), axis=0)) == len(masses) == count and masses.sum() == pytest.approx(1)
+
+
+def test_counting(toy_2d):
+    real = toy_2d.PointSet("ring", count=4000).points
+    counted = toy_2d.measure(real, "ring")
+    assert counted["modes"] == 8 and counted["quality"] > 0.98 and counted["kl"] < 0.01
+    collapsed = toy_2d.measure(np.tile(real[:1], [1000, 1]), "ring")
+    assert collapsed["modes"] == 1 and collapsed["kl"] == pytest.approx(np.log(8), abs=1e-6)
+    off = toy_2d.measure(real * 1.5, "ring")
+    assert off["quality"] == 0 and off["modes"] == 0
+
+
+def test_cycling_index(toy_2d):
+    shares = [np.eye(8)[step % 8] for step in range(32)]
+    history = [dict(modes=1, quality=1.0, kl=2.0, shares=share) for share in shares]
+    assert toy_2d.summary(history)["cycling"] == pytest.approx(1 - 1 / 8)
+    steady = [dict(modes=8, quality=1.0, kl=0.0, shares=np.full(8, 1 / 8))] * 32
+    assert toy_2d.summary(steady)["cycling"] == 0
+
+
+def test_a_short_run_writes_table_and_picture(toy_2d, tmp_path):
+    result = CliRunner().invoke(toy_2d.main, ["--methods=plain,default", "--steps=40", f"--outdir={tmp_path}"])
+    assert result.exit_code == 0, result.output
+    assert "| default |" in result.output and (tmp_path / "ring.json").stat().st_size > 100 and (tmp_path / "ring.png").stat().st_size > 1000
+
+
+@pytest.mark.slow
+def test_the_default_holds_the_ring_where_the_plain_gan_cycles(toy_2d):
+    plain, default = toy_2d.train("plain", "ring", 0, 2500), toy_2d.train("default", "ring", 0, 2500)
+    assert plain["modes"] < 2 and plain["cycling"] > 0.5
+    assert default["modes"] > 7.8 and default["cycling"] < 0.05 and default["quality"] > 0.6
