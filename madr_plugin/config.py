@@ -14,7 +14,8 @@ def knob(default, meaning, low=None, high=None, choices=None):
 
 
 PRESET_NAMES = ("default", "witness", "paper", "enhanced")
-EXTRACTOR_NAMES = ("pca", "random")
+PLAIN_EXTRACTORS = ("pca", "random", "dino", "dino-s16", "dino-b8", "dino-b16", "dinov2", "clip", "resnet50", "inception")
+EXTRACTOR_HELP = f"{', '.join(PLAIN_EXTRACTORS)}, timm:<model>, file:<TorchScript>, or ensemble:<a>+<b>+..."
 VIEW_PARTS = ("flip", "shift", "crop")
 
 
@@ -60,7 +61,9 @@ class MADRConfig:
     estimator: str = knob("exact", "How the published coverage score is computed", choices=("exact", "incremental", "faiss"))
     bandwidth_interval: int = knob(1000, "Generator steps between two renewals of the published bandwidth", 1, 1_000_000)
 
-    extractor: str = knob("pca", "Feature space", choices=EXTRACTOR_NAMES)
+    extractor: str = knob("pca", f"Feature space: {EXTRACTOR_HELP}")
+    weights: str = knob("", "File with the extractor's weights (comma-separated for an ensemble) instead of the model hub's")
+    input_size: int = knob(0, "Side to which images are resized for networks that take photographs; 0: their own", 0, 4096)
     width: int = knob(0, "Width of the features of extractors that can choose; 0: their own (pca 64, random 384)", 0, 65536)
     view: str = knob("auto", "Random view of images before the extractor: auto, none, or any of flip, shift, crop joined by +")
     reference_cap: int = knob(50000, "Real images used as reference at most", 16, 100_000_000)
@@ -69,6 +72,7 @@ class MADRConfig:
         for field in dataclasses.fields(self):
             _check_value(field, getattr(self, field.name))
         parse_view(self.view, "none")
+        split_extractor(self.extractor)
         if self.term == "none" and self.replay_weight == 0:
             raise MADRError("--madr-term=none with --madr-replay-weight=0 leaves MADR without any term; use --madr=0")
         if self.controller in ("sigmoid", "adaptive") and self.term not in ("paper", "enhanced"):
@@ -90,13 +94,27 @@ class MADRConfig:
 
 
 _PAPER = dict(
-    term="paper", balance="fixed", controller="sigmoid", replay_weight=0.0, memory="reservoir", update_interval=100, start_fill=0.25)
+    term="paper", balance="fixed", controller="sigmoid", replay_weight=0.0, memory="reservoir", update_interval=100, start_fill=0.25,
+    extractor="dino")
 PRESETS = {
     "default": {},
     "witness": dict(replay_weight=0.0),
     "paper": _PAPER,
-    "enhanced": dict(_PAPER, term="enhanced", controller="adaptive", memory="progressive"),
+    "enhanced": dict(_PAPER, term="enhanced", controller="adaptive", memory="progressive", extractor="ensemble:dino+clip+resnet50"),
 }
+
+
+def split_extractor(name):
+    """'pca' -> ('pca', ''); 'file:x.pt' -> ('file', 'x.pt'); refuses names that nothing answers to."""
+    kind, colon, argument = name.partition(":")
+    known = kind in PLAIN_EXTRACTORS and not colon or kind in ("timm", "file", "ensemble") and argument
+    if not known:
+        raise MADRError(f"--madr-extractor must be {EXTRACTOR_HELP} (got {name!r})")
+    if kind == "ensemble":
+        for part in argument.split("+"):
+            if split_extractor(part)[0] in ("ensemble", "file"):
+                raise MADRError(f"--madr-extractor={name}: an ensemble joins named extractors, not {part}")
+    return kind, argument
 
 
 def parse_view(text, default):

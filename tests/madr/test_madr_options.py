@@ -74,7 +74,7 @@ def test_flags_beat_the_preset():
     (["--madr-weight=2"], "--madr=1"), (["--madr=0", "--madr-capacity=8"], "--madr=1"),
     (["--madr=1", "--madr-term=none", "--madr-replay-weight=0"], "--madr=0"),
     (["--madr=1", "--madr-controller=sigmoid"], "--madr-controller"), (["--madr=1", "--madr-estimator=faiss"], "--madr-estimator"),
-    (["--madr=1", "--madr-extractor=vgg"], "--madr-extractor"), (["--madr=1", "--madr-view=spin"], "--madr-view"),
+    (["--madr=1", "--madr-extractor=vgg"], "--madr-extractor"), (["--madr=1", "--madr-extractor=ensemble:pca+vgg"], "--madr-extractor"), (["--madr=1", "--madr-view=spin"], "--madr-view"),
 ])
 def test_bad_flags_are_answered_with_the_flag_named(args, words):
     code, output = run_cli(*args)

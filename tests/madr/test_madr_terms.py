@@ -86,7 +86,7 @@ def images(count=64, seed=0, shape=(3, 8, 8)):
     return torch.rand([count, *shape], generator=torch.Generator().manual_seed(seed)) * 2 - 1
 
 
-@pytest.mark.parametrize("name", extractors.NAMES)
+@pytest.mark.parametrize("name", ("pca", "random"))
 def test_extractor_is_frozen_yet_differentiable(name):
     extractor = extractors.build(name, (3, 8, 8), width=16).eval()
     extractor.fit(images())
@@ -98,7 +98,7 @@ def test_extractor_is_frozen_yet_differentiable(name):
     assert all(torch.equal(before[key], value) for key, value in extractor.named_buffers())
 
 
-@pytest.mark.parametrize("name", extractors.NAMES)
+@pytest.mark.parametrize("name", ("pca", "random"))
 def test_extractor_gradcheck(name):
     extractor = extractors.build(name, (1, 6, 6), width=4).eval()
     extractor.fit(images(shape=(1, 6, 6)))
