@@ -1,0 +1,232 @@
+"""Compiles C++ and CUDA sources into Python modules, once per machine, and says in one line why it could not.
+
+A finished build lies in $TORCH_EXTENSIONS_DIR/<name>-<hash of sources, options and versions>/ and appears there whole or not at
+all: it is made in a folder of its own and then moved. Must not know which operators exist.
+"""
+import contextlib
+import hashlib
+import importlib.util
+import os
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import torch
+
+from torch_utils.process_lock import LockTimeout, ProcessLock
+
+# 'none': silent; 'brief': one line per plugin, one explanation per process; 'full': the compiler's output too.
+verbosity = "brief"
+
+# How long to wait for another process that is building the same plugin.
+LOCK_LIMIT_SEC = 600
+
+_HEADER_SUFFIXES = {".h", ".hh", ".hpp", ".cuh", ".inl"}
+_LIBRARY_SUFFIXES = {".so", ".pyd", ".dylib"}
+
+_outcomes: dict[Path, object] = {}  # what became of each build in this process: the module or a PluginError
+_explained = False                  # whether this process has already said why a build failed
+
+
+class PluginError(RuntimeError):
+    """A plugin could not be had: `cause` in a few words, `cure` as something to do."""
+
+    def __init__(self, cause, cure):
+        super().__init__(f"{cause}; {cure}")
+        self.cause, self.cure = cause, cure
+
+
+def get_plugin(module_name, sources, **build_kwargs):
+    """The module compiled from `sources`, built unless that was done before. Raises PluginError, at once the second time.
+
+    build_kwargs are those of torch.utils.cpp_extension.load.
+    """
+    if verbosity not in ("none", "brief", "full"):
+        raise ValueError(f"custom_ops.verbosity must be none, brief or full (got {verbosity!r})")
+    sources = [Path(source).resolve() for source in sources]
+    folder = build_root() / f"{module_name}-{_digest(sources, build_kwargs)}"
+    if folder not in _outcomes:
+        _outcomes[folder] = _obtain(module_name, sources, folder, build_kwargs)
+    if isinstance(_outcomes[folder], PluginError):
+        raise _outcomes[folder]
+    return _outcomes[folder]
+
+
+def get_plugin_or_none(module_name, sources, **build_kwargs):
+    """As get_plugin, with None for a plugin that cannot be had."""
+    try:
+        return get_plugin(module_name, sources, **build_kwargs)
+    except PluginError:
+        return None
+
+
+def build_root() -> Path:
+    """The folder that holds all builds."""
+    return Path(os.environ.get("TORCH_EXTENSIONS_DIR") or Path.home() / ".cache" / "torch_extensions")
+
+
+def missing_tools(needs_cuda: bool):
+    """(cause, cure) of the first thing that compiling lacks on this machine, or None."""
+    compiler = os.environ.get("CXX") or ("cl" if os.name == "nt" else "c++")
+    if shutil.which(compiler.split()[0]) is None:
+        return f"no C++ compiler ({compiler!r} is not on PATH)", "install one (Debian, Ubuntu: apt install g++) or set CXX"
+    if importlib.util.find_spec("setuptools") is None:
+        return "the Python package setuptools is missing", "pip install setuptools"
+    if _ninja_folder() is None:
+        return "no ninja ('ninja' is not on PATH)", "pip install ninja"
+    if needs_cuda and torch.version.cuda is None and torch.version.hip is None:
+        return "this PyTorch was built without CUDA", "install a CUDA build of PyTorch"
+    if needs_cuda and cuda_home() is None:
+        return "no CUDA toolkit (no nvcc)", "install the toolkit of PyTorch's CUDA version or set CUDA_HOME"
+    return None
+
+
+def cuda_home():
+    """Where PyTorch finds the CUDA toolkit, or None."""
+    from torch.utils import cpp_extension  # slow to import, and needs setuptools
+    return cpp_extension.CUDA_HOME
+
+
+def _ninja_folder():
+    """The folder of the ninja program: from PATH, else from the Python package, whose folder often isn't on PATH."""
+    program = shutil.which("ninja")
+    if program:
+        return str(Path(program).parent)
+    if importlib.util.find_spec("ninja") is None:
+        return None
+    import ninja
+    return ninja.BIN_DIR if shutil.which("ninja", path=ninja.BIN_DIR) else None
+
+
+def _digest(sources, build_kwargs):
+    """16 hex digits that change with anything that could change the build."""
+    folders = {source.parent for source in sources}
+    headers = {path for folder in folders if folder.is_dir() for path in folder.iterdir() if path.suffix in _HEADER_SUFFIXES}
+    state = hashlib.sha256()
+    for path in [*sources, *sorted(headers)]:
+        content = path.read_bytes()
+        state.update(f"{path.name} {len(content)}\n".encode() + content)
+    versions = [sys.implementation.cache_tag, sys.platform, torch.__version__, str(torch.version.cuda), os.environ.get("CXX", "")]
+    if _needs_cuda(sources, build_kwargs) and torch.cuda.is_available():
+        devices = range(torch.cuda.device_count())
+        versions += [os.environ.get("TORCH_CUDA_ARCH_LIST", ""), *sorted({str(torch.cuda.get_device_capability(i)) for i in devices})]
+    state.update(repr([versions, sorted(build_kwargs.items())]).encode())
+    return state.hexdigest()[:16]
+
+
+def _needs_cuda(sources, build_kwargs):
+    return build_kwargs.get("with_cuda") or any(source.suffix == ".cu" for source in sources)
+
+
+def _obtain(module_name, sources, folder, build_kwargs):
+    """The module or the PluginError, with the line that people know from this family of programs."""
+    line = _StatusLine(f'Setting up PyTorch plugin "{module_name}"...')
+    try:
+        module = _load_finished(folder) or _build_once(module_name, sources, folder, build_kwargs, line.say)
+        line.end("Done.")
+        return module
+    except LockTimeout as timeout:
+        error = PluginError(f"process {timeout.owner} has been building it for more than {LOCK_LIMIT_SEC:g} s",
+                            "wait for it or end it, then start again")
+    except OSError as os_error:
+        error = PluginError(f"{os_error.strerror} ({os_error.filename})", "point TORCH_EXTENSIONS_DIR to a folder with space that you may write to")
+    except PluginError as plugin_error:
+        error = plugin_error
+    line.fail(error)
+    return error
+
+
+class _StatusLine:
+    """One line on the screen that is begun, perhaps interrupted by remarks, and ended; nothing at verbosity 'none'.
+
+    It is begun only when its end is known or a remark comes, since an explained failure may be all that is to be said.
+    """
+
+    def __init__(self, text):
+        self.text = text
+
+    def say(self, remark):
+        if verbosity != "none":
+            print(f"{self.text} {remark}", flush=True)
+
+    def end(self, result):
+        self.say(result)
+
+    def fail(self, error):
+        global _explained
+        if not _explained:
+            _explained = verbosity != "none"
+            self.say(f"Failed! {error.cause[:1].upper()}{error.cause[1:]}. Plain PyTorch does the work, more slowly; to change that: {error.cure}.")
+
+
+def _load_finished(folder):
+    """The module of a finished build, or None where there is none."""
+    libraries = [path for path in folder.glob("*") if path.suffix in _LIBRARY_SUFFIXES] if folder.is_dir() else []
+    if not libraries:
+        return None
+    spec = importlib.util.spec_from_file_location(libraries[0].stem, libraries[0])
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _build_once(module_name, sources, folder, build_kwargs, say):
+    """Build under the lock, unless another process finished while this one waited for it."""
+    lack = missing_tools(_needs_cuda(sources, build_kwargs))
+    if lack:
+        raise PluginError(*lack)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with ProcessLock(folder.with_name(folder.name + ".lock"), limit_sec=LOCK_LIMIT_SEC, say=say):
+        module = _load_finished(folder)
+        if module is not None:
+            return module
+        for remains in folder.parent.glob(f"{folder.name}.building-*"):
+            shutil.rmtree(remains, ignore_errors=True)
+        workshop = folder.with_name(f"{folder.name}.building-{os.getpid()}")
+        workshop.mkdir()
+        try:
+            module = _compile(module_name, sources, workshop, build_kwargs)
+            _publish(Path(module.__file__), folder)
+        finally:
+            shutil.rmtree(workshop, ignore_errors=True)
+        return module
+
+
+def _publish(library, folder):
+    """Make the library appear in `folder`, whole or not at all."""
+    folder.mkdir(exist_ok=True)
+    unfinished = folder / f"unfinished-{os.getpid()}"
+    shutil.copyfile(library, unfinished)
+    os.replace(unfinished, folder / library.name)
+
+
+def _compile(module_name, sources, workshop, build_kwargs):
+    from torch.utils import cpp_extension  # slow to import
+    try:
+        with _folder_on_path(_ninja_folder()):
+            return cpp_extension.load(name=module_name, sources=[str(source) for source in sources], build_directory=str(workshop),
+                                      **{"verbose": verbosity == "full", **build_kwargs})
+    except (RuntimeError, ImportError, OSError) as error:
+        log = workshop.parent / f"{module_name}.log"
+        log.write_text(str(error), encoding="utf-8")
+        raise PluginError(f"compiling failed: {last_error_line(str(error))}", f"see {log}") from error
+
+
+@contextlib.contextmanager
+def _folder_on_path(folder):
+    """PyTorch looks for ninja on PATH alone."""
+    before = os.environ["PATH"]
+    if folder not in before.split(os.pathsep):
+        os.environ["PATH"] = before + os.pathsep + folder
+    try:
+        yield
+    finally:
+        os.environ["PATH"] = before
+
+
+def last_error_line(output: str) -> str:
+    """The last line in which a compiler or linker names an error, else the last line that says anything."""
+    lines = [line.strip() for line in output.splitlines() if line.strip() and not line.startswith("ninja: build stopped")]
+    named = [line for line in lines if re.search(r"\berror\b\s*[:#]|undefined reference|cannot find -l", line, re.IGNORECASE)]
+    return ((named or lines or ["no output"])[-1])[:300]
