@@ -42,6 +42,12 @@ class MADRAugmentPipe(torch.nn.Module):
         own = {name[len(PREFIX):]: value for name, value in self._buffers.items() if name.startswith(PREFIX)}
         return own or dict(getattr(self.base, CARRIED, {}))
 
+    def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
+        # A pipe that has carried nothing yet takes over what the saved one carried.
+        for name in [key[len(prefix):] for key in state_dict if key.startswith(prefix + PREFIX)]:
+            self.register_buffer(name, state_dict[prefix + name].to(self.base.p.device, copy=True))
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
     def __deepcopy__(self, memo):
         # Without this, copying would go through __reduce_ex__ and yield the bare base.
         duplicate = type(self).__new__(type(self))

@@ -16,6 +16,7 @@ from madr_plugin.errors import MADRError
 from madr_plugin.generator_access import GeneratorAccess
 
 GENERATOR_PHASES = ("Gmain", "Gboth")
+REPORT_INTERVAL = 8  # steps; the numbers move slowly and small networks would notice the cost
 NOT_CONFIG = ("random_seed", "training_set_kwargs")
 
 
@@ -131,7 +132,8 @@ class MADRLoss:
         if self.engine is None or not self.engine.step_is_open:
             return
         self.engine.finish_step()
-        telemetry.report(self.engine.telemetry())
+        if self.engine.step % REPORT_INTERVAL == 1:
+            telemetry.report(self.engine.telemetry())
         if isinstance(self.augment_pipe, pipes.MADRAugmentPipe):
             self.augment_pipe.carry(pipes.flatten(self.engine.live_state()))
 

@@ -19,7 +19,7 @@ from madr_plugin.extractors.base import check_features
 from madr_plugin.seeds import derived_seed, generator_for
 from madr_plugin.terms import squared_distances
 
-SUBSET = 4096
+SUBSET = 2048  # reals against which radii are measured
 FORMAT = 2  # raise when the content of a cache file changes meaning
 
 
