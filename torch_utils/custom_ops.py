@@ -6,6 +6,7 @@ all: it is made in a folder of its own and then moved. Must not know which opera
 import contextlib
 import hashlib
 import importlib.util
+import logging
 import os
 import re
 import shutil
@@ -84,8 +85,19 @@ def missing_tools(needs_cuda: bool):
 
 def cuda_home():
     """Where PyTorch finds the CUDA toolkit, or None."""
-    from torch.utils import cpp_extension  # slow to import, and needs setuptools
-    return cpp_extension.CUDA_HOME
+    return _cpp_extension().CUDA_HOME
+
+
+def _cpp_extension():
+    """PyTorch's builder. Slow to import, needs setuptools, and would log a remark wherever nvcc is present without a GPU."""
+    logger = logging.getLogger("torch.utils.cpp_extension")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        from torch.utils import cpp_extension
+    finally:
+        logger.setLevel(level)
+    return cpp_extension
 
 
 def _ninja_folder():
@@ -202,11 +214,10 @@ def _publish(library, folder):
 
 
 def _compile(module_name, sources, workshop, build_kwargs):
-    from torch.utils import cpp_extension  # slow to import
     try:
         with _folder_on_path(_ninja_folder()):
-            return cpp_extension.load(name=module_name, sources=[str(source) for source in sources], build_directory=str(workshop),
-                                      **{"verbose": verbosity == "full", **build_kwargs})
+            return _cpp_extension().load(name=module_name, sources=[str(source) for source in sources], build_directory=str(workshop),
+                                         **{"verbose": verbosity == "full", **build_kwargs})
     except (RuntimeError, ImportError, OSError) as error:
         log = workshop.parent / f"{module_name}.log"
         log.write_text(str(error), encoding="utf-8")

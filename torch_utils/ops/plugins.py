@@ -7,6 +7,9 @@ from typing import Callable, Optional
 
 IMPLEMENTATIONS = ("ref", "cuda")
 
+# Every operator that asks here, so that a report can name those without a kernel too.
+OPERATORS = ("bias_act", "upfirdn2d")
+
 # Operator name -> function that returns the compiled module, or None where it cannot be had. A kernel enters itself here.
 _loaders: dict[str, Callable] = {}
 
@@ -16,9 +19,13 @@ def register(op_name: str, loader: Callable) -> None:
     _loaders[op_name] = loader
 
 
-def registered() -> list[str]:
-    """The operators for which a kernel exists."""
-    return sorted(_loaders)
+def describe(op_name: str, device_type: str) -> str:
+    """One phrase for a report: how the operator runs on such a device, and why."""
+    if op_name not in _loaders:
+        return "plain PyTorch (no compiled kernel exists for it)"
+    if device_type != "cuda":
+        return f"plain PyTorch (its compiled kernel needs a CUDA device, not {device_type})"
+    return "compiled kernel" if _loaders[op_name]() is not None else "plain PyTorch (its kernel could not be built, see above)"
 
 
 def find(op_name: str, impl: str, x) -> Optional[object]:
