@@ -8,6 +8,8 @@ import copyreg
 
 import torch
 
+from madr_plugin.host import construct
+
 CARRIED = "_madr_state"  # attribute of the base pipe under which the tensors ride
 PREFIX = "madr__"        # of the buffers
 
@@ -18,7 +20,7 @@ class MADRAugmentPipe(torch.nn.Module):
     def __init__(self, base_kwargs=None, base=None):
         super().__init__()
         if base is None:
-            base = _identity_pipe() if base_kwargs is None else _construct(base_kwargs)
+            base = _identity_pipe() if base_kwargs is None else construct(**base_kwargs)
         self.base = base
 
     @property
@@ -104,12 +106,6 @@ def unflatten(flat):
             place = place.setdefault(part, {})
         place[parts[-1]] = value
     return nested
-
-
-def _construct(base_kwargs):
-    import dnnlib  # the host's, whichever it is
-
-    return dnnlib.util.construct_class_by_name(**base_kwargs)
 
 
 def _identity_pipe():
