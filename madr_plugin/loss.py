@@ -9,32 +9,37 @@ import inspect
 import torch
 
 from madr_plugin import augment_pipe as pipes
-from madr_plugin import collective, extractors, reference, telemetry
+from madr_plugin import collective, extractors, forks, reference, telemetry
 from madr_plugin.config import resolve
 from madr_plugin.engine import Engine
 from madr_plugin.errors import MADRError
 from madr_plugin.generator_access import GeneratorAccess
+from madr_plugin.host import construct
 
-GENERATOR_PHASES = ("Gmain", "Gboth")
+GENERATOR_PHASES = ("Gmain", "Gboth", "G")  # the last: R3GAN's name
 REPORT_INTERVAL = 8  # steps; the numbers move slowly and small networks would notice the cost
-NOT_CONFIG = ("random_seed", "training_set_kwargs")
+NOT_CONFIG = ("random_seed", "training_set_kwargs", "resume_pkl")
 
 
 class MADRLoss:
     """base_class_name: the host's loss; madr: options by name (config.py) plus random_seed and training_set_kwargs; the rest goes to the base."""
 
-    def __init__(self, device, G_mapping=None, G_synthesis=None, D=None, augment_pipe=None, *, base_class_name, madr, G=None, **base_kwargs):
-        self.device = torch.device(device)
+    def __init__(self, device=None, G_mapping=None, G_synthesis=None, D=None, augment_pipe=None, *, base_class_name, madr, G=None, **base_kwargs):
+        G_inner = getattr(G, "module", G)  # inside DistributedDataParallel
+        self.device = torch.device(device if device is not None else next((G_inner or G_synthesis).parameters()).device)
         self.config = resolve({name: value for name, value in madr.items() if name not in NOT_CONFIG})
         self.seed = int(madr.get("random_seed", 0))
         self.training_set_kwargs = madr.get("training_set_kwargs")
+        self.resume_pkl = madr.get("resume_pkl")
         self.training_set = None
         self.augment_pipe = augment_pipe
         networks = dict(G=G) if G is not None else dict(G_mapping=G_mapping, G_synthesis=G_synthesis)
-        self.base = _construct(base_class_name, device=device, D=D, augment_pipe=augment_pipe, **networks, **base_kwargs)
+        if device is not None:
+            networks["device"] = device
+        self.base = construct(base_class_name, D=D, augment_pipe=augment_pipe, **networks, **base_kwargs)
         self.signature = inspect.signature(self.base.accumulate_gradients)
         if G is not None:
-            G_mapping, G_synthesis = (G.mapping, G.synthesis) if hasattr(G, "mapping") else (None, G)
+            G_mapping, G_synthesis = (G_inner.mapping, G_inner.synthesis) if hasattr(G_inner, "mapping") else (None, G)
         if G_synthesis is None:
             raise MADRError("MADR found no generator among the arguments of the host's loss (G_synthesis or G); this fork needs its own adapter")
         self.generator_access = GeneratorAccess(G_mapping, G_synthesis)
@@ -86,6 +91,20 @@ class MADRLoss:
         if self._state_to_load is not None:
             self.engine.load(self._state_to_load)
             self._state_to_load = None
+        elif self.resume_pkl:
+            self._take_state_from_snapshot(print if rank == 0 else _silent)
+
+    def _take_state_from_snapshot(self, announce):
+        """In a fork whose loop restores networks only: MADR's state out of the snapshot that the run starts from."""
+        flat = forks.state_in_snapshot(self.resume_pkl)
+        if flat is None:
+            announce(f"MADR: {self.resume_pkl} holds no MADR state; the memory starts empty")
+            return
+        try:
+            self.engine.load(pipes.unflatten(flat))
+            announce(f"MADR: state of step {self.engine.step} taken from {self.resume_pkl}")
+        except MADRError as error:
+            announce(f"MADR: the memory starts empty: {error}")
 
     # --- the step -----------------------------------------------------------------------------------------------------
 
@@ -168,12 +187,6 @@ def _copied(state):
     if torch.is_tensor(state):
         return state.detach().cpu().clone()
     return list(state) if isinstance(state, list) else state
-
-
-def _construct(class_name, **kwargs):
-    import dnnlib  # the host's, whichever it is
-
-    return dnnlib.util.construct_class_by_name(class_name=class_name, **kwargs)
 
 
 def _silent(*_):

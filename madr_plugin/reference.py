@@ -16,6 +16,7 @@ from madr_plugin import bandwidth, cells, collective, files, view
 from madr_plugin.config import parse_view
 from madr_plugin.errors import MADRError
 from madr_plugin.extractors.base import check_features
+from madr_plugin.host import construct
 from madr_plugin.seeds import derived_seed, generator_for
 from madr_plugin.terms import squared_distances
 
@@ -174,10 +175,8 @@ def host_rng_untouched():
 
 def open_dataset(training_set_kwargs):
     """The host's dataset, by the host's own constructor."""
-    import dnnlib  # the host's, whichever it is
-
     if not training_set_kwargs:
         raise MADRError("MADR does not know the training set: pass training_set_kwargs in loss_kwargs.madr, or call loss.attach(context)")
     if "path" in training_set_kwargs and not os.path.exists(training_set_kwargs["path"]):
         raise MADRError(f"MADR: training set {training_set_kwargs['path']} does not exist; check --data")
-    return dnnlib.util.construct_class_by_name(**training_set_kwargs)
+    return construct(**training_set_kwargs)

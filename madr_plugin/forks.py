@@ -1,0 +1,145 @@
+"""MADR inside a fork that was never edited: through the two places where forks of StyleGAN2-ADA gather a run's options,
+or through the one function by which they construct everything.
+
+Uses only what the fork itself has (its dnnlib, its train.py); no file of the fork is touched.
+"""
+import functools
+import importlib.util
+import os
+import sys
+
+from madr_plugin import config, options
+from madr_plugin.errors import MADRError
+
+# How the families prepare a run: function of train.py -> which of its values is the dict of training options.
+SEAMS = {
+    "setup_training_loop_kwargs": "stylegan2-ada-pytorch: builds (description, options) before launching",
+    "launch_training": "stylegan3, projected-gan, R3GAN: receives the options as its argument c",
+}
+
+_original_construct = None  # set while install() is in force
+_seen = {}                  # what the wrapped constructor has learned: training_set_kwargs
+
+
+def load_train_script(path):
+    """The fork's train.py as module `train`, its folder first on the path, as if it had been started there."""
+    path = os.path.abspath(path)
+    if not os.path.isfile(path):
+        raise MADRError(f"{path} does not exist; give the path of the fork's train.py")
+    sys.path.insert(0, os.path.dirname(path))
+    name = os.path.splitext(os.path.basename(path))[0]
+    spec = importlib.util.spec_from_file_location(name, path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # processes that the fork spawns import its functions by this name
+    spec.loader.exec_module(module)
+    return module
+
+
+def wrap_seam(module, flags):
+    """Make the fork's train.py put MADR into the options that it prepares. Returns the name of the seam."""
+    for name in SEAMS:
+        original = getattr(module, name, None)
+        if callable(original):
+            edit = _editing_result if name == "setup_training_loop_kwargs" else _editing_argument
+            setattr(module, name, edit(original, flags))
+            return name
+    raise MADRError(f"{getattr(module, '__file__', module)} has none of the functions by which MADR knows its families "
+                    f"({'; '.join(f'{name} ({what})' for name, what in SEAMS.items())}). Call madr_plugin.install() at the top of the script instead")
+
+
+def _editing_result(original, flags):
+    @functools.wraps(original)
+    def setup_with_madr(*args, **kwargs):
+        description, training_options = original(*args, **kwargs)
+        _apply(training_options, flags)
+        return description, training_options
+    return setup_with_madr
+
+
+def _editing_argument(original, flags):
+    @functools.wraps(original)
+    def launch_with_madr(*args, **kwargs):
+        training_options = kwargs["c"] if "c" in kwargs else args[0]
+        _apply(training_options, flags)
+        return original(*args, **kwargs)
+    return launch_with_madr
+
+
+def _apply(training_options, flags):
+    if "loss_kwargs" not in training_options or "class_name" not in training_options["loss_kwargs"]:
+        raise MADRError("this fork's options hold no loss_kwargs.class_name, the place where MADR enters; it needs an adapter of its own")
+    options.apply(training_options, flags)
+    if flags.get("madr"):
+        # The fork restores networks only; MADR's own state rides in the snapshot's augment_pipe.
+        training_options["loss_kwargs"]["madr"]["resume_pkl"] = training_options.get("resume_pkl")
+
+
+# ----------------------------------------------------------------------------
+# The one call.
+
+def install(**given):
+    """Wrap the fork's loss and augmentation pipe wherever the fork constructs them.
+
+    To be called at the top of the fork's train.py (so that spawned processes do it too). Options by name, as in config.py;
+    none are needed. Calling it again does nothing; uninstall() restores.
+    """
+    global _original_construct
+    if _original_construct is not None:
+        return
+    resolved = config.resolve(given)
+    util = _host_util()
+    _original_construct = util.construct_class_by_name
+
+    @functools.wraps(_original_construct)
+    def construct_with_madr(*args, class_name=None, **kwargs):
+        return _construct(util, resolved, args, class_name, kwargs)
+    construct_with_madr.madr_original = _original_construct
+    util.construct_class_by_name = construct_with_madr
+
+
+def uninstall():
+    """Undo install(). Objects constructed meanwhile stay as they are."""
+    global _original_construct
+    if _original_construct is None:
+        return
+    _host_util().construct_class_by_name = _original_construct
+    _original_construct = None
+    _seen.clear()
+
+
+def _construct(util, resolved, args, class_name, kwargs):
+    original = _original_construct
+    kind = util.get_obj_by_name(class_name)
+    if hasattr(kind, "accumulate_gradients") and class_name != options.LOSS_CLASS and "madr_plugin" not in kind.__module__:
+        madr = dict(resolved.as_dict(), random_seed=0, training_set_kwargs=_seen.get("training_set_kwargs"))
+        from madr_plugin.loss import MADRLoss
+        return MADRLoss(*args, base_class_name=class_name, madr=madr, **kwargs)
+    if class_name.rsplit(".", 1)[-1] == "AugmentPipe":
+        from madr_plugin.augment_pipe import MADRAugmentPipe
+        return MADRAugmentPipe(base=original(*args, class_name=class_name, **kwargs))
+    made = original(*args, class_name=class_name, **kwargs)
+    if hasattr(kind, "image_shape") and hasattr(kind, "__getitem__"):
+        _seen.setdefault("training_set_kwargs", dict(kwargs, class_name=class_name))
+    return made
+
+
+def _host_util():
+    try:
+        import dnnlib
+        return dnnlib.util
+    except ImportError as error:
+        raise MADRError("madr_plugin.install() found no package dnnlib: call it inside a fork of StyleGAN2-ADA, "
+                        "with the fork's folder on the Python path") from error
+
+
+def state_in_snapshot(path):
+    """MADR's state in a snapshot of the fork (flat, as the pipe carries it), or None. Opened by the fork's own loader."""
+    if not path:
+        return None
+    import dnnlib  # the fork's
+    import legacy  # the fork's
+
+    with dnnlib.util.open_url(path) as file:
+        pipe = legacy.load_network_pkl(file).get("augment_pipe")
+    from madr_plugin.augment_pipe import CARRIED
+    return getattr(pipe, CARRIED, None)
