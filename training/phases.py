@@ -25,11 +25,11 @@ def setup_phases(G, D, G_opt_kwargs, D_opt_kwargs, G_reg_interval, D_reg_interva
     phases, optimizers = [], {}
     for name, module, opt_kwargs, reg_interval in [("G", G, G_opt_kwargs, G_reg_interval), ("D", D, D_opt_kwargs, D_reg_interval)]:
         opt_kwargs = dict(opt_kwargs)
-        if reg_interval is not None:
-            ratio = reg_interval / (reg_interval + 1)
-            opt_kwargs["lr"] = opt_kwargs["lr"] * ratio
-            if "betas" in opt_kwargs:
-                opt_kwargs["betas"] = [beta ** ratio for beta in opt_kwargs["betas"]]
+        ratio = 1 if reg_interval is None else reg_interval / (reg_interval + 1)
+        opt_kwargs["lr"] = opt_kwargs["lr"] * ratio
+        if "betas" in opt_kwargs:
+            # Options say 0, PyTorch insists on 0.0.
+            opt_kwargs["betas"] = [float(beta) ** ratio for beta in opt_kwargs["betas"]]
         opt = dnnlib.util.construct_class_by_name(module.parameters(), **opt_kwargs)
         optimizers[name] = opt
         if reg_interval is None:

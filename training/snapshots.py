@@ -4,6 +4,7 @@ Must not know the loop, losses or optimizers.
 """
 import copy
 import io
+import json
 import os
 import pickle
 import re
@@ -119,6 +120,30 @@ def prune_network_snapshots(run_dir, keep, best=None):
     for _kimg, name in list_network_snapshots(run_dir)[:-keep]:
         if name != best:
             os.remove(os.path.join(run_dir, name))
+
+
+def metric_results(run_dir, metric):
+    """{snapshot file name: value of the first result} from metric-<name>.jsonl; {} if there is none. A cut-off line is passed over."""
+    path = os.path.join(run_dir, f"metric-{metric}.jsonl")
+    results = {}
+    if os.path.isfile(path):
+        with open(path) as f:
+            for line in f:
+                try:
+                    line = json.loads(line)
+                except ValueError:  # the process was killed while it wrote this
+                    continue
+                if line.get("snapshot_pkl"):
+                    results[os.path.basename(line["snapshot_pkl"])] = next(iter(line["results"].values()))
+    return results
+
+
+def best_snapshot(run_dir, metric, higher_is_better):
+    """File name of the snapshot, among those still there, with the best value of a metric; None without values."""
+    present = {name: value for name, value in metric_results(run_dir, metric).items() if os.path.isfile(os.path.join(run_dir, name))}
+    if not present:
+        return None
+    return (max if higher_is_better else min)(present, key=present.get)
 
 
 # ----------------------------------------------------------------------------------------------------------------

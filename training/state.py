@@ -112,7 +112,8 @@ def load_state(path):
     except FileNotFoundError:
         raise UserError(f"{path}: no such training state; name the run folder that holds training-state-*.pt, or start without --resume") from None
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as err:
-        raise UserError(f"{path}: cannot be read as a training state ({str(err).splitlines()[0][:120] if str(err) else type(err).__name__}); "
+        # PyTorch's own text would advise to load it without protection.
+        raise UserError(f"{path}: cannot be read as a training state: it is damaged, cut off or something else ({type(err).__name__}); "
                         "delete it to go on from the one before, or restore it from a copy") from err
     if not isinstance(state, dict) or "format" not in state:
         raise UserError(f"{path}: not a training state of this program; network pickles are resumed with --resume=<file.pkl>")

@@ -7,7 +7,6 @@ not change what is drawn.
 """
 import contextlib
 import copy
-import json
 import os
 import sys
 
@@ -15,7 +14,7 @@ import torch
 
 import dnnlib
 from dnnlib.errors import UserError
-from metrics import metric_main
+from metrics import metric_main, metric_utils
 from torch_utils import devices, distributed, misc, training_stats
 from torch_utils.ops import conv2d_gradfix, grid_sample_gradfix
 from training import ada, ema, monitor, phases, setup, snapshots, state
@@ -109,6 +108,8 @@ class Trainer:
         o = self.options
         self.say("Loading training set...")
         self.training_set, self.in_memory = setup.build_training_set(o.training_set_kwargs, self.device)
+        if self.is_first and hasattr(self.training_set, "check_images"):
+            self.training_set.check_images()
         self.labels = setup.all_labels(self.training_set)
         self.fingerprint = self.training_set.content_fingerprint()
         saved = self.resumed["facts"]["data_fingerprint"] if self.resumed else self.fingerprint
@@ -224,7 +225,7 @@ class Trainer:
         for metric in o.metrics:
             result = metric_main.calc_metric(
                 metric=metric, G=G_ema, dataset_kwargs=o.training_set_kwargs, num_gpus=o.num_gpus, rank=o.rank, device=self.device,
-                detectors=o.detectors or {})
+                detectors=o.detectors or {}, progress=metric_utils.ProgressMonitor(verbose=self.is_first))
             if self.is_first:
                 metric_main.report_metric(result, run_dir=o.run_dir, snapshot_pkl=path)
                 self.writer.write_scalars({"Metrics/" + name: value for name, value in result["results"].items()},
@@ -232,7 +233,9 @@ class Trainer:
 
     def prune_snapshots(self):
         if self.is_first and self.keep is not None:
-            best = best_snapshot(self.options.run_dir, self.options.metrics) if self.keep_best else None
+            best, metrics = None, self.options.metrics
+            if self.keep_best and metrics:
+                best = snapshots.best_snapshot(self.options.run_dir, metrics[0], metric_main.higher_is_better(metrics[0]))
             snapshots.prune_network_snapshots(self.options.run_dir, self.keep, best)
 
     def evaluate_pending_metrics(self):
@@ -240,7 +243,7 @@ class Trainer:
         path = os.path.join(self.options.run_dir, snapshots.NETWORK_SNAPSHOT.format(kimg=self.progress.cur_nimg // 1000))
         at_snapshot = self.progress.cur_nimg == self.progress.tick_start_nimg and self.progress.cur_tick > 1
         metrics = self.options.metrics
-        if at_snapshot and metrics and os.path.isfile(path) and metric_results(self.options.run_dir, metrics[-1]).get(os.path.basename(path)) is None:
+        if at_snapshot and metrics and os.path.isfile(path) and snapshots.metric_results(self.options.run_dir, metrics[-1]).get(os.path.basename(path)) is None:
             self.evaluate_metrics(dict(G_ema=self.G_ema), path)
 
     def open_logs(self):
@@ -385,26 +388,3 @@ class Trainer:
         if self.is_first:
             print(monitor.tick_line(progress.cur_tick, progress.cur_nimg / 1000, augment_p=augment_p, extra=telemetry.items(), **resources), flush=True)
             self.writer.write(self.stats.as_dict(), progress.cur_nimg, self.clock.elapsed_sec())
-
-
-# ----------------------------------------------------------------------------------------------------------------
-# What the metric files of a run say
-
-def metric_results(run_dir, metric):
-    """{snapshot file name: value of the first result} from metric-<name>.jsonl, {} if there is none."""
-    path = os.path.join(run_dir, f"metric-{metric}.jsonl")
-    if not os.path.isfile(path):
-        return {}
-    with open(path) as f:
-        lines = [json.loads(line) for line in f if line.strip()]
-    return {os.path.basename(line["snapshot_pkl"]): next(iter(line["results"].values())) for line in lines if line.get("snapshot_pkl")}
-
-
-def best_snapshot(run_dir, metrics):
-    """File name of the snapshot with the best value of the first metric, or None."""
-    results = metric_results(run_dir, metrics[0]) if metrics else {}
-    present = {name: value for name, value in results.items() if os.path.isfile(os.path.join(run_dir, name))}
-    if not present:
-        return None
-    choose = max if metric_main.higher_is_better(metrics[0]) else min
-    return choose(present, key=present.get)
