@@ -1,5 +1,6 @@
 """Devices by name, the seam for compiled kernels, and the report."""
 import os
+import platform
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -37,6 +38,32 @@ def test_cuda_is_preferred_and_its_index_checked(monkeypatch):
     assert devices.resolve("cuda:1") == torch.device("cuda:1")
     with pytest.raises(UserError, match="cuda:2 does not exist: this machine shows 2"):
         devices.resolve("cuda:2")
+
+
+def test_kept_memory_is_not_faulted_in_again(repo):
+    """Tensors of 80 MB in all, made and freed over and over: after the call they cost no page faults."""
+    program = """
+import resource, torch
+from torch_utils import devices
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(6):
+        tensors = [torch.ones(5 * 2**20) for _ in range(4)]
+        del tensors
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+ordinary, had_effect = faults(), devices.keep_freed_memory()
+faults()
+print(had_effect, faults() < max(ordinary, 4096) / 10)
+"""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "LD_PRELOAD"))}
+    result = subprocess.run([sys.executable, "-c", program], cwd=repo, env=environment, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.strip() in (("True True",) if platform.libc_ver()[0] == "glibc" else ("False True", "False False"))
+
+
+def test_memory_is_left_alone_without_glibc(monkeypatch):
+    monkeypatch.setattr(platform, "libc_ver", lambda: ("", ""))
+    assert devices.keep_freed_memory() is False
 
 
 def test_half_precision_on_cuda_alone():
