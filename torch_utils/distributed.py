@@ -15,6 +15,7 @@ import traceback
 
 import torch
 
+from dnnlib import cli
 from dnnlib.errors import UserError
 
 # Exit code of a run that was asked to stop (SIGTERM, SIGINT) and saved its state first: EX_TEMPFAIL, "start me again".
@@ -47,7 +48,7 @@ def rank_device(device_name, rank):
     """The device of this rank: cuda gets one card per local process, everything else is shared."""
     if device_name != "cuda":
         return torch.device(device_name)
-    local_rank = int(os.environ.get("LOCAL_RANK", rank % max(torch.cuda.device_count(), 1)))
+    local_rank = int(os.environ["LOCAL_RANK"]) if under_torchrun() and "LOCAL_RANK" in os.environ else rank % max(torch.cuda.device_count(), 1)
     return torch.device("cuda", local_rank)
 
 
@@ -124,7 +125,8 @@ def _rank_main(rank, worker, options, num_processes, device_name, folder):
     except BaseException as err:
         if isinstance(err, SystemExit) and err.code in (0, None, EXIT_STOPPED):
             raise
-        kind, text = ("user", str(err)) if getattr(err, "is_user_error", False) else ("traceback", traceback.format_exc())
+        sentence = cli.user_sentence(err)
+        kind, text = ("user", sentence) if sentence is not None else ("traceback", traceback.format_exc())
         with open(os.path.join(folder, f"{kind}-{rank}-{time.time_ns()}"), "w") as f:
             f.write(text)
         sys.stdout.flush()
@@ -169,14 +171,13 @@ def _spawn(worker, options, num_processes, device_name):
     with tempfile.TemporaryDirectory(prefix="ranks-") as folder:
         processes = [context.Process(target=_rank_main, args=(rank, worker, options, num_processes, device_name, folder))
                      for rank in range(num_processes)]
-        forward = lambda signum, _frame: [os.kill(p.pid, signum) for p in processes if p.is_alive()]
+        # As SIGTERM in both cases: a second SIGINT would end a rank at once, and a terminal has sent the first to all.
+        forward = lambda _signum, _frame: [p.terminate() for p in processes if p.is_alive()]
         previous = {}
         try:
             for p in processes:
                 p.start()
-            # SIGINT from a terminal reaches the ranks by itself; SIGTERM sent to this process does not.
-            previous = {signal.SIGTERM: signal.signal(signal.SIGTERM, forward),
-                        signal.SIGINT: signal.signal(signal.SIGINT, signal.SIG_IGN)}
+            previous = {signum: signal.signal(signum, forward) for signum in (signal.SIGTERM, signal.SIGINT)}
             exit_codes = _wait_for_all(processes)
         finally:
             for signum, handler in previous.items():

@@ -18,6 +18,6 @@ def ema_beta(batch_size, ema_kimg, ema_rampup, cur_nimg):
 def update_ema(average, current, beta):
     """average <- beta * average + (1 - beta) * current for parameters; buffers are copied."""
     for target, source in zip(average.parameters(), current.parameters(), strict=True):
-        target.copy_(source.lerp(target, beta))
+        torch.lerp(source, target, beta, out=target)
     for target, source in zip(average.buffers(), current.buffers(), strict=True):
         target.copy_(source)

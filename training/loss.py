@@ -137,39 +137,39 @@ class StyleGAN2Loss(Loss):
             self.finish_phase()
 
     def generator_main(self, gen_z, gen_c, sync, gain):
-        with record_function("Gmain_forward"):
+        with record_function("G: adversarial term"):
             gen_img, _ = self.run_G(gen_z, gen_c, sync=sync)
             fake_logits = self.run_D(gen_img, gen_c, sync=False)
             self._report_scores("fake", fake_logits)
             loss = self.generator_term(fake_logits)
             training_stats.report("Loss/G/loss", loss)
-        with record_function("Gmain_backward"):
+        with record_function("G: adversarial gradient"):
             loss.mean().mul(gain).backward()
 
     def generator_regularise(self, gen_z, gen_c, sync, gain):
-        with record_function("Gpl_forward"):
+        with record_function("G: path length"):
             # A part of the batch suffices for this slowly moving regulariser and halves its cost (1912.04958, app. B).
             N = max(gen_z.shape[0] // self.pl_batch_shrink, 1)
             gen_img, gen_ws = self.run_G(gen_z[:N], gen_c[:N], sync=sync)
             loss = self.path_length_penalty(gen_img, gen_ws)
             training_stats.report("Loss/G/reg", loss)
-        with record_function("Gpl_backward"):
+        with record_function("G: path length gradient"):
             loss.mean().mul(gain).backward()
 
     def discriminator_fake(self, gen_z, gen_c, gain):
-        with record_function("Dgen_forward"):
+        with record_function("D: fakes"):
             with torch.no_grad():
                 gen_img, _ = self.run_G(gen_z, gen_c, sync=False)
             fake_logits = self.run_D(gen_img, gen_c, sync=False)
             self._report_scores("fake", fake_logits)
             self._fake_loss = self.discriminator_fake_term(fake_logits)
-        with record_function("Dgen_backward"):
+        with record_function("D: fakes gradient"):
             self._fake_loss.mean().mul(gain).backward()
         self._fake_loss = self._fake_loss.detach()
 
     def discriminator_real(self, real_img, real_c, sync, gain, main, penalise):
         loss = 0
-        with record_function("Dreal_Dr1_forward"):
+        with record_function("D: reals and R1"):
             real_img = real_img.detach().requires_grad_(penalise)
             real_logits = self.run_D(real_img, real_c, sync=sync)
             self._report_scores("real", real_logits)
@@ -181,14 +181,15 @@ class StyleGAN2Loss(Loss):
                 penalty = self.gradient_penalty(real_img, real_logits)
                 training_stats.report("Loss/D/reg", penalty)
                 loss = loss + penalty
-        with record_function("Dreal_Dr1_backward"):
+        with record_function("D: reals and R1 gradient"):
             loss.mean().mul(gain).backward()
 
     def finish_phase(self):
         """After the last microbatch: move the path-length mean, by the mean over all microbatches and processes."""
         if self._pl_means_of_step:
             mean = distributed.all_reduce_mean_(torch.stack(self._pl_means_of_step).mean().to(torch.float32))
-            self.pl_mean.lerp_(mean, self.pl_decay)
+            # A mean that is not finite once would stay so for ever, and the regulariser with it.
+            self.pl_mean.copy_(torch.where(torch.isfinite(mean), self.pl_mean.lerp(mean, self.pl_decay), self.pl_mean))
             self._pl_means_of_step.clear()
 
     @staticmethod

@@ -2,6 +2,7 @@
 
 Must not know networks, losses or data.
 """
+import importlib.util
 import json
 import os
 import signal
@@ -27,6 +28,7 @@ class StopRequest:
 
     def __init__(self):
         self.signal_name = None
+        self._interrupted = False
         self._previous = {}
 
     def __enter__(self):
@@ -39,8 +41,9 @@ class StopRequest:
             signal.signal(signum, handler)
 
     def _on_signal(self, signum, _frame):
-        if signum == signal.SIGINT and self.signal_name is not None:
+        if signum == signal.SIGINT and self._interrupted:
             raise KeyboardInterrupt
+        self._interrupted = self._interrupted or signum == signal.SIGINT
         self.signal_name = signal.Signals(signum).name
 
     @property
@@ -127,6 +130,12 @@ def report_resources(clock, tick_nimg, device):
                 cpu_mem_gb=values["Resources/cpu_mem_gb"], gpu_mem_gb=values["Resources/peak_gpu_mem_gb"])
 
 
+def check_wandb():
+    """Refuse before anything is written."""
+    if importlib.util.find_spec("wandb") is None:
+        raise UserError("--wandb needs the package wandb: pip install wandb, or leave --wandb out")
+
+
 class StatsWriter:
     """stats.jsonl, TensorBoard events and, if asked for, W&B; on rank 0 only. Closed with close()."""
 
@@ -151,10 +160,7 @@ class StatsWriter:
 
     @staticmethod
     def _open_wandb(project, run_dir, options):
-        try:
-            import wandb
-        except ImportError:
-            raise UserError("--wandb needs the package wandb: pip install wandb, or leave --wandb out") from None
+        import wandb
         return wandb.init(project=project, dir=run_dir, name=os.path.basename(os.path.abspath(run_dir)), config=options, resume="allow")
 
     def bytes_written(self):

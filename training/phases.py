@@ -20,24 +20,30 @@ class Phase:
         self.name, self.module, self.opt, self.interval = name, module, opt, interval
 
 
+def rates_of(opt_kwargs, reg_interval):
+    """Optimizer keywords for a network whose regulariser takes an extra step every `reg_interval` steps (None: never).
+
+    With c = interval / (interval + 1), the share of its steps that are main ones: lr <- c * lr, beta <- beta^c.
+    """
+    share = 1.0 if reg_interval is None else reg_interval / (reg_interval + 1)
+    rates = {"lr": opt_kwargs["lr"] * share}
+    if "betas" in opt_kwargs:
+        rates["betas"] = [float(beta) ** share for beta in opt_kwargs["betas"]]  # options say 0, PyTorch insists on 0.0
+    return {**opt_kwargs, **rates}
+
+
+def phases_of(letter, module, opt_kwargs, reg_interval):
+    """([phases], optimizer) of one network. A None interval folds the regulariser into one 'both' phase."""
+    opt = dnnlib.util.construct_class_by_name(module.parameters(), **rates_of(opt_kwargs, reg_interval))
+    intervals = {"both": 1} if reg_interval is None else {"main": 1, "reg": reg_interval}
+    return [Phase(letter + kind, module, opt, interval) for kind, interval in intervals.items()], opt
+
+
 def setup_phases(G, D, G_opt_kwargs, D_opt_kwargs, G_reg_interval, D_reg_interval):
-    """Phases in the order of a step, and the optimizers by name. A None interval folds the regulariser into one 'both' phase."""
-    phases, optimizers = [], {}
-    for name, module, opt_kwargs, reg_interval in [("G", G, G_opt_kwargs, G_reg_interval), ("D", D, D_opt_kwargs, D_reg_interval)]:
-        opt_kwargs = dict(opt_kwargs)
-        ratio = 1 if reg_interval is None else reg_interval / (reg_interval + 1)
-        opt_kwargs["lr"] = opt_kwargs["lr"] * ratio
-        if "betas" in opt_kwargs:
-            # Options say 0, PyTorch insists on 0.0.
-            opt_kwargs["betas"] = [float(beta) ** ratio for beta in opt_kwargs["betas"]]
-        opt = dnnlib.util.construct_class_by_name(module.parameters(), **opt_kwargs)
-        optimizers[name] = opt
-        if reg_interval is None:
-            phases.append(Phase(name + "both", module, opt, 1))
-        else:
-            phases.append(Phase(name + "main", module, opt, 1))
-            phases.append(Phase(name + "reg", module, opt, reg_interval))
-    return phases, optimizers
+    """Phases in the order of a step, G's before D's, and the optimizers by the network's letter."""
+    of_G, G_opt = phases_of("G", G, G_opt_kwargs, G_reg_interval)
+    of_D, D_opt = phases_of("D", D, D_opt_kwargs, D_reg_interval)
+    return of_G + of_D, {"G": G_opt, "D": D_opt}
 
 
 def derived_seed(*numbers):
@@ -95,7 +101,7 @@ def run_phase(phase, phase_index, loss, microbatches, random_seed, cur_nimg):
             phase=phase.name, real_img=real_img, real_c=real_c, gen_z=gen_z, gen_c=gen_c,
             sync=(round_index == len(microbatches) - 1), gain=phase.interval / len(microbatches))
     phase.module.requires_grad_(False)
-    with record_function(phase.name + "_opt"):
+    with record_function(phase.name + ": step"):
         num_nonfinite = synchronise_gradients(phase.module.parameters())
         phase.opt.step()
     return num_nonfinite

@@ -246,7 +246,11 @@ def _short(value):
 # Going on.
 
 def _continued(saved, flags, given, build, folder):
-    """The saved options with the changes that are allowed."""
+    """The saved options with the changes that are allowed.
+
+    Those that say what the run once started from stay: the loop prefers the state, and the next resume needs them to
+    know what --cfg would have meant.
+    """
     options = _easy(saved)
     now = build(dict(flags, gpus=saved.num_gpus, resume=_started_from(saved), batch_gpu=None)).options
     for flag, names in MAY_CHANGE.items():
@@ -267,9 +271,6 @@ def _continued(saved, flags, given, build, folder):
     elif options.batch_size % (options.batch_gpu * options.num_gpus):
         options.batch_gpu = max(options.batch_size // options.num_gpus, 1)
     config.check_batch(options)
-    options.pop("resume_pkl", None)  # the state holds the weights
-    options.pop("resume_kimg", None)
-    options.pop("resume_partial", None)
     options.run_dir = folder
     options.resume_state = flags["resume"] if flags["resume"].endswith(".pt") else state.latest_state(folder)
     return options

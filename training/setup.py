@@ -105,6 +105,12 @@ def build_grid(training_set, G, random_seed, batch_gpu, device, snap_res):
 
 
 @torch.no_grad()
+def is_finite(module):
+    """Whether no parameter or buffer holds a nan or an infinity."""
+    return all(bool(tensor.isfinite().all()) for tensor in [*module.parameters(), *module.buffers()])
+
+
+@torch.no_grad()
 def average_running_buffers(modules):
     """Make the buffers that training moves equal on all ranks: their mean."""
     if distributed.get_world_size() == 1:

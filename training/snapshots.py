@@ -55,18 +55,16 @@ def setup_snapshot_image_grid(training_set, random_seed=0, max_size=None):
 
 
 def save_image_grid(img, fname, drange, grid_size):
-    """Write images [N, C, H, W] with values in drange = [lo, hi] as one PNG of grid_size (columns, rows)."""
-    lo, hi = drange
-    columns, rows = grid_size
-    pixels = (np.asarray(img, dtype=np.float32) - lo) * (255 / (hi - lo))
-    pixels = np.rint(pixels).clip(0, 255).astype(np.uint8)
-    N, C, H, W = pixels.shape
-    if C not in (1, 3):
-        raise UserError(f"{fname}: a picture needs 1 or 3 channels (got {C})")
-    sheet = pixels.reshape(rows, columns, C, H, W).transpose(0, 3, 1, 4, 2).reshape(rows * H, columns * W, C)
-    picture = PIL.Image.fromarray(sheet[:, :, 0] if C == 1 else sheet)
+    """Write images [N, C, H, W] with values in drange = [darkest, brightest] as one PNG of grid_size (columns, rows)."""
+    darkest, brightest = drange
+    columns, _rows = grid_size
+    levels = np.interp(img, (darkest, brightest), (0, 255)).round().astype(np.uint8)
+    if levels.shape[1] not in (1, 3):
+        raise UserError(f"{fname}: a picture needs 1 or 3 channels (got {levels.shape[1]})")
+    tiles = list(np.moveaxis(levels, 1, 3))
+    sheet = np.vstack([np.hstack(tiles[first:first + columns]) for first in range(0, len(tiles), columns)])
     buffer = io.BytesIO()
-    picture.save(buffer, format="PNG")
+    PIL.Image.fromarray(sheet.squeeze(2) if sheet.shape[2] == 1 else sheet).save(buffer, format="PNG")
     files.atomic_write_bytes(fname, buffer.getvalue())
 
 

@@ -4,6 +4,7 @@ A state is one file, `training-state-<kimg>.pt`, of plain tensors, numbers, stri
 weights_only=True reads it). Random numbers need no place in it: every draw is seeded by the position in the run.
 Must not know how training works.
 """
+import copy
 import os
 import pickle
 import re
@@ -22,21 +23,34 @@ NUM_STATES_KEPT = 2
 
 
 class Progress:
-    """Where a run is. cur_nimg: images seen; batch_idx: steps done; elapsed_sec: training time of earlier processes."""
+    """Where a run is. cur_nimg: images seen; batch_idx: steps done; elapsed_sec: training time of earlier processes.
 
-    FIELDS = ["cur_nimg", "cur_tick", "batch_idx", "tick_start_nimg", "elapsed_sec", "nonfinite_steps", "nonfinite_streak"]
+    nonfinite_streak: how often in a row the worst phase had non-finite gradients. Counted for each phase apart: a lazy
+    regulariser that is broken for good acts in every 4th or 16th step only, with sound steps between.
+    """
+
+    FIELDS = ["cur_nimg", "cur_tick", "batch_idx", "tick_start_nimg", "elapsed_sec", "nonfinite_steps", "nonfinite_streak", "nonfinite_of_phases"]
 
     def __init__(self, start_nimg=0):
         self.cur_nimg = self.tick_start_nimg = start_nimg
         self.cur_tick = self.batch_idx = self.nonfinite_steps = self.nonfinite_streak = 0
         self.elapsed_sec = 0.0
+        self.nonfinite_of_phases = {}
+
+    def count_nonfinite(self, bad_of_phases):
+        """One step. bad_of_phases: {name of a phase that ran: had it non-finite gradients?}."""
+        self.nonfinite_steps += any(bad_of_phases.values())
+        for name, bad in bad_of_phases.items():
+            self.nonfinite_of_phases[name] = self.nonfinite_of_phases.get(name, 0) + 1 if bad else 0
+        self.nonfinite_streak = max(self.nonfinite_of_phases.values(), default=0)
 
     def state_dict(self):
-        return {name: getattr(self, name) for name in self.FIELDS}
+        return {name: copy.copy(getattr(self, name)) for name in self.FIELDS}
 
     def load_state_dict(self, state):
         for name in self.FIELDS:
-            setattr(self, name, state[name])
+            if name in state:  # states of early versions lack the newest fields
+                setattr(self, name, copy.copy(state[name]))
 
 
 def list_states(run_dir):
@@ -96,11 +110,17 @@ class StateBag:
 
 
 def save_state(run_dir, kimg, state):
-    """Write a state atomically, then delete all but the newest NUM_STATES_KEPT. Returns the path."""
+    """Write a state atomically, then delete all but the newest NUM_STATES_KEPT. Returns the path.
+
+    States of later positions go, too: the run was continued from an older one by name, and theirs is another history,
+    which --resume=latest must not mistake for this one's end.
+    """
     path = os.path.join(run_dir, STATE_FILE.format(kimg=kimg))
     with files.atomic_open(path) as f:
         torch.save(state, f)
-    for _kimg, old in list_states(run_dir)[:-NUM_STATES_KEPT]:
+    states = list_states(run_dir)
+    abandoned = [other for other in states if other[0] > kimg]
+    for _kimg, old in states[:len(states) - len(abandoned)][:-NUM_STATES_KEPT] + abandoned:
         os.remove(old)
     return path
 

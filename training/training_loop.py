@@ -13,6 +13,7 @@ import sys
 import torch
 
 import dnnlib
+from dnnlib import files
 from dnnlib.errors import UserError
 from metrics import metric_main, metric_utils
 from torch_utils import devices, distributed, misc, training_stats
@@ -22,6 +23,8 @@ from training.snapshots import save_image_grid, setup_snapshot_image_grid  # noq
 
 # How often several GPUs ask one another whether one of them was told to stop; asking makes the GPU wait.
 STOP_CHECK_STEPS_CUDA = 8
+# So many bad steps in a row, and the weights are no longer worth saving. Fewer are stray overflows: they were kept off the weights.
+DOUBTFUL_STREAK = 3
 
 
 def training_loop(
@@ -103,6 +106,8 @@ class Trainer:
         if o.batch_size % (o.batch_gpu * o.num_gpus):
             raise UserError(f"--batch={o.batch_size} must be a multiple of --gpus times --batch-gpu ({o.num_gpus} x {o.batch_gpu})")
         self.keep, self.keep_best = snapshots.parse_keep(o.keep)
+        if o.wandb_project:
+            monitor.check_wandb()
 
     def build_data(self):
         o = self.options
@@ -160,7 +165,8 @@ class Trainer:
 
     def state_bag(self):
         return state.StateBag(
-            G=self.G, D=self.D, G_ema=self.G_ema, augment_pipe=self.augment_pipe, loss=self.loss, progress=self.progress,
+            G=self.G, D=self.D, G_ema=self.G_ema, augment_pipe=self.augment_pipe, progress=self.progress,
+            loss=self.loss if hasattr(self.loss, "state_dict") else None,
             **{f"{name}_opt": opt for name, opt in self.optimizers.items()})
 
     def collectors(self):
@@ -176,16 +182,17 @@ class Trainer:
             o.random_seed, self.progress.cur_nimg)
 
     def save_state(self):
-        """The training state, unless the weights are in doubt. Collective: every rank calls it."""
+        """The training state, unless the weights are in doubt. Returns whether it was saved. Collective: every rank calls it."""
         self.settle_nonfinite()
-        if self.progress.nonfinite_streak > 0:
-            self.say("Not saving the training state: the last step had non-finite gradients.")
-            return
+        if self.progress.nonfinite_streak >= DOUBTFUL_STREAK or not all(setup.is_finite(network) for network in (self.G, self.D)):
+            self.say("Not saving the training state: the weights or the last gradients are not finite.")
+            return False
         self.progress.elapsed_sec = self.clock.elapsed_sec()
         facts = dict(data_fingerprint=self.fingerprint, stats_jsonl_bytes=self.writer.bytes_written() if self.writer else 0)
         saved = self.state_bag().collect(self.collectors(), facts)
         if self.is_first:
             state.save_state(self.options.run_dir, self.progress.cur_nimg // 1000, saved)
+        return True
 
     # --- samples, snapshots, metrics ------------------------------------------------------------------------------------
 
@@ -250,6 +257,7 @@ class Trainer:
         o = self.options
         self.clock = monitor.Clock(self.progress.elapsed_sec)
         if self.is_first:
+            files.clean_stale_temporaries(o.run_dir)  # a kill while saving leaves a hidden file as large as what was saved
             self.say("Initializing logs...")
             self.writer = monitor.StatsWriter(
                 o.run_dir, self.resumed["facts"]["stats_jsonl_bytes"] if self.resumed else None, self.progress.cur_nimg / 1000,
@@ -270,6 +278,8 @@ class Trainer:
         if o.progress_fn is not None:
             o.progress_fn(self.progress.cur_nimg // 1000, o.total_kimg)
         done = self.progress.cur_nimg >= o.total_kimg * 1000 and self.resumed is not None
+        if done and self.progress.cur_nimg > self.progress.tick_start_nimg:
+            self.finish_tick(done)  # it was stopped after its last step, before that was told and evaluated
         while not done:
             self.train_step()
             self.stop_if_asked()
@@ -303,7 +313,8 @@ class Trainer:
             if hasattr(self.loss, "begin_phase"):
                 self.loss.begin_phase(phase.name, progress.cur_nimg)
             with self.timers[phase.name]:
-                self.nonfinite_of_step.append(phases.run_phase(phase, phase_index, self.loss, microbatches, o.random_seed, progress.cur_nimg))
+                num_nonfinite = phases.run_phase(phase, phase_index, self.loss, microbatches, o.random_seed, progress.cur_nimg)
+            self.nonfinite_of_step.append((phase.name, num_nonfinite))
             if hasattr(self.loss, "end_phase"):
                 self.loss.end_phase(phase.name)
         setup.average_running_buffers([self.G, self.D])
@@ -326,11 +337,8 @@ class Trainer:
 
     def settle_nonfinite(self):
         """Count the non-finite gradients of the step before (looked at late, so that a GPU need not wait for the answer)."""
-        bad = int(sum(count.item() for count in self.nonfinite_of_step))
-        if self.nonfinite_of_step:
-            self.progress.nonfinite_streak = self.progress.nonfinite_streak + 1 if bad else 0
-            self.progress.nonfinite_steps += bool(bad)
-            self.nonfinite_of_step = []
+        self.progress.count_nonfinite({name: bool(count.item()) for name, count in self.nonfinite_of_step})
+        self.nonfinite_of_step = []
         if self.progress.nonfinite_streak >= self.options.nan_streak:
             newest = state.latest_state(self.options.run_dir)
             raise UserError(
@@ -346,9 +354,10 @@ class Trainer:
             return
         self.say(f"\nStopping on {self.stop.signal_name or 'a signal'}: saving the training state...")
         self.save_network()
-        self.save_state()
+        saved = self.save_state()
         distributed.barrier()
-        self.say(f"Saved at kimg {self.progress.cur_nimg / 1000:.1f}; go on with --resume=latest. Exit code {distributed.EXIT_STOPPED}.")
+        what = f"Saved at kimg {self.progress.cur_nimg / 1000:.1f}" if saved else "Only the state before that is there"
+        self.say(f"{what}; go on with --resume=latest. Exit code {distributed.EXIT_STOPPED}.")
         sys.exit(distributed.EXIT_STOPPED)
 
     def finish_tick(self, done):

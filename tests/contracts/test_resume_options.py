@@ -209,3 +209,14 @@ def test_train_and_go_on_from_the_command_line(tmp_path, monkeypatch, tiny_zip, 
     assert kimgs == sorted(set(kimgs)) and kimgs[-1] >= 2
     log = open(os.path.join(folder, "log.txt")).read()
     assert log.count("Loading training set...") == 2 and "Resuming from" in log
+
+
+@pytest.mark.parametrize("started", [dict(resume="ffhq256"), dict(resume="old.pkl", resume_kimg=100)])
+def test_a_run_that_began_from_a_pickle_goes_on_any_number_of_times(place, started):
+    """Each time its options are saved again; what it began from must not get lost, or the next --cfg would seem to clash."""
+    folder = make_run("00000-a", **started)
+    for _ in range(3):
+        options = resume(cfg="auto")
+        assert options.resume_pkl and options.ada_kimg == 100
+        train.save_options(options)
+    assert json.load(open(os.path.join(folder, "training_options.json")))["resume_pkl"].endswith(".pkl")

@@ -3,6 +3,7 @@
 Each row of a table: what is wrong, the command line, and words that its sentence must hold (flag or file, then remedy).
 """
 import errno
+import importlib.util
 import io
 import json
 import os
@@ -335,3 +336,9 @@ def test_torchrun_with_another_number_of_gpus(room, capsys, monkeypatch):
 
 def test_the_table_is_long_enough():
     assert len(TRAIN_CASES) + len(OTHER_CASES) >= 40
+
+
+@pytest.mark.skipif(importlib.util.find_spec("wandb") is not None, reason="wandb is installed")
+def test_wandb_that_is_not_installed(room, capsys, monkeypatch):
+    monkeypatch.chdir(room)
+    assert_refused(room, train.main, [*GOOD, "--wandb=project"], ["--wandb", "pip install wandb"], capsys)

@@ -101,7 +101,7 @@ def test_a_streak_of_nonfinite_gradients_stops_the_run_and_keeps_the_last_good_s
     good = state.latest_state(tmp_path)
     content = open(good, "rb").read()
     options["loss_kwargs"]["r1_gamma"] = float("nan")
-    options.update(total_kimg=8, D_reg_interval=None, nan_streak=5)
+    options.update(total_kimg=8, D_reg_interval=None, nan_streak=5, resume_state=good)
     with pytest.raises(UserError, match="5 steps in a row had non-finite gradients") as stopped:
         training_loop(run_dir=str(tmp_path), **options)
     assert good in str(stopped.value) and open(good, "rb").read() == content

@@ -1,0 +1,171 @@
+"""Stops and resumes at awkward moments: at the last step, from an older state, with foreign losses, with poisoned terms."""
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from training import state
+from training.loss import StyleGAN2Loss
+from training.training_loop import training_loop
+
+
+class LossWithoutState:
+    """A loss as other code bases write them: accumulate_gradients and nothing else."""
+
+    def __init__(self, **kwargs):
+        self._loss = StyleGAN2Loss(**kwargs)
+
+    def accumulate_gradients(self, **kwargs):
+        self._loss.accumulate_gradients(**kwargs)
+
+
+class LossWithPoisonedRegulariser(StyleGAN2Loss):
+    """Every path-length term is NaN, every other gradient is sound."""
+
+    def path_length_penalty(self, gen_img, gen_ws):
+        return super().path_length_penalty(gen_img, gen_ws) * float("nan")
+
+
+@pytest.fixture(autouse=True)
+def losses_by_name(monkeypatch):
+    monkeypatch.setitem(sys.modules, "losses_of_this_test", sys.modules[__name__])
+
+
+def run(path, options, **more):
+    os.makedirs(path, exist_ok=True)
+    training_loop(run_dir=str(path), **{**options, **more})
+
+
+def stop_after(steps):
+    """abort_fn that sends this process SIGTERM after some steps."""
+    def count():
+        count.left -= 1
+        if count.left == 0:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return False
+    count.left = steps
+    return count
+
+
+def ticks(run_dir):
+    return [json.loads(line)["Progress/kimg"]["mean"] for line in open(os.path.join(run_dir, "stats.jsonl"))]
+
+
+def test_stopped_at_the_last_step_the_run_is_still_finished(tmp_path, loop_options):
+    """The signal comes when all images were seen but the last tick was not yet told: its line, pictures and metrics follow."""
+    options = loop_options(total_kimg=0.032, kimg_per_tick=0.024, network_snapshot_ticks=1, image_snapshot_ticks=1)
+    with pytest.raises(SystemExit):
+        run(tmp_path / "run", options, abort_fn=stop_after(3))
+    assert ticks(tmp_path / "run") == [0.008]
+    run(tmp_path / "run", options, resume_state=state.latest_state(tmp_path / "run"))
+    assert ticks(tmp_path / "run") == [0.008, 0.032]
+    run(tmp_path / "run", options, resume_state=state.latest_state(tmp_path / "run"))
+    assert ticks(tmp_path / "run") == [0.008, 0.032]  # finished is finished
+
+
+def test_states_of_an_abandoned_continuation_do_not_come_back(tmp_path):
+    """Going back to an older state by name: what was saved after it belongs to another history, 'latest' must not find it."""
+    tmp_path.joinpath("training-state-000030.pt").touch()
+    for kimg in (10, 12):
+        state.save_state(str(tmp_path), kimg, dict(format=state.FORMAT))
+    assert [kimg for kimg, _ in state.list_states(tmp_path)] == [10, 12]
+
+
+def test_half_written_files_of_a_killed_run_are_swept_up(tmp_path, loop_options):
+    options = loop_options(total_kimg=0.008, network_snapshot_ticks=1)
+    run(tmp_path / "run", options)
+    code = (f"import sys, os; sys.path.insert(0, {os.getcwd()!r})\nfrom dnnlib import files\n"
+            f"with files.atomic_open({str(tmp_path / 'run' / 'network-snapshot-000009.pkl')!r}) as f:\n    f.write(b'half'); f.flush(); os.kill(os.getpid(), 9)\n")
+    subprocess.run([sys.executable, "-c", code], check=False)
+    hidden = [name for name in os.listdir(tmp_path / "run") if name.startswith(".")]
+    assert len(hidden) == 1
+    run(tmp_path / "run", options, resume_state=state.latest_state(tmp_path / "run"))
+    assert not [name for name in os.listdir(tmp_path / "run") if name.startswith(".")]
+
+
+def test_a_loss_that_keeps_no_state(tmp_path, loop_options):
+    options = loop_options(total_kimg=0.016, network_snapshot_ticks=1, loss_kwargs=dict(class_name="losses_of_this_test.LossWithoutState", r1_gamma=1))
+    run(tmp_path / "run", options)
+    run(tmp_path / "run", {**options, "total_kimg": 0.024}, resume_state=state.latest_state(tmp_path / "run"))
+    assert ticks(tmp_path / "run")[-1] == 0.024
+
+
+def test_a_regulariser_that_is_never_finite_stops_the_run(tmp_path, loop_options):
+    """It acts in every second step only, so bad steps do not follow one another directly; the streak must count all the same."""
+    options = loop_options(total_kimg=1, nan_streak=3, loss_kwargs=dict(class_name="losses_of_this_test.LossWithPoisonedRegulariser", r1_gamma=1))
+    with pytest.raises(Exception, match="3 .* non-finite gradients"):
+        run(tmp_path / "run", options)
+
+
+def test_one_broken_image_does_not_poison_the_path_length_mean():
+    loss = StyleGAN2Loss(device="cpu", G_mapping=None, G_synthesis=None, D=None)
+    for length in (1.0, float("nan"), float("inf"), 1.0):
+        loss._pl_means_of_step.append(torch.tensor(length))
+        loss.finish_phase()
+    assert float(loss.pl_mean) == pytest.approx(1 - 0.99 ** 2)
+
+
+def test_no_claim_of_a_saved_state_that_was_not_saved(tmp_path, loop_options, capsys):
+    options = loop_options(total_kimg=1, loss_kwargs=dict(class_name="losses_of_this_test.LossWithPoisonedRegulariser", r1_gamma=1), G_reg_interval=1)
+    with pytest.raises(SystemExit):
+        run(tmp_path / "run", options, abort_fn=stop_after(12))
+    text = capsys.readouterr().out
+    assert state.latest_state(tmp_path / "run") is None
+    assert "Not saving the training state" in text and "Saved at kimg" not in text
+
+
+INTERRUPTED = """
+import json, sys
+sys.path.insert(0, {repo!r})
+import torch
+from torch_utils import distributed
+from training.training_loop import training_loop
+
+def train(rank, options):
+    torch.set_num_threads(1)
+    training_loop(rank=rank, **options)
+
+if __name__ == "__main__":
+    distributed.launch(train, json.load(open({options!r})), 2)
+"""
+
+
+def test_sigint_to_the_launcher_alone_reaches_the_ranks(tmp_path, loop_options, repo):
+    """A scheduler signals one process, a terminal the whole group; both must save and end with the same code."""
+    (tmp_path / "run").mkdir()
+    options = loop_options(total_kimg=1000, kimg_per_tick=0.008, network_snapshot_ticks=None, run_dir=str(tmp_path / "run"), num_gpus=2)
+    (tmp_path / "options.json").write_text(json.dumps(options))
+    (tmp_path / "two.py").write_text(INTERRUPTED.format(repo=str(repo), options=str(tmp_path / "options.json")))
+    process = subprocess.Popen([sys.executable, str(tmp_path / "two.py")], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True)
+    stats, deadline = tmp_path / "run" / "stats.jsonl", time.monotonic() + 120
+    while not (stats.exists() and stats.stat().st_size) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    try:
+        code = process.wait(timeout=60)
+    finally:
+        process.kill()
+    assert code == 75, process.stderr.read().decode()[-2000:]
+    assert state.latest_state(tmp_path / "run") is not None
+
+
+class LossWithOneOverflow(StyleGAN2Loss):
+    """The gradient of the third step alone is infinite."""
+
+    def generator_term(self, fake_logits):
+        self.calls = getattr(self, "calls", 0) + 1
+        return super().generator_term(fake_logits) * (float("inf") if self.calls == 3 else 1)
+
+
+def test_a_single_overflow_in_the_last_step_costs_no_state(tmp_path, loop_options):
+    """It was kept off the weights; not saving would lose everything since the snapshot before."""
+    options = loop_options(total_kimg=0.024, batch_gpu=8, network_snapshot_ticks=1, kimg_per_tick=1,
+                           loss_kwargs=dict(class_name="losses_of_this_test.LossWithOneOverflow", r1_gamma=1))
+    run(tmp_path / "run", options)
+    progress = state.load_state(state.latest_state(tmp_path / "run"))["parts"]["progress"]
+    assert (progress["cur_nimg"], progress["nonfinite_steps"], progress["nonfinite_streak"]) == (24, 1, 1)
