@@ -2,7 +2,7 @@
 
     python toy_2d.py                       ring of 8 in the setting where a plain GAN cycles
     python toy_2d.py --layout=grid --seeds=3
-    python toy_2d.py --layout=imbalanced-ring
+    python toy_2d.py --layout=imbalanced   modes of 1 and 2%: the witness alone against the deficit tilt
 
 Runs the plugin's real MADRLoss on points instead of images (an image of 2 channels and 1 pixel holds a point). About a
 minute per setting and seed on one core.
@@ -27,7 +27,11 @@ METHODS = {
     "paper": dict(preset="paper", extractor="pca", update_interval=10, capacity=512),
     "witness": dict(preset="witness", extractor="pca"),
     "default": dict(preset="default", extractor="pca"),
+    "tilt": dict(preset="witness", extractor="pca", tilt=1, tilt_max=20.0),
+    # The same cells and rule, the deficits counted in the present batch alone.
+    "tilt-without-memory": dict(preset="witness", extractor="pca", tilt=1, tilt_max=20.0, deficit_window=64, cells=102),
 }
+USUAL_METHODS = {"imbalanced": "witness,tilt,tilt-without-memory"}  # other layouts: the first four
 
 
 def mode_layout(layout):
@@ -36,7 +40,7 @@ def mode_layout(layout):
         axis = np.array([-4.0, -2.0, 0.0, 2.0, 4.0])
         return np.stack(np.meshgrid(axis, axis), -1).reshape(-1, 2), np.full(25, 1 / 25), 0.05
     angle = 2 * np.pi * np.arange(8) / 8
-    masses = np.array([0.32, 0.02, 0.22, 0.01, 0.20, 0.01, 0.20, 0.02]) if layout == "imbalanced-ring" else np.full(8, 1 / 8)
+    masses = np.array([0.32, 0.02, 0.22, 0.01, 0.20, 0.01, 0.20, 0.02]) if layout == "imbalanced" else np.full(8, 1 / 8)
     return 2 * np.stack([np.cos(angle), np.sin(angle)], 1), masses, 0.05
 
 
@@ -179,14 +183,14 @@ def picture(results, layout, path):
 
 
 @click.command()
-@click.option("--layout", type=click.Choice(["ring", "grid", "imbalanced-ring"]), default="ring", show_default=True)
-@click.option("--methods", default=",".join(METHODS), show_default=True, help="Comma-separated")
+@click.option("--layout", type=click.Choice(["ring", "grid", "imbalanced"]), default="ring", show_default=True)
+@click.option("--methods", help=f"Comma-separated, of {', '.join(METHODS)}  [default: the first four; with --layout=imbalanced {USUAL_METHODS['imbalanced']}]")
 @click.option("--seeds", type=click.IntRange(1, 1000), default=1, show_default=True, help="Runs per method, with seeds 0, 1, ...")
 @click.option("--steps", type=click.IntRange(10, 10**7), default=2500, show_default=True)
 @click.option("--outdir", type=click.Path(file_okay=False, path_type=Path), default="out/toy_2d", show_default=True)
 def main(layout, methods, seeds, steps, outdir):
     """Train tiny GANs on a ring or grid of Gaussians and count the modes that they hold."""
-    chosen = methods.split(",")
+    chosen = (methods or USUAL_METHODS.get(layout, ",".join(list(METHODS)[:4]))).split(",")
     unknown = [method for method in chosen if method not in METHODS]
     if unknown:
         raise click.UsageError(f"--methods knows {', '.join(METHODS)}, not {unknown[0]!r}")

@@ -41,6 +41,11 @@ class MADRConfig:
                                  "number of memory entries inside it at equilibrium; 0: none", 0, 100)
     deficit_max: float = knob(5.0, "Upper bound of the weight of reals in deficient cells when reals are drawn for replay; 1: uniform", 1, 1000)
     deficit_window: int = knob(1024, "Generated images over which cell deficits are counted", 16, 10_000_000)
+    tilt: int = knob(0, "Draw the reals of D and of the witness more often from cells that recent generated images leave out "
+                        "(1) or as they come (0)", 0, 1)
+    tilt_max: float = knob(5.0, "Upper bound of the tilt's weight of a real in a deficient cell", 1, 1000)
+    tilt_guard: float = knob(0.4, "The tilt pauses while less than this share of recent generated images lies inside the "
+                                  "gates of the cells", 0, 1)
     cells: int = knob(0, "Cells of the real features in which deficits are counted; 0: deficit window / 10", 0, 100_000)
     cell_quantile: float = knob(0.98, "Share of a cell's reals inside its gate radius", 0.5, 1)
 
@@ -80,6 +85,8 @@ class MADRConfig:
                             "or choose --madr-controller=integral")
         if self.estimator == "faiss" and self.term != "enhanced":
             raise MADRError("--madr-estimator=faiss searches nearest entries; use it with --madr-term=enhanced, or choose exact or incremental")
+        if self.tilt and self.term != "witness":
+            raise MADRError(f"--madr-tilt=1 tilts the reals of D and of the witness together; use it with --madr-term=witness (got {self.term})")
         if self.term in ("paper", "enhanced") and self.capacity < 4:
             raise MADRError(f"--madr-capacity must be at least 4 with --madr-term={self.term} (got {self.capacity})")
 

@@ -7,7 +7,7 @@ import math
 
 import torch
 
-from madr_plugin import collective, controllers, memory, objectives, reference, tap, terms, view
+from madr_plugin import collective, controllers, memory, objectives, reference, tap, terms, tilt, view
 from madr_plugin.config import parse_view
 from madr_plugin.errors import MADRError
 from madr_plugin.sensor import CellSensor
@@ -30,6 +30,7 @@ class Engine:
         self.step = 0        # generator steps so far
         self.nimg = 0        # generated images seen in them
         self._results = []   # one dict per local round of the running step
+        self._tilt = (-1, None)  # step and what tilt() found in it
 
     # --- during a step --------------------------------------------------------------------------------------------
 
@@ -54,6 +55,26 @@ class Engine:
     def replay_is_due(self):
         return self.config.replay_weight > 0 and self.memory.count > 0 and self.step % self.config.replay_interval == 0
 
+    @torch.no_grad()
+    def tilt(self):
+        """v >= 1 of each real, [N]; None without --madr-tilt, while its guard holds it, or where nothing is deficient.
+
+        Follows from the window of recent images alone, so that resuming needs no state of its own.
+        """
+        if not self.config.tilt:
+            return None
+        if self._tilt[0] != self.step:
+            sensor, v_N = self.sensor, None
+            if float(sensor.inside()) >= self.config.tilt_guard:
+                v_C = sensor.deficits(self.config.tilt_max)
+                v_N = v_C[self.reference.cell_of_real_N] if float(v_C.max()) > 1 else None
+            self._tilt = (self.step, v_N)
+        return self._tilt[1]
+
+    def _witness_weights(self):
+        v_N = self.tilt()
+        return None if v_N is None else tilt.normalised_within_classes(v_N, self.reference.labels_N)
+
     def features(self, images, generator):
         """phi(view(x)): float32 [N, D], with gradients to the images."""
         return self.extractor(view.apply(images.to(torch.float32), self.view_parts, generator)).to(torch.float32)
@@ -76,7 +97,7 @@ class Engine:
         def loss_of(x):
             features_BD = self.features(x, generator)
             result["features"] = features_BD.detach()
-            loss = self.objective.loss(features_BD, generator) if self.term_is_due else None
+            loss = self.objective.loss(features_BD, generator, self._witness_weights()) if self.term_is_due else None
             return features_BD.sum() * 0 if loss is None else loss
 
         gradient, factor = None, 0.0
@@ -213,6 +234,7 @@ class Engine:
         self.balance.load(state["balance"], self.device)
         self.objective.load(state.get("objective", {}), self.device)
         self._results = []
+        self._tilt = (-1, None)
 
     def telemetry(self):
         """{name: 0-d tensor or number}; the same on all processes."""
@@ -223,6 +245,9 @@ class Engine:
         if self.config.replay_weight > 0:
             values["lambda_replay"] = self.balance.factor("replay") * self.replay_strength
             values["gratio_replay"] = self.balance.ratio("replay") * self.replay_strength
+        if self.config.tilt:
+            v_N = self.tilt()
+            values["tilt"] = 0.0 if v_N is None else tilt.replaced_share(v_N, self.reference.labels_N)
         if self.memory.count:
             values["age_kimg"] = (self.nimg - self.memory.view("born").to(torch.float64)).mean() / 1000
         values.update(self.objective.telemetry())

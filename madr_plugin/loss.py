@@ -9,7 +9,7 @@ import inspect
 import torch
 
 from madr_plugin import augment_pipe as pipes
-from madr_plugin import collective, extractors, forks, reference, telemetry
+from madr_plugin import collective, extractors, forks, reference, telemetry, tilt
 from madr_plugin.config import resolve
 from madr_plugin.engine import Engine
 from madr_plugin.errors import MADRError
@@ -46,6 +46,10 @@ class MADRLoss:
         self.engine = None
         self.round_index = 0
         self._state_to_load = None
+        self._tilted_reals = None
+        self._reals_of = ("", -1)  # D phase and its last round
+        if self.config.tilt and "real_img" not in self.signature.parameters:
+            raise MADRError("--madr-tilt=1 exchanges the argument real_img of the host's loss, and this fork's loss has none; use --madr-tilt=0")
 
     def __getattr__(self, name):
         # Reached for names that MADRLoss lacks: loops and notebooks read the base's attributes (pl_mean, ...).
@@ -88,6 +92,8 @@ class MADRLoss:
             if self.training_set is None and hasattr(dataset, "close"):
                 dataset.close()
         self.engine = Engine(self.config, real_features, extractor, self.seed, self.device)
+        if self.config.tilt:
+            self._tilted_reals = tilt.open_for(self.training_set, self.training_set_kwargs, self.config, self.seed)
         if self._state_to_load is not None:
             self.engine.load(self._state_to_load)
             self._state_to_load = None
@@ -110,17 +116,22 @@ class MADRLoss:
 
     def accumulate_gradients(self, *args, **kwargs):
         """As the base's, with MADR's terms in the generator's main phase."""
-        arguments = self.signature.bind(*args, **kwargs).arguments
+        bound = self.signature.bind(*args, **kwargs)
+        arguments = bound.arguments
         phase = arguments["phase"]
         if phase not in GENERATOR_PHASES:
             # Loops without `sync` do not say which microbatch is the step's last; the next phase does.
             self._finish_step_if_open()
+            if self.config.tilt and phase.startswith("D"):
+                self._tilt_reals(phase, arguments)
+                return self.base.accumulate_gradients(*bound.args, **bound.kwargs)
             return self.base.accumulate_gradients(*args, **kwargs)
 
         self.prepare()
         rank, num_processes = collective.world()
         microbatch = self.round_index * num_processes + rank
         gain = float(arguments.get("gain", 1))
+        self._reals_of = ("", -1)
         replay_norm = None
         if self.engine.replay_is_due:
             # Before the host's pass: where G sits in DistributedDataParallel, that pass averages what has gathered in .grad.
@@ -131,6 +142,14 @@ class MADRLoss:
         self.round_index += 1
         if arguments.get("sync", False):
             self._finish_step_if_open()
+
+    def _tilt_reals(self, phase, arguments):
+        """Exchange some reals among the arguments of a D phase for reals of deficient cells."""
+        self.prepare()
+        rank, num_processes = collective.world()
+        self._reals_of = (phase, self._reals_of[1] + 1 if self._reals_of[0] == phase else 0)
+        microbatch = self._reals_of[1] * num_processes + rank
+        arguments["real_img"] = self._tilted_reals(self.engine, phase, microbatch, arguments["real_img"], arguments.get("real_c"))
 
     @contextlib.contextmanager
     def _watching(self, microbatch, gain, replay_norm, renewed):

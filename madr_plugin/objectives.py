@@ -1,6 +1,6 @@
 """The coverage term that acts on every generated batch, with whatever state it keeps between steps.
 
-One interface: loss(features_BD, generator) -> 0-d, after_step(step, memory), strength, live_state, load, telemetry.
+One interface: loss(features_BD, generator, weight_N) -> 0-d (weight_N: the tilt's weight of the reals, None: uniform), after_step(step, memory), strength, live_state, load, telemetry.
 Must not know images, generators of images or processes: every process calls it with the same state.
 """
 import torch
@@ -19,8 +19,8 @@ class WitnessObjective:
         kernel = terms.KERNELS[config.kernel]
         self.kernel = lambda squared: kernel(squared, reference.scale)
 
-    def loss(self, features_BD, generator):
-        rows = self.reference.draw(self.reals, generator)
+    def loss(self, features_BD, generator, weight_N=None):
+        rows = self.reference.draw(self.reals, generator, weight_N)
         return terms.witness_loss(features_BD, self.reference.features_ND[rows], self.kernel)
 
     def after_step(self, step, memory):
@@ -58,7 +58,7 @@ class PublishedObjective:
     def strength(self):
         return self.controller.strength
 
-    def loss(self, features_BD, generator):
+    def loss(self, features_BD, generator, weight_N=None):
         if self.weights_N is None:
             return None
         return terms.paper_loss(features_BD, self.reference.features_ND, self.weights_N, self.sigma)
@@ -114,7 +114,7 @@ class NoObjective(WitnessObjective):
     def __init__(self, config, reference):
         pass
 
-    def loss(self, features_BD, generator):
+    def loss(self, features_BD, generator, weight_N=None):
         return None
 
 

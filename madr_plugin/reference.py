@@ -106,10 +106,24 @@ def _load_or_make(dataset, extractor, config, seed, device, identity, announce):
     return tensors
 
 
+def _order(num_images, seed):
+    return np.random.RandomState(derived_seed("reference", seed) % 2 ** 32).permutation(num_images)
+
+
+def chosen_rows(num_images, config, seed):
+    """Indices of the images that serve as reference; sorted, they are the order of Reference.features_ND."""
+    return _order(num_images, seed)[:config.reference_cap]
+
+
+def read_images(dataset, rows):
+    """Images of these indices as the host's loop hands them to its loss: float32 [n, C, H, W] in [-1, 1]."""
+    return torch.cat([images for images, _ in _batches(dataset, rows)])
+
+
 @torch.no_grad()
 def _make(dataset, extractor, config, seed, device, announce):
-    order = np.random.RandomState(derived_seed("reference", seed) % 2 ** 32).permutation(len(dataset))
-    rows = np.sort(order[:config.reference_cap])
+    order = _order(len(dataset), seed)
+    rows = np.sort(chosen_rows(len(dataset), config, seed))
     if len(rows) < 16:
         raise MADRError(f"MADR needs at least 16 training images as reference (got {len(rows)}); add images or use --madr=0")
     if extractor.images_to_fit:

@@ -25,10 +25,10 @@ class CellSensor:
     def counts(self):
         return coverage.cell_counts(self.ledger.view(), len(self.reference.shares_C))
 
-    def deficits(self):
+    def deficits(self, largest=None):
         """v_a of each cell, [C]. With labels a cell is judged within its class: G does not choose its labels."""
         expected_C = coverage.expected_counts(self.counts(), self.reference.shares_C, self.reference.class_C)
-        return coverage.deficit_weights(self.counts(), expected_C, self.deficit_max)
+        return coverage.deficit_weights(self.counts(), expected_C, self.deficit_max if largest is None else largest)
 
     def weight_of_reals(self):
         """v of each real's cell, [N]; None where that would be uniform for certain."""

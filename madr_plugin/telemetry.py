@@ -4,7 +4,7 @@ The host's training_stats is imported when first used, and done without where th
 """
 
 
-TICK_LINE = ("coverage", "lambda", "gratio", "memory")
+TICK_LINE = ("coverage", "lambda", "gratio", "memory", "tilt")
 
 
 def for_tick_line(values):

@@ -64,10 +64,13 @@ def test_madr_watching_only_changes_nothing_and_madr_acting_does(tmp_path, loop_
     assert watching["loss"]["madr"]["nimg"] == 32 and int(watching["loss"]["madr"]["step"]) == 4
 
 
-@pytest.mark.parametrize("preset", ["default", "paper"])
+TILT = dict(madr_tilt=1, madr_tilt_guard=0, madr_cells=4)
+
+
+@pytest.mark.parametrize("preset", ["default", "paper", "witness"])
 def test_resume_is_bitwise_with_madr(tmp_path, loop_options, preset):
     options = with_madr(loop_options(total_kimg=0.08, kimg_per_tick=0.024, network_snapshot_ticks=1), **SMALL, madr_preset=preset,
-                        **(dict(madr_update_interval=1, madr_start_fill=0.1, madr_extractor="pca") if preset == "paper" else {}))
+                        **(dict(madr_update_interval=1, madr_start_fill=0.1, madr_extractor="pca") if preset == "paper" else TILT if preset == "witness" else {}))
     whole = run(tmp_path / "whole", options)
     run(tmp_path / "parts", {**options, "total_kimg": 0.032})
     parts = run(tmp_path / "parts", options, resume_state=state.latest_state(tmp_path / "parts"))
@@ -92,7 +95,7 @@ def _train(rank, options):
 
 
 def test_two_processes_equal_one_with_madr(tmp_path, loop_options):
-    options = with_madr(loop_options(total_kimg=0.16, network_snapshot_ticks=1), **SMALL)
+    options = with_madr(loop_options(total_kimg=0.16, network_snapshot_ticks=1), **SMALL, **TILT)
     parts = []
     for num_gpus in (1, 2):
         path = tmp_path / str(num_gpus)

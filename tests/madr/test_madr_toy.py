@@ -11,7 +11,7 @@ def toy_2d(repo):
 
 
 def test_layouts_have_their_modes(toy_2d):
-    for layout, count in [("ring", 8), ("grid", 25), ("imbalanced-ring", 8)]:
+    for layout, count in [("ring", 8), ("grid", 25), ("imbalanced", 8)]:
         centres, masses, _ = toy_2d.mode_layout(layout)
         assert len(np.unique(centres.round(6), axis=0)) == len(masses) == count and masses.sum() == pytest.approx(1)
 
