@@ -14,8 +14,8 @@ import legacy
 import training.dataset
 from dnnlib import cli
 from dnnlib.errors import UserError
-from metrics import metric_main, metric_utils
-from metrics.detectors import check_overrides
+from metrics import comparison, diversity, metric_main, metric_utils, photo_networks, sampling
+from metrics.detectors import SPACE, check_overrides, space_url
 from torch_utils import devices, distributed, misc
 
 _CACHE_SWITCH = {"on": True, "off": False}
@@ -38,6 +38,9 @@ class Job:
     num_real: int | None
     batch_size: int | None
     run_dir: str | None
+    baseline: str | None = None
+    space: str | None = None
+    strict_ties: bool = False
 
 
 # ----------------------------------------------------------------------------------------------------------------
@@ -96,6 +99,40 @@ def run_dir_of(network):
     return folder if os.path.isfile(os.path.join(folder, "training_options.json")) else None
 
 
+def trained_in(network):
+    """The extractor whose features led the training of a pickle in a run folder; None when none did, or nobody knows."""
+    folder = run_dir_of(network)
+    if folder is None:
+        return None
+    try:
+        with open(os.path.join(folder, "training_options.json"), encoding="utf-8") as file:
+            options = json.load(file)
+    except (OSError, ValueError):
+        return None  # the run is not what is judged here
+    plugin = (options.get("loss_kwargs") or {}).get("madr") if isinstance(options, dict) else None
+    return plugin.get("extractor") if isinstance(plugin, dict) else None
+
+
+def with_weights(detectors, space, weights):
+    """The detectors with the file of --madr-weights for the space it belongs to."""
+    if weights is None:
+        return detectors
+    space = space or detectors.get(SPACE) or diversity.DEFAULT_SPACE
+    if space != "inception" and space not in photo_networks.MODELS:
+        raise UserError(f"--madr-weights={weights} has no effect: the space {space} takes no weights; leave the option out.")
+    if not os.path.isfile(weights):
+        raise UserError(f"--madr-weights={weights} does not exist; give the path of a .safetensors or .pth file (for inception: TorchScript).")
+    return check_overrides({**detectors, space: weights})
+
+
+def check_baseline(snapshot, baseline, trust):
+    """Refuse a baseline that draws other images than the network: no number of the two could be compared."""
+    G, B = snapshot["G_ema"], legacy.open_network(baseline, trust=trust, verbose=False)["G_ema"]
+    for what, mine, other in [("resolution", G.img_resolution, B.img_resolution), ("channels", G.img_channels, B.img_channels), ("label size", G.c_dim, B.c_dim)]:
+        if mine != other:
+            raise UserError(f"--baseline={baseline} has {what} {other}, the network {mine}; compare networks of the same images and labels.")
+
+
 # ----------------------------------------------------------------------------------------------------------------
 # Computing.
 
@@ -106,20 +143,42 @@ def evaluate(rank, job):
     torch.backends.cudnn.benchmark = True
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
-    G = legacy.open_network(job.network, trust=job.trust, verbose=False)["G_ema"].eval().requires_grad_(False).to(device)
+    networks = {path: legacy.open_network(path, trust=job.trust, verbose=False)["G_ema"].eval().requires_grad_(False).to(device)
+                for path in (job.network, job.baseline) if path is not None}
     if rank == 0 and job.verbose:
-        _print_summary(G, device)
+        _print_summary(networks[job.network], device)
     for metric in job.metrics:
-        if rank == 0 and job.verbose:
-            print(f"Calculating {metric}...", flush=True)
-        result = metric_main.calc_metric(
-            metric=metric, G=G, dataset_kwargs=job.dataset_kwargs, num_gpus=num_gpus, rank=rank, device=device,
-            progress=metric_utils.ProgressMonitor(verbose=job.verbose), cache=job.cache, detectors=job.detectors, seed=job.seed,
-            num_gen=job.num_gen, num_real=job.num_real, batch_size=job.batch_size)
+        results, items = {}, {}
+        for path, G in networks.items():
+            if rank == 0 and job.verbose:
+                print(f"Calculating {metric}{' of the baseline' if path == job.baseline != job.network else ''}...", flush=True)
+            items[path] = {}
+            results[path] = metric_main.calc_metric(
+                metric=metric, G=G, dataset_kwargs=job.dataset_kwargs, num_gpus=num_gpus, rank=rank, device=device,
+                progress=metric_utils.ProgressMonitor(verbose=job.verbose), cache=job.cache, detectors=job.detectors, seed=job.seed,
+                num_gen=job.num_gen, num_real=job.num_real, batch_size=job.batch_size, space=job.space, strict_ties=job.strict_ties,
+                trained_in=trained_in(path), per_item=items[path])
         if rank == 0:
-            metric_main.report_metric(result, run_dir=job.run_dir, snapshot_pkl=job.network)
-            if job.verbose:
-                print(flush=True)
+            _report(job, results, items, same_latents=len({G.z_dim for G in networks.values()}) == 1)
+
+
+def _report(job, results, items, same_latents):
+    result = results[job.network]
+    if job.baseline is not None:
+        theirs = results[job.baseline]
+        compared = comparison.compare(
+            result.results, theirs.results, items[job.network], items[job.baseline], sampling.stream("bootstrap", job.seed), same_latents)
+        result.facts["comparison"] = dict(
+            baseline=job.baseline, results=compared, level=comparison.LEVEL, num_resamples=comparison.NUM_RESAMPLES, bootstrap_seed=job.seed,
+            sampling_seed=job.seed, same_latents=same_latents)
+        metric_main.report_metric(theirs, snapshot_pkl=job.baseline)
+    metric_main.report_metric(result, run_dir=job.run_dir, snapshot_pkl=job.network)
+    if job.baseline is not None:
+        print(comparison.as_text(compared))
+        print(f"Seed {job.seed} of latents, labels and bootstrap; {comparison.NUM_RESAMPLES} resamples; "
+              f"{'the same' if same_latents else 'other'} latents for both.", flush=True)
+    if job.verbose:
+        print(flush=True)
 
 
 def _print_summary(G, device):
@@ -141,25 +200,36 @@ def _print_summary(G, device):
 @click.option("--num-gen", type=click.IntRange(min=1), help="Generate this many images instead of the metric's number; noted in the result")
 @click.option("--num-real", type=click.IntRange(min=1), help="Use at most this many real images; noted in the result")
 @click.option("--batch", "batch_size", type=click.IntRange(min=1), help="Images per generated batch  [default: by resolution]")
+@click.option("--baseline", metavar="PATH", help="A second network, judged on the same images and latents; prints the difference and its interval")
+@click.option("--madr-extractor", metavar="NAME", help="Feature space of the madr_* metrics: dino, dinov2, inception, pixels, random-conv or file:PATH of a TorchScript file  [default: dino]")
+@click.option("--madr-weights", metavar="PATH", help="File with the weights of that space")
+@click.option("--madr-ties", type=click.Choice(["count", "ignore"]), default="count", show_default=True, help="Whether an item exactly on the rim of a neighbourhood lies inside (<=) or not (<)")
 @cli.device_option
 @cli.trust_option
-def main(network, metrics, data, mirror, gpus, verbose, detectors, cache, seed, num_gen, num_real, batch_size, device, trust_pickle):
+def main(network, metrics, data, mirror, gpus, verbose, detectors, cache, seed, num_gen, num_real, batch_size, baseline, madr_extractor,
+         madr_weights, madr_ties, device, trust_pickle):
     """Calculate quality and diversity metrics of a network pickle.
 
     \b
     Metrics: fid50k_full, kid50k_full, pr50k3_full, ppl2_wend, is50k; older fid50k, kid50k, pr50k3, ppl_{z,w}{full,end};
-    quick looks fid10k_full, kid10k_full, pr10k3_full; stacked digits madr_modes, madr_modes5k.
+    quick looks fid10k_full, kid10k_full, pr10k3_full; stacked digits madr_modes, madr_modes5k; diversity in the space of
+    --madr-extractor madr_{recall,precision,density,coverage,prdc} and madr_..._10k; fd_dino50k_full.
 
     \b
     # a snapshot of a training run: data and options are looked up, the result is kept in the run folder
     python calc_metrics.py --network=runs/00000-faces-auto1/network-snapshot-000200.pkl --metrics=fid50k_full
     # any network, on a CPU, with the detector from a file
     python calc_metrics.py --network=net.pkl --data=faces.zip --device=cpu --detector inception=inception-2015-12-05.pt
+    \b
+    # is it more diverse than the baseline?
+    python calc_metrics.py --network=ours.pkl --baseline=ada.pkl --data=faces.zip --metrics=madr_prdc
     """
     if gpus < 1:
         raise UserError(f"--gpus must be at least 1 (got {gpus}); use --device=cpu to compute without a GPU.")
     check_metrics(metrics)
-    detectors = check_overrides(dict(detectors))
+    if madr_extractor is not None:
+        space_url(madr_extractor)
+    detectors = with_weights(check_overrides(dict(detectors)), madr_extractor, madr_weights)
     device_name = devices.resolve(device).type
     if device_name == "cuda" and gpus > torch.cuda.device_count():
         raise UserError(f"--gpus={gpus} asks for more GPUs than this machine has ({torch.cuda.device_count()}); lower it, or use --device=cpu.")
@@ -168,13 +238,15 @@ def main(network, metrics, data, mirror, gpus, verbose, detectors, cache, seed, 
         print(f'Loading network from "{network}"...', flush=True)
     snapshot = legacy.open_network(network, trust=trust_pickle, verbose=verbose)
     dataset_kwargs = dataset_options(snapshot, data, mirror, trust_pickle)
+    if baseline is not None:
+        check_baseline(snapshot, baseline, trust_pickle)
     if verbose:
         print("Dataset options:")
         print(json.dumps(dataset_kwargs, indent=2))
     job = Job(
         network=network, metrics=tuple(metrics), dataset_kwargs=dict(dataset_kwargs), num_gpus=gpus, device_name=device_name, verbose=verbose,
         trust=trust_pickle, cache=_CACHE_SWITCH[cache], detectors=detectors, seed=seed, num_gen=num_gen, num_real=num_real,
-        batch_size=batch_size, run_dir=run_dir_of(network))
+        batch_size=batch_size, run_dir=run_dir_of(network), baseline=baseline, space=madr_extractor, strict_ties=madr_ties == "ignore")
     if verbose:
         print("Launching processes...", flush=True)
     distributed.launch(evaluate, job, num_processes=gpus, device_name=device_name)

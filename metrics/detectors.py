@@ -15,13 +15,15 @@ import torch
 from dnnlib.download import file_digest
 from dnnlib.errors import UserError
 from dnnlib.util import is_url, open_url
-from metrics import extractors
+from metrics import extractors, photo_networks
 
 _PUBLIC = "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/"
 INCEPTION_URL = _PUBLIC + "inception-2015-12-05.pt"
 VGG16_URL = _PUBLIC + "vgg16.pt"
 # The short names that --detector takes, beside the file names themselves.
 SHORT_NAMES = {"inception": "inception-2015-12-05", "vgg16": "vgg16"}
+# --detector madr=NAME: the feature space of the diversity metrics, for callers without --madr-extractor.
+SPACE = "madr"
 FOLDER_VARIABLE = "MADR_DETECTORS_DIR"
 
 
@@ -42,16 +44,28 @@ def detector_name(url):
 
 def check_overrides(overrides):
     """{name: path} from --detector name=path, with full names as keys; refuses unknown names and missing files."""
-    known = sorted(set(SHORT_NAMES) | set(SHORT_NAMES.values()))
+    files = {*SHORT_NAMES.values(), *photo_networks.MODELS}
+    known = sorted({SPACE, *SHORT_NAMES, *files})
     checked = {}
     for name, path in dict(overrides or {}).items():
         full = SHORT_NAMES.get(name, name)
-        if full not in SHORT_NAMES.values():
+        if full == SPACE:
+            space_url(path)
+            checked[full] = path
+            continue
+        if full not in files:
             raise UserError(f"--detector {name}={path}: there is no detector {name!r}; the names are {', '.join(known)}.")
         if not os.path.isfile(path):
-            raise UserError(f"--detector {name}={path}: there is no such file; give the path of a TorchScript file.")
+            raise UserError(f"--detector {name}={path}: there is no such file; give the path of a TorchScript file (for dino and dinov2: of weights).")
         checked[full] = os.path.abspath(path)
     return checked
+
+
+def space_url(space):
+    """URL of a feature space by the name that --madr-extractor takes; unknown names and missing files are refused."""
+    if space == "inception":
+        return INCEPTION_URL
+    return extractors.SCHEME + extractors.checked_name(space)
 
 
 def find_detector(url, overrides=None, verbose=False):
@@ -59,10 +73,10 @@ def find_detector(url, overrides=None, verbose=False):
 
     Looked for in this order: `overrides` {name: path}, the folder $MADR_DETECTORS_DIR, the download cache, the network.
     """
-    if url.startswith(extractors.SCHEME):
-        return DetectorSource(url, "", extractors.digest(url))
-    name = detector_name(url)
     overrides = check_overrides(overrides)
+    if url.startswith(extractors.SCHEME):
+        return _find_extractor(url, overrides)
+    name = detector_name(url)
     folder = os.environ.get(FOLDER_VARIABLE)
     in_folder = os.path.join(folder, name + ".pt") if folder else None
     if name in overrides:
@@ -78,6 +92,17 @@ def find_detector(url, overrides=None, verbose=False):
     return DetectorSource(name, path, file_digest(path))
 
 
+def _find_extractor(url, overrides):
+    short = url.removeprefix(extractors.SCHEME)
+    if short.startswith(extractors.FILE):
+        path = os.path.abspath(short.removeprefix(extractors.FILE))
+        return DetectorSource(extractors.FILE + os.path.basename(path), path, file_digest(path))
+    if short in photo_networks.MODELS:
+        path = overrides.get(short) or photo_networks.find_weights(short, os.environ.get(FOLDER_VARIABLE))
+        return DetectorSource(url, path, file_digest(path))
+    return DetectorSource(url, "", extractors.digest(url))
+
+
 def _download(url, name, folder, verbose):
     try:
         return open_url(url, verbose=verbose, return_filename=True)
@@ -91,8 +116,8 @@ def _download(url, name, folder, verbose):
 
 def load_detector(source, device):
     """The detector as a callable on `device`, in evaluation mode."""
-    if not source.path:
-        return extractors.build(source.name).to(device)
+    if source.name.startswith((extractors.SCHEME, extractors.FILE)):
+        return extractors.build(source.name, source.path).to(device)
     try:
         with warnings.catch_warnings():
             # The published detectors exist in this format only, whatever PyTorch recommends for new files.

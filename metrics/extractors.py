@@ -1,18 +1,21 @@
-"""Small feature extractors that need no download: for tests, for machines without a network and as a held-out space.
+"""Feature extractors by name: small ones that need no download, networks of photographs, TorchScript files of the user's.
 
-Their numbers compare runs with one another; they are no substitute for the published detectors and never take their
-names. `python -m metrics.extractors NAME PATH` writes one as a TorchScript file for --detector.
+The small ones serve tests, machines without a network and as a held-out space: their numbers compare runs with one
+another, are no substitute for the published detectors and never take their names. `python -m metrics.extractors NAME PATH` writes one as a TorchScript file for --detector.
 Must not know which metric asks.
 """
 import hashlib
+import os
 import sys
 import warnings
 
 import torch
 
 from dnnlib.errors import UserError
+from metrics import photo_networks
 
 SCHEME = "extractor:"
+FILE = "file:"  # of TorchScript
 _NUM_CLASSES = 10
 
 
@@ -60,19 +63,59 @@ class Pixels(torch.nn.Module):
         return torch.nn.functional.interpolate(x, size=[16, 16], mode="bilinear", align_corners=False, antialias=True).flatten(1)
 
 
+class FileExtractor(torch.nn.Module):
+    """A TorchScript file. One that takes return_features is called as the published detectors are, with uint8 images; any
+    other as in the training with the same file, with float32 images in [-1, 1]."""
+
+    def __init__(self, path):
+        super().__init__()
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # see detectors.load_detector
+                self.network = torch.jit.load(path, map_location="cpu").eval()
+        except (RuntimeError, ValueError, OSError) as error:
+            raise UserError(f"--madr-extractor={FILE}{path} is not a TorchScript file that this PyTorch can read "
+                            f"({str(error).strip().splitlines()[0]}); write one with torch.jit.save.") from error
+        self.like_published = "return_features" in {argument.name for argument in self.network.forward.schema.arguments}
+
+    def forward(self, img, return_features: bool = False):
+        if self.like_published:
+            return self.network(img, return_features=return_features)
+        features = self.network(img.to(torch.float32) / 127.5 - 1)
+        return features.flatten(1) if isinstance(features, torch.Tensor) and features.ndim > 1 else features
+
+
 _CLASSES = {"random-conv": RandomConv, "pixels": Pixels}
 
 
 def names():
+    """The built-in ones, which need no file."""
     return sorted(_CLASSES)
 
 
-def build(name):
-    """A built-in extractor by its name, with or without 'extractor:' before it; parameters frozen."""
+def checked_name(name):
+    """The name itself, if it is one; else a sentence with all names."""
+    if name.startswith(FILE):
+        if not os.path.isfile(name.removeprefix(FILE)):
+            raise UserError(f"--madr-extractor={name}: there is no such file; give the path of a TorchScript file.")
+    elif name not in _CLASSES and name not in photo_networks.MODELS:
+        raise UserError(f"--madr-extractor must be one of {', '.join([*photo_networks.MODELS, 'inception', *names()])} or {FILE}PATH of a "
+                        f"TorchScript file (got {name!r}).")
+    return name
+
+
+def build(name, path=""):
+    """An extractor by its name, with or without 'extractor:' before it; parameters frozen. path: of its file, if it has one."""
     short = name.removeprefix(SCHEME)
-    if short not in _CLASSES:
+    if short.startswith(FILE):
+        extractor = FileExtractor(path)
+    elif short in photo_networks.MODELS:
+        extractor = photo_networks.PhotoNetwork(short, path)
+    elif short in _CLASSES:
+        extractor = _CLASSES[short]()
+    else:
         raise UserError(f"There is no built-in extractor {short!r}; the names are {', '.join(names())}.")
-    return _CLASSES[short]().eval().requires_grad_(False)
+    return extractor.eval().requires_grad_(False)
 
 
 def digest(name):

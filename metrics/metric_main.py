@@ -3,6 +3,7 @@
 `@register_metric def name(opts) -> {result name: number}` adds one, from any module that is imported. Must not know how a
 metric is computed.
 """
+import functools
 import json
 import os
 import time
@@ -12,7 +13,7 @@ import torch
 import dnnlib
 from dnnlib.errors import UserError
 from metrics import METRICS_VERSION
-from metrics import frechet_inception_distance, inception_score, kernel_inception_distance, mode_coverage, perceptual_path_length, precision_recall
+from metrics import diversity, frechet_inception_distance, inception_score, kernel_inception_distance, mode_coverage, perceptual_path_length, precision_recall
 from metrics.metric_utils import MetricOptions
 
 _metrics = {}
@@ -27,6 +28,11 @@ def register_metric(fn):
 
 def is_valid_metric(metric):
     return metric in _metrics
+
+
+def function_of(metric):
+    """The registered function, or None."""
+    return _metrics.get(metric)
 
 
 def list_valid_metrics():
@@ -213,3 +219,47 @@ def madr_modes(opts):
 def madr_modes5k(opts):
     _all_reals(opts)
     return mode_coverage.compute_modes(opts, num_gen=5_000, prefix="madr_modes5k")
+
+
+# ----------------------------------------------------------------------------------------------------------------
+# Precision, recall, density and coverage in the space of --madr-extractor; all reals, 50,000 or 10,000 generated.
+
+def _diversity_metric(number, short, num_gen):
+    name = f"madr_{number}{short}"
+
+    def metric(opts):
+        _all_reals(opts)
+        return diversity.compute(opts, num_gen, (number,), {number: name})
+    metric.__name__ = name
+    metric.prepare = diversity.prepare
+    return register_metric(metric)
+
+
+for _short, _num_gen in (("", 50_000), ("_10k", 10_000)):
+    for _number in diversity.NUMBERS:
+        _diversity_metric(_number, _short, _num_gen)
+
+
+def _all_four(opts, num_gen, short):
+    _all_reals(opts)
+    return diversity.compute(opts, num_gen, diversity.NUMBERS, {number: f"madr_prdc{short}_{number}" for number in diversity.NUMBERS})
+
+
+@register_metric
+def madr_prdc(opts):
+    return _all_four(opts, 50_000, "")
+
+
+@register_metric
+def madr_prdc_10k(opts):
+    return _all_four(opts, 10_000, "_10k")
+
+
+@register_metric
+def fd_dino50k_full(opts):
+    _all_reals(opts)
+    return dict(fd_dino50k_full=diversity.compute_frechet(opts, "dino", num_gen=50_000))
+
+
+madr_prdc.prepare = madr_prdc_10k.prepare = diversity.prepare
+fd_dino50k_full.prepare = functools.partial(diversity.prepare, space="dino")

@@ -26,12 +26,15 @@ class MetricOptions:
     """What a metric is computed for, and how; passed to every registered metric.
 
     detectors: {name: path} of detector files. seed: of latents, labels and subsets. num_gen, num_real: override the
-    metric's own numbers of images. batch_size: images per generated batch. `facts` collects what the result depends on,
-    for the result line.
+    metric's own numbers of images. batch_size: images per generated batch. space: feature space of the diversity metrics,
+    by name. strict_ties: distances equal to a radius do not count. trained_in: the extractor that led the network's
+    training, None if none did. per_item: a dict that receives {result name: (real or generated, value of each item)}.
+    `facts` collects what the result depends on, for the result line.
     """
 
     def __init__(self, G=None, G_kwargs={}, dataset_kwargs={}, num_gpus=1, rank=0, device=None, progress=None, cache=True, *,
-                 detectors=None, seed=0, num_gen=None, num_real=None, batch_size=None):
+                 detectors=None, seed=0, num_gen=None, num_real=None, batch_size=None, space=None, strict_ties=False,
+                 trained_in=None, per_item=None):
         assert 0 <= rank < num_gpus
         self.G = G
         self.G_kwargs = dnnlib.EasyDict(G_kwargs)
@@ -46,6 +49,10 @@ class MetricOptions:
         self.num_gen = num_gen
         self.num_real = num_real
         self.batch_size = batch_size
+        self.space = space
+        self.strict_ties = strict_ties
+        self.trained_in = trained_in
+        self.per_item = per_item
         self.facts = {}
         self._loaded_detectors = {}
 
@@ -56,6 +63,11 @@ class MetricOptions:
     def record(self, **facts):
         """Note what the result depends on. None is a statement, too."""
         self.facts.update(facts)
+
+    def keep_items(self, result_name, which, values_N):
+        """Hand the items whose mean a result is to a caller that asked for them."""
+        if self.per_item is not None:
+            self.per_item[result_name] = which, values_N
 
     def say(self, text):
         if self.verbose:
@@ -180,7 +192,7 @@ def detector_facts(source, kwargs):
 # ----------------------------------------------------------------------------------------------------------------
 # Generated images.
 
-def _default_batch_gen(resolution, batch_size):
+def default_batch_gen(resolution, batch_size):
     # The networks' activations grow with the pixels: 4 images at 256 x 256 and above.
     return max(4, min(batch_size, 4 * (256 // max(resolution, 1)) ** 2))
 
@@ -253,7 +265,7 @@ def compute_feature_stats_for_generator(opts, detector_url, detector_kwargs, rel
     if opts.num_gen is not None:
         stats_kwargs["max_items"] = opts.num_gen
     num_items = stats_kwargs["max_items"]
-    batch_gen = opts.batch_size or batch_gen or _default_batch_gen(opts.G.img_resolution, batch_size)
+    batch_gen = opts.batch_size or batch_gen or default_batch_gen(opts.G.img_resolution, batch_size)
     detector, source = opts.detector(detector_url)
     record_sampling(opts, num_items, batch_gen)
     opts.record(detector=detector_facts(source, detector_kwargs))

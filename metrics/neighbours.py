@@ -56,12 +56,14 @@ class _Tiles:
 
 
 def kth_neighbour_distances(features_ND, k, *, rows=None, device="cpu", tile_bytes=TILE_BYTES, progress=None):
-    """Distance of each item to its k-th nearest OTHER item of the same set, [N] float64.
+    """Distance of each item to its k-th nearest OTHER item of the same set, [N] float64; for a tuple of k: [N, len(k)].
 
     The item itself is left out by its index, not by its distance, so that duplicates count as neighbours.
     rows: (first, last) to compute a part only; progress: called with the number of finished rows.
     """
     x_ND = _prepare(features_ND, "Given", device)
+    orders = torch.as_tensor(k, device=x_ND.device)
+    k = int(orders.max())
     if len(x_ND) <= k:
         raise UserError(f"The distance to the {k}-th neighbour needs more than {k} items (got {len(x_ND)}); use more images or a smaller neighbourhood.")
     first, last = rows or (0, len(x_ND))
@@ -83,10 +85,10 @@ def kth_neighbour_distances(features_ND, k, *, rows=None, device="cpu", tile_byt
             best, best_index = keep.values, best_index.gather(1, keep.indices)
         candidates = best_index.shape[1]
         exact = pair_distances(x_ND, x_ND, own.repeat_interleave(candidates), best_index.flatten()).reshape(n, candidates)
-        radii.append(exact.kthvalue(k, dim=1).values)
+        radii.append(exact.sort(dim=1).values[:, orders - 1])
         if progress is not None:
             progress(start + n - first)
-    return torch.cat(radii) if radii else torch.zeros(0, dtype=torch.float64, device=x_ND.device)
+    return torch.cat(radii) if radii else torch.zeros([0, *orders.shape], dtype=torch.float64, device=x_ND.device)
 
 
 def ball_hits(points_MD, centres_ND, radii_N, *, strict=False, rows=None, device="cpu", tile_bytes=TILE_BYTES, progress=None):

@@ -26,20 +26,21 @@ def compute_distances(row_features, col_features, num_gpus, rank, col_batch_size
     return torch.cat(blocks, dim=1)[:, :len(col_features)] if rank == 0 else None
 
 
-def _rows_of(rank, num_gpus, num_rows):
+def rows_of(rank, num_gpus, num_rows):
+    """(first, last) row of a rank's consecutive share."""
     return rank * num_rows // num_gpus, (rank + 1) * num_rows // num_gpus
 
 
-def _join(part, num_gpus, num_rows):
+def join_rows(part, num_gpus, num_rows):
     """Each rank's consecutive rows -> the whole vector on every rank."""
     if num_gpus == 1:
         return part
     longest = -(-num_rows // num_gpus)
-    padded = part.new_zeros(longest)
+    padded = part.new_zeros([longest, *part.shape[1:]])
     padded[:len(part)] = part
     parts = [torch.empty_like(padded) for _ in range(num_gpus)]
     torch.distributed.all_gather(parts, padded)
-    sizes = [last - first for first, last in (_rows_of(r, num_gpus, num_rows) for r in range(num_gpus))]
+    sizes = [last - first for first, last in (rows_of(r, num_gpus, num_rows) for r in range(num_gpus))]
     return torch.cat([part[:size] for part, size in zip(parts, sizes)])
 
 
@@ -47,14 +48,14 @@ def covered_share(opts, points, centres, k, *, strict=False, tile_bytes=neighbou
     """Share of points inside the k-NN ball of at least one centre; the work is shared among the ranks."""
     middle = (rel_lo + rel_hi) / 2
     how = dict(device=opts.device, tile_bytes=tile_bytes)
-    first, last = rows = _rows_of(opts.rank, opts.num_gpus, len(centres))
+    first, last = rows = rows_of(opts.rank, opts.num_gpus, len(centres))
     progress = opts.progress.sub(tag=f"{tag} radii", num_items=last - first, rel_lo=rel_lo, rel_hi=middle)
     radii = neighbours.kth_neighbour_distances(centres, k, rows=rows, progress=progress.update, **how)
-    radii = _join(radii, opts.num_gpus, len(centres))
-    first, last = rows = _rows_of(opts.rank, opts.num_gpus, len(points))
+    radii = join_rows(radii, opts.num_gpus, len(centres))
+    first, last = rows = rows_of(opts.rank, opts.num_gpus, len(points))
     progress = opts.progress.sub(tag=f"{tag} inside", num_items=last - first, rel_lo=middle, rel_hi=rel_hi)
     hits, _ = neighbours.ball_hits(points, centres, radii, strict=strict, rows=rows, progress=progress.update, **how)
-    return float((_join(hits, opts.num_gpus, len(points)) > 0).double().mean())
+    return float((join_rows(hits, opts.num_gpus, len(points)) > 0).double().mean())
 
 
 def compute_pr(opts, max_real, num_gen, nhood_size, row_batch_size, col_batch_size):

@@ -5,7 +5,7 @@ Must not know networks or metrics.
 import numpy as np
 
 _BLOCK = 256
-_STREAMS = {"latents": 0, "labels": 1, "subsets": 2, "floor": 3}
+_STREAMS = {"latents": 0, "labels": 1, "subsets": 2, "floor": 3, "bootstrap": 4}
 
 
 def stream(name, seed, block=0):

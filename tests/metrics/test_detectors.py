@@ -90,8 +90,8 @@ def test_faults_are_sentences(detector_file, tmp_path):
         detectors.load_detector(detectors.find_detector(str(garbage)), "cpu")
     with pytest.raises(UserError, match="does not exist"):
         detectors.find_detector(str(tmp_path / "missing.pt"))
-    with pytest.raises(UserError, match="no built-in extractor 'dino'"):
-        extractors.build("extractor:dino")
+    with pytest.raises(UserError, match="no built-in extractor 'dinosaur'"):
+        extractors.build("extractor:dinosaur")
     with pytest.raises(UserError, match="1 or 3 channels"):
         detectors.run_detector(None, None, images(channels=4), {})
 

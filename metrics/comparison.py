@@ -1,0 +1,57 @@
+"""Two networks on the same real images and latents: the difference of their numbers and how sure it is.
+
+Arrays in, numbers out. Must not know what the numbers mean.
+"""
+import numpy as np
+
+from dnnlib.errors import UserError
+
+NUM_RESAMPLES = 1000
+LEVEL = 0.95
+
+
+def bootstrap_interval(ours_N, theirs_N, rng, *, paired=True, num_resamples=NUM_RESAMPLES, level=LEVEL):
+    """Percentile interval (low, high) of mean(ours) - mean(theirs) over items drawn again with replacement.
+
+    paired: item i is the same real image (or latent) for both, and both keep or lose it together; what both share
+    cancels. The items' values stay as measured: neighbourhoods are not built again from the drawn items, since the copies
+    among these would be neighbours at distance 0.
+    """
+    ours_N, theirs_N = np.asarray(ours_N, np.float64), np.asarray(theirs_N, np.float64)
+    if paired and len(ours_N) != len(theirs_N):
+        raise UserError(f"A paired comparison needs the same items for both networks (got {len(ours_N)} and {len(theirs_N)}).")
+    draw = lambda values: values[rng.integers(len(values), size=len(values))].mean()
+    if paired:
+        differences_N = ours_N - theirs_N
+        means = [draw(differences_N) for _ in range(num_resamples)]
+    else:
+        means = [draw(ours_N) - draw(theirs_N) for _ in range(num_resamples)]
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def compare(ours, theirs, our_items, their_items, rng, same_latents=True):
+    """{result: dict(ours, baseline, difference, interval, items)} of two dicts of results.
+
+    *_items: {result: (real or generated, values)}; a result that is no mean over items has no interval (None).
+    same_latents: whether generated item i has the same latent in both sets, and may therefore be paired.
+    """
+    compared = {}
+    for name in ours:
+        entry = dict(ours=ours[name], baseline=theirs[name], difference=ours[name] - theirs[name], interval=None, items=None)
+        if name in our_items and name in their_items:
+            which, our_values = our_items[name]
+            paired = which == "real" or same_latents
+            entry.update(interval=list(bootstrap_interval(our_values, their_items[name][1], rng, paired=paired)),
+                         items=f"{which}, {'paired' if paired else 'unpaired'}")
+        compared[name] = entry
+    return compared
+
+
+def as_text(compared):
+    """A table for the eye: one line per result."""
+    lines = [f"{'result':<28}{'network':>12}{'baseline':>12}{'difference':>12}   {LEVEL:.0%} interval"]
+    for name, entry in compared.items():
+        interval = "none: not a mean over items" if entry["interval"] is None else "[{:+.4f}, {:+.4f}] over {}".format(*entry["interval"], entry["items"])
+        lines.append(f"{name:<28}{entry['ours']:>12.4f}{entry['baseline']:>12.4f}{entry['difference']:>+12.4f}   {interval}")
+    return "\n".join(lines)

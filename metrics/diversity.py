@@ -1,0 +1,168 @@
+"""The madr_* metrics: precision, recall, density and coverage in a feature space of choice, beside a held-out one.
+
+Features -> exact k-NN kernels (metrics/neighbours.py), rows shared among processes. What the network was trained in is
+told by the caller: a metric in that very space flatters it.
+"""
+import os
+
+import torch
+
+from metrics import detectors, kernels, metric_utils, neighbours
+from metrics.feature_stats import FeatureStats
+from metrics.precision_recall import join_rows, rows_of
+
+NUMBERS = ("precision", "recall", "density", "coverage")
+K_PRECISION_RECALL = 3
+K_DENSITY_COVERAGE = 5
+DEFAULT_SPACE = "dino"
+_DETECTOR_KWARGS = dict(return_features=True)
+
+
+def space_of(opts):
+    """The name of the feature space: --madr-extractor, else --detector madr=NAME, else DINO."""
+    return opts.space or opts.detectors.get(detectors.SPACE) or DEFAULT_SPACE
+
+
+def prepare(detector_paths=None, space=None):
+    """Find what the space's network needs, long before the metric is due; a sentence if it is not to be had."""
+    paths = detectors.check_overrides(detector_paths)
+    detectors.find_detector(detectors.space_url(space or paths.get(detectors.SPACE) or DEFAULT_SPACE), paths)
+
+
+def held_out_space(space):
+    """A space of random weights in which nobody trains; the pixels for the one who chose that for the metric itself."""
+    return "pixels" if space == "random-conv" else "random-conv"
+
+
+def trained_in_this_space(space, trained_in):
+    """Whether a network trained with the extractor `trained_in` (None: with none) was led by the features of `space`."""
+    same = {space, f"timm:{detectors.photo_networks.MODELS[space][0]}"} if space in detectors.photo_networks.MODELS else {space}
+    same |= {"pca"} if space == "pixels" else set()  # a linear map of the pixels
+    parts = (trained_in or "").removeprefix("ensemble:").split("+") if not (trained_in or "").startswith("file:") else [trained_in]
+    if space.startswith("file:"):
+        return any(part.startswith("file:") and os.path.basename(part) == os.path.basename(space) for part in parts)
+    return bool(same & set(parts))
+
+
+# ----------------------------------------------------------------------------------------------------------------
+# Features.
+
+def generated_features(opts, urls, num_gen, rel_lo=0, rel_hi=1):
+    """Features [num_gen, D] of the same generated images in each of the spaces: the images are drawn once."""
+    num_gen = opts.num_gen if opts.num_gen is not None else num_gen
+    batch_gen = opts.batch_size or metric_utils.default_batch_gen(opts.G.img_resolution, 64)
+    metric_utils.record_sampling(opts, num_gen, batch_gen)
+    collected = [FeatureStats(capture_all=True, max_items=num_gen) for _ in urls]
+    progress = opts.progress.sub(tag="generator features", num_items=num_gen, rel_lo=rel_lo, rel_hi=rel_hi)
+    for images in metric_utils.generate_images(opts, num_gen, batch_gen):
+        for url, stats in zip(urls, collected):
+            stats.append_torch(detectors.run_detector(*opts.detector(url), images, _DETECTOR_KWARGS), num_gpus=opts.num_gpus, rank=opts.rank)
+        progress.update(collected[0].num_items)
+    return [stats.get_all() for stats in collected]
+
+
+def spaces_and_features(opts, num_gen):
+    """{space: (reals [N, D], generated [M, D])} for the metric's own space and the held-out one, in this order."""
+    space = space_of(opts)
+    urls = {name: detectors.space_url(name) for name in (space, held_out_space(space))}
+    for url in urls.values():
+        opts.detector(url)  # what is missing is said before any image is read
+    warn_of_own_space(opts, space)
+    reals = {}
+    for i, name in reversed(list(enumerate(urls))):  # the metric's own space last: its facts stay
+        reals[name] = metric_utils.compute_feature_stats_for_dataset(
+            opts, urls[name], _DETECTOR_KWARGS, rel_lo=0.15 * (1 - i), rel_hi=0.15 * (2 - i), capture_all=True).get_all()
+    fakes = generated_features(opts, list(urls.values()), num_gen, rel_lo=0.3, rel_hi=0.6)
+    opts.record(space=space)
+    return {name: (reals[name], fake) for name, fake in zip(urls, fakes)}
+
+
+def warn_of_own_space(opts, space):
+    if opts.trained_in is None:
+        return
+    own = trained_in_this_space(space, opts.trained_in)
+    opts.record(trained_in=opts.trained_in, trained_in_own_space=own)
+    if own and opts.rank == 0:
+        print(f"Warning: the network was trained to cover the features of {opts.trained_in}, the space of this metric: the number flatters it. "
+              f"Trust the held-out space beside it, or choose another with --madr-extractor.", flush=True)
+
+
+# ----------------------------------------------------------------------------------------------------------------
+# Numbers.
+
+class _SharedNeighbours:
+    """The kernels with their rows shared among the ranks; every rank holds the whole results."""
+
+    def __init__(self, opts, strict, rel_lo, rel_hi, num_stages):
+        self.opts, self.strict = opts, strict
+        self.rel_lo, self.step = rel_lo, (rel_hi - rel_lo) / num_stages
+        self.how = dict(device=opts.device, tile_bytes=neighbours.TILE_BYTES * (1 if opts.device.type == "cpu" else 16))
+
+    def _stage(self, tag, num_rows):
+        rows = rows_of(self.opts.rank, self.opts.num_gpus, num_rows)
+        progress = self.opts.progress.sub(tag=tag, num_items=rows[1] - rows[0], rel_lo=self.rel_lo, rel_hi=self.rel_lo + self.step)
+        self.rel_lo += self.step
+        return dict(self.how, rows=rows, progress=progress.update)
+
+    def radii(self, features, ks, tag):
+        radii = neighbours.kth_neighbour_distances(features, ks, **self._stage(tag, len(features)))
+        return join_rows(radii, self.opts.num_gpus, len(features))
+
+    def hits(self, points, centres, radii, tag):
+        """(balls per point, points per ball)"""
+        per_point, per_ball = neighbours.ball_hits(points, centres, radii, strict=self.strict, **self._stage(tag, len(points)))
+        if self.opts.num_gpus > 1:
+            torch.distributed.all_reduce(per_ball)
+        return join_rows(per_point, self.opts.num_gpus, len(points)), per_ball
+
+
+def per_item_numbers(opts, real, fake, numbers, rel_lo=0, rel_hi=1):
+    """{number: (which items, float64 value of each)}; each number is the mean over its items, real or generated ones."""
+    real, fake = neighbours.check_sets(real, fake, max(K_PRECISION_RECALL, K_DENSITY_COVERAGE))
+    ks = tuple(k for k, wanted in ((K_PRECISION_RECALL, {"precision"}), (K_DENSITY_COVERAGE, {"density", "coverage"})) if wanted & set(numbers))
+    shared = _SharedNeighbours(opts, opts.strict_ties, rel_lo, rel_hi, num_stages=5)
+    items = {}
+    if ks:
+        real_radii = dict(zip(ks, shared.radii(real, ks, "radii of reals").T))
+    if "precision" in numbers:
+        per_fake, _ = shared.hits(fake, real, real_radii[K_PRECISION_RECALL], "precision")
+        items["precision"] = "generated", per_fake > 0
+    if {"density", "coverage"} & set(numbers):
+        per_fake, per_ball = shared.hits(fake, real, real_radii[K_DENSITY_COVERAGE], "density and coverage")
+        items["density"] = "generated", per_fake.double() / K_DENSITY_COVERAGE
+        items["coverage"] = "real", per_ball > 0
+    if "recall" in numbers:
+        fake_radii = shared.radii(fake, K_PRECISION_RECALL, "radii of generated")
+        items["recall"] = "real", shared.hits(real, fake, fake_radii, "recall")[0] > 0
+    return {name: (items[name][0], items[name][1].double().cpu().numpy()) for name in numbers}
+
+
+def compute(opts, num_gen, numbers, result_names):
+    """{result name: value} of the wanted NUMBERS; the same in a held-out space goes into the facts."""
+    (space, (real, fake)), (held_out, (held_real, held_fake)) = spaces_and_features(opts, num_gen).items()
+    items = per_item_numbers(opts, real, fake, numbers, rel_lo=0.6, rel_hi=0.8)
+    beside = per_item_numbers(opts, held_real, held_fake, numbers, rel_lo=0.8, rel_hi=1)
+    opts.record(
+        k={name: K_PRECISION_RECALL if name in ("precision", "recall") else K_DENSITY_COVERAGE for name in numbers},
+        tie_rule="<" if opts.strict_ties else "<=", distance="Euclidean, float64, exact",
+        held_out=dict(space=held_out, **{name: float(values.mean()) for name, (_, values) in beside.items()}))
+    if "coverage" in numbers:
+        opts.record(expected_coverage=neighbours.expected_coverage(len(real), len(fake), K_DENSITY_COVERAGE))
+    results = {}
+    for name, (which, values) in items.items():
+        results[result_names[name]] = float(values.mean())
+        opts.keep_items(result_names[name], which, values)
+    return results
+
+
+def compute_frechet(opts, space, num_gen):
+    """The Frechet distance of all reals and the generated images in a named space."""
+    url = detectors.space_url(space)
+    warn_of_own_space(opts, space)
+    real = metric_utils.compute_feature_stats_for_dataset(opts, url, _DETECTOR_KWARGS, rel_lo=0, rel_hi=0.5, capture_mean_cov=True)
+    fake = metric_utils.compute_feature_stats_for_generator(
+        opts, url, _DETECTOR_KWARGS, rel_lo=0.5, rel_hi=1, capture_mean_cov=True, max_items=num_gen)
+    opts.record(space=space, covariance="biased (1/N), float64")
+    if opts.rank != 0:
+        return float("nan")
+    return kernels.frechet_distance(*fake.get_mean_cov(), *real.get_mean_cov())
