@@ -13,7 +13,8 @@ import torch
 import dnnlib
 from dnnlib.errors import UserError
 from metrics import METRICS_VERSION
-from metrics import diversity, frechet_inception_distance, inception_score, kernel_inception_distance, mode_coverage, perceptual_path_length, precision_recall
+from metrics import (diversity, frechet_inception_distance, further_diversity, inception_score, kernel_inception_distance, mode_coverage,
+                     perceptual_path_length, precision_recall)
 from metrics.metric_utils import MetricOptions
 
 _metrics = {}
@@ -253,6 +254,21 @@ def madr_prdc(opts):
 @register_metric
 def madr_prdc_10k(opts):
     return _all_four(opts, 10_000, "_10k")
+
+
+def _further_metric(name, compute, short, num_gen, higher_is_better):
+    def metric(opts):
+        _all_reals(opts)
+        return compute(opts, num_gen, f"{name}{short}")
+    metric.__name__ = f"{name}{short}"
+    metric.prepare, metric.higher_is_better = diversity.prepare, higher_is_better
+    return register_metric(metric)
+
+
+for _short, _num_gen in (("", 50_000), ("_10k", 10_000)):
+    _further_metric("madr_smooth_recall", further_diversity.compute_smooth_recall, _short, _num_gen, higher_is_better=True)
+    _further_metric("madr_vendi", further_diversity.compute_vendi, _short, _num_gen, higher_is_better=True)
+    _further_metric("madr_ndb", further_diversity.compute_ndb, _short, _num_gen, higher_is_better=False)
 
 
 @register_metric

@@ -24,13 +24,14 @@ def pair_distances(a_ND, b_MD, i_P, j_P):
     return torch.cat(parts)
 
 
-def _prepare(features, name, device):
+def prepare(features, name, device):
+    """A checked set as a tensor where float64 is to be had."""
     matrix = torch.from_numpy(checked_matrix(features, name))
     # Apple GPUs have no float64; this arithmetic must not lose it.
     return matrix.to("cpu" if torch.device(device).type == "mps" else device)
 
 
-class _Tiles:
+class Tiles:
     """|a_i - b_j|^2 in tiles by one float64 matrix product each, with a bound on its rounding error."""
 
     def __init__(self, a_ND, b_MD, tile_bytes):
@@ -61,13 +62,13 @@ def kth_neighbour_distances(features_ND, k, *, rows=None, device="cpu", tile_byt
     The item itself is left out by its index, not by its distance, so that duplicates count as neighbours.
     rows: (first, last) to compute a part only; progress: called with the number of finished rows.
     """
-    x_ND = _prepare(features_ND, "Given", device)
+    x_ND = prepare(features_ND, "Given", device)
     orders = torch.as_tensor(k, device=x_ND.device)
     k = int(orders.max())
     if len(x_ND) <= k:
         raise UserError(f"The distance to the {k}-th neighbour needs more than {k} items (got {len(x_ND)}); use more images or a smaller neighbourhood.")
     first, last = rows or (0, len(x_ND))
-    tiles = _Tiles(x_ND, x_ND, tile_bytes)
+    tiles = Tiles(x_ND, x_ND, tile_bytes)
     wanted = min(k + _SPARE_CANDIDATES, len(x_ND) - 1)
     radii = []
     for start, a_nD, norms_n in tiles.row_blocks(first, last):
@@ -97,11 +98,11 @@ def ball_hits(points_MD, centres_ND, radii_N, *, strict=False, rows=None, device
     A ball (centre, radius) holds a point when distance <= radius, or < radius with `strict`.
     rows: (first, last) of the points to compute a part only (the second result then counts those points alone).
     """
-    y_MD, x_ND = _prepare(points_MD, "Point", device), _prepare(centres_ND, "Centre", device)
+    y_MD, x_ND = prepare(points_MD, "Point", device), prepare(centres_ND, "Centre", device)
     check_same_width(x_ND, y_MD, ("Centre", "Point"))
     radii_N = torch.as_tensor(radii_N, dtype=torch.float64).to(x_ND.device)
     first, last = rows or (0, len(y_MD))
-    tiles = _Tiles(y_MD, x_ND, tile_bytes)
+    tiles = Tiles(y_MD, x_ND, tile_bytes)
     balls_per_point = torch.zeros(last - first, dtype=torch.long, device=x_ND.device)
     points_per_ball = torch.zeros(len(x_ND), dtype=torch.long, device=x_ND.device)
     for start, y_mD, norms_m in tiles.row_blocks(first, last):

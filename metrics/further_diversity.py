@@ -1,0 +1,56 @@
+"""Smooth recall, Vendi ratio and differing bins of a network: features of metrics/diversity.py -> metrics/diversity_kernels.py.
+
+Computed on rank 0; the held-out space stands beside the metric's own, in the facts.
+"""
+from metrics import diversity, diversity_kernels, sampling
+
+NUM_BINS = 100
+_REALS_PER_BIN = 10
+
+
+def _beside_held_out(opts, num_gen, measure):
+    """measure(reals, fakes, is the metric's own space) -> {number: value} in the metric's own space; the held-out ones are recorded."""
+    (_, own), (held_out, other) = diversity.spaces_and_features(opts, num_gen).items()
+    if opts.rank != 0:
+        return None
+    result = measure(*own, True)
+    opts.record(held_out=dict(space=held_out, **measure(*other, False)))
+    return result
+
+
+def compute_smooth_recall(opts, num_gen, name):
+    def measure(real, fake, is_own):
+        per_real = diversity_kernels.smooth_recall_per_real(real, fake, device=opts.device)
+        if is_own:
+            opts.keep_items(name, "real", per_real)
+        return dict(smooth_recall=float(per_real.mean()))
+    numbers = _beside_held_out(opts, num_gen, measure)
+    opts.record(k=diversity_kernels.SMOOTH_K, reach=diversity_kernels.SMOOTH_REACH)
+    return {name: numbers["smooth_recall"] if numbers else float("nan")}
+
+
+def compute_vendi(opts, num_gen, name):
+    """The ratio of the generated images' score to that of as many reals: 1 for perfect data, below it for less diversity."""
+    def measure(real, fake, is_own):
+        count = min(len(real), len(fake))  # the score grows with the number of items
+        chosen = sampling.stream("subsets", opts.seed).permutation(len(real))[:count]
+        score_real, score_fake = diversity_kernels.vendi_score(real[chosen]), diversity_kernels.vendi_score(fake[:count])
+        if is_own:
+            opts.record(vendi_real=score_real, vendi_generated=score_fake, num_compared=count, kernel="cosine")
+        return dict(ratio=score_fake / score_real)
+    numbers = _beside_held_out(opts, num_gen, measure)
+    return {name: numbers["ratio"] if numbers else float("nan")}
+
+
+def compute_ndb(opts, num_gen, name):
+    """Share of k-means bins of the reals whose proportion differs significantly (0.05 for perfect data), and JSD in nats."""
+    def measure(real, fake, is_own):
+        num_bins = max(2, min(NUM_BINS, len(real) // _REALS_PER_BIN))
+        centres = diversity_kernels.k_means(real, num_bins, sampling.stream("subsets", opts.seed))
+        counts = [diversity_kernels.count_bins(features, centres) for features in (real, fake)]
+        share, jsd = diversity_kernels.different_bins(*counts)
+        if is_own:
+            opts.record(num_bins=num_bins, significance=0.05, jsd_unit="nats")
+        return dict(share=share, jsd=jsd)
+    numbers = _beside_held_out(opts, num_gen, measure) or dict(share=float("nan"), jsd=float("nan"))
+    return {name: numbers["share"], f"{name}_jsd": numbers["jsd"]}
