@@ -14,7 +14,7 @@ def knob(default, meaning, low=None, high=None, choices=None):
 
 
 PRESET_NAMES = ("default", "witness", "paper", "enhanced")
-PLAIN_EXTRACTORS = ("pca", "random", "dino", "dino-s16", "dino-b8", "dino-b16", "dinov2", "clip", "resnet50", "inception")
+PLAIN_EXTRACTORS = ("pca", "random", "dino", "dino-s16", "dino-b8", "dino-b16", "dinov2", "clip", "resnet50", "inception", "own")
 EXTRACTOR_HELP = f"{', '.join(PLAIN_EXTRACTORS)}, timm:<model>, file:<TorchScript>, or ensemble:<a>+<b>+..."
 VIEW_PARTS = ("flip", "shift", "crop")
 

@@ -21,7 +21,7 @@ from madr_plugin.seeds import derived_seed, generator_for
 from madr_plugin.terms import squared_distances
 
 SUBSET = 2048  # reals against which radii are measured
-FORMAT = 2  # raise when the content of a cache file changes meaning
+FORMAT = 3  # raise when the content of a cache file changes meaning
 
 
 class Reference:
@@ -62,6 +62,8 @@ class Reference:
 def build(dataset, extractor, config, seed, device, announce=print):
     """Reference of a dataset in the extractor's space; also fits the extractor. From the cache where possible."""
     identity = _identity(dataset, extractor, config, seed)
+    if getattr(extractor, "data_fingerprint", identity["data"]) != identity["data"]:
+        announce("MADR: note: the encoder of --madr-weights was trained on other images than these; python -m madr_plugin.check_extractor tells whether it suits them")
     bundle = collective.from_first_process(
         lambda: _load_or_make(dataset, extractor, config, seed, device, identity, announce), device)
     buffers = dict(extractor.named_buffers())
@@ -74,8 +76,16 @@ def build(dataset, extractor, config, seed, device, announce=print):
 def _identity(dataset, extractor, config, seed):
     """Everything the bundle depends on."""
     return dict(
-        format=FORMAT, data=data_fingerprint(dataset), extractor=extractor.identity(), view=list(parse_view(config.view, extractor.default_view)),
+        format=FORMAT, data=data_fingerprint(dataset), selection=_selection(dataset), extractor=extractor.identity(), view=list(parse_view(config.view, extractor.default_view)),
         cap=config.reference_cap, cells=config.num_cells, quantile=config.cell_quantile, seed=seed)
+
+
+def _selection(dataset):
+    """Which of the stored images the object shows and how: a fingerprint speaks of the stored ones, whatever the options."""
+    digest = hashlib.sha256(repr((len(dataset), [int(size) for size in getattr(dataset, "label_shape", [])])).encode())
+    for name in ("_raw_idx", "_xflip"):  # as in every data set of the StyleGAN2-ADA kind
+        digest.update(np.ascontiguousarray(getattr(dataset, name, [])).tobytes())
+    return digest.hexdigest()
 
 
 def data_fingerprint(dataset):
@@ -117,7 +127,13 @@ def chosen_rows(num_images, config, seed):
 
 def read_images(dataset, rows):
     """Images of these indices as the host's loop hands them to its loss: float32 [n, C, H, W] in [-1, 1]."""
-    return torch.cat([images for images, _ in _batches(dataset, rows)])
+    return read_images_and_classes(dataset, rows)[0]
+
+
+def read_images_and_classes(dataset, rows):
+    """(images as read_images(), class index [n]; -1 without labels)."""
+    images, classes = zip(*_batches(dataset, rows))
+    return torch.cat(images), torch.cat(classes)
 
 
 @torch.no_grad()

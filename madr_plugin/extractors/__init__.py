@@ -11,6 +11,9 @@ def build(name, image_shape, width=0, seed=0, input_size=0, weights=""):
         return PCAExtractor(image_shape, width or 64, seed)
     if kind == "random":
         return RandomConvExtractor(image_shape, width or 384, seed)
+    if kind == "own":
+        from madr_plugin.extractors.own import OwnExtractor
+        return OwnExtractor(image_shape, weights)
     # Imported when asked for: the hosts of pca need neither timm nor a hub.
     if kind == "ensemble":
         from madr_plugin.extractors.combined import EnsembleExtractor

@@ -1,0 +1,109 @@
+"""Train the extractor `own` on a data set, without labels and without downloads, in minutes on a CPU.
+
+    python -m madr_plugin.own_extractor --data=images.zip --out=own.safetensors
+
+Two mild views of an image shall lie closer together than any two images (normalised temperature-scaled cross entropy).
+"""
+import json
+import os
+import time
+from pathlib import Path
+
+import click
+import numpy as np
+import torch
+
+from madr_plugin import bandwidth, command, reference, view
+from madr_plugin.errors import MADRError
+from madr_plugin.extractors import own
+from madr_plugin.extractors.pca import PCAExtractor
+from madr_plugin.seeds import generator_for
+
+
+def contrastive_loss(first_BD, second_BD, temperature=0.2):
+    """-mean log softmax_j(cos(a_i, b_j) / t)_i, in both directions: every other image of the batch is a negative."""
+    first_BD, second_BD = (torch.nn.functional.normalize(x, dim=1, eps=1e-6) for x in (first_BD, second_BD))
+    logits_BB = first_BD @ second_BD.T / temperature
+    target_B = torch.arange(len(logits_BB), device=logits_BB.device)
+    return (torch.nn.functional.cross_entropy(logits_BB, target_B) + torch.nn.functional.cross_entropy(logits_BB.T, target_B)) / 2
+
+
+def mild_view(images, generator, flip):
+    """Crop to 7/8, shift by 1/8 (and a flip if asked), other contrast and brightness, a little noise."""
+    x = view.apply(images, ("flip", "shift", "crop") if flip else ("shift", "crop"), generator)
+    contrast, brightness = torch.rand([2, len(x), 1, 1, 1], generator=generator).to(x.device)
+    noise = torch.randn(x.shape, generator=generator).to(x.device)
+    return x * (0.7 + 0.6 * contrast) + 0.4 * (brightness - 0.5) + 0.05 * noise
+
+
+def train(images, width, steps, batch_size, seed, flip=False, announce=print):
+    """images [N, C, H, W] in [-1, 1], on the device of choice -> {name: tensor}: encoder, its scale, and the PCA."""
+    weights = {name: value.to(images.device).requires_grad_() for name, value in
+               own.initial_weights(images.shape[1], width, generator_for("own-weights", seed)).items()}
+    opt = torch.optim.AdamW(weights.values(), lr=2e-3, weight_decay=1e-4)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(opt, 2e-3, total_steps=steps + 1)
+    generator, start = generator_for("own-batches", seed), time.monotonic()
+    for step in range(steps):
+        batch = images[torch.randperm(len(images), generator=generator)[:batch_size].to(images.device)]
+        loss = contrastive_loss(*(own.encode(mild_view(batch, generator, flip), weights) for _ in range(2)))
+        opt.zero_grad(set_to_none=True)
+        loss.backward()
+        opt.step()
+        schedule.step()
+        if step == 0 or (step + 1) % max(steps // 5, 1) == 0:
+            announce(f"step {step + 1:5d} / {steps}  loss {float(loss.detach()):.3f}  {time.monotonic() - start:.0f} s")
+    return _finished({name: value.detach() for name, value in weights.items()}, images, seed)
+
+
+@torch.no_grad()
+def _finished(weights, images, seed):
+    """Add the PCA and the median real distance of the encoder's features."""
+    sample = images[:4096]
+    features_ND = torch.cat([own.encode(part, weights) for part in sample.split(256)])
+    scale = bandwidth.quantile_of_sorted(bandwidth.pairwise_distances(features_ND, generator_for("own-scale", seed)), 0.5)
+    if not torch.isfinite(scale) or float(scale) <= 0:
+        raise MADRError("the encoder gives more than half of the images the same features; remove duplicates, or use fewer --steps")
+    pca = PCAExtractor(images.shape[1:], 64, seed).to(images.device)
+    pca.fit(sample)
+    tensors = {**weights, "scale": scale, **{f"pca.{name}": value for name, value in pca.state_dict().items()}}
+    return {name: value.cpu().contiguous() for name, value in tensors.items()}
+
+
+def save(path, tensors, dataset):
+    """Write the file atomically, with the fingerprint of the data that it was trained on."""
+    about = dict(format=own.FORMAT, image_shape=list(map(int, dataset.image_shape)), pca_width=tensors["pca.basis_PD"].shape[1],
+                 data_fingerprint=reference.data_fingerprint(dataset))
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        own.import_safetensors().torch.save_file(tensors, temporary, metadata=dict(madr=json.dumps(about)))
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@click.command()
+@click.option("--data", required=True, help="Folder or zip with the training images")
+@click.option("--out", required=True, type=click.Path(dir_okay=False), help="File to write (.safetensors)")
+@click.option("--steps", type=click.IntRange(1, 10**6), default=300, show_default=True, help="Training steps")
+@click.option("--batch", type=click.IntRange(4, 4096), default=128, show_default=True, help="Images per step")
+@click.option("--width", type=click.IntRange(2, 4096), default=64, show_default=True, help="Learned features beside the principal components")
+@click.option("--images", "max_images", type=click.IntRange(16, 10**6), default=10000, show_default=True, help="Images to train on at most")
+@click.option("--flip", is_flag=True, help="Mirror images count as the same (not for digits or text)")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+def main(data, out, steps, batch, width, max_images, flip, seed):
+    """Train a small encoder on your own images, for --madr-extractor=own --madr-weights=OUT."""
+    own.import_safetensors()
+    dataset = command.open_images(data)
+    rows = np.random.RandomState(seed).permutation(len(dataset))[:max_images]
+    if len(rows) < 16:
+        raise MADRError(f"--data={data} holds {len(rows)} images; an encoder needs at least 16")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    tensors = train(reference.read_images(dataset, rows).to(device), width, steps, min(batch, len(rows)), seed, flip)
+    save(out, tensors, dataset)
+    print(f"Written: {out}. Check it with: python -m madr_plugin.check_extractor --data={data} --madr-extractor=pca --madr-extractor=own --madr-weights={out}")
+
+
+if __name__ == "__main__":
+    command.run(main)

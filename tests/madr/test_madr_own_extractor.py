@@ -1,0 +1,150 @@
+"""`own`: trained by one command, read back, used in a loss; and the check of extractors."""
+import json
+
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+from click.testing import CliRunner
+
+from madr_plugin import check_extractor, command, extractors, own_extractor, reference
+from madr_plugin.config import resolve
+from madr_plugin.errors import MADRError
+from tests.madr.toy_host import Host, madr_loss
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """48 pictures of 16x16 of three kinds (a bright square in one of three places), labelled."""
+    folder, random, labels = tmp_path_factory.mktemp("pictures"), np.random.RandomState(0), []
+    for index in range(48):
+        kind = index % 3
+        image = random.randint(0, 40, [16, 16, 3]).astype(np.uint8)
+        image[2 + 4 * kind:6 + 4 * kind, 2 + 4 * kind:6 + 4 * kind] = random.randint(150, 255, [3])
+        PIL.Image.fromarray(image).save(folder / f"{index:03d}.png")
+        labels.append([f"{index:03d}.png", kind])
+    (folder / "dataset.json").write_text(json.dumps(dict(labels=labels)))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def encoder(pictures, tmp_path_factory):
+    path = tmp_path_factory.mktemp("encoder") / "own.safetensors"
+    result = CliRunner().invoke(own_extractor.main, [f"--data={pictures}", f"--out={path}", "--steps=12", "--batch=16", "--width=8"], catch_exceptions=False)
+    assert result.exit_code == 0 and str(path) in result.output
+    return path
+
+
+def test_training_lowers_the_contrastive_loss(pictures):
+    images = reference.read_images(command.open_images(str(pictures)), np.arange(48))
+    lines = []
+    own_extractor.train(images, 8, 25, 32, seed=0, announce=lines.append)
+    losses = [float(line.split("loss")[1].split()[0]) for line in lines]
+    assert losses[-1] < 0.7 * losses[0]
+
+
+def test_file_is_read_back_frozen_and_differentiable(pictures, encoder):
+    extractor = extractors.build("own", (3, 16, 16), weights=str(encoder))
+    dataset = command.open_images(str(pictures))
+    assert not list(extractor.parameters()) and extractor.data_fingerprint == reference.data_fingerprint(dataset)
+    assert [path.name for path in encoder.parent.iterdir()] == ["own.safetensors"]
+    x = reference.read_images(dataset, np.arange(48)).requires_grad_()
+    features = extractor(x)
+    assert features.shape == (48, 8 + 64) and torch.equal(features, extractors.build("own", (3, 16, 16), weights=str(encoder))(x))
+    median = torch.pdist(features.detach()).median()
+    assert 0.7 < float(median) < 1.3
+    features.square().sum().backward()
+    assert (x.grad.flatten(1).abs().sum(1) > 0).all()
+    assert len(extractor.identity()["sha256"]) == 64
+
+
+def test_training_is_reproducible(pictures):
+    images = reference.read_images(command.open_images(str(pictures)), np.arange(48))
+    one, two = (own_extractor.train(images, 4, 2, 16, seed=3, announce=len) for _ in range(2))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_it_serves_the_loss(encoder, monkeypatch, capsys):
+    host = Host(madr_loss(dict(extractor="own", weights=str(encoder))))
+    assert "trained on other images" in capsys.readouterr().out
+    host.step(), host.step()
+    assert host.loss.telemetry()["gratio"] > 0
+
+
+@pytest.mark.parametrize("make, words", [
+    (lambda path: "", "python -m madr_plugin.own_extractor"), (lambda path: str(path / "absent.safetensors"), "absent.safetensors"),
+    (lambda path: other_file(path), "not written by")])
+def test_bad_files_are_refused_with_the_remedy(tmp_path, make, words):
+    with pytest.raises(MADRError, match="own_extractor") as caught:
+        extractors.build("own", (3, 16, 16), weights=make(tmp_path))
+    assert words in str(caught.value)
+
+
+def other_file(path):
+    from safetensors.torch import save_file
+    save_file(dict(weight=torch.zeros([2])), path / "other.safetensors")
+    return str(path / "other.safetensors")
+
+
+def test_other_channels_are_refused(encoder):
+    with pytest.raises(MADRError, match="3 channels"):
+        extractors.build("own", (1, 16, 16), weights=str(encoder))
+
+
+# ----------------------------------------------------------------------------
+# The check.
+
+def test_check_command_recommends(pictures, encoder):
+    result = CliRunner().invoke(check_extractor.main, [f"--data={pictures}", "--madr-extractor=pca", "--madr-extractor=own", f"--madr-weights={encoder}"],
+                                catch_exceptions=False)
+    assert result.exit_code == 0 and "48 images" in result.output and "same label" in result.output
+    assert "| pca | 1.000 |" in result.output and "| own |" in result.output and "Take --madr-extractor=" in result.output
+
+
+def test_figures_of_the_check():
+    class_N = torch.tensor([0, 0, 0, 1, 1])
+    apart = torch.tensor([[0.0], [0.1], [0.2], [5.0], [5.1]])
+    assert check_extractor.neighbour_accuracy(apart, class_N) == (1.0, pytest.approx(0.6))
+    assert check_extractor.neighbour_accuracy(torch.tensor([[0.0], [5.0], [9.0], [0.1], [5.1]]), class_N)[0] < 0.5
+    generator = torch.Generator().manual_seed(0)
+    wide = torch.randn([300, 4000], generator=generator)  # distances of independent noise in many dimensions agree
+    assert check_extractor.relative_spread(wide, generator) < 0.05 < 0.3 < check_extractor.relative_spread(wide[:, :2], generator)
+    assert check_extractor.retrieval_accuracy(apart, apart + 0.01) == 1
+
+
+class Detached(torch.nn.Module):
+    images_to_fit = 0
+
+    def forward(self, images):
+        return images.detach().flatten(1)
+
+    def identity(self):
+        return dict(name="detached")
+
+
+def test_an_extractor_without_gradient_is_not_recommended():
+    images = torch.rand([20, 3, 8, 8], generator=torch.Generator().manual_seed(0)) * 2 - 1
+    detached = check_extractor.check(Detached(), images, None)
+    good = check_extractor.check(extractors.build("pca", (3, 8, 8)), images, None)
+    assert "gradient" in check_extractor.faults(detached)[0]
+    assert check_extractor.recommended(dict(a=detached)) is None
+    fit = dict(good, accuracy=0.5, guess=0.1, spread=0.3)
+    assert check_extractor.recommended(dict(a=detached, slow=dict(fit, accuracy=0.51, ms=9.0), cheap=dict(fit, ms=1.0))) == "cheap"
+    assert check_extractor.recommended(dict(slow=dict(fit, accuracy=0.8, ms=9.0), cheap=dict(fit, ms=1.0))) == "slow"
+
+
+def test_commands_answer_bad_data_with_a_sentence(capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr("sys.argv", ["check_extractor", f"--data={tmp_path / 'nowhere.zip'}"])
+    with pytest.raises(SystemExit) as stopped:
+        command.run(check_extractor.main)
+    assert stopped.value.code == 1
+    assert capsys.readouterr().err.startswith("Error: ")
+
+
+def test_another_selection_of_the_same_images_is_another_reference(pictures):
+    """The content's fingerprint is that of all stored images; a subset or mirrored set must not read the whole set's features."""
+    from training.dataset import ImageFolderDataset
+    config, pca = resolve({}), extractors.build("pca", (3, 16, 16))
+    identities = [json.dumps(reference._identity(ImageFolderDataset(str(pictures), **options), pca, config, 0))
+                  for options in ({}, dict(max_size=40), dict(max_size=40, random_seed=1), dict(xflip=True), dict(use_labels=True))]
+    assert len(set(identities)) == 5
