@@ -15,7 +15,13 @@ $(VENV)/installed: requirements.lock
 	@touch $@
 
 demo: setup
-	$(BIN)/python demo.py --outdir $(DEMO)
+	$(BIN)/python dataset_tool.py --build=stacked-digits --dest=$(DEMO)/digits.zip
+	$(BIN)/python train.py --outdir=$(DEMO)/runs --data=$(DEMO)/digits.zip --cfg=tiny --madr=1 --aug=noaug --kimg=16 --tick=1 --snap=4
+	$(BIN)/python calc_metrics.py --metrics=madr_modes5k --network=$$(ls -t $(DEMO)/runs/*/network-snapshot-*.pkl | head -n 1)
+	$(BIN)/python report.py $$(ls -td $(DEMO)/runs/*/ | head -n 1)
+	@echo
+	@echo "Real images, samples over time and the report (open it in a browser):"
+	@ls $$(ls -td $(DEMO)/runs/*/ | head -n 1)reals.png $$(ls -td $(DEMO)/runs/*/ | head -n 1)fakes*.png $$(ls -td $(DEMO)/runs/*/ | head -n 1)report.html
 
 test: setup
 	$(BIN)/python -m pytest -n 2 --dist loadfile tests

@@ -9,6 +9,10 @@ import re
 import shutil
 import sys
 
+# Read when torch starts its threads. Otherwise threads that wait keep spinning, and on a machine with other work two of
+# them can be ten times slower than one.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 import click
 import torch
 
@@ -232,6 +236,8 @@ def train_process(rank, options):
         threads = max((os.cpu_count() or 1) // options.num_gpus, 1)  # or all processes together ask for that many times the cores
     if threads is not None:
         torch.set_num_threads(threads)
+    if devices.resolve(options.get("device", "auto")).type == "cpu":
+        devices.keep_freed_memory()
     if rank != 0:
         training_loop.training_loop(rank=rank, **arguments)
         return

@@ -13,7 +13,7 @@ import torch
 import dnnlib
 from dnnlib.errors import UserError
 from metrics import METRICS_VERSION
-from metrics import (diversity, frechet_inception_distance, further_diversity, inception_score, kernel_inception_distance, mode_coverage,
+from metrics import (cycling, diversity, frechet_inception_distance, further_diversity, inception_score, kernel_inception_distance, mode_coverage,
                      perceptual_path_length, precision_recall)
 from metrics.metric_utils import MetricOptions
 
@@ -269,6 +269,15 @@ for _short, _num_gen in (("", 50_000), ("_10k", 10_000)):
     _further_metric("madr_smooth_recall", further_diversity.compute_smooth_recall, _short, _num_gen, higher_is_better=True)
     _further_metric("madr_vendi", further_diversity.compute_vendi, _short, _num_gen, higher_is_better=True)
     _further_metric("madr_ndb", further_diversity.compute_ndb, _short, _num_gen, higher_is_better=False)
+
+
+@register_metric
+def madr_cycling(opts):
+    _all_reals(opts)
+    return cycling.compute(opts, num_gen=5_000, name="madr_cycling")
+
+
+madr_cycling.prepare, madr_cycling.higher_is_better = cycling.prepare, False
 
 
 @register_metric

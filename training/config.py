@@ -163,7 +163,7 @@ def _explain_base(run, flags, cfg, row, resolution):
         reasons.append(f"batch size {row.batch_size}: " + (
             "fixed by --cfg=tiny" if cfg == "tiny" else
             f"4096 / resolution images per GPU (at most 32), at most {presets.MAX_AUTO_BATCH_SIZE} in all, on {run.options.num_gpus} GPU(s)"))
-        reasons.append(f"R1 gamma {row.gamma:g} = {presets.GAMMA_RULE} = 0.0002 * {resolution}^2 / {row.batch_size}, a rule of thumb: "
+        reasons.append(f"R1 gamma {row.gamma:g} = {presets.gamma_per_pixel(cfg):g} * resolution^2 / batch = {presets.gamma_per_pixel(cfg):g} * {resolution}^2 / {row.batch_size}, a rule of thumb: "
                        f"if samples are too alike or training diverges try {row.gamma * 5:g}, if they lack detail try {row.gamma / 5:g}")
         reasons.append(f"learning rate {row.lr:g}: " + ("lowered at 1024 pixels and above" if resolution >= 1024 else "the usual one below 1024 pixels"))
         reasons.append(f"channels min({row.channel_base} / r, {row.channel_max}) at resolution r: " + (

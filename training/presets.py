@@ -50,15 +50,21 @@ BASE_CONFIGS = {
                         ema_kimg=500, ema_rampup=0.05, map_depth=2, architecture="orig",
                         loss=(("pl_weight", 0), ("style_mixing_prob", 0))),
     # 16 to 64 pixels on two CPU cores: something to see within minutes. No float16 (CPUs have none), no path-length
-    # term (it doubles the time per step), a short average because the whole run is short.
-    "tiny": BaseConfig(kimg=200, batch_size=32, ref_gpus=None, mbstd_group=4, channel_base=None, lr=0.0025, gamma=None,
+    # term (it doubles the time per step), a short average because the whole run is short. Small batches and a high
+    # learning rate, since the first strokes take some 1000 steps; a firm R1, or the small D wins within those.
+    "tiny": BaseConfig(kimg=200, batch_size=16, ref_gpus=None, mbstd_group=4, channel_base=None, lr=0.005, gamma=None,
                        ema_kimg=2, ema_rampup=None, map_depth=2, channel_max=64, latent_dim=64, num_fp16_res=0,
                        conv_clamp=None, loss=(("pl_weight", 0),), snapshot_ticks=10, ada_kimg=100, metrics=()),
 }
 
 MAX_AUTO_BATCH_SIZE = 64        # `auto` stays at or below it, unless there are more GPUs than that
 GAMMA_PER_PIXEL = 0.0002        # the gamma rule: 0.0002 * resolution^2 / batch
-GAMMA_RULE = "0.0002 * resolution^2 / batch"
+TINY_GAMMA_PER_PIXEL = 0.016    # the same for the small networks of `tiny`
+
+
+def gamma_per_pixel(name: str) -> float:
+    """Factor of the gamma rule in the configurations that follow it."""
+    return TINY_GAMMA_PER_PIXEL if name == "tiny" else GAMMA_PER_PIXEL
 
 
 def base_config(name: str, resolution: int, num_gpus: int) -> BaseConfig:
@@ -74,7 +80,7 @@ def base_config(name: str, resolution: int, num_gpus: int) -> BaseConfig:
     if row.lr is None:
         filled["lr"] = 0.002 if resolution >= 1024 else 0.0025
     if row.gamma is None:
-        filled["gamma"] = GAMMA_PER_PIXEL * resolution ** 2 / batch_size
+        filled["gamma"] = gamma_per_pixel(name) * resolution ** 2 / batch_size
     if row.ema_kimg is None:
         filled["ema_kimg"] = batch_size * 10 / 32
     return dataclasses.replace(row, **filled)

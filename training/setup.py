@@ -2,6 +2,7 @@
 
 Must not know the order of training, files of the run, or who calls.
 """
+import contextlib
 import re
 
 import numpy as np
@@ -11,6 +12,7 @@ import dnnlib
 import legacy
 from dnnlib.errors import UserError
 from torch_utils import distributed, misc
+from torch_utils.ops import conv2d_gradfix, grid_sample_gradfix
 from training import phases, sampler, snapshots
 
 # Sets up to this size (uncompressed) are held in memory when training on a CPU: decoding PNGs over and over would take
@@ -18,6 +20,30 @@ from training import phases, sampler, snapshots
 IN_MEMORY_MB = 1024
 # Buffers that training itself moves; ranks see different samples, so they are averaged.
 RUNNING_BUFFERS = re.compile(r"(^|\.)(w_avg|running_mean|running_var)$")
+
+
+@contextlib.contextmanager
+def backend_settings(cudnn_benchmark, allow_tf32):
+    """Process-wide switches, put back at the end."""
+    switches = [
+        (torch.backends.cudnn, "benchmark", cudnn_benchmark), (torch.backends.cuda.matmul, "allow_tf32", allow_tf32),
+        (torch.backends.cudnn, "allow_tf32", allow_tf32), (conv2d_gradfix, "enabled", True), (grid_sample_gradfix, "enabled", True),
+    ]
+    previous = [getattr(owner, name) for owner, name, _ in switches]
+    for owner, name, value in switches:
+        setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        for (owner, name, _), value in zip(switches, previous):
+            setattr(owner, name, value)
+
+
+def check_unchanged(saved, present, path):
+    """Refuse to go on with other images. saved, present: content fingerprints."""
+    if saved != present:
+        raise UserError(f"--data={path}: the training set has changed since this run stopped (content {saved[:12]} then, {present[:12]} now); "
+                        "restore it, or start a new run with --resume=<network-snapshot.pkl>")
 
 
 def build_training_set(training_set_kwargs, device):
@@ -110,12 +136,23 @@ def is_finite(module):
     return all(bool(tensor.isfinite().all()) for tensor in [*module.parameters(), *module.buffers()])
 
 
+def running_buffers(modules):
+    """The buffers that training moves, as a list that stays valid."""
+    return [(name, buffer) for module in modules for name, buffer in module.named_buffers() if RUNNING_BUFFERS.search(name)]
+
+
 @torch.no_grad()
-def average_running_buffers(modules):
-    """Make the buffers that training moves equal on all ranks: their mean."""
+def join_running_buffers(buffers, before):
+    """Make the buffers that training moves equal on all ranks.
+
+    w_avg follows one microbatch after the other, so the ranks' displacements add up, as if one process had seen all
+    microbatches (apart from terms of (1 - decay)^2); running statistics of batch normalisation are averaged.
+    before: their values at the beginning of the step.
+    """
     if distributed.get_world_size() == 1:
         return
-    for module in modules:
-        for name, buffer in module.named_buffers():
-            if RUNNING_BUFFERS.search(name):
-                distributed.all_reduce_mean_(buffer)
+    for (name, buffer), former in zip(buffers, before, strict=True):
+        if not buffer.is_floating_point():
+            continue
+        displacement = distributed.all_reduce_mean_(buffer - former)
+        buffer.copy_(former + displacement * (distributed.get_world_size() if name.endswith("w_avg") else 1))

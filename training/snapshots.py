@@ -45,11 +45,11 @@ def setup_snapshot_image_grid(training_set, random_seed=0, max_size=None):
         classes = sorted(members)
         if len(classes) > rows:  # a different spread over many classes for every seed, always the same for one seed
             classes = [classes[i] for i in sorted(random.permutation(len(classes))[:rows])]
-        rows = min(rows, len(classes))
+        shuffled = {label: random.permutation(members[label]) for label in classes}
         indices = []
-        for label in classes:
-            shuffled = random.permutation(members[label])
-            indices += [int(shuffled[i % len(shuffled)]) for i in range(columns)]
+        for row in range(rows):  # with few classes, each comes in several rows, with further images
+            images, first = shuffled[classes[row % len(classes)]], row // len(classes) * columns
+            indices += [int(images[i % len(images)]) for i in range(first, first + columns)]
     images, labels = zip(*[training_set[index] for index in indices])
     return (columns, rows), np.stack(images), np.stack(labels)
 

@@ -15,10 +15,10 @@ import torch
 import dnnlib
 from dnnlib import files
 from dnnlib.errors import UserError
-from metrics import metric_main, metric_utils
+from metrics import metric_main, metric_utils, requirements
 from torch_utils import devices, distributed, misc, training_stats
-from torch_utils.ops import conv2d_gradfix, grid_sample_gradfix
 from training import ada, ema, monitor, phases, setup, snapshots, state
+from training.report import page
 from training.snapshots import save_image_grid, setup_snapshot_image_grid  # noqa: F401 (people's scripts import them from here)
 
 # How often several GPUs ask one another whether one of them was told to stop; asking makes the GPU wait.
@@ -49,7 +49,7 @@ def training_loop(
     """
     options = dnnlib.EasyDict(locals())
     with contextlib.ExitStack() as stack:
-        stack.enter_context(_backend_settings(cudnn_benchmark, allow_tf32))
+        stack.enter_context(setup.backend_settings(cudnn_benchmark, allow_tf32))
         training_stats.reset()
         stack.callback(training_stats.reset)
         options.device = distributed.rank_device(devices.resolve(device).type, rank)
@@ -61,23 +61,6 @@ def training_loop(
         trainer.run()
 
 
-@contextlib.contextmanager
-def _backend_settings(cudnn_benchmark, allow_tf32):
-    """Process-wide switches, put back at the end."""
-    switches = [
-        (torch.backends.cudnn, "benchmark", cudnn_benchmark), (torch.backends.cuda.matmul, "allow_tf32", allow_tf32),
-        (torch.backends.cudnn, "allow_tf32", allow_tf32), (conv2d_gradfix, "enabled", True), (grid_sample_gradfix, "enabled", True),
-    ]
-    previous = [getattr(owner, name) for owner, name, _ in switches]
-    for owner, name, value in switches:
-        setattr(owner, name, value)
-    try:
-        yield
-    finally:
-        for (owner, name, _), value in zip(switches, previous):
-            setattr(owner, name, value)
-
-
 class Trainer:
     """One run in one process (of one or several)."""
 
@@ -86,6 +69,7 @@ class Trainer:
         self.device, self.is_first = options.device, options.rank == 0
         self.writer = None
         self.warned_of_p = False
+        self.evaluated = set()  # paths of the pickles that metrics were computed of
         self.resumed = state.load_state(options.resume_state) if options.resume_state else None
         self.check_options()
         self.build_data()
@@ -108,6 +92,8 @@ class Trainer:
         self.keep, self.keep_best = snapshots.parse_keep(o.keep)
         if o.wandb_project:
             monitor.check_wandb()
+        if self.is_first:
+            requirements.check(o.metrics, o.detectors or {})
 
     def build_data(self):
         o = self.options
@@ -117,15 +103,11 @@ class Trainer:
             self.training_set.check_images()
         self.labels = setup.all_labels(self.training_set)
         self.fingerprint = self.training_set.content_fingerprint()
-        saved = self.resumed["facts"]["data_fingerprint"] if self.resumed else self.fingerprint
-        if saved != self.fingerprint:
-            raise UserError(f"--data={o.training_set_kwargs.get('path')}: the training set has changed since this run stopped (content "
-                            f"{saved[:12]} then, {self.fingerprint[:12]} now); restore it, or start a new run with --resume=<network-snapshot.pkl>")
-        self.say()
-        self.say("Num images: ", len(self.training_set))
+        if self.resumed:
+            setup.check_unchanged(self.resumed["facts"]["data_fingerprint"], self.fingerprint, o.training_set_kwargs.get("path"))
+        self.say("\nNum images: ", len(self.training_set))
         self.say("Image shape:", self.training_set.image_shape)
-        self.say("Label shape:", self.training_set.label_shape)
-        self.say()
+        self.say(f"Label shape: {self.training_set.label_shape}\n")
 
     def build_model(self):
         o = self.options
@@ -139,7 +121,7 @@ class Trainer:
             setup.print_summaries(self.G, self.D, o.batch_gpu, self.device)
         self.say("Setting up augmentation...")
         self.augment_pipe = setup.build_augment_pipe(o.augment_kwargs, o.augment_p, o.ada_target, self.device)
-        self.say(f"Distributing across {o.num_gpus} GPUs..." if self.device.type == "cuda" else f"Distributing across {o.num_gpus} {self.device.type} processes...")
+        self.say(f"Distributing across {o.num_gpus} GPUs...")  # so worded on every device: people's scripts look for it
         for module in (self.G, self.D, self.G_ema, self.augment_pipe):
             if module is not None:
                 distributed.broadcast_module(module)
@@ -181,18 +163,21 @@ class Trainer:
             self.training_set, self.in_memory, o.data_loader_kwargs, self.device, o.batch_size, o.batch_gpu, o.rank, o.num_gpus,
             o.random_seed, self.progress.cur_nimg)
 
-    def save_state(self):
-        """The training state, unless the weights are in doubt. Returns whether it was saved. Collective: every rank calls it."""
+    def is_sound(self):
+        """Whether what would be saved can be trusted; says so if not."""
         self.settle_nonfinite()
-        if self.progress.nonfinite_streak >= DOUBTFUL_STREAK or not all(setup.is_finite(network) for network in (self.G, self.D)):
-            self.say("Not saving the training state: the weights or the last gradients are not finite.")
-            return False
+        if self.progress.nonfinite_streak < DOUBTFUL_STREAK and all(setup.is_finite(network) for network in (self.G, self.D)):
+            return True
+        self.say("Nothing is saved: the weights or the last gradients are not finite.")
+        return False
+
+    def save_state(self):
+        """The training state. Collective: every rank calls it, after is_sound()."""
         self.progress.elapsed_sec = self.clock.elapsed_sec()
         facts = dict(data_fingerprint=self.fingerprint, stats_jsonl_bytes=self.writer.bytes_written() if self.writer else 0)
         saved = self.state_bag().collect(self.collectors(), facts)
         if self.is_first:
             state.save_state(self.options.run_dir, self.progress.cur_nimg // 1000, saved)
-        return True
 
     # --- samples, snapshots, metrics ------------------------------------------------------------------------------------
 
@@ -218,18 +203,22 @@ class Trainer:
             if module is not None and o.num_gpus > 1:
                 misc.check_ddp_consistency(module)
         data = snapshots.build_snapshot_data(self.G, self.D, self.G_ema, self.augment_pipe, o.training_set_kwargs)
-        path = os.path.join(o.run_dir, snapshots.NETWORK_SNAPSHOT.format(kimg=self.progress.cur_nimg // 1000))
+        path = self.snapshot_path()
         if self.is_first:
             snapshots.save_network_snapshot(path, data)
         return data, path
 
-    def evaluate_metrics(self, snapshot_data, path):
+    def snapshot_path(self):
+        return os.path.join(self.options.run_dir, snapshots.NETWORK_SNAPSHOT.format(kimg=self.progress.cur_nimg // 1000))
+
+    def evaluate_metrics(self, metrics, snapshot_data, path):
         o = self.options
-        if not o.metrics:
+        if not metrics:
             return
         self.say("Evaluating metrics...")
+        self.evaluated.add(path)
         G_ema = copy.deepcopy(snapshot_data["G_ema"]).to(self.device)
-        for metric in o.metrics:
+        for metric in metrics:
             result = metric_main.calc_metric(
                 metric=metric, G=G_ema, dataset_kwargs=o.training_set_kwargs, num_gpus=o.num_gpus, rank=o.rank, device=self.device,
                 detectors=o.detectors or {}, progress=metric_utils.ProgressMonitor(verbose=self.is_first))
@@ -246,12 +235,20 @@ class Trainer:
             snapshots.prune_network_snapshots(self.options.run_dir, self.keep, best)
 
     def evaluate_pending_metrics(self):
-        """A run that was killed during the evaluation of its newest snapshot makes up for it."""
-        path = os.path.join(self.options.run_dir, snapshots.NETWORK_SNAPSHOT.format(kimg=self.progress.cur_nimg // 1000))
-        at_snapshot = self.progress.cur_nimg == self.progress.tick_start_nimg and self.progress.cur_tick > 1
-        metrics = self.options.metrics
-        if at_snapshot and metrics and os.path.isfile(path) and snapshots.metric_results(self.options.run_dir, metrics[-1]).get(os.path.basename(path)) is None:
-            self.evaluate_metrics(dict(G_ema=self.G_ema), path)
+        """A run that was killed during the evaluation of its newest snapshot makes up for what is missing."""
+        path = self.snapshot_path()
+        if self.progress.cur_nimg == self.progress.tick_start_nimg and self.progress.cur_tick > 1 and os.path.isfile(path):
+            missing = [metric for metric in self.options.metrics
+                       if os.path.basename(path) not in snapshots.metric_results(self.options.run_dir, metric)]
+            self.evaluate_metrics(missing, dict(G_ema=self.G_ema), path)
+
+    def write_report(self):
+        """report.html of the run so far. What goes wrong there is told and stops nothing."""
+        if self.is_first:
+            try:
+                page.write_report(self.options.run_dir)
+            except Exception as err:  # a page must not end a training run
+                self.say(f"report.html was not written: {type(err).__name__}: {err}")
 
     def open_logs(self):
         o = self.options
@@ -271,12 +268,10 @@ class Trainer:
 
     def run(self):
         o = self.options
-        self.say(f"Training for {o.total_kimg} kimg...")
-        self.say()
+        self.say(f"Training for {o.total_kimg} kimg...\n")
         if self.resumed is not None:
             self.evaluate_pending_metrics()
-        if o.progress_fn is not None:
-            o.progress_fn(self.progress.cur_nimg // 1000, o.total_kimg)
+        self.tell_progress()
         done = self.progress.cur_nimg >= o.total_kimg * 1000 and self.resumed is not None
         if done and self.progress.cur_nimg > self.progress.tick_start_nimg:
             self.finish_tick(done)  # it was stopped after its last step, before that was told and evaluated
@@ -287,13 +282,15 @@ class Trainer:
             aborted = o.abort_fn is not None and distributed.any_rank(o.abort_fn(), self.device)
             tick_is_over = self.progress.cur_tick == 0 or self.progress.cur_nimg >= self.progress.tick_start_nimg + o.kimg_per_tick * 1000
             if aborted:
-                self.say()
-                self.say("Aborting...")
+                self.say("\nAborting...")
                 done = True
             if done or tick_is_over:
                 self.finish_tick(done)
-        self.say()
-        self.say("Exiting...")
+        self.say("\nExiting...")
+
+    def tell_progress(self):
+        if self.options.progress_fn is not None:
+            self.options.progress_fn(self.progress.cur_nimg // 1000, self.options.total_kimg)
 
     def train_step(self):
         """Every phase that is due, then the averages and the controllers; advances the position by one batch."""
@@ -302,6 +299,8 @@ class Trainer:
         rounds = o.batch_size // (o.batch_gpu * o.num_gpus)
         reals = [next(self.data) for _ in range(rounds)]
         reals = [(img.to(self.device).to(torch.float32) / 127.5 - 1, c.to(self.device)) for img, c in reals]
+        running = setup.running_buffers([self.G, self.D])
+        before = [buffer.clone() for _name, buffer in running]
         for phase_index, phase in enumerate(self.phases):
             if progress.batch_idx % phase.interval:
                 continue
@@ -317,7 +316,7 @@ class Trainer:
             self.nonfinite_of_step.append((phase.name, num_nonfinite))
             if hasattr(self.loss, "end_phase"):
                 self.loss.end_phase(phase.name)
-        setup.average_running_buffers([self.G, self.D])
+        setup.join_running_buffers(running, before)
         ema.update_ema(self.G_ema, self.G, ema.ema_beta(o.batch_size, o.ema_kimg, o.ema_rampup, progress.cur_nimg))
         progress.cur_nimg += o.batch_size
         progress.batch_idx += 1
@@ -353,8 +352,12 @@ class Trainer:
         if not distributed.any_rank(self.stop.requested, self.device):
             return
         self.say(f"\nStopping on {self.stop.signal_name or 'a signal'}: saving the training state...")
-        self.save_network()
-        saved = self.save_state()
+        saved = self.is_sound()
+        if saved:
+            # A pickle that metrics were computed of stays what it was; the state holds the newer networks.
+            if self.snapshot_path() not in self.evaluated:
+                self.save_network()
+            self.save_state()
         distributed.barrier()
         what = f"Saved at kimg {self.progress.cur_nimg / 1000:.1f}" if saved else "Only the state before that is there"
         self.say(f"{what}; go on with --resume=latest. Exit code {distributed.EXIT_STOPPED}.")
@@ -372,13 +375,15 @@ class Trainer:
         progress.cur_tick += 1
         progress.tick_start_nimg = progress.cur_nimg
         if o.network_snapshot_ticks is not None and (done or tick % o.network_snapshot_ticks == 0):
-            data, path = self.save_network()
-            self.save_state()
-            if tick > 0 or o.eval_at_start or done:
-                self.evaluate_metrics(data, path)
-            self.prune_snapshots()
-        if o.progress_fn is not None:
-            o.progress_fn(progress.cur_nimg // 1000, o.total_kimg)
+            if self.is_sound():
+                data, path = self.save_network()
+                self.save_state()
+                if tick > 0 or o.eval_at_start or done:
+                    self.evaluate_metrics(o.metrics, data, path)
+                self.prune_snapshots()
+            if o.image_snapshot_ticks is not None:
+                self.write_report()
+        self.tell_progress()
         self.clock.begin_tick()
 
     def report_tick(self):

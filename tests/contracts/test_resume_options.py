@@ -53,7 +53,7 @@ def test_skips_runs_with_other_options_and_runs_without_state(place):
     make_run("00001-b", cfg="tiny", gamma=3)
     make_run("00002-c", cfg="tiny", state=False)
     os.makedirs("out/00003-empty")
-    assert resume(cfg="tiny", gamma=0.0064).run_dir == "out/00000-a"
+    assert resume(cfg="tiny", gamma=1.024).run_dir == "out/00000-a"
     assert resume(cfg="tiny", gamma=3).run_dir == "out/00001-b"
 
 
@@ -111,13 +111,13 @@ def test_flags_that_may_change(place):
     options = resume(cfg="tiny", kimg=20, metrics=["is50k"], snap=3, workers=1, keep="5,best", gpus=1, device="cpu", nan_streak=7)
     assert (options.total_kimg, options.metrics, options.network_snapshot_ticks, options.keep) == (20, ["is50k"], 3, "5,best")
     assert (options.data_loader_kwargs.num_workers, options.device, options.nan_streak) == (1, "cpu", 7)
-    assert (options.num_gpus, options.batch_size, options.batch_gpu) == (1, 32, 16)  # as before, so that each microbatch stays the same
+    assert (options.num_gpus, options.batch_size, options.batch_gpu) == (1, 16, 8)  # as before, so that each microbatch stays the same
 
 
 def test_microbatches_shrink_only_when_they_must(place):
     make_run("00000-a", cfg="tiny")
-    assert resume(gpus=4).batch_gpu == 8
-    with pytest.raises(UserError, match="32 does not divide into 3"):
+    assert resume(gpus=4).batch_gpu == 4
+    with pytest.raises(UserError, match="16 does not divide into 3"):
         resume(gpus=3)
 
 

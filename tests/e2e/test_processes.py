@@ -35,10 +35,10 @@ def test_two_processes_equal_one(tmp_path, loop_options, kind):
     assert one["progress"]["batch_idx"] == two["progress"]["batch_idx"] == STEPS
     for network in ("G", "D", "G_ema"):
         for name, value in one[network].items():
-            if name.endswith("w_avg"):  # a running mean, not trained: one process moves it twice per step, two move it once by their mean
-                continue
             scale = max(float(value.abs().max()), 1e-3)
-            assert float((value - two[network][name]).abs().max()) <= TOLERANCE * scale, (network, name)
+            # w_avg: the processes' displacements are added up, which one process would apply one after the other.
+            tolerance = 0.02 if name.endswith("w_avg") else TOLERANCE
+            assert float((value - two[network][name]).abs().max()) <= tolerance * scale, (network, name)
     assert float(one["loss"]["pl_mean"]) == pytest.approx(float(two["loss"]["pl_mean"]), rel=1e-4)
     if kind == "augmented":
         assert torch.equal(one["augment_pipe"]["p"], two["augment_pipe"]["p"]) and float(one["augment_pipe"]["p"]) != pytest.approx(0.2)

@@ -116,7 +116,7 @@ def test_no_claim_of_a_saved_state_that_was_not_saved(tmp_path, loop_options, ca
         run(tmp_path / "run", options, abort_fn=stop_after(12))
     text = capsys.readouterr().out
     assert state.latest_state(tmp_path / "run") is None
-    assert "Not saving the training state" in text and "Saved at kimg" not in text
+    assert "Nothing is saved" in text and "Saved at kimg" not in text
 
 
 INTERRUPTED = """

@@ -24,8 +24,8 @@ def test_grid_has_upstreams_size_and_one_row_per_class(tiny_zip):
     assert [snapshots.setup_snapshot_image_grid(plain)[0]] == [(32, 32)]
     labelled = dnnlib.util.construct_class_by_name(class_name="training.dataset.ImageFolderDataset", path=tiny_zip(num_classes=3), use_labels=True)
     size, images, labels = snapshots.setup_snapshot_image_grid(labelled)
-    assert size == (32, 3) and images.shape == (96, 3, 16, 16)
-    assert (labels.reshape(3, 32, 3).argmax(-1) == np.arange(3)[:, None]).all()
+    assert size == (32, 32) and images.shape == (1024, 3, 16, 16)
+    assert (labels.reshape(32, 32, 3).argmax(-1) == np.arange(32)[:, None] % 3).all()
     again = snapshots.setup_snapshot_image_grid(labelled)
     assert np.array_equal(images, again[1])
 
