@@ -17,6 +17,7 @@ from dnnlib.errors import UserError
 from metrics import comparison, diversity, metric_main, metric_utils, photo_networks, sampling
 from metrics.detectors import SPACE, check_overrides, space_url
 from torch_utils import devices, distributed, misc
+from training.snapshots import list_network_snapshots
 
 _CACHE_SWITCH = {"on": True, "off": False}
 
@@ -99,6 +100,38 @@ def run_dir_of(network):
     return folder if os.path.isfile(os.path.join(folder, "training_options.json")) else None
 
 
+def snapshots_of(network, trust, device):
+    """{file name: function that opens its G_ema} of the run that a pickle lies in; without kimg 0, which is untrained."""
+    folder = run_dir_of(network)
+    names = [name for kimg, name in list_network_snapshots(folder) if kimg > 0] if folder is not None else []
+
+    def opener(name):
+        return lambda: legacy.open_network(os.path.join(folder, name), trust=trust, verbose=False)["G_ema"].eval().requires_grad_(False).to(device)
+    return {name: opener(name) for name in names}
+
+
+def newest_snapshot(run):
+    """Path of the newest network snapshot in a run folder."""
+    if not os.path.isfile(os.path.join(run, "training_options.json")):
+        raise UserError(f"--run={run} is not a run folder: there is no training_options.json; give a folder that train.py made.")
+    names = list_network_snapshots(run)
+    if not names:
+        raise UserError(f"--run={run} holds no network-snapshot-*.pkl yet; give a run that has saved one.")
+    return os.path.join(run, names[-1][1])
+
+
+class NetworkOption(click.Option):
+    """--network, for which the newest snapshot of --run stands in."""
+
+    def consume_value(self, ctx, opts):
+        value, source = super().consume_value(ctx, opts)
+        if opts.get("run") is None:
+            return value, source
+        if "network" in opts:
+            raise UserError(f"--network={opts['network']} and --run={opts['run']} exclude one another; --run takes the newest snapshot of its folder.")
+        return newest_snapshot(opts["run"]), source
+
+
 def trained_in(network):
     """The extractor whose features led the training of a pickle in a run folder; None when none did, or nobody knows."""
     folder = run_dir_of(network)
@@ -157,7 +190,7 @@ def evaluate(rank, job):
                 metric=metric, G=G, dataset_kwargs=job.dataset_kwargs, num_gpus=num_gpus, rank=rank, device=device,
                 progress=metric_utils.ProgressMonitor(verbose=job.verbose), cache=job.cache, detectors=job.detectors, seed=job.seed,
                 num_gen=job.num_gen, num_real=job.num_real, batch_size=job.batch_size, space=job.space, strict_ties=job.strict_ties,
-                trained_in=trained_in(path), per_item=items[path])
+                trained_in=trained_in(path), per_item=items[path], snapshots=snapshots_of(path, job.trust, device))
         if rank == 0:
             _report(job, results, items, same_latents=len({G.z_dim for G in networks.values()}) == 1)
 
@@ -187,7 +220,8 @@ def _print_summary(G, device):
 
 
 @click.command()
-@click.option("--network", metavar="PATH", required=True, help="Network pickle, file or URL")
+@click.option("--network", cls=NetworkOption, metavar="PATH", required=True, help="Network pickle, file or URL")
+@click.option("--run", metavar="DIR", help="Run folder, in place of --network: its newest snapshot; madr_cycling looks at all")
 @click.option("--metrics", type=cli.CommaList(), default="fid50k_full", show_default=True, help="Metrics, comma-separated")
 @click.option("--data", metavar="PATH", help="Data set to compare with, zip or folder  [default: that of the training]")
 @click.option("--mirror", type=bool, metavar="BOOL", help="Whether the data set includes mirrored copies  [default: as in the training]")
@@ -206,14 +240,15 @@ def _print_summary(G, device):
 @click.option("--madr-ties", type=click.Choice(["count", "ignore"]), default="count", show_default=True, help="Whether an item exactly on the rim of a neighbourhood lies inside (<=) or not (<)")
 @cli.device_option
 @cli.trust_option
-def main(network, metrics, data, mirror, gpus, verbose, detectors, cache, seed, num_gen, num_real, batch_size, baseline, madr_extractor,
+def main(network, run, metrics, data, mirror, gpus, verbose, detectors, cache, seed, num_gen, num_real, batch_size, baseline, madr_extractor,
          madr_weights, madr_ties, device, trust_pickle):
     """Calculate quality and diversity metrics of a network pickle.
 
     \b
     Metrics: fid50k_full, kid50k_full, pr50k3_full, ppl2_wend, is50k; older fid50k, kid50k, pr50k3, ppl_{z,w}{full,end};
     quick looks fid10k_full, kid10k_full, pr10k3_full; stacked digits madr_modes, madr_modes5k; diversity in the space of
-    --madr-extractor madr_{recall,precision,density,coverage,prdc,smooth_recall,vendi,ndb} and madr_..._10k; fd_dino50k_full.
+    --madr-extractor madr_{recall,precision,density,coverage,prdc,smooth_recall,vendi,ndb} and madr_..._10k; fd_dino50k_full;
+    over all snapshots of a run madr_cycling.
 
     \b
     # a snapshot of a training run: data and options are looked up, the result is kept in the run folder

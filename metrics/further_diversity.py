@@ -8,6 +8,11 @@ NUM_BINS = 100
 _REALS_PER_BIN = 10
 
 
+def number_of_bins(num_real):
+    """100, or fewer where these would hold less than ten reals each."""
+    return max(2, min(NUM_BINS, num_real // _REALS_PER_BIN))
+
+
 def _beside_held_out(opts, num_gen, measure):
     """measure(reals, fakes, is the metric's own space) -> {number: value} in the metric's own space; the held-out ones are recorded."""
     (_, own), (held_out, other) = diversity.spaces_and_features(opts, num_gen).items()
@@ -45,12 +50,11 @@ def compute_vendi(opts, num_gen, name):
 def compute_ndb(opts, num_gen, name):
     """Share of k-means bins of the reals whose proportion differs significantly (0.05 for perfect data), and JSD in nats."""
     def measure(real, fake, is_own):
-        num_bins = max(2, min(NUM_BINS, len(real) // _REALS_PER_BIN))
-        centres = diversity_kernels.k_means(real, num_bins, sampling.stream("subsets", opts.seed))
+        centres = diversity_kernels.k_means(real, number_of_bins(len(real)), sampling.stream("subsets", opts.seed))
         counts = [diversity_kernels.count_bins(features, centres) for features in (real, fake)]
         share, jsd = diversity_kernels.different_bins(*counts)
         if is_own:
-            opts.record(num_bins=num_bins, significance=0.05, jsd_unit="nats")
+            opts.record(num_bins=len(centres), significance=0.05, jsd_unit="nats")
         return dict(share=share, jsd=jsd)
     numbers = _beside_held_out(opts, num_gen, measure) or dict(share=float("nan"), jsd=float("nan"))
     return {name: numbers["share"], f"{name}_jsd": numbers["jsd"]}

@@ -21,7 +21,7 @@ def compute_modes(opts, num_gen, prefix):
         raise UserError(f"The modes metric counts RGB images, but the network draws {opts.G.img_channels} channel(s).")
     num_gen = opts.num_gen if opts.num_gen is not None else num_gen
     data_K, reference_K, reference_name = distributions(dataset)
-    classifier = _obtain_on_all_ranks(opts, dataset)
+    classifier = obtain_on_all_ranks(opts, dataset)
     counts_K, confidence = count_generated_modes(opts, classifier, num_gen)
     score = modes.mode_statistics(counts_K, reference_K)
     floor_kl, floor_std, floor_modes = modes.real_data_floor(data_K, reference_K, num_gen, sampling.stream("floor", opts.seed))
@@ -53,7 +53,7 @@ def distributions(dataset):
     return histogram_K, present_K, "uniform over the data set's modes"
 
 
-def _obtain_on_all_ranks(opts, dataset):
+def obtain_on_all_ranks(opts, dataset):
     """Rank 0 loads or trains, the others take its weights: another machine may have another cache folder."""
     classifier = None
     if opts.rank == 0:

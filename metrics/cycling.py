@@ -1,0 +1,95 @@
+"""The cycling metric: whether a run reaches all modes at once or one after the other, over its snapshots.
+
+A generator can cover everything in the course of a run and yet little at any time; a single snapshot cannot show that.
+Legend: T snapshots, K modes.
+"""
+import copy
+
+import numpy as np
+
+from dnnlib.errors import UserError
+from metrics import detectors, digit_data, diversity, diversity_kernels, metric_utils, mode_coverage, sampling
+from metrics.further_diversity import number_of_bins
+
+
+def cycling_statistics(hits_TK):
+    """C(t) = share of modes hit at t. mean C(t), union = share hit at any t, cycling = 1 - mean / union, and how many modes
+    were hit, then missed, then hit again.
+
+    0: whatever was ever found is always there. Near 1: the modes take turns. With no mode hit at all nothing cycles: 0.
+    """
+    hits_TK = np.asarray(hits_TK, bool)
+    if hits_TK.ndim != 2 or len(hits_TK) < 2 or hits_TK.shape[1] < 1:
+        raise UserError(f"Cycling needs at least two snapshots and one mode (got {list(hits_TK.shape)}); keep more snapshots of the run (train.py --snap, --keep).")
+    mean, union = float(hits_TK.mean()), float(hits_TK.any(axis=0).mean())
+    seen_before = np.logical_or.accumulate(hits_TK, axis=0)
+    lost_TK = seen_before & ~hits_TK
+    found_again_K = (np.logical_or.accumulate(lost_TK, axis=0)[:-1] & hits_TK[1:]).any(axis=0)
+    return dict(cycling=1 - mean / union if union else 0.0, mean=mean, union=union, lost_and_found=int(found_again_K.sum()))
+
+
+# ----------------------------------------------------------------------------------------------------------------
+# Modes that a snapshot hits.
+
+def compute(opts, num_gen, name):
+    """Results under `name` over opts.snapshots, {snapshot name: function that opens its G}, in the order of training."""
+    if not opts.snapshots:
+        raise UserError(f"{name} follows a run over its snapshots, and here is one network alone; use calc_metrics.py --run=RUN --metrics={name}.")
+    if len(opts.snapshots) < 2:
+        raise UserError(f"{name} needs at least two snapshots of a trained network (found {', '.join(opts.snapshots)}); keep more (train.py --snap, --keep).")
+    num_gen = opts.num_gen if opts.num_gen is not None else num_gen
+    dataset = metric_utils.construct_dataset(opts)
+    is_stacked = "digits" in (getattr(dataset, "provenance", None) or {})
+    hits_of = _digit_modes(opts, num_gen) if is_stacked else _cells_of_reals(opts, num_gen)
+    hits_TK = []
+    for number, (snapshot, open_network) in enumerate(opts.snapshots.items(), start=1):
+        opts.say(f"Snapshot {number} of {len(opts.snapshots)}: {snapshot}")
+        hits_TK.append(hits_of(open_network()))
+    statistics = cycling_statistics(np.stack(hits_TK))
+    opts.record(snapshots={snapshot: float(hits.mean()) for snapshot, hits in zip(opts.snapshots, hits_TK)},
+                modes="stacked digits" if is_stacked else "k-means cells of the real features", num_modes=len(hits_TK[0]))
+    return {name if key == "cycling" else f"{name}_{key}": value for key, value in statistics.items()}
+
+
+def _digit_modes(opts, num_gen):
+    dataset = metric_utils.construct_dataset(opts, use_labels=True)
+    digit_data.check_stacked(dataset)
+    _, reference_K, _ = mode_coverage.distributions(dataset)
+    classifier = mode_coverage.obtain_on_all_ranks(opts, dataset)
+
+    def hits(G):
+        counts_K, _ = mode_coverage.count_generated_modes(_with_network(opts, G), classifier, num_gen)
+        return counts_K[reference_K > 0] > 0
+    return hits
+
+
+def _cells_of_reals(opts, num_gen):
+    """A cell is hit by a generated image that lies nearest to its centre and no farther than its farthest real."""
+    space = diversity.space_of(opts)
+    url = detectors.space_url(space)
+    diversity.warn_of_own_space(opts, space)
+    real = metric_utils.compute_feature_stats_for_dataset(opts, url, dict(return_features=True), rel_hi=0.2, capture_all=True).get_all()
+    centres = diversity_kernels.k_means(real, number_of_bins(len(real)), sampling.stream("subsets", opts.seed))
+    index, distances = diversity_kernels.nearest_centres(real, centres)
+    reach_K = np.full(len(centres), -np.inf)  # an empty cell cannot be hit
+    np.maximum.at(reach_K, index, distances)
+    opts.record(space=space)
+
+    def hits(G):
+        fake, = diversity.generated_features(_with_network(opts, G), [url], num_gen, rel_lo=0.2)
+        cell, distance = diversity_kernels.nearest_centres(fake, centres)
+        return np.bincount(cell[distance <= reach_K[cell]], minlength=len(centres))[reach_K >= 0] > 0
+    return hits
+
+
+def _with_network(opts, G):
+    """The options for another network; loaded detectors and collected facts are shared."""
+    other = copy.copy(opts)
+    other.G = G
+    return other
+
+
+def prepare(detector_paths=None):
+    """Training asks before it starts; the answer is a sentence."""
+    raise UserError("madr_cycling compares the snapshots of a run and cannot be computed within it; leave it out of --metrics and use "
+                    "calc_metrics.py --run=RUN --metrics=madr_cycling afterwards.")
