@@ -236,6 +236,11 @@ class Engine:
         self._results = []
         self._tilt = (-1, None)
 
+    def kept_tensors(self):
+        """{what: tensors kept on the device for it}."""
+        return {"features of the reals": [value for value in vars(self.reference).values() if torch.is_tensor(value)],
+                "memory": [*self.memory.tensors.values(), self.sensor.ledger.cells_W], "extractor": self.extractor.tensors()}
+
     def telemetry(self):
         """{name: 0-d tensor or number}; the same on all processes."""
         values = dict(coverage=self.sensor.coverage(), inside=self.sensor.inside(), ess=self.sensor.effective_share(),

@@ -9,7 +9,7 @@ import inspect
 import torch
 
 from madr_plugin import augment_pipe as pipes
-from madr_plugin import collective, extractors, forks, reference, telemetry, tilt
+from madr_plugin import collective, cost, extractors, forks, reference, telemetry, tilt
 from madr_plugin.config import resolve
 from madr_plugin.engine import Engine
 from madr_plugin.errors import MADRError
@@ -47,6 +47,7 @@ class MADRLoss:
         self.round_index = 0
         self._state_to_load = None
         self._tilted_reals = None
+        self.cost = cost.CostMeter(self.device)
         self._reals_of = ("", -1)  # D phase and its last round
         if self.config.tilt and "real_img" not in self.signature.parameters:
             raise MADRError("--madr-tilt=1 exchanges the argument real_img of the host's loss, and this fork's loss has none; use --madr-tilt=0")
@@ -133,10 +134,11 @@ class MADRLoss:
         gain = float(arguments.get("gain", 1))
         self._reals_of = ("", -1)
         replay_norm = None
-        if self.engine.replay_is_due:
-            # Before the host's pass: where G sits in DistributedDataParallel, that pass averages what has gathered in .grad.
-            replay_norm = self.engine.replay(self.generator_access, len(arguments["gen_z"]), microbatch, gain)
-        renewed = self.engine.renew(self.generator_access, microbatch) if self.engine.refresh_is_due else None
+        with self.cost.running():
+            if self.engine.replay_is_due:
+                # Before the host's pass: where G sits in DistributedDataParallel, that pass averages what has gathered in .grad.
+                replay_norm = self.engine.replay(self.generator_access, len(arguments["gen_z"]), microbatch, gain)
+            renewed = self.engine.renew(self.generator_access, microbatch) if self.engine.refresh_is_due else None
         with self._watching(microbatch, gain, replay_norm, renewed):
             self.base.accumulate_gradients(*args, **kwargs)
         self.round_index += 1
@@ -149,7 +151,8 @@ class MADRLoss:
         rank, num_processes = collective.world()
         self._reals_of = (phase, self._reals_of[1] + 1 if self._reals_of[0] == phase else 0)
         microbatch = self._reals_of[1] * num_processes + rank
-        arguments["real_img"] = self._tilted_reals(self.engine, phase, microbatch, arguments["real_img"], arguments.get("real_c"))
+        with self.cost.running():
+            arguments["real_img"] = self._tilted_reals(self.engine, phase, microbatch, arguments["real_img"], arguments.get("real_c"))
 
     @contextlib.contextmanager
     def _watching(self, microbatch, gain, replay_norm, renewed):
@@ -157,7 +160,8 @@ class MADRLoss:
 
         def on_image(image, latents):
             seen.append(True)
-            self.engine.on_generated(image, latents, microbatch, gain, replay_norm, renewed)
+            with self.cost.running():
+                self.engine.on_generated(image, latents, microbatch, gain, replay_norm, renewed)
 
         with self.generator_access.first_image(on_image):
             yield
@@ -169,11 +173,15 @@ class MADRLoss:
         self.round_index = 0
         if self.engine is None or not self.engine.step_is_open:
             return
-        self.engine.finish_step()
-        if self.engine.step % REPORT_INTERVAL == 1:
-            telemetry.report(self.engine.telemetry())
-        if isinstance(self.augment_pipe, pipes.MADRAugmentPipe):
-            self.augment_pipe.carry(pipes.flatten(self.engine.live_state()))
+        with self.cost.running():
+            self.engine.finish_step()
+            if self.engine.step % REPORT_INTERVAL == 1:
+                telemetry.report(self.engine.telemetry())
+            if isinstance(self.augment_pipe, pipes.MADRAugmentPipe):
+                self.augment_pipe.carry(pipes.flatten(self.engine.live_state()))
+        if self.cost.step_done() and collective.world()[0] == 0:
+            mebibytes = {what: cost.num_bytes(tensors) / 2 ** 20 for what, tensors in self.engine.kept_tensors().items()}
+            print(cost.sentence(*self.cost.figures(), mebibytes), flush=True)
 
     # --- state ----------------------------------------------------------------------------------------------------------
 

@@ -27,6 +27,10 @@ class Extractor(torch.nn.Module):
     def fit(self, images):
         """Adapt to training images [n, C, H, W] in [-1, 1]. The result lies in the buffers."""
 
+    def tensors(self):
+        """All that it keeps in memory, also what lies outside the module's buffers on purpose."""
+        return list(self.buffers())
+
     def train(self, mode=True):
         # Frozen statistics (batch norm, dropout) whatever the host does with its modules.
         return super().train(False)

@@ -27,6 +27,9 @@ class EnsembleExtractor(Extractor):
     def identity(self):
         return dict(name="ensemble", parts=[part.identity() for part in self.parts], width=self.width, seed=self.seed, version=1)
 
+    def tensors(self):
+        return [self.projection, *(tensor for part in self.parts for tensor in part.tensors())]
+
     def joined(self, images):
         return torch.cat([torch.nn.functional.normalize(part(images), dim=1, eps=1e-6) for part in self.parts], dim=1)
 
@@ -68,6 +71,9 @@ class FileExtractor(Extractor):
 
     def identity(self):
         return dict(name="file", sha256=self.sha256, version=1)
+
+    def tensors(self):
+        return [*self._module_in_list[0].parameters(), *self._module_in_list[0].buffers()]
 
     def _apply(self, function, recurse=True):
         self._module_in_list[0]._apply(function)

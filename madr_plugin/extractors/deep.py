@@ -63,6 +63,9 @@ class DeepExtractor(Extractor):
     def identity(self):
         return dict(name=self.name, model=self.model_name, size=self.input_size, weights=self.weights_sha256, version=1)
 
+    def tensors(self):
+        return [*self.buffers(), *self._network[0].parameters(), *self._network[0].buffers()]
+
     def _apply(self, function, recurse=True):
         self._network[0]._apply(function)
         return super()._apply(function, recurse)

@@ -2,6 +2,7 @@
 import copy
 import dataclasses
 import json
+import re
 
 import click
 import pytest
@@ -89,3 +90,24 @@ def test_unknown_recorded_option_is_refused():
 def test_every_flag_has_a_one_line_meaning():
     for field in dataclasses.fields(config.MADRConfig):
         assert 10 < len(field.metadata["meaning"]) < 200 and "\n" not in field.metadata["meaning"]
+
+
+# What each ablation of the README changes against the preset `paper`.
+ABLATIONS = {
+    "A2": dict(controller="none", weight=0.1), "A3": dict(controller="none", weight=1.0), "A4": dict(extractor="dino"), "A5": dict(extractor="inception"),
+    "A6": dict(extractor="random", width=384), "A7": dict(memory="fifo"), "A8": dict(capacity=512), "A9": dict(capacity=1024),
+    "A10": dict(capacity=2048), "A11": dict(capacity=4096), "A12": dict(beta=0.1), "A13": dict(beta=5.0)}
+
+
+def test_ablations_of_the_readme_parse_to_what_they_say(repo):
+    lines = re.findall(r"^    (A\d+) +(--madr=.*)$", (repo / "madr_plugin" / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert [name for name, _ in lines] == [f"A{number}" for number in range(1, 14)]
+    for name, flags in lines:
+        code, output = run_cli(*flags.split())
+        assert code == 0, output
+        if name == "A1":
+            assert json.loads(output) == TRAINING_OPTIONS
+        else:
+            recorded = json.loads(output)["loss_kwargs"]["madr"]
+            expected = dict(config.resolve(dict(preset="paper")).as_dict(), **ABLATIONS[name])
+            assert {key: recorded[key] for key in expected} == expected
