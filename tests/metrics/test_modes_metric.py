@@ -179,6 +179,16 @@ def test_grey_networks_are_a_sentence(measure, stacked):
         measure(G)
 
 
+def test_cycling_counts_the_digit_modes(classifier, stacked, monkeypatch):
+    monkeypatch.setattr(digit_classifier, "obtain", lambda *a, **k: classifier)
+    labels = np.unique(digit_data.mode_labels(open_set(stacked[0])))
+    halves = [FromData(stacked[0], half) for half in np.array_split(labels, 2)]
+    result = metric_main.calc_metric("madr_cycling", G=halves[0], device="cpu", num_gen=600, dataset_kwargs=dict(
+        class_name="training.dataset.ImageFolderDataset", path=stacked[0]), snapshots={"a": lambda: halves[0], "b": lambda: halves[1]})
+    assert result.facts["modes"] == "stacked digits" and result.facts["num_modes"] > 500
+    assert result.results["madr_cycling"] > 0.3
+
+
 def test_reference_follows_the_kind_of_set(stacked, tmp_path):
     data, reference, name = mode_coverage.distributions(open_set(stacked[0]))
     assert name in ("uniform", "uniform over the data set's modes") and set(reference) <= {0.0, 1.0}
