@@ -27,6 +27,32 @@ def gather_microbatches(rounds):
     return torch.stack(gathered, dim=1).flatten(0, 1)
 
 
+def sum_over_processes(make, device):
+    """make() -> {name: tensor}, of the same names and shapes everywhere; their sums over all processes, on the CPU.
+
+    A failure of one process fails all: the others would wait for it for ever otherwise.
+    """
+    _, num_processes = world()
+    if num_processes == 1:
+        return make()
+    tensors, failure = None, None
+    try:
+        tensors = make()
+    except Exception as error:  # raised again below, once the others know
+        failure = error
+    num_failed = torch.tensor(int(failure is not None), device=device)
+    torch.distributed.all_reduce(num_failed)
+    if failure is not None:
+        raise failure
+    if int(num_failed):
+        raise MADRError("another process failed while it read its share of the training images; its message says why")
+    for name in sorted(tensors):
+        value = tensors[name].to(device)
+        torch.distributed.all_reduce(value)
+        tensors[name] = value.cpu()
+    return tensors
+
+
 def from_first_process(make, device):
     """Calls make() -> {name: tensor} on rank 0 alone and gives its result to all, on the CPU. Its failure fails all ranks."""
     rank, num_processes = world()

@@ -21,7 +21,7 @@ from madr_plugin.seeds import derived_seed, generator_for
 from madr_plugin.terms import squared_distances
 
 SUBSET = 2048  # reals against which radii are measured
-FORMAT = 3  # raise when the content of a cache file changes meaning
+FORMAT = 4  # raise when the content of a cache file changes meaning
 
 
 class Reference:
@@ -64,8 +64,11 @@ def build(dataset, extractor, config, seed, device, announce=print):
     identity = _identity(dataset, extractor, config, seed)
     if getattr(extractor, "data_fingerprint", identity["data"]) != identity["data"]:
         announce("MADR: note: the encoder of --madr-weights was trained on other images than these; python -m madr_plugin.check_extractor tells whether it suits them")
-    bundle = collective.from_first_process(
-        lambda: _load_or_make(dataset, extractor, config, seed, device, identity, announce), device)
+    bundle = collective.from_first_process(lambda: _load(identity, announce), device)
+    if not bundle:
+        with host_rng_untouched():
+            features_ND, labels_N = _extract(dataset, extractor, config, seed, device, announce)
+        bundle = collective.from_first_process(lambda: _make_and_save(features_ND, labels_N, extractor, config, seed, identity, announce), device)
     buffers = dict(extractor.named_buffers())
     for name, value in bundle.items():
         if name.startswith("extractor."):
@@ -100,17 +103,26 @@ def data_fingerprint(dataset):
     return digest.hexdigest()
 
 
-def _load_or_make(dataset, extractor, config, seed, device, identity, announce):
+def _path_of(identity):
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-    path = files.cache_folder() / f"{identity['extractor']['name']}-{key[:32]}.pt"
+    return files.cache_folder() / f"{identity['extractor']['name']}-{key[:32]}.pt"
+
+
+def _load(identity, announce):
+    """The bundle from the cache, {} if it is not there."""
+    path = _path_of(identity)
     cached = files.load_tensors(path)
-    if cached is not None and cached.get("identity") == json.dumps(identity, sort_keys=True):
-        announce(f"MADR: {len(cached['tensors']['features'])} real features ({identity['extractor']['name']}) from {path}")
-        return cached["tensors"]
-    with host_rng_untouched():
-        tensors = _make(dataset, extractor, config, seed, device, announce)
+    if cached is None or cached.get("identity") != json.dumps(identity, sort_keys=True):
+        return {}
+    announce(f"MADR: {len(cached['tensors']['features'])} real features ({identity['extractor']['name']}) from {path}")
+    return cached["tensors"]
+
+
+def _make_and_save(features_ND, labels_N, extractor, config, seed, identity, announce):
+    # Stored in half precision, so the first run must work with what a later one will read.
+    tensors = _bundle(features_ND.to(torch.float16), labels_N, extractor, config, seed)
     try:
-        files.save_tensors(path, dict(identity=json.dumps(identity, sort_keys=True), tensors=tensors))
+        files.save_tensors(_path_of(identity), dict(identity=json.dumps(identity, sort_keys=True), tensors=tensors))
     except OSError as error:
         announce(f"MADR: real features not cached, they will be extracted again next time: {error}")
     return tensors
@@ -137,26 +149,46 @@ def read_images_and_classes(dataset, rows):
 
 
 @torch.no_grad()
-def _make(dataset, extractor, config, seed, device, announce):
+def _extract(dataset, extractor, config, seed, device, announce):
+    """(features [N, D] float32, labels [N]) of the reference rows, each process reading its share. Fits the extractor."""
     order = _order(len(dataset), seed)
     rows = np.sort(chosen_rows(len(dataset), config, seed))
     if len(rows) < 16:
         raise MADRError(f"MADR needs at least 16 training images as reference (got {len(rows)}); add images or use --madr=0")
     if extractor.images_to_fit:
-        extractor.fit(torch.cat([images.to(device) for images, _ in _batches(dataset, np.sort(order[:extractor.images_to_fit]))]))
-    parts = parse_view(config.view, extractor.default_view)
-    view_generator = generator_for("reference-view", seed)
-    features, labels, done = [], [], 0
-    for images, classes in _batches(dataset, rows):
-        features.append(extractor(view.apply(images.to(device), parts, view_generator)).to("cpu"))
-        labels.append(classes)
-        done += len(images)
-        if done // 10000 != (done - len(images)) // 10000:
-            announce(f"MADR: features of {done} / {len(rows)} training images")
-    # Stored in half precision, so the first run must work with what a later one will read.
-    features_ND = torch.cat(features)
-    check_features(features_ND, extractor.identity()["name"])
-    return _bundle(features_ND.to(torch.float16), torch.cat(labels), extractor, config, seed)
+        fitted = collective.from_first_process(lambda: _fitted(dataset, extractor, np.sort(order[:extractor.images_to_fit]), device), device)
+        for name, value in extractor.named_buffers():
+            value.copy_(fitted[name])
+    whole = collective.sum_over_processes(lambda: _own_share(dataset, extractor, rows, config, seed, device, announce), device)
+    check_features(whole["features"], extractor.identity()["name"])
+    return whole["features"], whole["labels"]
+
+
+def _fitted(dataset, extractor, rows, device):
+    extractor.fit(torch.cat([images.to(device) for images, _ in _batches(dataset, rows)]))
+    return {name: value.cpu().clone() for name, value in extractor.named_buffers()}
+
+
+def _own_share(dataset, extractor, rows, config, seed, device, announce, batch_size=64):
+    """{features [N, D], labels [N]} with this process's batches filled in and zeros elsewhere: their sum is the whole, exactly."""
+    rank, num_processes = collective.world()
+    parts, features_ND, labels_N = parse_view(config.view, extractor.default_view), None, torch.zeros([len(rows)], dtype=torch.int64)
+    starts = range(0, len(rows), batch_size)
+    for number, start in enumerate(starts):
+        # Every process takes its first batch, if need be one of another's, to learn the width of the features.
+        is_own = number % num_processes == rank
+        if not is_own and not (features_ND is None and number == len(starts) - 1):
+            continue
+        here = slice(start, min(start + batch_size, len(rows)))
+        images, classes = read_images_and_classes(dataset, rows[here])
+        features = extractor(view.apply(images.to(device), parts, generator_for("reference-view", seed, start))).to("cpu")
+        if features_ND is None:
+            features_ND = torch.zeros([len(rows), features.shape[1]])
+        if is_own:
+            features_ND[here], labels_N[here] = features, classes
+        if here.stop // 10000 != here.start // 10000:
+            announce(f"MADR: features of {here.stop} / {len(rows)} training images")
+    return dict(features=features_ND, labels=labels_N)
 
 
 def _bundle(half_ND, labels_N, extractor, config, seed):

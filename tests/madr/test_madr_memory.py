@@ -4,7 +4,7 @@ import pytest
 import torch
 from scipy import stats
 
-from madr_plugin import cells, config, controllers, coverage, estimators, extractors, files, reference, terms
+from madr_plugin import cells, collective, config, controllers, coverage, estimators, extractors, files, reference, terms
 from madr_plugin.errors import MADRError
 from madr_plugin.memory import CellLedger, SampleMemory
 from madr_plugin.seeds import generator_for
@@ -291,3 +291,18 @@ def test_reach_holds_the_expected_number_of_samples():
     assert torch.allclose(made.reach(rows, 3, 200), distance[rows, 3], atol=1e-5)
     assert torch.allclose(made.reach(rows, 3, 20), distance[rows, 30], atol=1e-5)
     assert torch.allclose(made.reach(rows, 1e9, 1), distance[rows, -1], atol=1e-5)
+
+
+@pytest.mark.parametrize("num_processes", [2, 5])
+def test_shares_of_the_processes_sum_to_the_whole(monkeypatch, num_processes):
+    """Also where there are more processes than batches (200 images: 4 batches of 64), and with random views."""
+    dataset, chosen = Images(seed=14), config.resolve(dict(view="shift"))
+    extractor = extractors.build("random", dataset.image_shape, 8, 0)
+    share = lambda: reference._own_share(dataset, extractor, np.arange(200), chosen, 0, torch.device("cpu"), len)
+    whole, shares = share(), []
+    for rank in range(num_processes):
+        monkeypatch.setattr(collective, "world", lambda: (rank, num_processes))
+        shares.append(share())
+    for name in ("features", "labels"):
+        assert torch.equal(sum(part[name] for part in shares), whole[name])
+    assert (whole["features"].abs().sum(1) > 0).all() and sum((part["features"].abs().sum(1) > 0).sum() for part in shares) == 200
