@@ -247,7 +247,7 @@ def main(network, run, metrics, data, mirror, gpus, verbose, detectors, cache, s
     \b
     Metrics: fid50k_full, kid50k_full, pr50k3_full, ppl2_wend, is50k; older fid50k, kid50k, pr50k3, ppl_{z,w}{full,end};
     quick looks fid10k_full, kid10k_full, pr10k3_full; stacked digits madr_modes, madr_modes5k; diversity in the space of
-    --madr-extractor madr_{recall,precision,density,coverage,prdc,smooth_recall,vendi,ndb} and madr_..._10k; fd_dino50k_full;
+    --madr-extractor madr_{recall,precision,density,coverage,prdc,smooth_recall,vendi,authenticity,ndb} and madr_..._10k; fd_dino50k_full;
     over all snapshots of a run madr_cycling.
 
     \b

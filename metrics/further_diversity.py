@@ -1,4 +1,4 @@
-"""Smooth recall, Vendi ratio and differing bins of a network: features of metrics/diversity.py -> metrics/diversity_kernels.py.
+"""Smooth recall, Vendi ratio, authenticity and differing bins of a network: features of metrics/diversity.py -> metrics/diversity_kernels.py.
 
 Computed on rank 0; the held-out space stands beside the metric's own, in the facts.
 """
@@ -45,6 +45,18 @@ def compute_vendi(opts, num_gen, name):
         return dict(ratio=score_fake / score_real)
     numbers = _beside_held_out(opts, num_gen, measure)
     return {name: numbers["ratio"] if numbers else float("nan")}
+
+
+def compute_authenticity(opts, num_gen, name):
+    """Per cent of generated images that are no near copies of a training image; the reals must be those of the training."""
+    def measure(real, fake, is_own):
+        authentic = diversity_kernels.authentic_fakes(real, fake, device=opts.device)
+        if is_own:
+            opts.keep_items(name, "generated", 100.0 * authentic)
+        return dict(authenticity=100.0 * float(authentic.mean()))
+    numbers = _beside_held_out(opts, num_gen, measure)
+    opts.record(unit="%")
+    return {name: numbers["authenticity"] if numbers else float("nan")}
 
 
 def compute_ndb(opts, num_gen, name):

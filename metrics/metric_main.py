@@ -268,6 +268,7 @@ def _further_metric(name, compute, short, num_gen, higher_is_better):
 for _short, _num_gen in (("", 50_000), ("_10k", 10_000)):
     _further_metric("madr_smooth_recall", further_diversity.compute_smooth_recall, _short, _num_gen, higher_is_better=True)
     _further_metric("madr_vendi", further_diversity.compute_vendi, _short, _num_gen, higher_is_better=True)
+    _further_metric("madr_authenticity", further_diversity.compute_authenticity, _short, _num_gen, higher_is_better=True)
     _further_metric("madr_ndb", further_diversity.compute_ndb, _short, _num_gen, higher_is_better=False)
 
 

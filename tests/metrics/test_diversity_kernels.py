@@ -55,6 +55,26 @@ def test_vendi_equals_the_definition(shape):
         kernels.vendi_score(np.where(np.arange(len(x))[:, None] == 3, 0, x))
 
 
+@pytest.mark.parametrize("offset", [0, 1e4])
+def test_authenticity_equals_brute_force(offset):
+    rng = np.random.default_rng(5)
+    real, fake = offset + rng.standard_normal((80, 4)), offset + rng.standard_normal((60, 4))
+    to_real = np.linalg.norm(fake[:, None] - real[None], axis=-1)
+    between = np.linalg.norm(real[:, None] - real[None], axis=-1)
+    np.fill_diagonal(between, np.inf)
+    expected = to_real.min(axis=1) > between.min(axis=1)[to_real.argmin(axis=1)]
+    assert (kernels.authentic_fakes(real, fake) == expected).all() and 0.2 < expected.mean() < 0.9
+
+
+def test_copies_are_not_authentic_and_new_draws_on_a_line_are_in_a_third_of_the_cases():
+    rng = np.random.default_rng(6)
+    real, fake = rng.random((4000, 1)), rng.random((4000, 1))
+    assert kernels.authentic_fakes(real, real + 1e-9).mean() < 0.01
+    # Exponential gaps: the fake's gap G is size-biased, the next one G' is not; P(U G / 2 > G') = 1 - 2 (1 - 2/3) = 1/3.
+    assert kernels.authentic_fakes(real, fake).mean() == pytest.approx(1 / 3, abs=0.03)
+    assert kernels.authentic_fakes(real, real + 100).all()
+
+
 def test_k_means_finds_separate_groups_and_depends_on_its_generator_alone():
     rng = np.random.default_rng(3)
     truth = rng.standard_normal((6, 4)) * 100
@@ -90,7 +110,7 @@ def test_bins_of_one_distribution_differ_as_often_as_the_test_says():
 
 
 @pytest.mark.parametrize("short", ["", "_10k"])
-@pytest.mark.parametrize("name", ["madr_smooth_recall", "madr_vendi", "madr_ndb"])
+@pytest.mark.parametrize("name", ["madr_smooth_recall", "madr_vendi", "madr_authenticity", "madr_ndb"])
 def test_registered(name, short, options):
     opts, items = options(), {}
     result = metric_main.calc_metric(name + short, G=opts.G, dataset_kwargs=opts.dataset_kwargs, device="cpu", num_gen=40, space="pixels", per_item=items)
