@@ -130,16 +130,3 @@ def _host_util():
     except ImportError as error:
         raise MADRError("madr_plugin.install() found no package dnnlib: call it inside a fork of StyleGAN2-ADA, "
                         "with the fork's folder on the Python path") from error
-
-
-def state_in_snapshot(path):
-    """MADR's state in a snapshot of the fork (flat, as the pipe carries it), or None. Opened by the fork's own loader."""
-    if not path:
-        return None
-    import dnnlib  # the fork's
-    import legacy  # the fork's
-
-    with dnnlib.util.open_url(path) as file:
-        pipe = legacy.load_network_pkl(file).get("augment_pipe")
-    from madr_plugin.augment_pipe import CARRIED
-    return getattr(pipe, CARRIED, None)

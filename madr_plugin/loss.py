@@ -9,7 +9,7 @@ import inspect
 import torch
 
 from madr_plugin import augment_pipe as pipes
-from madr_plugin import collective, cost, extractors, forks, reference, telemetry, tilt
+from madr_plugin import collective, cost, extractors, reference, telemetry, tilt
 from madr_plugin.config import resolve
 from madr_plugin.engine import Engine
 from madr_plugin.errors import MADRError
@@ -103,7 +103,7 @@ class MADRLoss:
 
     def _take_state_from_snapshot(self, announce):
         """In a fork whose loop restores networks only: MADR's state out of the snapshot that the run starts from."""
-        flat = forks.state_in_snapshot(self.resume_pkl)
+        flat = pipes.state_in_snapshot(self.resume_pkl)
         if flat is None:
             announce(f"MADR: {self.resume_pkl} holds no MADR state; the memory starts empty")
             return
