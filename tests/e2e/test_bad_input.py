@@ -235,7 +235,7 @@ TRAIN_CASES = [
     ("state damaged", [*GOOD, "--resume=runs-damaged/00000-good-tiny"], ["training-state-000000.pt", "cannot be read"]),
     ("state of something else", [*GOOD, "--resume=runs-foreign/00000-good-tiny"], ["training-state-000000.pt", "not a training state"]),
     ("data changed since", [*GOOD, "--resume=runs-changed-data/00000-good-tiny"], ["--data=good.zip", "has changed", "restore it"]),
-    ("options changed since", [*GOOD, "--gamma=3", "--resume=runs-changed-data/00000-good-tiny"], ["--gamma", "0.0016", "Leave these flags out"]),
+    ("options changed since", [*GOOD, "--gamma=3", "--resume=runs-changed-data/00000-good-tiny"], ["--gamma", "0.256", "Leave these flags out"]),
 ]
 
 
