@@ -14,9 +14,10 @@ $(VENV)/installed: requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements.lock
 	@touch $@
 
+# One thread: on an idle machine two are faster, on a busy one many times slower.
 demo: setup
 	$(BIN)/python dataset_tool.py --build=stacked-digits --dest=$(DEMO)/digits.zip
-	$(BIN)/python train.py --outdir=$(DEMO)/runs --data=$(DEMO)/digits.zip --cfg=tiny --madr=1 --aug=noaug --kimg=16 --tick=1 --snap=4
+	$(BIN)/python train.py --outdir=$(DEMO)/runs --data=$(DEMO)/digits.zip --cfg=tiny --madr=1 --aug=noaug --kimg=20 --tick=1 --snap=4 --threads=1
 	$(BIN)/python calc_metrics.py --metrics=madr_modes5k --network=$$(ls -t $(DEMO)/runs/*/network-snapshot-*.pkl | head -n 1)
 	$(BIN)/python report.py $$(ls -td $(DEMO)/runs/*/ | head -n 1)
 	@echo

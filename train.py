@@ -9,10 +9,6 @@ import re
 import shutil
 import sys
 
-# Read when torch starts its threads. Otherwise threads that wait keep spinning, and on a machine with other work two of
-# them can be ten times slower than one.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
 import click
 import torch
 
