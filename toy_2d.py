@@ -8,28 +8,28 @@ Runs the plugin's real MADRLoss on points instead of images (an image of 2 chann
 minute per setting and seed on one core.
 """
 import json
-import time
 from pathlib import Path
 
 import click
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 from dnnlib import cli
 from dnnlib.files import atomic_open
-from madr_plugin.loss import MADRLoss
+from experiments import records, small_gan
 from madr_plugin.seeds import generator_for
 
 EXTENT = 5.0  # points lie in [-EXTENT, EXTENT]^2; pixels in [-1, 1]
 METHODS = {
-    "plain": None,
-    "paper": dict(preset="paper", extractor="pca", update_interval=10, capacity=512),
-    "witness": dict(preset="witness", extractor="pca"),
-    "default": dict(preset="default", extractor="pca"),
-    "tilt": dict(preset="witness", extractor="pca", tilt=1, tilt_max=20.0),
+    "plain": {},
+    "paper": dict(madr=dict(preset="paper", extractor="pca", update_interval=10, capacity=512)),
+    "witness": dict(madr=dict(preset="witness", extractor="pca")),
+    "default": dict(madr=dict(preset="default", extractor="pca")),
+    "tilt": dict(madr=dict(preset="witness", extractor="pca", tilt=1, tilt_max=20.0)),
     # The same cells and rule, the deficits counted in the present batch alone.
-    "tilt-without-memory": dict(preset="witness", extractor="pca", tilt=1, tilt_max=20.0, deficit_window=64, cells=102),
+    "tilt-without-memory": dict(madr=dict(preset="witness", extractor="pca", tilt=1, tilt_max=20.0, deficit_window=64, cells=102)),
+    "r1": dict(r1_gamma=1.0),
+    "pacgan2": dict(pack=2),
 }
 USUAL_METHODS = {"imbalanced": "witness,tilt,tilt-without-memory"}  # other layouts: the first four
 
@@ -79,35 +79,20 @@ class PointGenerator(torch.nn.Module):
 
 
 class PointDiscriminator(torch.nn.Module):
-    """[N, 2, 1, 1] -> [N, 1]: 2-64-64-1, LeakyReLU."""
+    """[N, 2, 1, 1] (more channels: points packed together) -> [N, 1]: 2-64-64-1, LeakyReLU."""
 
-    def __init__(self, width=64):
+    def __init__(self, inputs=2, width=64):
         super().__init__()
-        self.body = torch.nn.Sequential(torch.nn.Linear(2, width), torch.nn.LeakyReLU(0.2), torch.nn.Linear(width, width), torch.nn.LeakyReLU(0.2),
+        self.body = torch.nn.Sequential(torch.nn.Linear(inputs, width), torch.nn.LeakyReLU(0.2), torch.nn.Linear(width, width), torch.nn.LeakyReLU(0.2),
                                         torch.nn.Linear(width, 1))
 
     def forward(self, img, c):
         return self.body(img.flatten(1) * EXTENT)
 
 
-class PointLoss:
-    """Non-saturating GAN loss, with the loss interface of the training loop."""
-
-    def __init__(self, device, G, D, augment_pipe=None):
-        self.G, self.D = G, D
-
-    def accumulate_gradients(self, phase, real_img, real_c, gen_z, gen_c, sync, gain):
-        if phase == "Gmain":
-            loss = F.softplus(-self.D(self.G(gen_z, gen_c), gen_c))
-        else:
-            with torch.no_grad():
-                fake = self.G(gen_z, gen_c)
-            loss = F.softplus(self.D(fake, gen_c)) + F.softplus(-self.D(real_img, real_c))
-        loss.mean().mul(gain).backward()
-
-
 def measure(points, layout):
-    """-> dict(modes, quality, kl, shares): a mode counts with at least 1/5 of its true mass among the samples near it."""
+    """-> dict(modes, hit, quality, kl, shares): samples within three standard deviations of a mode are its own; a mode is
+    hit by one such sample (the count that papers report), and held (`modes`) with at least 1/5 of its true mass."""
     centres, masses, spread = mode_layout(layout)
     distance = np.linalg.norm(points[:, None] - centres[None], axis=2)
     nearest, near = distance.argmin(1), distance.min(1) < 3 * spread
@@ -115,33 +100,23 @@ def measure(points, layout):
     present = np.bincount(nearest, minlength=len(centres)) / len(points)
     filled = present > 0
     kl = float((present[filled] * np.log(present[filled] / masses[filled])).sum())
-    return dict(modes=int((shares > masses / 5).sum()), quality=float(near.mean()), kl=kl, shares=shares)
+    return dict(modes=int((shares > masses / 5).sum()), hit=int((shares > 0).sum()), quality=float(near.mean()), kl=kl, shares=shares)
 
 
 def train(method, layout, seed, steps, batch=64, num_evaluations=100):
     """One run -> summary over its last fifth (table) and second half (cycling), and its last samples."""
     torch.manual_seed(seed)
-    data, G, D = PointSet(layout), PointGenerator(), PointDiscriminator()
-    if METHODS[method] is None:
-        loss = PointLoss("cpu", G, D)
-    else:
-        loss = MADRLoss("cpu", G=G, D=D, base_class_name=f"{PointLoss.__module__}.PointLoss", madr=METHODS[method])
-        loss.attach(dict(training_set=data, random_seed=seed))
-    phases = [("Gmain", G, D, torch.optim.Adam(G.parameters(), 2e-3, betas=(0.5, 0.9))),
-              ("Dmain", D, G, torch.optim.Adam(D.parameters(), 5e-4, betas=(0.5, 0.9)))]
-    points, generator = torch.from_numpy(data.points)[:, :, None, None] / EXTENT, generator_for("toy", seed)
-    no_labels, history = torch.zeros([batch, 0]), []
-    start = time.process_time()
-    for step in range(steps):
-        for name, learning, other, opt in phases:
-            learning.requires_grad_(True), other.requires_grad_(False)
-            opt.zero_grad(set_to_none=True)
-            z, rows = torch.randn([batch, 8], generator=generator), torch.randint(len(points), [batch], generator=generator)
-            loss.accumulate_gradients(name, points[rows], no_labels, z, no_labels, sync=True, gain=1)
-            opt.step()
-        if (step + 1) % max(steps // num_evaluations, 1) == 0:
+    options = METHODS[method]
+    data, G, D = PointSet(layout), PointGenerator(), PointDiscriminator(2 * options.get("pack", 1))
+    loss, history = small_gan.build_loss(G, D, data, seed, **options), []
+
+    def each(step):
+        if step % max(steps // num_evaluations, 1) == 0:
             history.append(measure(sample(G, 2500), layout))
-    return dict(summary(history), seconds=time.process_time() - start, samples=sample(G, 2500))
+    points = torch.from_numpy(data.points)[:, :, None, None] / EXTENT
+    seconds = small_gan.train(loss, G, D, points, seed, steps=steps, batch=batch, z_dim=8, lr_G=2e-3, lr_D=5e-4, betas=(0.5, 0.9),
+                              pack=options.get("pack", 1), each=each)
+    return dict(summary(history), seconds=seconds, samples=sample(G, 2500))
 
 
 @torch.no_grad()
@@ -155,16 +130,22 @@ def summary(history):
     last, half = history[-max(len(history) // 5, 1):], history[len(history) // 2:]
     ever = len(set().union(*[np.flatnonzero(entry["shares"] > 0.02 / len(entry["shares"])).tolist() for entry in half]))
     cycling = 1 - float(np.mean([(entry["shares"] > 0.02 / len(entry["shares"])).sum() for entry in half])) / max(ever, 1)
-    return dict(**{name: float(np.mean([entry[name] for entry in last])) for name in ("modes", "quality", "kl")}, cycling=cycling)
+    return dict(**{name: float(np.mean([entry[name] for entry in last])) for name in ("modes", "hit", "quality", "kl")}, cycling=cycling)
 
 
 def table(results, num_modes):
-    """Markdown, one line per method: means over seeds."""
-    lines = [f"| method | modes of {num_modes} | high quality | KL | cycling | CPU s |", "|---|---|---|---|---|---|"]
+    """Markdown, one line per method: means over seeds, with the half width of a 95% t interval where there are several."""
+    lines = [f"| method | modes held, of {num_modes} | modes hit | high quality | KL | cycling | CPU s |", "|---|---|---|---|---|---|---|"]
     for method, runs in results.items():
-        mean = {name: np.mean([run[name] for run in runs]) for name in ("modes", "quality", "kl", "cycling", "seconds")}
-        lines.append(f"| {method} | {mean['modes']:.1f} | {mean['quality']:.2f} | {mean['kl']:.3f} | {mean['cycling']:.2f} | {mean['seconds']:.0f} |")
+        cells = [_cell([run[name] for run in runs], digits) for name, digits in
+                 (("modes", 1), ("hit", 1), ("quality", 2), ("kl", 3), ("cycling", 2), ("seconds", 0))]
+        lines.append(f"| {method} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _cell(values, digits):
+    mean, half_width = records.mean_and_interval(values)
+    return f"{mean:.{digits}f}" if len(values) < 2 else f"{mean:.{digits}f} ± {half_width:.{digits}f}"
 
 
 def picture(results, layout, path):
@@ -202,12 +183,12 @@ def main(layout, methods, seeds, steps, outdir):
         for seed in range(seeds):
             run = train(method, layout, seed, steps)
             results[method].append(run)
-            print(f"{method} seed {seed}: modes {run['modes']:.1f}, high quality {run['quality']:.2f}, KL {run['kl']:.3f}, cycling {run['cycling']:.2f}", flush=True)
+            print(f"{method} seed {seed}: modes {run['modes']:.1f} held, {run['hit']:.1f} hit, high quality {run['quality']:.2f}, KL {run['kl']:.3f}, cycling {run['cycling']:.2f}", flush=True)
     text = table(results, len(mode_layout(layout)[0]))
     print("\n" + text)
     plain = {method: [{name: value for name, value in run.items() if name != "samples"} for run in runs] for method, runs in results.items()}
     with atomic_open(outdir / f"{layout}.json") as file:
-        file.write(json.dumps(dict(layout=layout, steps=steps, results=plain), indent=1).encode())
+        file.write((json.dumps(dict(layout=layout, steps=steps, methods=METHODS, results=plain, table=text, **records.machine()), indent=1) + "\n").encode())
     picture(results, layout, outdir / f"{layout}.png")
     print(f"\nWritten: {outdir / layout}.json, .png")
 

@@ -23,14 +23,14 @@ def test_counting(toy_2d):
     collapsed = toy_2d.measure(np.tile(real[:1], [1000, 1]), "ring")
     assert collapsed["modes"] == 1 and collapsed["kl"] == pytest.approx(np.log(8), abs=1e-6)
     off = toy_2d.measure(real * 1.5, "ring")
-    assert off["quality"] == 0 and off["modes"] == 0
+    assert off["quality"] == 0 and off["modes"] == off["hit"] == 0
 
 
 def test_cycling_index(toy_2d):
     shares = [np.eye(8)[step % 8] for step in range(32)]
-    history = [dict(modes=1, quality=1.0, kl=2.0, shares=share) for share in shares]
+    history = [dict(modes=1, hit=1, quality=1.0, kl=2.0, shares=share) for share in shares]
     assert toy_2d.summary(history)["cycling"] == pytest.approx(1 - 1 / 8)
-    steady = [dict(modes=8, quality=1.0, kl=0.0, shares=np.full(8, 1 / 8))] * 32
+    steady = [dict(modes=8, hit=8, quality=1.0, kl=0.0, shares=np.full(8, 1 / 8))] * 32
     assert toy_2d.summary(steady)["cycling"] == 0
 
 

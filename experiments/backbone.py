@@ -1,0 +1,64 @@
+"""MADR on and off on the StyleGAN2 backbone of this repository, in the CPU-sized configuration: trains the runs.
+
+    python -m experiments.backbone --data emoji32=emoji32.zip --data stacked-mnist=stacked-mnist.zip --outdir=out/backbone
+
+Runs lie in OUTDIR/<data>/<method>/; finished ones are not repeated. experiments/backbone_results.py judges them.
+"""
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+
+from dnnlib import cli
+
+REPO = Path(__file__).resolve().parent.parent
+METHODS = {"plain": ["--madr=0"], "default": ["--madr=1"], "tilt": ["--madr=1", "--madr-tilt=1"]}
+USUAL = ["--cfg=tiny", "--tick=2", "--snap=5", "--threads=1"]
+# Stacked digits have no use for augmentation: 128,000 images, and mirrored digits are none.
+DATA_FLAGS = {"stacked-mnist": ["--aug=noaug"]}
+
+
+def folder_of(outdir, data, method):
+    return Path(outdir) / data / method
+
+
+def snapshot_of(outdir, data, method, seed, kimg):
+    """The network that a run has saved at `kimg`, or None. Seeds are told apart by the runs' own options."""
+    import json
+
+    for options in sorted(folder_of(outdir, data, method).glob("*/training_options.json")):
+        network = options.parent / f"network-snapshot-{kimg:06d}.pkl"
+        if json.loads(options.read_text(encoding="utf-8"))["random_seed"] == seed and network.exists():
+            return network
+    return None
+
+
+def train(outdir, data, path, method, seed, kimg):
+    """One run by the command that a user would type; its output goes into the run folder's log."""
+    command = [sys.executable, str(REPO / "train.py"), f"--outdir={folder_of(outdir, data, method)}", f"--data={path}", *USUAL, *DATA_FLAGS.get(data, []),
+               *METHODS[method], f"--kimg={kimg}", f"--seed={seed}"]
+    print(" ".join(command[1:]), flush=True)
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+
+
+@click.command()
+@click.option("--data", "datasets", type=cli.NamedPath(), multiple=True, required=True, help="NAME=PATH of a data set; may be repeated")
+@click.option("--methods", default="plain,default", show_default=True, help=f"Comma-separated, of {', '.join(METHODS)}")
+@click.option("--seeds", type=click.IntRange(1, 1000), default=3, show_default=True, help="Seeds 0, 1, ...")
+@click.option("--kimg", type=click.IntRange(1), default=20, show_default=True)
+@click.option("--outdir", type=click.Path(file_okay=False), default="out/backbone", show_default=True)
+def main(datasets, methods, seeds, kimg, outdir):
+    """Train the runs of the comparison."""
+    unknown = [method for method in methods.split(",") if method not in METHODS]
+    if unknown:
+        raise click.UsageError(f"--methods knows {', '.join(METHODS)}, not {unknown[0]!r}")
+    for data, path in dict(datasets).items():
+        for seed in range(seeds):
+            for method in methods.split(","):
+                if snapshot_of(outdir, data, method, seed, kimg) is None:
+                    train(outdir, data, path, method, seed, kimg)
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,180 @@
+"""Beds of small digit images on which GANs drop modes within minutes on one core: data, networks and measures.
+
+`stacked`: three MNIST digits as the colours of a 14x14 image, 1000 modes, before a D that is weak on purpose.
+`longtail`: one digit class per image (three writers as its colours), class d of probability ~ 100^(-d/9): the rarest
+holds 0.4% of the images. Must not know methods or statistics over seeds.
+"""
+import hashlib
+
+import numpy as np
+import torch
+
+from metrics import digit_classifier, kernels, modes
+from metrics.digit_data import Digits
+from metrics.sampling import stream
+from training import data_builders, data_mnist
+
+BEDS = ("stacked", "longtail")
+NUM_IMAGES = 50_000
+TAIL_RATIO = 100.0   # of the commonest class to the rarest
+RARE_BELOW = 0.03    # classes of a smaller true share count as rare
+HOLDS = 1 / 5        # a class is held with at least this part of its true share
+Z_DIM = 64
+
+
+# ----------------------------------------------------------------------------------------------------------------
+# Data.
+
+def half_size(images_N28):
+    """uint8 [N, 28, 28] -> uint8 [N, 14, 14]: means of 2x2 pixels, rounded."""
+    blocks = images_N28.astype(np.uint16).reshape(len(images_N28), 14, 2, 14, 2)
+    return ((blocks.sum(axis=(2, 4)) + 2) // 4).astype(np.uint8)
+
+
+def load_digits(mnist_folder, split):
+    """Digits of 14x14 of a split of MNIST; downloaded if the folder is None."""
+    images, labels, _ = data_mnist.load_mnist(mnist_folder, split)
+    return Digits(half_size(images), labels.astype(np.int64))
+
+
+def tail_shares():
+    """True share of each of the ten classes of `longtail`."""
+    weights = TAIL_RATIO ** (-np.arange(10) / 9)
+    return weights / weights.sum()
+
+
+def draw_modes(bed, count, class_counts, rng):
+    """Modes 100 r + 10 g + b of `count` images."""
+    if bed == "stacked":
+        return data_builders.draw_modes(count, class_counts, data_builders.NUM_MODES, False, rng)
+    return rng.choice(10, size=count, p=tail_shares()) * 111
+
+
+class StackedSet:
+    """A bed's fixed training images: uint8 [3, 14, 14], without labels, in the shape of a host's data set."""
+
+    image_shape = [3, 14, 14]
+
+    def __init__(self, bed, digits, num_images=NUM_IMAGES, seed=0):
+        rng = np.random.RandomState([seed, BEDS.index(bed)])
+        self.modes = draw_modes(bed, num_images, np.bincount(digits.labels, minlength=10), rng)
+        self.images = digits.images[data_builders.draw_triples(self.modes, digits.labels, rng)]
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, index):
+        return self.images[index], np.zeros([0], np.float32)
+
+    def content_fingerprint(self):
+        return hashlib.sha256(self.images.tobytes()).hexdigest()
+
+    def as_tensor(self):
+        """float32 [N, 3, 14, 14] in [-1, 1]."""
+        return torch.from_numpy(self.images).to(torch.float32) / 127.5 - 1
+
+
+# ----------------------------------------------------------------------------------------------------------------
+# Networks: a small DCGAN with batch norm in G.
+
+class Generator(torch.nn.Module):
+    """z [N, 64] -> [N, 3, 14, 14] in [-1, 1]."""
+
+    def __init__(self):
+        super().__init__()
+        self.start = torch.nn.Sequential(torch.nn.Linear(Z_DIM, 32 * 49), torch.nn.Unflatten(1, (32, 7, 7)), torch.nn.BatchNorm2d(32), torch.nn.ReLU())
+        self.rest = torch.nn.Sequential(
+            torch.nn.ConvTranspose2d(32, 16, 4, stride=2, padding=1), torch.nn.BatchNorm2d(16), torch.nn.ReLU(),
+            torch.nn.Conv2d(16, 3, 3, padding=1), torch.nn.Tanh())
+
+    def forward(self, z, c):
+        return self.rest(self.start(z))
+
+
+class Discriminator(torch.nn.Module):
+    """[N, 3 * pack, 14, 14] -> [N, 1]; 8 and 16 channels: weaker than G on purpose."""
+
+    def __init__(self, pack=1):
+        super().__init__()
+        self.body = torch.nn.Sequential(
+            torch.nn.Conv2d(3 * pack, 8, 4, stride=2, padding=1), torch.nn.LeakyReLU(0.2),
+            torch.nn.Conv2d(8, 16, 4, stride=2, padding=1), torch.nn.LeakyReLU(0.2), torch.nn.Flatten(), torch.nn.Linear(16 * 9, 1))
+
+    def forward(self, img, c):
+        return self.body(img)
+
+
+# ----------------------------------------------------------------------------------------------------------------
+# Measures.
+
+def obtain_classifier(mnist_folder):
+    """The digit classifier of 14x14 digits with its accuracy on MNIST's test digits; kept in the cache folder."""
+    digits, held_out = load_digits(mnist_folder, "train"), load_digits(mnist_folder, "test")
+    recipe = digit_classifier.Recipe()
+    key = hashlib.sha256(repr((digit_classifier.VERSION, recipe)).encode() + digits.images.tobytes() + held_out.images.tobytes()).hexdigest()
+    path = digit_classifier.cache_path(key)
+    classifier, _ = digit_classifier.load(path, key, "cpu")
+    if classifier is None:
+        net = digit_classifier.train(digits, "cpu", recipe)
+        classifier = digit_classifier.DigitClassifier(net, float("nan"), float("nan"), len(digits), len(held_out), key)
+        accuracy, confidence = digit_classifier.accuracy_on(classifier, held_out)
+        classifier = digit_classifier.DigitClassifier(net, accuracy, confidence, len(digits), len(held_out), key)
+        digit_classifier.save(path, classifier)
+    return classifier
+
+
+@torch.no_grad()
+def look_at(classifier, images):
+    """uint8 [N, 3, 14, 14] -> (digits int64 [N, 3], mean probability of the answers [N], features [N, 192]: the layer below the classes)."""
+    digits, confidence, features = [], [], []
+    for planes in torch.from_numpy(images).flatten(0, 1).split(1536):
+        body = classifier.net.body(digit_classifier.prepare(planes))
+        best = classifier.net.head(body).softmax(dim=1).max(dim=1)
+        digits.append(best.indices), confidence.append(best.values), features.append(body)
+    count = len(images)
+    return (torch.cat(digits).reshape(count, 3).numpy(), torch.cat(confidence).reshape(count, 3).mean(1).numpy(),
+            torch.cat(features).reshape(count, -1).numpy())
+
+
+class Judge:
+    """Measures of one bed: what the reals look like is found once."""
+
+    def __init__(self, bed, classifier, dataset, num_samples=10_000):
+        self.bed, self.classifier, self.num_samples = bed, classifier, num_samples
+        digits, self.real_confidence, features = look_at(classifier, dataset.images[:num_samples])
+        self.real_moments = kernels.mean_and_covariance(features)
+        if bed == "stacked":
+            data_K = modes.independent_digits(np.bincount(dataset.modes, minlength=1000))
+            self.floor_kl, _, self.floor_modes = modes.real_data_floor(data_K, np.ones(1000), num_samples, stream("floor", 0))
+
+    def __call__(self, images):
+        """{measure: number} of generated images, uint8 [N, 3, 14, 14]."""
+        digits, confidence, features = look_at(self.classifier, images)
+        distance = kernels.frechet_distance(*kernels.mean_and_covariance(features), *self.real_moments)
+        result = dict(frechet=distance, confidence=float(confidence.mean() / self.real_confidence.mean()))
+        return dict(result, **(self._stacked(digits) if self.bed == "stacked" else self._tail(digits)))
+
+    def _stacked(self, digits_N3):
+        counts = np.bincount(modes.stacked_label(digits_N3), minlength=1000)
+        score = modes.mode_statistics(counts, np.ones(1000))
+        return dict(modes=score["modes"], modes_5hits=score["modes_5hits"], kl=score["kl"])
+
+    def _tail(self, digits_N3):
+        """An image shows a class if all of its colours do; `relative`: share of each class over its true share."""
+        clear = (digits_N3 == digits_N3[:, :1]).all(axis=1)
+        shares = np.bincount(digits_N3[clear, 0], minlength=10) / len(digits_N3)
+        true = tail_shares()
+        rare = true < RARE_BELOW
+        return dict(clear=float(clear.mean()), rare_share=float(shares[rare].sum() / true[rare].sum()), classes=int((shares >= HOLDS * true).sum()),
+                    rare_classes=int((shares >= HOLDS * true)[rare].sum()), relative=(shares / true).tolist())
+
+
+@torch.no_grad()
+def sample(G, count, seed=0, batch=1000):
+    """uint8 images [count, 3, 14, 14] of the generator in its present state, always from the same latents."""
+    was_training = G.training
+    G.eval()
+    z = torch.randn([count, Z_DIM], generator=torch.Generator().manual_seed(seed))
+    images = torch.cat([G(part, None) for part in z.split(batch)])
+    G.train(was_training)
+    return (images * 127.5 + 128).clamp(0, 255).to(torch.uint8).numpy()

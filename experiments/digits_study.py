@@ -1,0 +1,81 @@
+"""Methods on the digit beds, over seeds, with equal steps:
+
+    python -m experiments.digits_study --bed=stacked --mnist=FOLDER --seeds=5
+    python -m experiments.digits_study --bed=longtail --mnist=FOLDER --seeds=5
+
+writes experiments/results/<bed>.json as it goes; finished runs are not repeated. Minutes per run on one core.
+"""
+from pathlib import Path
+
+import click
+import numpy as np
+import torch
+
+from dnnlib import cli
+from experiments import digit_bed, records, small_gan
+
+_PAPER = dict(preset="paper", extractor="pca", update_interval=10)
+METHODS = {
+    "plain": {},
+    "r1": dict(r1_gamma=1.0),
+    "pacgan2": dict(pack=2),
+    "paper": dict(madr=_PAPER),
+    "witness": dict(madr=dict(preset="witness", extractor="pca")),
+    "default": dict(madr=dict(preset="default", extractor="pca")),
+    "tilt": dict(madr=dict(preset="witness", extractor="pca", tilt=1)),
+    "default+tilt": dict(madr=dict(preset="default", extractor="pca", tilt=1)),
+}
+USUAL = {"stacked": "plain,default,r1,pacgan2,paper,witness", "longtail": "plain,witness,default,tilt"}
+STEPS = {"stacked": 1500, "longtail": 1500}
+SETTING = dict(batch=64, z_dim=digit_bed.Z_DIM, lr_G=1e-3, lr_D=1e-3, betas=(0.5, 0.999))
+EVALUATED_AT = (0.9, 1.0)  # parts of the run; the mean counts, since GANs swing from one evaluation to the next
+
+
+def run(bed, method, seed, steps, dataset, judge):
+    """One training -> {measure: mean over the evaluations, ..., seconds: CPU time of the training}."""
+    torch.manual_seed(seed)
+    options = METHODS[method]
+    G, D = digit_bed.Generator(), digit_bed.Discriminator(options.get("pack", 1))
+    loss = small_gan.build_loss(G, D, dataset, seed, **options)
+    due, seen = {round(part * steps) for part in EVALUATED_AT}, []
+
+    def each(step):
+        if step in due:
+            seen.append(judge(digit_bed.sample(G, judge.num_samples)))
+    seconds = small_gan.train(loss, G, D, dataset.as_tensor(), seed, steps=steps, pack=options.get("pack", 1), each=each, **SETTING)
+    means = {name: np.mean([entry[name] for entry in seen], axis=0).tolist() for name in seen[0]}
+    return dict(means, evaluations=seen, seconds=seconds)
+
+
+@click.command()
+@click.option("--bed", type=click.Choice(digit_bed.BEDS), default="stacked", show_default=True)
+@click.option("--mnist", metavar="FOLDER", help="Folder with MNIST's four files  [default: downloaded]")
+@click.option("--methods", help=f"Comma-separated, of {', '.join(METHODS)}  [default: by bed]")
+@click.option("--seeds", type=click.IntRange(1, 1000), default=5, show_default=True, help="Seeds 0, 1, ...")
+@click.option("--first-seed", type=click.IntRange(0), default=0, show_default=True, help="Start at another seed")
+@click.option("--steps", type=click.IntRange(10), help="Training steps  [default: by bed]")
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Result file  [default: experiments/results/<bed>.json]")
+def main(bed, mnist, methods, seeds, first_seed, steps, out):
+    """Compare methods on a bed of small digit images."""
+    torch.set_num_threads(1)
+    steps = steps or STEPS[bed]
+    chosen = (methods or USUAL[bed]).split(",")
+    unknown = [method for method in chosen if method not in METHODS]
+    if unknown:
+        raise click.UsageError(f"--methods knows {', '.join(METHODS)}, not {unknown[0]!r}")
+    classifier = digit_bed.obtain_classifier(mnist)
+    dataset = digit_bed.StackedSet(bed, digit_bed.load_digits(mnist, "train"))
+    judge = digit_bed.Judge(bed, classifier, dataset)
+    facts = dict(bed=bed, steps=steps, setting=SETTING, num_samples=judge.num_samples, evaluated_at=EVALUATED_AT, methods={name: METHODS[name] for name in METHODS},
+                 classifier_accuracy=classifier.accuracy, floor_kl=getattr(judge, "floor_kl", None), data=dataset.content_fingerprint())
+    store = records.Store(out or records.RESULTS / f"{bed}.json", facts)
+    for seed in range(first_seed, first_seed + seeds):
+        for method in chosen:
+            if store.get(method, seed) is None:
+                result = run(bed, method, seed, steps, dataset, judge)
+                store.put(method, seed, result)
+                print(method, seed, {name: round(value, 3) for name, value in result.items() if isinstance(value, (int, float))}, flush=True)
+
+
+if __name__ == "__main__":
+    cli.run(main)
