@@ -1,0 +1,26 @@
+"""Result files: they grow, they resume, and they refuse to mix settings."""
+import numpy as np
+import pytest
+
+from dnnlib.errors import UserError
+from experiments import records
+
+
+def test_a_store_keeps_what_was_put_and_refuses_other_settings(tmp_path):
+    path = tmp_path / "bed.json"
+    store = records.Store(path, dict(steps=10, betas=(0.5, 0.9)))
+    assert store.get("plain", 0) is None
+    store.put("plain", 1, dict(kl=0.5))
+    store.put("plain", 0, dict(kl=0.25))
+    again = records.Store(path, dict(steps=10, betas=(0.5, 0.9)))
+    assert again.get("plain", 1)["kl"] == 0.5 and again.get("other", 1) is None
+    facts, runs = records.load(path)
+    assert facts["steps"] == 10 and list(runs["plain"]) == [0, 1] and {"machine", "date", "torch"} <= set(runs["plain"][0])
+    with pytest.raises(UserError, match="steps"):
+        records.Store(path, dict(steps=11, betas=(0.5, 0.9)))
+
+
+def test_interval_is_student_t():
+    mean, half = records.mean_and_interval([1.0, 2.0, 3.0])
+    assert mean == 2 and half == pytest.approx(4.302653 * 1 / np.sqrt(3), rel=1e-5)
+    assert np.isnan(records.mean_and_interval([1.0])[1])
