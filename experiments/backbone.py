@@ -4,6 +4,7 @@
 
 Runs lie in OUTDIR/<data>/<method>/; finished ones are not repeated. experiments/backbone_results.py judges them.
 """
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -25,8 +26,6 @@ def folder_of(outdir, data, method):
 
 def snapshot_of(outdir, data, method, seed, kimg):
     """The network that a run has saved at `kimg`, or None. Seeds are told apart by the runs' own options."""
-    import json
-
     for options in sorted(folder_of(outdir, data, method).glob("*/training_options.json")):
         network = options.parent / f"network-snapshot-{kimg:06d}.pkl"
         if json.loads(options.read_text(encoding="utf-8"))["random_seed"] == seed and network.exists():

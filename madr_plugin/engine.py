@@ -7,7 +7,7 @@ import math
 
 import torch
 
-from madr_plugin import collective, controllers, memory, objectives, reference, tap, terms, tilt, view
+from madr_plugin import collective, controllers, memory, objectives, reference, signal, tap, terms, tilt, view
 from madr_plugin.config import parse_view
 from madr_plugin.errors import MADRError
 from madr_plugin.sensor import CellSensor
@@ -27,6 +27,7 @@ class Engine:
         self.sensor = CellSensor(real_features, config.deficit_window, config.deficit_max, config.cell_quantile, device)
         self.controller = controllers.IntegralController(config.control_kimg) if config.controller == "integral" else None
         self.balance = tap.GradientBalance(config.balance, {"term": config.weight, "replay": config.replay_weight}, device)
+        self.signal = signal.SignalShare(device) if config.shrink and config.term == "witness" else None
         self.step = 0        # generator steps so far
         self.nimg = 0        # generated images seen in them
         self._results = []   # one dict per local round of the running step
@@ -40,8 +41,9 @@ class Engine:
 
     @property
     def strength(self):
-        """What the controllers leave of the coverage term, in [0, 1]."""
-        return self.objective.strength * (1.0 if self.controller is None else self.controller.strength)
+        """What the controllers and the noise leave of the coverage term, in [0, 1]."""
+        strength = self.objective.strength * (1.0 if self.controller is None else self.controller.strength)
+        return strength if self.signal is None else strength * self.signal.factor()
 
     @property
     def refresh_is_due(self):
@@ -98,6 +100,8 @@ class Engine:
             features_BD = self.features(x, generator)
             result["features"] = features_BD.detach()
             loss = self.objective.loss(features_BD, generator, self._witness_weights()) if self.term_is_due else None
+            if self.signal is not None and loss is not None:
+                features_BD.register_hook(lambda gradient_BD: result.update(power=signal.feature_power(gradient_BD)))
             return features_BD.sum() * 0 if loss is None else loss
 
         gradient, factor = None, 0.0
@@ -183,6 +187,8 @@ class Engine:
         gathered = {name: collective.gather_microbatches([result[name].contiguous() for result in rounds]) for name in sorted(rounds[0])}
         norms = {name: gathered.pop("norm_" + name).nanmean() for name in ("host", "term", "replay") if "norm_" + name in gathered}
         self.balance.update(norms)
+        if "power" in gathered:
+            self.signal.update(gathered.pop("power").nanmean(), self.objective.null_power(gathered["features"].shape[1]))
 
         renewed = [gathered.pop(name).flatten(0, 1) for name in ("renewed_rows", "renewed_features") if name in gathered]
         if renewed:
@@ -213,6 +219,7 @@ class Engine:
         return dict(
             format=STATE_FORMAT, reference=self.reference.fingerprint, step=self.step, nimg=self.nimg,
             memory=self.memory.live_state(), sensor=self.sensor.live_state(), balance=self.balance.live_state(),
+            signal={} if self.signal is None else self.signal.live_state(),
             objective=self.objective.live_state(), controller={} if self.controller is None else self.controller.live_state())
 
     def load(self, state):
@@ -232,6 +239,8 @@ class Engine:
         if self.controller is not None and state.get("controller"):
             self.controller.load(state["controller"])
         self.balance.load(state["balance"], self.device)
+        if self.signal is not None:
+            self.signal.load(state.get("signal"), self.device)
         self.objective.load(state.get("objective", {}), self.device)
         self._results = []
         self._tilt = (-1, None)
@@ -247,6 +256,8 @@ class Engine:
                       memory=self.memory.count / self.config.capacity)
         values["lambda"] = self.balance.factor("term") * self.strength
         values["gratio"] = self.balance.ratio("term") * self.strength
+        if self.signal is not None:
+            values["signal"] = self.signal.factor()
         if self.config.replay_weight > 0:
             values["lambda_replay"] = self.balance.factor("replay") * self.replay_strength
             values["gratio_replay"] = self.balance.ratio("replay") * self.replay_strength

@@ -5,7 +5,7 @@ Must not know images, generators of images or processes: every process calls it 
 """
 import torch
 
-from madr_plugin import bandwidth, coverage, estimators, terms
+from madr_plugin import bandwidth, coverage, estimators, signal, terms
 from madr_plugin.controllers import RecallController
 
 
@@ -14,10 +14,17 @@ class WitnessObjective:
 
     strength = 1.0
 
-    def __init__(self, config, reference):
-        self.reference, self.reals = reference, config.reals
+    def __init__(self, config, reference, seed):
+        self.reference, self.reals, self.seed = reference, config.reals, seed
         kernel = terms.KERNELS[config.kernel]
         self.kernel = lambda squared: kernel(squared, reference.scale)
+        self._null_power = {}  # by batch size
+
+    def null_power(self, batch):
+        """Power of the gradient of a batch of this size at p_g = p_data (signal.py) -> 0-d."""
+        if batch not in self._null_power:
+            self._null_power[batch] = signal.null_power(self.reference.features_ND, self.kernel, batch, self.reals, self.seed)
+        return self._null_power[batch]
 
     def loss(self, features_BD, generator, weight_N=None):
         rows = self.reference.draw(self.reals, generator, weight_N)
@@ -120,7 +127,7 @@ class NoObjective(WitnessObjective):
 
 def build(config, reference, seed):
     if config.term == "witness":
-        return WitnessObjective(config, reference)
+        return WitnessObjective(config, reference, seed)
     if config.term == "none":
         return NoObjective(config, reference)
     return PublishedObjective(config, reference, seed)

@@ -107,7 +107,7 @@ def test_discriminator_phase_is_the_bases():
 
 
 def test_balance_gives_the_term_the_stated_share_of_the_gradient():
-    host = warmed(Host(madr_loss(dict(preset="witness", weight=0.5, balance="present"))), 30)
+    host = warmed(Host(madr_loss(dict(preset="witness", weight=0.5, balance="present", shrink=0))), 30)
     values = host.loss.telemetry()
     assert values["gratio"] == pytest.approx(0.5, rel=1e-3)
 

@@ -1,0 +1,120 @@
+"""Turns what the studies wrote (results/) into the tables of docs/studies/README.md: python -m experiments.tables
+
+Every number of that page between marks comes from here. Must not know how the numbers came about.
+"""
+import json
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from dnnlib.errors import UserError
+from dnnlib.files import atomic_write_text
+from experiments import records
+
+PAGE = records.RESULTS.parent.parent / "docs" / "studies" / "README.md"
+# Measures of each study: (name in the file, heading, digits, whether more is better).
+DIGITS = {
+    "stacked": [("modes", "modes of 1000", 0, True), ("modes_5hits", "hit 5 times", 0, True), ("kl", "KL (nats)", 2, False),
+                ("frechet", "Frechet distance", 1, False), ("confidence", "confidence", 2, True), ("seconds", "CPU s", 0, False)],
+    "longtail": [("classes", "classes held, of 10", 1, True), ("rare_classes", "rare ones, of 4", 1, True), ("rare_share", "rare share / true", 2, True),
+                 ("clear", "clear images", 2, True), ("frechet", "Frechet distance", 1, False), ("seconds", "CPU s", 0, False)],
+}
+BACKBONE = [("coverage", "coverage", 3, True), ("recall", "recall", 3, True), ("precision", "precision", 3, True), ("frechet", "Frechet distance", 1, False),
+            ("held_out_coverage", "coverage, random conv.", 3, True), ("held_out_frechet", "Frechet, random conv.", 3, False)]
+EXTRA = {"emoji32": [("rare_share", "rare share / true", 2, True)], "stacked-mnist": [("madr_modes", "modes of 1000", 0, True), ("madr_modes_kl", "KL", 2, False)]}
+
+
+def means_table(runs, measures):
+    """{method: {seed: entry}} -> Markdown: means with the half width of their 95% t interval."""
+    lines = ["| method | seeds | " + " | ".join(heading for _, heading, _, _ in measures) + " |", "|---" * (len(measures) + 2) + "|"]
+    for method, entries in runs.items():
+        cells = [cell([entry[name] for entry in entries.values()], digits) for name, _, digits, _ in measures]
+        lines.append(f"| {method} | {len(entries)} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def cell(values, digits):
+    mean, half_width = records.mean_and_interval(values)
+    return f"{mean:.{digits}f}" if np.isnan(half_width) else f"{mean:.{digits}f} ± {half_width:.{digits}f}"
+
+
+def against(runs, ours, measures):
+    """Sentences: ours against every other method by seed, mean difference with its interval, and whether the two intervals of the means overlap."""
+    lines = [f"| {ours} minus | " + " | ".join(heading for _, heading, _, _ in measures) + " |", "|---" * (len(measures) + 1) + "|"]
+    for method in runs:
+        seeds = sorted(set(runs[method]) & set(runs[ours]))
+        if method == ours or not seeds:
+            continue
+        cells = []
+        for name, _, digits, higher_is_better in measures:
+            difference = [runs[ours][seed][name] - runs[method][seed][name] for seed in seeds]
+            mean, half_width = records.mean_and_interval(difference)
+            sure = not np.isnan(half_width) and abs(mean) > half_width
+            verdict = (" better" if (mean > 0) == higher_is_better else " worse") if sure else ""
+            cells.append(f"{mean:+.{digits}f} ± {half_width:.{digits}f}{verdict}" if not np.isnan(half_width) else f"{mean:+.{digits}f}")
+        lines.append(f"| {method} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def provenance(runs):
+    entries = [entry for by_seed in runs.values() for entry in by_seed.values()]
+    machines, dates = sorted({entry["machine"] for entry in entries}), sorted({entry["date"] for entry in entries})
+    return f"{dates[0]}{'' if len(dates) == 1 else ' to ' + dates[-1]}; {'; '.join(machines)}; one thread per run, other work beside; PyTorch {entries[0]['torch']}."
+
+
+def digits_part(bed):
+    facts, runs = records.load(records.RESULTS / f"{bed}.json")
+    head = (f"{facts['steps']} steps of {facts['setting']['batch']} images, {facts['num_samples']} samples, mean of {len(facts['evaluated_at'])} evaluations late in the "
+            f"run; digit classifier {facts['classifier_accuracy']:.2%} on MNIST's test digits")
+    head += f"; KL of perfect data {facts['floor_kl']:.3f}." if facts["floor_kl"] is not None else "."
+    costs = {name: np.mean([runs[name][seed]["seconds"] / runs["plain"][seed]["seconds"] for seed in runs[name] if seed in runs["plain"]]) for name in runs if "plain" in runs}
+    cost_line = "CPU time over plain's, same seed: " + ", ".join(f"{name} {value:.2f}" for name, value in costs.items() if name != "plain") + "."
+    parts = [head, means_table(runs, DIGITS[bed]), cost_line]
+    if "default" in runs:
+        parts.append(against(runs, "default", [row for row in DIGITS[bed] if row[0] != "seconds"]))
+    return "\n\n".join([*parts, provenance(runs)])
+
+
+def backbone_part(data):
+    facts, runs = records.load(records.RESULTS / f"backbone-{data}.json")
+    measures = BACKBONE + EXTRA.get(data, [])
+    head = (f"{facts['kimg']} kimg with {' '.join(facts['configuration'])}; {facts['num_gen']} generated images; space: {facts['space']}, in which no run was trained.")
+    return "\n\n".join([head, means_table(runs, measures), against(runs, "default", measures), provenance(runs)])
+
+
+def toy_part(layout):
+    document = json.loads((records.RESULTS / "toy" / f"{layout}.json").read_text(encoding="utf-8"))
+    seeds = len(next(iter(document["results"].values())))
+    return "\n\n".join([f"{document['steps']} steps, {seeds} seeds, mean ± half width of the 95% interval over seeds.", document["table"],
+                        f"{document['date']}; {document['machine']}; PyTorch {document['torch']}."])
+
+
+PARTS = {**{f"toy-{layout}": (toy_part, layout) for layout in ("ring", "grid", "grid-long", "imbalanced")}, **{bed: (digits_part, bed) for bed in DIGITS},
+         **{f"backbone-{data}": (backbone_part, data) for data in EXTRA}}
+
+
+def fill(text):
+    """The page with the content of every `<!-- NAME: begin -->...<!-- NAME: end -->` made anew."""
+    for name, (make, argument) in PARTS.items():
+        mark = re.compile(rf"(<!-- {name}: begin -->\n).*?(<!-- {name}: end -->)", re.DOTALL)
+        if mark.search(text):
+            try:
+                made = make(argument)
+            except FileNotFoundError as error:
+                raise UserError(f"{error.filename} is missing; run the study named above that table first") from error
+            text = mark.sub(lambda match: match.group(1) + made + "\n" + match.group(2), text)
+    return text
+
+
+def main():
+    atomic_write_text(PAGE, fill(PAGE.read_text(encoding="utf-8")))
+    print(f"Written: {PAGE}")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except UserError as error:
+        sys.exit(f"Error: {error}")

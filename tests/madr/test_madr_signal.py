@@ -1,0 +1,83 @@
+"""The share of signal in the witness's gradient: zero where the generator has arrived, one where it has collapsed."""
+import pytest
+import torch
+
+from madr_plugin import signal, terms
+from tests.madr.toy_host import Host, madr_loss
+
+SCALE = 4.0
+
+
+def kernel(squared):
+    return terms.mixture_kernel(squared, SCALE)
+
+
+@pytest.fixture(scope="module")
+def reals():
+    return torch.randn([3000, 8], generator=torch.Generator().manual_seed(0)) * 1.2
+
+
+def share_of(draw, reals, batch, steps=200):
+    generator = torch.Generator().manual_seed(5)
+    share, null = signal.SignalShare("cpu"), signal.null_power(reals, kernel, batch, 256, seed=0)
+    for _ in range(steps):
+        fake = draw(batch, generator).requires_grad_()
+        rows = torch.randint(len(reals), [256], generator=generator)
+        [gradient] = torch.autograd.grad(terms.witness_loss(fake, reals[rows], kernel), fake)
+        share.update(signal.feature_power(gradient), null)
+    return float(share.factor())
+
+
+@pytest.mark.parametrize("batch", [8, 64])
+def test_at_equilibrium_hardly_anything_is_signal(reals, batch):
+    assert share_of(lambda count, generator: reals[torch.randint(len(reals), [count], generator=generator)].clone(), reals, batch) < 0.12
+
+
+@pytest.mark.parametrize("batch", [8, 64])
+def test_in_collapse_nearly_everything_is(reals, batch):
+    assert share_of(lambda count, generator: reals[:1] + 0.05 * torch.randn([count, 8], generator=generator), reals, batch) > 0.8
+
+
+def test_larger_batches_have_less_noise_and_power_does_not_depend_on_the_batch_otherwise(reals):
+    nulls = [float(signal.null_power(reals, kernel, batch, 256, seed=0)) for batch in (8, 32, 128)]
+    assert nulls[0] > 2 * nulls[1] > 4 * nulls[2]
+    far = reals[:1] * 0 + 1.0
+    powers = []
+    for batch in (8, 128):
+        fake = far.repeat(batch, 1).requires_grad_()
+        [gradient] = torch.autograd.grad(terms.witness_loss(fake, reals, kernel), fake)
+        powers.append(float(signal.feature_power(gradient)))
+    assert powers[0] == pytest.approx(powers[1], rel=1e-4)
+
+
+def test_one_until_measured_exactly_zero_below_the_noise_and_state_comes_back():
+    share = signal.SignalShare("cpu")
+    assert float(share.factor()) == 1
+    share.update(torch.tensor(1.0), torch.tensor(2.0))
+    assert float(share.factor()) == 0
+    share.update(torch.tensor(float("nan")), torch.tensor(2.0))
+    share.update(torch.tensor(151.0), torch.tensor(2.0))  # 0.98 + 0.02 * 151 = 4
+    assert float(share.factor()) == pytest.approx(0.5)
+    again = signal.SignalShare("cpu")
+    again.load(share.live_state(), "cpu")
+    assert torch.equal(again.factor(), share.factor())
+
+
+def test_the_term_is_scaled_by_it_and_the_rest_is_as_without():
+    values = {}
+    for shrink in (0, 1):
+        host = Host(madr_loss(dict(preset="witness", balance="fixed", shrink=shrink)))
+        for _ in range(4):
+            host.step()
+        values[shrink] = host.loss.engine
+    share = float(values[1].signal.factor())
+    assert 0 < share < 1 and values[0].signal is None
+    assert float(values[1].strength) == pytest.approx(share) and values[0].strength == 1
+    assert float(values[1].telemetry()["signal"]) == pytest.approx(share)
+
+
+def test_published_terms_know_nothing_of_it():
+    host = Host(madr_loss(dict(preset="paper", extractor="pca", update_interval=1, start_fill=0.1)))
+    for _ in range(3):
+        host.step()
+    assert host.loss.engine.signal is None and "signal" not in host.loss.engine.telemetry()
