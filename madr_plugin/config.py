@@ -30,12 +30,12 @@ class MADRConfig:
                         choices=("peak", "present", "fixed"))
     term: str = knob("witness", "Coverage term on each generated batch", choices=("witness", "paper", "enhanced", "none"))
     kernel: str = knob("mixture", "Kernel of the witness", choices=("mixture", "rational-quadratic"))
-    shrink: int = knob(1, "Scale the witness by the share of its gradient's power that exceeds the noise of so small a batch (1) or not (0)", 0, 1)
+    shrink: int = knob(1, "Scale the witness and the replay by how far the witness's gradient exceeds the sampling noise of the batch (1) or not (0)", 0, 1)
     interval: int = knob(1, "Apply the coverage term every so many generator steps, with weight times interval", 1, 10000)
     batch: int = knob(0, "Images of each microbatch that take part in the coverage term; 0: all", 0, 65536)
     reals: int = knob(512, "Real images drawn afresh for each evaluation of the witness", 2, 1_000_000)
 
-    replay_weight: float = knob(1.0, "Strength of the replayed nearest-neighbour pull (IMLE), as --madr-weight; 0: none", 0, 1000)
+    replay_weight: float = knob(0.5, "Strength of the replayed nearest-neighbour pull (IMLE), as --madr-weight; 0: none", 0, 1000)
     replay_interval: int = knob(2, "Replay every so many generator steps", 1, 10000)
     replay_share: float = knob(0.5, "Replayed latents per generated image of the step", 0.01, 4)
     dead_zone: float = knob(3.0, "Reals that the replay already reaches are left alone: width of that zone as expected "

@@ -51,7 +51,9 @@ class Engine:
 
     @property
     def replay_strength(self):
-        return 1.0 if self.controller is None else self.controller.strength
+        """Where the witness finds nothing but noise the replay, too, has nothing left to do."""
+        strength = 1.0 if self.controller is None else self.controller.strength
+        return strength if self.signal is None else strength * self.signal.factor()
 
     @property
     def replay_is_due(self):

@@ -30,12 +30,12 @@ def share_of(draw, reals, batch, steps=200):
 
 @pytest.mark.parametrize("batch", [8, 64])
 def test_at_equilibrium_hardly_anything_is_signal(reals, batch):
-    assert share_of(lambda count, generator: reals[torch.randint(len(reals), [count], generator=generator)].clone(), reals, batch) < 0.12
+    assert share_of(lambda count, generator: reals[torch.randint(len(reals), [count], generator=generator)].clone(), reals, batch) < 0.02
 
 
 @pytest.mark.parametrize("batch", [8, 64])
 def test_in_collapse_nearly_everything_is(reals, batch):
-    assert share_of(lambda count, generator: reals[:1] + 0.05 * torch.randn([count, 8], generator=generator), reals, batch) > 0.8
+    assert share_of(lambda count, generator: reals[:1] + 0.05 * torch.randn([count, 8], generator=generator), reals, batch) > 0.7
 
 
 def test_larger_batches_have_less_noise_and_power_does_not_depend_on_the_batch_otherwise(reals):
@@ -56,8 +56,8 @@ def test_one_until_measured_exactly_zero_below_the_noise_and_state_comes_back():
     share.update(torch.tensor(1.0), torch.tensor(2.0))
     assert float(share.factor()) == 0
     share.update(torch.tensor(float("nan")), torch.tensor(2.0))
-    share.update(torch.tensor(151.0), torch.tensor(2.0))  # 0.98 + 0.02 * 151 = 4
-    assert float(share.factor()) == pytest.approx(0.5)
+    share.update(torch.tensor(151.0), torch.tensor(2.0))  # 0.98 + 0.02 * 151 = 4, (1 - 2/4)^2 = .25
+    assert float(share.factor()) == pytest.approx(0.25)
     again = signal.SignalShare("cpu")
     again.load(share.live_state(), "cpu")
     assert torch.equal(again.factor(), share.factor())
