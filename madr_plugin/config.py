@@ -72,6 +72,7 @@ class MADRConfig:
     width: int = knob(0, "Width of the features of extractors that can choose; 0: their own (pca 64, random 384)", 0, 65536)
     view: str = knob("auto", "Random view of images before the extractor: auto, none, or any of flip, shift, crop joined by +")
     reference_cap: int = knob(50000, "Real images used as reference at most", 16, 100_000_000)
+    anchors: int = knob(0, "Compress the reference to so many weighted k-means anchors (needs faiss), for sets too large to keep; 0: off", 0, 100_000_000)
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
@@ -87,6 +88,8 @@ class MADRConfig:
             raise MADRError("--madr-estimator=faiss searches nearest entries; use it with --madr-term=enhanced, or choose exact or incremental")
         if self.tilt and self.term != "witness":
             raise MADRError(f"--madr-tilt=1 tilts the reals of D and of the witness together; use it with --madr-term=witness (got {self.term})")
+        if 0 < self.anchors < 16:
+            raise MADRError(f"--madr-anchors must be at least 16 (got {self.anchors}); use --madr-anchors=0 to keep every real")
         if self.term in ("paper", "enhanced") and self.capacity < 4:
             raise MADRError(f"--madr-capacity must be at least 4 with --madr-term={self.term} (got {self.capacity})")
 

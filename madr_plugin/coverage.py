@@ -30,10 +30,11 @@ def leave_one_out_score(real_ND, kernel):
     return (kernel_NN.sum(1) - kernel_NN.diagonal()) / (len(real_ND) - 1)
 
 
-def recall_within(real_ND, memory_KD, radius):
-    """Published online recall: share of reals with an entry closer than `radius` -> 0-d."""
+def recall_within(real_ND, memory_KD, radius, mass_N=None):
+    """Published online recall: share of reals with an entry closer than `radius` -> 0-d. mass_N: reals that each row stands for."""
     nearest_N = in_blocks(lambda real_nD: squared_distances(real_nD, memory_KD).amin(1), real_ND)
-    return (nearest_N < radius ** 2).to(torch.float32).mean()
+    found_N = (nearest_N < radius ** 2).to(torch.float32)
+    return found_N.mean() if mass_N is None else (found_N * mass_N).sum() / mass_N.sum()
 
 
 # ----------------------------------------------------------------------------

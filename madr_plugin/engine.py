@@ -30,7 +30,7 @@ class Engine:
         self.step = 0        # generator steps so far
         self.nimg = 0        # generated images seen in them
         self._results = []   # one dict per local round of the running step
-        self._tilt = (-1, None)  # step and what tilt() found in it
+        self._tilt = (-1, None)  # step and what tilt_of_cells() found in it
 
     # --- during a step --------------------------------------------------------------------------------------------
 
@@ -55,25 +55,30 @@ class Engine:
     def replay_is_due(self):
         return self.config.replay_weight > 0 and self.memory.count > 0 and self.step % self.config.replay_interval == 0
 
-    @torch.no_grad()
     def tilt(self):
-        """v >= 1 of each real, [N]; None without --madr-tilt, while its guard holds it, or where nothing is deficient.
+        """v >= 1 of each real image, [N]; None where the tilt rests."""
+        v_C = self.tilt_of_cells()
+        return None if v_C is None else v_C[self.reference.image_cells_N]
+
+    @torch.no_grad()
+    def tilt_of_cells(self):
+        """v >= 1 of each cell, [C]; None without --madr-tilt, while its guard holds it, or where nothing is deficient.
 
         Follows from the window of recent images alone, so that resuming needs no state of its own.
         """
         if not self.config.tilt:
             return None
         if self._tilt[0] != self.step:
-            sensor, v_N = self.sensor, None
+            sensor, v_C = self.sensor, None
             if float(sensor.inside()) >= self.config.tilt_guard:
                 v_C = sensor.deficits(self.config.tilt_max)
-                v_N = v_C[self.reference.cell_of_real_N] if float(v_C.max()) > 1 else None
-            self._tilt = (self.step, v_N)
+                v_C = v_C if float(v_C.max()) > 1 else None
+            self._tilt = (self.step, v_C)
         return self._tilt[1]
 
     def _witness_weights(self):
-        v_N = self.tilt()
-        return None if v_N is None else tilt.normalised_within_classes(v_N, self.reference.labels_N)
+        v_C, reals = self.tilt_of_cells(), self.reference
+        return None if v_C is None else tilt.normalised_within_classes(v_C[reals.cell_of_real_N], reals.labels_N, reals.mass_N)
 
     def features(self, images, generator):
         """phi(view(x)): float32 [N, D], with gradients to the images."""
@@ -204,7 +209,12 @@ class Engine:
         if self.config.memory != "importance":
             return torch.ones([len(features_BD)], device=features_BD.device)
         squared_BN = terms.squared_distances(features_BD, self.reference.features_ND)
-        return squared_BN.topk(min(10, squared_BN.shape[1]), dim=1, largest=False).values.sqrt().mean(1)
+        nearest = squared_BN.topk(min(10, squared_BN.shape[1]), dim=1, largest=False)
+        if self.reference.mass_N is None:
+            return nearest.values.sqrt().mean(1)
+        mass_Bk = self.reference.mass_N[nearest.indices]
+        counted_Bk = torch.minimum(mass_Bk, (10 - mass_Bk.cumsum(1) + mass_Bk).clamp(min=0))  # an anchor is as many reals
+        return (nearest.values.sqrt() * counted_Bk).sum(1) / counted_Bk.sum(1)
 
     # --- state and telemetry ------------------------------------------------------------------------------------------
 
@@ -220,7 +230,7 @@ class Engine:
             raise MADRError(f"the saved MADR state has format {state.get('format')!r}, this version reads {STATE_FORMAT}; resume with the version that wrote it")
         if state["reference"] != self.reference.fingerprint:
             raise MADRError("the saved MADR state belongs to other reference features: the training set or --madr-extractor, "
-                            "--madr-view, --madr-cells, --madr-deficit-window or --seed changed since; resume with the former ones, or start anew")
+                            "--madr-view, --madr-cells, --madr-deficit-window, --madr-anchors or --seed changed since; resume with the former ones, or start anew")
         saved = state["memory"].get("tensors", {}).get("features")
         if saved is not None and len(saved) != self.config.capacity:
             raise MADRError(f"--madr-capacity={self.config.capacity} differs from the saved memory's {len(saved)}; resume with --madr-capacity={len(saved)}")
@@ -252,7 +262,7 @@ class Engine:
             values["gratio_replay"] = self.balance.ratio("replay") * self.replay_strength
         if self.config.tilt:
             v_N = self.tilt()
-            values["tilt"] = 0.0 if v_N is None else tilt.replaced_share(v_N, self.reference.labels_N)
+            values["tilt"] = 0.0 if v_N is None else tilt.replaced_share(v_N, self.reference.image_labels_N)
         if self.memory.count:
             values["age_kimg"] = (self.nimg - self.memory.view("born").to(torch.float64)).mean() / 1000
         values.update(self.objective.telemetry())

@@ -20,6 +20,10 @@ class WitnessObjective:
         self.kernel = lambda squared: kernel(squared, reference.scale)
 
     def loss(self, features_BD, generator, weight_N=None):
+        mass_N = self.reference.mass_N
+        if mass_N is not None and len(mass_N) <= self.reals:  # all anchors cost less than a draw, and have none of its noise
+            share_N = mass_N if weight_N is None else mass_N * weight_N
+            return terms.witness_loss(features_BD, self.reference.features_ND, self.kernel, share_N / share_N.sum())
         rows = self.reference.draw(self.reals, generator, weight_N)
         return terms.witness_loss(features_BD, self.reference.features_ND[rows], self.kernel)
 
@@ -72,8 +76,8 @@ class PublishedObjective:
         if renew:
             self._renew_scales(step, memory_KD)
         if renew or memory.offered != self.scored_at:
-            self.weights_N = terms.paper_weights(self.estimator.scores(memory_KD, self.sigma), self.config.beta)
-            self.recall = float(coverage.recall_within(self.reference.features_ND, memory_KD, self.radius))
+            self.weights_N = terms.paper_weights(self.estimator.scores(memory_KD, self.sigma), self.config.beta, self.reference.mass_N)
+            self.recall = float(coverage.recall_within(self.reference.features_ND, memory_KD, self.radius, self.reference.mass_N))
             self.scored_at = memory.offered
         if step % self.config.control_interval == 0:
             self.controller.update(self.recall, step)
@@ -105,7 +109,9 @@ class PublishedObjective:
     def telemetry(self):
         if self.weights_N is None:
             return {}
-        return dict(recall=self.recall, ess=float(terms.effective_number(self.weights_N)) / len(self.weights_N))
+        mass_N = self.reference.mass_N
+        num_reals = len(self.weights_N) if mass_N is None else float(mass_N.sum())
+        return dict(recall=self.recall, ess=float(terms.effective_number(self.weights_N, mass_N)) / num_reals)
 
 
 class NoObjective(WitnessObjective):
