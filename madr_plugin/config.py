@@ -43,6 +43,8 @@ class MADRConfig:
     deficit_window: int = knob(1024, "Generated images over which cell deficits are counted", 16, 10_000_000)
     tilt: int = knob(0, "Draw the reals of D and of the witness more often from cells that recent generated images leave out "
                         "(1) or as they come (0)", 0, 1)
+    tilt_form: str = knob("draw", "How D's reals are tilted: some are exchanged (draw), or the gradient at their logits is weighted (weight)",
+                          choices=("draw", "weight"))
     tilt_max: float = knob(5.0, "Upper bound of the tilt's weight of a real in a deficient cell", 1, 1000)
     tilt_guard: float = knob(0.4, "The tilt pauses while less than this share of recent generated images lies inside the "
                                   "gates of the cells", 0, 1)
@@ -88,6 +90,8 @@ class MADRConfig:
             raise MADRError("--madr-estimator=faiss searches nearest entries; use it with --madr-term=enhanced, or choose exact or incremental")
         if self.tilt and self.term != "witness":
             raise MADRError(f"--madr-tilt=1 tilts the reals of D and of the witness together; use it with --madr-term=witness (got {self.term})")
+        if self.tilt_form != "draw" and not self.tilt:
+            raise MADRError(f"--madr-tilt-form={self.tilt_form} has no effect without --madr-tilt=1; add it, or leave the form out")
         if 0 < self.anchors < 16:
             raise MADRError(f"--madr-anchors must be at least 16 (got {self.anchors}); use --madr-anchors=0 to keep every real")
         if self.term in ("paper", "enhanced") and self.capacity < 4:

@@ -342,13 +342,18 @@ def test_attributes_of_the_base_are_reachable():
 
 # --- processes ----------------------------------------------------------------------------------------------------------------
 
+MORE = {"witness": dict(tilt=1, tilt_form="weight", tilt_guard=0.0, cells=5, view="shift")}
+
+
 def _train(rank, num_gpus, port_file, out, presets):
     torch.set_num_threads(1)
     if num_gpus > 1:
         os.environ["DNNLIB_CACHE_DIR"] = f"{out}-cache"  # not what the single process has extracted: the two share that work
         torch.distributed.init_process_group("gloo", init_method=f"file://{port_file}", rank=rank, world_size=num_gpus)
     for preset in presets:
-        host = Host(madr_loss(dict(preset=preset, extractor="pca", update_interval=1, replay_interval=1)))
+        host = Host(madr_loss(dict(dict(preset=preset, extractor="pca", update_interval=1, replay_interval=1), **MORE.get(preset, {}))))
+        if preset in MORE:
+            host.loss.engine.reference.radii_C.mul_(100)  # wide enough for images of an untrained generator, or the tilt would rest
         for _ in range(6):
             host.step(num_microbatches=2, rank=rank, num_gpus=num_gpus)
         torch.save(dict(weights=host.weights(), state=host.loss.state_dict()), f"{out}-{preset}-{num_gpus}-{rank}.pt")
@@ -357,7 +362,7 @@ def _train(rank, num_gpus, port_file, out, presets):
 
 
 def test_two_processes_equal_one(tmp_path):
-    out, presets = str(tmp_path / "run"), ("default", "paper")
+    out, presets = str(tmp_path / "run"), ("default", "paper", "witness")
     _train(0, 1, None, out, presets)
     torch.multiprocessing.spawn(_train, args=(2, str(tmp_path / "rendezvous"), out, presets), nprocs=2)
     for preset in presets:
