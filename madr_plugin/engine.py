@@ -107,8 +107,9 @@ class Engine:
 
         gradient, factor = None, 0.0
         if self.term_is_due:
-            gradient = torch.zeros_like(image, dtype=torch.float32)
-            gradient[:count], _ = tap.gradient_at(image[:count], loss_of)
+            gradient, _ = tap.gradient_at(image[:count], loss_of)
+            if count < len(image):
+                gradient = torch.cat([gradient, torch.zeros_like(image[count:], dtype=torch.float32)])
             result["norm_term"] = tap.mean_norm(gradient)
             factor = self.balance.factor("term") * self.strength * (self.config.interval * gain)
         else:
@@ -158,11 +159,13 @@ class Engine:
     def _nearest_entries(self, real_RD, class_R):
         """Row of the nearest memory entry that can be re-made (and is of the real's class, if it has one); and whether there is one."""
         squared_RK = terms.squared_distances(real_RD, self.memory.view("features"))
-        unusable_RK = (self.memory.view("layers") < 0)[None, :].expand_as(squared_RK)
+        unusable_K = self.memory.view("layers") < 0
+        if unusable_K.any():
+            squared_RK = squared_RK.masked_fill(unusable_K[None, :], math.inf)
         class_K = reference.classes_of(self.memory.view("labels"))
         if (class_K >= 0).any():
-            unusable_RK = unusable_RK | ((class_R[:, None] >= 0) & (class_R[:, None] != class_K[None, :]))
-        nearest_R, entry_R = squared_RK.masked_fill(unusable_RK, math.inf).min(dim=1)
+            squared_RK = squared_RK.masked_fill((class_R[:, None] >= 0) & (class_R[:, None] != class_K[None, :]), math.inf)
+        nearest_R, entry_R = squared_RK.min(dim=1)
         return entry_R, torch.isfinite(nearest_R)
 
     def _still_far(self, features_RD, real_rows, real_RD):
