@@ -9,7 +9,7 @@ import inspect
 import torch
 
 from madr_plugin import augment_pipe as pipes
-from madr_plugin import collective, cost, extractors, reference, telemetry, tilt, tilt_tap
+from madr_plugin import collective, cost, extractors, metrics, reference, telemetry, tilt, tilt_tap
 from madr_plugin.config import resolve
 from madr_plugin.engine import Engine
 from madr_plugin.errors import MADRError
@@ -36,6 +36,7 @@ class MADRLoss:
         networks = dict(G=G) if G is not None else dict(G_mapping=G_mapping, G_synthesis=G_synthesis)
         if device is not None:
             networks["device"] = device
+        metrics.register(self.config)  # in every process: those that the host spawns start with its own registry
         self.base = construct(base_class_name, D=D, augment_pipe=augment_pipe, **networks, **base_kwargs)
         self.signature = inspect.signature(self.base.accumulate_gradients)
         if G is not None:
