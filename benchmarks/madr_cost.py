@@ -110,7 +110,7 @@ class Run:
                           synthesis_kwargs=dict(channel_base=512, channel_max=64, num_fp16_res=0))
             D = Discriminator(c_dim=0, img_resolution=32, img_channels=3, channel_base=512, channel_max=64, num_fp16_res=0, epilogue_kwargs=dict(mbstd_group_size=4))
             self.batch, self.phases = 16, {"Gmain": 1, "Dmain": 1, "Dreg": 16}
-            base, kwargs, learning = StyleGAN2Loss, dict(G_mapping=G.mapping, G_synthesis=G.synthesis, pl_weight=0, r1_gamma=1.0), dict(lr=5e-3, betas=(0, 0.99))
+            base, kwargs, learning = StyleGAN2Loss, dict(G_mapping=G.mapping, G_synthesis=G.synthesis, pl_weight=0, r1_gamma=1.0), dict(lr=5e-3, betas=(0.0, 0.99))
         self.networks = dict(G=G, D=D)
         self.opts = {name: torch.optim.Adam(network.parameters(), **learning) for name, network in self.networks.items()}
         if madr is None:

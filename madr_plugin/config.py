@@ -15,7 +15,7 @@ def knob(default, meaning, low=None, high=None, choices=None):
 
 PRESET_NAMES = ("default", "witness", "paper", "enhanced")
 PLAIN_EXTRACTORS = ("pca", "random", "dino", "dino-s16", "dino-b8", "dino-b16", "dinov2", "clip", "resnet50", "inception", "own")
-EXTRACTOR_HELP = f"{', '.join(PLAIN_EXTRACTORS)}, timm:<model>, file:<TorchScript>, or ensemble:<a>+<b>+..."
+EXTRACTOR_HELP = f"{', '.join(PLAIN_EXTRACTORS)}, timm:<model>, file:<TorchScript or .safetensors>, or ensemble:<a>+<b>+..."
 VIEW_PARTS = ("flip", "shift", "crop")
 
 
@@ -70,6 +70,7 @@ class MADRConfig:
 
     extractor: str = knob("pca", f"Feature space: {EXTRACTOR_HELP}")
     weights: str = knob("", "File with the extractor's weights (comma-separated for an ensemble) instead of the model hub's")
+    weights_sha256: str = knob("", "SHA-256 that this file, or the hub's, must have (comma-separated for an ensemble)")
     input_size: int = knob(0, "Side to which images are resized for networks that take photographs; 0: their own", 0, 4096)
     width: int = knob(0, "Width of the features of extractors that can choose; 0: their own (pca 64, random 384)", 0, 65536)
     view: str = knob("auto", "Random view of images before the extractor: auto, none, or any of flip, shift, crop joined by +")
@@ -90,6 +91,8 @@ class MADRConfig:
             raise MADRError("--madr-estimator=faiss searches nearest entries; use it with --madr-term=enhanced, or choose exact or incremental")
         if self.tilt and self.term != "witness":
             raise MADRError(f"--madr-tilt=1 tilts the reals of D and of the witness together; use it with --madr-term=witness (got {self.term})")
+        if any(len(part) != 64 or set(part.lower()) - set("0123456789abcdef") for part in self.weights_sha256.split(",") if self.weights_sha256):
+            raise MADRError(f"--madr-weights-sha256 must be 64 hexadecimal digits, as sha256sum prints them (got {self.weights_sha256!r})")
         if self.tilt_form != "draw" and not self.tilt:
             raise MADRError(f"--madr-tilt-form={self.tilt_form} has no effect without --madr-tilt=1; add it, or leave the form out")
         if 0 < self.anchors < 16:

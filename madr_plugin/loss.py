@@ -87,7 +87,7 @@ class MADRLoss:
         dataset = self.training_set if self.training_set is not None else reference.open_dataset(self.training_set_kwargs)
         try:
             extractor = extractors.build(self.config.extractor, dataset.image_shape, self.config.width, self.seed,
-                                         self.config.input_size, self.config.weights)
+                                         self.config.input_size, self.config.weights, self.config.weights_sha256)
             extractor = extractor.eval().requires_grad_(False).to(self.device)
             real_features = reference.build(dataset, extractor, self.config, self.seed, self.device,
                                             announce=print if rank == 0 else _silent)

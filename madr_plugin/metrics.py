@@ -17,7 +17,7 @@ NUMBERS = ("precision", "recall", "density", "coverage")
 SIZES = {"": 50_000, "_10k": 10_000}
 K_PRECISION_RECALL, K_DENSITY_COVERAGE = 3, 5
 MAX_REALS = 200_000
-FEATURE_KNOBS = ("extractor", "weights", "input_size", "width")  # all that a metric takes from a run's options
+FEATURE_KNOBS = ("extractor", "weights", "weights_sha256", "input_size", "width")  # all that a metric takes from a run's options
 
 
 # ----------------------------------------------------------------------------
@@ -94,7 +94,7 @@ def compute(opts, num_gen, config):
     with reference.host_rng_untouched():
         for suffix, space in (("", config), (f"_{held_out}", MADRConfig(extractor=held_out))):
             space = MADRConfig(**{name: getattr(space, name) for name in FEATURE_KNOBS}, view="none", reference_cap=MAX_REALS)
-            extractor = extractors.build(space.extractor, dataset.image_shape, space.width, 0, space.input_size, space.weights)
+            extractor = extractors.build(space.extractor, dataset.image_shape, space.width, 0, space.input_size, space.weights, space.weights_sha256)
             extractor = extractor.eval().requires_grad_(False).to(opts.device)
             reals = reference.build(dataset, extractor, space, 0, torch.device(opts.device), announce=lambda text: None)
             fake_MD = generated_features(extractor, opts, dataset, num_gen).half().float()  # as the reals are kept
