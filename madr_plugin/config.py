@@ -30,6 +30,8 @@ class MADRConfig:
                         choices=("peak", "present", "fixed"))
     term: str = knob("witness", "Coverage term on each generated batch", choices=("witness", "paper", "enhanced", "none"))
     kernel: str = knob("mixture", "Kernel of the witness", choices=("mixture", "rational-quadratic"))
+    attraction: str = knob("uniform", "Reals that the witness pulls to: all alike, or those in deficient cells more (weights up to --madr-deficit-max)",
+                           choices=("uniform", "deficit"))
     interval: int = knob(1, "Apply the coverage term every so many generator steps, with weight times interval", 1, 10000)
     batch: int = knob(0, "Images of each microbatch that take part in the coverage term; 0: all", 0, 65536)
     reals: int = knob(512, "Real images drawn afresh for each evaluation of the witness", 2, 1_000_000)
@@ -65,7 +67,7 @@ class MADRConfig:
     recall_slope: float = knob(10.0, "Slope kappa of the published controller", 0, 1000)
     control_interval: int = knob(4, "Generator steps between two moves of the controller", 1, 100_000)
     control_kimg: float = knob(100.0, "Thousands of images in which --madr-controller=integral moves from full strength to none", 0.001, 1e6)
-    estimator: str = knob("exact", "How the published coverage score is computed", choices=("exact", "incremental", "faiss"))
+    estimator: str = knob("exact", "How the published coverage score is computed", choices=("exact", "incremental", "faiss", "ratio"))
     bandwidth_interval: int = knob(1000, "Generator steps between two renewals of the published bandwidth", 1, 1_000_000)
 
     extractor: str = knob("pca", f"Feature space: {EXTRACTOR_HELP}")
@@ -87,12 +89,17 @@ class MADRConfig:
         if self.controller in ("sigmoid", "adaptive") and self.term not in ("paper", "enhanced"):
             raise MADRError(f"--madr-controller={self.controller} follows the published recall; use it with --madr-term=paper or enhanced, "
                             "or choose --madr-controller=integral")
+        if self.estimator == "ratio" and self.term != "paper":
+            raise MADRError(f"--madr-estimator=ratio weighs all entries against the reals; use it with --madr-term=paper (got {self.term})")
         if self.estimator == "faiss" and self.term != "enhanced":
             raise MADRError("--madr-estimator=faiss searches nearest entries; use it with --madr-term=enhanced, or choose exact or incremental")
         if self.tilt and self.term != "witness":
             raise MADRError(f"--madr-tilt=1 tilts the reals of D and of the witness together; use it with --madr-term=witness (got {self.term})")
         if any(len(part) != 64 or set(part.lower()) - set("0123456789abcdef") for part in self.weights_sha256.split(",") if self.weights_sha256):
             raise MADRError(f"--madr-weights-sha256 must be 64 hexadecimal digits, as sha256sum prints them (got {self.weights_sha256!r})")
+        if self.attraction == "deficit" and (self.term != "witness" or self.tilt):
+            raise MADRError("--madr-attraction=deficit weights the reals of --madr-term=witness, whom --madr-tilt=1 draws by deficit already; use it with "
+                            f"the witness and without the tilt (got --madr-term={self.term}, --madr-tilt={self.tilt})")
         if self.tilt_form != "draw" and not self.tilt:
             raise MADRError(f"--madr-tilt-form={self.tilt_form} has no effect without --madr-tilt=1; add it, or leave the form out")
         if 0 < self.anchors < 16:

@@ -80,6 +80,14 @@ class Engine:
         v_C, reals = self.tilt_of_cells(), self.reference
         return None if v_C is None else tilt.normalised_within_classes(v_C[reals.cell_of_real_N], reals.labels_N, reals.mass_N)
 
+    @torch.no_grad()
+    def _pull_weights(self):
+        """Memory-weighted attraction: v of each real's cell, mean 1 within its class; None without --madr-attraction=deficit."""
+        if self.config.attraction != "deficit":
+            return None
+        reals = self.reference
+        return tilt.normalised_within_classes(self.sensor.deficits()[reals.cell_of_real_N], reals.labels_N, reals.mass_N)
+
     def features(self, images, generator):
         """phi(view(x)): float32 [N, D], with gradients to the images."""
         return self.extractor(view.apply(images.to(torch.float32), self.view_parts, generator)).to(torch.float32)
@@ -102,7 +110,7 @@ class Engine:
         def loss_of(x):
             features_BD = self.features(x, generator)
             result["features"] = features_BD.detach()
-            loss = self.objective.loss(features_BD, generator, self._witness_weights()) if self.term_is_due else None
+            loss = self.objective.loss(features_BD, generator, self._witness_weights(), self._pull_weights()) if self.term_is_due else None
             return features_BD.sum() * 0 if loss is None else loss
 
         gradient, factor = None, 0.0
@@ -203,7 +211,8 @@ class Engine:
             self.memory.offer(samples, self.step, self.nimg, generator_for(self.seed, self.step, "memory"))
         self.nimg += len(features_BD)
         if self.controller is not None and self.step % self.config.control_interval == 0:
-            self.controller.update(float(self.sensor.coverage()), len(features_BD) * self.config.control_interval)
+            # Counting noise at p_g = p_data is no deficit: without this allowance the strength would wander there instead of resting at 0.
+            self.controller.update(float(self.sensor.coverage() + 2 * self.sensor.coverage_deviation()), len(features_BD) * self.config.control_interval)
         self.objective.after_step(self.step, self.memory)
         self.step += 1
 

@@ -42,6 +42,11 @@ class CellSensor:
         shares_C = self.reference.shares_C
         return coverage.histogram_overlap(self.counts(), shares_C, window, self.quantile) / coverage.expected_overlap(shares_C, window, self.quantile)
 
+    def coverage_deviation(self):
+        """Standard deviation of coverage() over windows of this length where generated = real."""
+        window, shares_C = self.ledger.count, self.reference.shares_C
+        return coverage.overlap_deviation(shares_C, window, self.quantile) / coverage.expected_overlap(shares_C, window, self.quantile)
+
     def inside(self):
         """Share of the window's images inside some gate."""
         return self.counts().sum() / max(self.ledger.count, 1)
