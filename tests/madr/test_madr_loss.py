@@ -345,13 +345,25 @@ def test_attributes_of_the_base_are_reachable():
 MORE = {"witness": dict(tilt=1, tilt_form="weight", tilt_guard=0.0, cells=5, view="shift")}
 
 
+def in_ddp(make):
+    """The loss gets G's parts inside DistributedDataParallel, as StyleGAN2-ADA hands them over; gradients are averaged in the host's backward."""
+    def make_in_ddp(host):
+        parts = host.mapping, host.synthesis
+        host.mapping, host.synthesis = (torch.nn.parallel.DistributedDataParallel(part, broadcast_buffers=False) for part in parts)
+        loss = make(host)
+        host.mapping, host.synthesis = parts
+        return loss
+    return make_in_ddp
+
+
 def _train(rank, num_gpus, port_file, out, presets):
     torch.set_num_threads(1)
     if num_gpus > 1:
         os.environ["DNNLIB_CACHE_DIR"] = f"{out}-cache"  # not what the single process has extracted: the two share that work
         torch.distributed.init_process_group("gloo", init_method=f"file://{port_file}", rank=rank, world_size=num_gpus)
     for preset in presets:
-        host = Host(madr_loss(dict(dict(preset=preset, extractor="pca", update_interval=1, replay_interval=1), **MORE.get(preset, {}))))
+        make = madr_loss(dict(dict(preset=preset, extractor="pca", update_interval=1, replay_interval=1), **MORE.get(preset, {})))
+        host = Host(in_ddp(make) if preset == "default" and num_gpus > 1 else make)
         if preset in MORE:
             host.loss.engine.reference.radii_C.mul_(100)  # wide enough for images of an untrained generator, or the tilt would rest
         for _ in range(6):
