@@ -33,7 +33,7 @@ from training.networks import Discriminator, Generator
 METHODS = {
     "plain": None, "witness": dict(preset="witness"), "default": dict(preset="default"), "default with tilt": dict(preset="default", tilt=1),
     "paper": dict(preset="paper", extractor="pca")}
-WARM_UP_IMAGES = 4096  # twice the memory's capacity
+WARM_UP_STEPS = 12
 
 
 class Triples:
@@ -133,6 +133,14 @@ class Run:
             opt.step()
         self.step_index += 1
 
+    def warm_up(self):
+        """A few steps; then the memory's entries are offered again until it is full, since its size decides what a step costs."""
+        self.cpu_milliseconds(WARM_UP_STEPS)
+        engine = getattr(self.loss, "engine", None)
+        while engine is not None and engine.memory.count and engine.memory.count < engine.memory.capacity:
+            entries = {name: engine.memory.view(name).clone() for name in engine.memory.FIELDS}
+            engine.memory.offer(entries, engine.step, engine.nimg, torch.Generator().manual_seed(0))
+
     def cpu_milliseconds(self, steps):
         """Per step."""
         start = time.process_time()
@@ -146,7 +154,7 @@ def measure(bed, rounds, steps, num_reals):
     data = Triples(14 if bed == "dcgan" else 32, num_reals)
     runs = {name: Run(bed, data, madr) for name, madr in METHODS.items()}
     for run in runs.values():
-        run.cpu_milliseconds(WARM_UP_IMAGES // run.batch)
+        run.warm_up()
     times = {name: [] for name in runs}
     for _ in range(rounds):
         for name, run in runs.items():
