@@ -187,8 +187,8 @@ def main(rounds, steps, reals, threads, bed, out):
             report["beds"][name] = measure(name, rounds, steps, reals)
             for method, figures in report["beds"][name].items():
                 print(f"{name:6s} {method:34s} {figures['cpu_ms_per_step']:8.2f} ms  x{figures['times_plain']:.2f}  ({figures['quartiles'][0]:.2f}-{figures['quartiles'][1]:.2f})")
-    Path(out).parent.mkdir(parents=True, exist_ok=True)
-    atomic_write_text(out, json.dumps(report, indent=1) + "\n")
+            Path(out).parent.mkdir(parents=True, exist_ok=True)
+            atomic_write_text(out, json.dumps(report, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -260,7 +260,8 @@ class Engine:
 
     def kept_tensors(self):
         """{what: tensors kept on the device for it}."""
-        return {"features of the reals": [value for value in vars(self.reference).values() if torch.is_tensor(value)],
+        of_reals = {id(value): value for value in vars(self.reference).values() if torch.is_tensor(value)}  # some bear two names
+        return {"features of the reals": list(of_reals.values()),
                 "memory": [*self.memory.tensors.values(), self.sensor.ledger.cells_W], "extractor": self.extractor.tensors()}
 
     def telemetry(self):

@@ -242,7 +242,7 @@ def _anchored(features_ND, bundle, config, seed):
              *anchors.kernel_error(features_ND, anchors_KD, made["anchor_of_real"], lambda squared: kernel(squared, float(bundle["scale"])))]
     cell_K = cells.nearest(anchors_KD, bundle["centroids"], made["anchor_class"], bundle["class"])
     return dict(
-        features=half_KD, labels=made["anchor_class"], mass=made["mass"], cell_of_real=cell_K, anchor_error=torch.tensor(error, dtype=torch.float64),
+        features=half_KD, labels=made["anchor_class"], mass=made["mass"], cell_of_real=cell_K, anchor_error=torch.tensor(error),
         subset=features_ND[_spread_rows(len(features_ND))].to(torch.float16), image_cells=bundle["cell_of_real"], image_labels=bundle["labels"])
 
 
