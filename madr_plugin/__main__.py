@@ -1,9 +1,12 @@
-"""python -m madr_plugin <fork's train.py> [the fork's flags] --madr=1 [--madr-...]: an unmodified fork with MADR."""
+"""python -m madr_plugin <fork's train.py> [the fork's flags] --madr=1 [--madr-...]: an unmodified fork with MADR.
+
+Without --madr=1 the script (also the fork's calc_metrics.py) runs as it is, with the madr_ metrics in its registry.
+"""
 import sys
 
 import click
 
-from madr_plugin import forks, options
+from madr_plugin import config, forks, metrics, options
 from madr_plugin.errors import MADRError
 
 
@@ -14,9 +17,10 @@ from madr_plugin.errors import MADRError
 def main(script, fork_flags, **flags):
     """Run a fork's train.py with MADR. All flags that do not begin with --madr go to the fork."""
     try:
-        options.from_flags(flags)  # mistakes are answered before anything is loaded
+        chosen = _features_of_metrics(flags) if not flags.get("madr") else options.from_flags(flags)  # mistakes are answered before anything is loaded
         train = forks.load_train_script(script)
         forks.wrap_seam(train, flags)
+        metrics.register(chosen)
         if not callable(getattr(train, "main", None)):
             raise MADRError(f"{script} has no function main() to start")
     except MADRError as error:
@@ -28,6 +32,13 @@ def main(script, fork_flags, **flags):
     except MADRError as error:
         print(f"Error: {error}", file=sys.stderr)
         sys.exit(1)
+
+
+def _features_of_metrics(flags):
+    """MADRConfig of a run without MADR: only the feature space, which its metrics may be told."""
+    given = {name: flags.pop(f"madr_{name}") for name in metrics.FEATURE_KNOBS}
+    options.from_flags(flags)  # refuses all other flags without --madr=1
+    return config.resolve(given)
 
 
 if __name__ == "__main__":

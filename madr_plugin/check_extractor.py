@@ -120,7 +120,7 @@ def main(data, names, weights, width, input_size, max_images, seed):
     print("| extractor | accuracy | by guessing | spread of distances | gradient | ms per image | fault |\n|---|---|---|---|---|---|---|")
     results = {}
     for name in names:
-        extractor = extractors.build(name, dataset.image_shape, width, seed, input_size, weights).eval().requires_grad_(False)
+        extractor = extractors.build(name, dataset.image_shape, width, seed, input_size, "" if name in ("pca", "random") else weights).eval().requires_grad_(False)
         result = results[name] = check(extractor, images, class_N, seed)
         print(f"| {name} | {result['accuracy']:.3f} | {result['guess']:.3f} | {result['spread']:.2f} | {result['gradient']:.0%} | {result['ms']:.2f} "
               f"| {'; '.join(faults(result)) or '-'} |", flush=True)

@@ -15,7 +15,7 @@ def knob(default, meaning, low=None, high=None, choices=None):
 
 PRESET_NAMES = ("default", "witness", "paper", "enhanced")
 PLAIN_EXTRACTORS = ("pca", "random", "dino", "dino-s16", "dino-b8", "dino-b16", "dinov2", "clip", "resnet50", "inception", "own")
-EXTRACTOR_HELP = f"{', '.join(PLAIN_EXTRACTORS)}, timm:<model>, file:<TorchScript>, or ensemble:<a>+<b>+..."
+EXTRACTOR_HELP = f"{', '.join(PLAIN_EXTRACTORS)}, timm:<model>, file:<TorchScript or .safetensors>, or ensemble:<a>+<b>+..."
 VIEW_PARTS = ("flip", "shift", "crop")
 
 
@@ -31,6 +31,8 @@ class MADRConfig:
     term: str = knob("witness", "Coverage term on each generated batch", choices=("witness", "paper", "enhanced", "none"))
     kernel: str = knob("mixture", "Kernel of the witness", choices=("mixture", "rational-quadratic"))
     shrink: int = knob(1, "Scale the witness and the replay by how far the witness's gradient exceeds the sampling noise of the batch (1) or not (0)", 0, 1)
+    attraction: str = knob("uniform", "Reals that the witness pulls to: all alike, or those in deficient cells more (weights up to --madr-deficit-max)",
+                           choices=("uniform", "deficit"))
     interval: int = knob(1, "Apply the coverage term every so many generator steps, with weight times interval", 1, 10000)
     batch: int = knob(0, "Images of each microbatch that take part in the coverage term; 0: all", 0, 65536)
     reals: int = knob(512, "Real images drawn afresh for each evaluation of the witness", 2, 1_000_000)
@@ -44,6 +46,8 @@ class MADRConfig:
     deficit_window: int = knob(1024, "Generated images over which cell deficits are counted", 16, 10_000_000)
     tilt: int = knob(0, "Draw the reals of D and of the witness more often from cells that recent generated images leave out "
                         "(1) or as they come (0)", 0, 1)
+    tilt_form: str = knob("draw", "How D's reals are tilted: some are exchanged (draw), or the gradient at their logits is weighted (weight)",
+                          choices=("draw", "weight"))
     tilt_max: float = knob(5.0, "Upper bound of the tilt's weight of a real in a deficient cell", 1, 1000)
     tilt_guard: float = knob(0.4, "The tilt pauses while less than this share of recent generated images lies inside the "
                                   "gates of the cells", 0, 1)
@@ -64,15 +68,17 @@ class MADRConfig:
     recall_slope: float = knob(10.0, "Slope kappa of the published controller", 0, 1000)
     control_interval: int = knob(4, "Generator steps between two moves of the controller", 1, 100_000)
     control_kimg: float = knob(100.0, "Thousands of images in which --madr-controller=integral moves from full strength to none", 0.001, 1e6)
-    estimator: str = knob("exact", "How the published coverage score is computed", choices=("exact", "incremental", "faiss"))
+    estimator: str = knob("exact", "How the published coverage score is computed", choices=("exact", "incremental", "faiss", "ratio"))
     bandwidth_interval: int = knob(1000, "Generator steps between two renewals of the published bandwidth", 1, 1_000_000)
 
     extractor: str = knob("pca", f"Feature space: {EXTRACTOR_HELP}")
     weights: str = knob("", "File with the extractor's weights (comma-separated for an ensemble) instead of the model hub's")
+    weights_sha256: str = knob("", "SHA-256 that this file, or the hub's, must have (comma-separated for an ensemble)")
     input_size: int = knob(0, "Side to which images are resized for networks that take photographs; 0: their own", 0, 4096)
     width: int = knob(0, "Width of the features of extractors that can choose; 0: their own (pca 64, random 384)", 0, 65536)
     view: str = knob("auto", "Random view of images before the extractor: auto, none, or any of flip, shift, crop joined by +")
     reference_cap: int = knob(50000, "Real images used as reference at most", 16, 100_000_000)
+    anchors: int = knob(0, "Compress the reference to so many weighted k-means anchors (needs faiss), for sets too large to keep; 0: off", 0, 100_000_000)
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
@@ -84,10 +90,21 @@ class MADRConfig:
         if self.controller in ("sigmoid", "adaptive") and self.term not in ("paper", "enhanced"):
             raise MADRError(f"--madr-controller={self.controller} follows the published recall; use it with --madr-term=paper or enhanced, "
                             "or choose --madr-controller=integral")
+        if self.estimator == "ratio" and self.term != "paper":
+            raise MADRError(f"--madr-estimator=ratio weighs all entries against the reals; use it with --madr-term=paper (got {self.term})")
         if self.estimator == "faiss" and self.term != "enhanced":
             raise MADRError("--madr-estimator=faiss searches nearest entries; use it with --madr-term=enhanced, or choose exact or incremental")
         if self.tilt and self.term != "witness":
             raise MADRError(f"--madr-tilt=1 tilts the reals of D and of the witness together; use it with --madr-term=witness (got {self.term})")
+        if any(len(part) != 64 or set(part.lower()) - set("0123456789abcdef") for part in self.weights_sha256.split(",") if self.weights_sha256):
+            raise MADRError(f"--madr-weights-sha256 must be 64 hexadecimal digits, as sha256sum prints them (got {self.weights_sha256!r})")
+        if self.attraction == "deficit" and (self.term != "witness" or self.tilt):
+            raise MADRError("--madr-attraction=deficit weights the reals of --madr-term=witness, whom --madr-tilt=1 draws by deficit already; use it with "
+                            f"the witness and without the tilt (got --madr-term={self.term}, --madr-tilt={self.tilt})")
+        if self.tilt_form != "draw" and not self.tilt:
+            raise MADRError(f"--madr-tilt-form={self.tilt_form} has no effect without --madr-tilt=1; add it, or leave the form out")
+        if 0 < self.anchors < 16:
+            raise MADRError(f"--madr-anchors must be at least 16 (got {self.anchors}); use --madr-anchors=0 to keep every real")
         if self.term in ("paper", "enhanced") and self.capacity < 4:
             raise MADRError(f"--madr-capacity must be at least 4 with --madr-term={self.term} (got {self.capacity})")
 

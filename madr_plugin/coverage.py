@@ -30,10 +30,11 @@ def leave_one_out_score(real_ND, kernel):
     return (kernel_NN.sum(1) - kernel_NN.diagonal()) / (len(real_ND) - 1)
 
 
-def recall_within(real_ND, memory_KD, radius):
-    """Published online recall: share of reals with an entry closer than `radius` -> 0-d."""
+def recall_within(real_ND, memory_KD, radius, mass_N=None):
+    """Published online recall: share of reals with an entry closer than `radius` -> 0-d. mass_N: reals that each row stands for."""
     nearest_N = in_blocks(lambda real_nD: squared_distances(real_nD, memory_KD).amin(1), real_ND)
-    return (nearest_N < radius ** 2).to(torch.float32).mean()
+    found_N = (nearest_N < radius ** 2).to(torch.float32)
+    return found_N.mean() if mass_N is None else (found_N * mass_N).sum() / mass_N.sum()
 
 
 # ----------------------------------------------------------------------------
@@ -94,3 +95,14 @@ def expected_overlap(share_C, window, gate=1.0):
     floor_C = rate_C.floor()
     shortfall_C = torch.exp(-rate_C + (floor_C + 1) * rate_C.log() - torch.lgamma(floor_C + 1))
     return (1 - shortfall_C.sum() / (gate * max(window, 1))).clamp(min=1e-3).to(torch.float32)
+
+
+def overlap_deviation(share_C, window, gate=1.0):
+    """Standard deviation of histogram_overlap where generated = real, from above: 1/(qW) sqrt(sum_a Var (l_a - n_a)+) with n_a as above.
+
+    Var (l - n)+ <= E(l - n)^2 over n < l = about l/2, less (E(l - n)+)^2; the cells' fixed total, left out here, lowers it further.
+    """
+    rate_C = (share_C * gate * max(window, 1)).to(torch.float64).clamp(min=1e-12)
+    floor_C = rate_C.floor()
+    shortfall_C = torch.exp(-rate_C + (floor_C + 1) * rate_C.log() - torch.lgamma(floor_C + 1))
+    return ((rate_C / 2 - shortfall_C.square()).clamp(min=0).sum().sqrt() / (gate * max(window, 1))).to(torch.float32)

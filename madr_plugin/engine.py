@@ -31,7 +31,7 @@ class Engine:
         self.step = 0        # generator steps so far
         self.nimg = 0        # generated images seen in them
         self._results = []   # one dict per local round of the running step
-        self._tilt = (-1, None)  # step and what tilt() found in it
+        self._tilt = (-1, None)  # step and what tilt_of_cells() found in it
 
     # --- during a step --------------------------------------------------------------------------------------------
 
@@ -59,25 +59,38 @@ class Engine:
     def replay_is_due(self):
         return self.config.replay_weight > 0 and self.memory.count > 0 and self.step % self.config.replay_interval == 0
 
-    @torch.no_grad()
     def tilt(self):
-        """v >= 1 of each real, [N]; None without --madr-tilt, while its guard holds it, or where nothing is deficient.
+        """v >= 1 of each real image, [N]; None where the tilt rests."""
+        v_C = self.tilt_of_cells()
+        return None if v_C is None else v_C[self.reference.image_cells_N]
+
+    @torch.no_grad()
+    def tilt_of_cells(self):
+        """v >= 1 of each cell, [C]; None without --madr-tilt, while its guard holds it, or where nothing is deficient.
 
         Follows from the window of recent images alone, so that resuming needs no state of its own.
         """
         if not self.config.tilt:
             return None
         if self._tilt[0] != self.step:
-            sensor, v_N = self.sensor, None
+            sensor, v_C = self.sensor, None
             if float(sensor.inside()) >= self.config.tilt_guard:
                 v_C = sensor.deficits(self.config.tilt_max)
-                v_N = v_C[self.reference.cell_of_real_N] if float(v_C.max()) > 1 else None
-            self._tilt = (self.step, v_N)
+                v_C = v_C if float(v_C.max()) > 1 else None
+            self._tilt = (self.step, v_C)
         return self._tilt[1]
 
     def _witness_weights(self):
-        v_N = self.tilt()
-        return None if v_N is None else tilt.normalised_within_classes(v_N, self.reference.labels_N)
+        v_C, reals = self.tilt_of_cells(), self.reference
+        return None if v_C is None else tilt.normalised_within_classes(v_C[reals.cell_of_real_N], reals.labels_N, reals.mass_N)
+
+    @torch.no_grad()
+    def _pull_weights(self):
+        """Memory-weighted attraction: v of each real's cell, mean 1 within its class; None without --madr-attraction=deficit."""
+        if self.config.attraction != "deficit":
+            return None
+        reals = self.reference
+        return tilt.normalised_within_classes(self.sensor.deficits()[reals.cell_of_real_N], reals.labels_N, reals.mass_N)
 
     def features(self, images, generator):
         """phi(view(x)): float32 [N, D], with gradients to the images."""
@@ -101,15 +114,16 @@ class Engine:
         def loss_of(x):
             features_BD = self.features(x, generator)
             result["features"] = features_BD.detach()
-            loss = self.objective.loss(features_BD, generator, self._witness_weights()) if self.term_is_due else None
+            loss = self.objective.loss(features_BD, generator, self._witness_weights(), self._pull_weights()) if self.term_is_due else None
             if self.signal is not None and loss is not None:
                 features_BD.register_hook(lambda gradient_BD: result.update(power=signal.feature_power(gradient_BD)))
             return features_BD.sum() * 0 if loss is None else loss
 
         gradient, factor = None, 0.0
         if self.term_is_due:
-            gradient = torch.zeros_like(image, dtype=torch.float32)
-            gradient[:count], _ = tap.gradient_at(image[:count], loss_of)
+            gradient, _ = tap.gradient_at(image[:count], loss_of)
+            if count < len(image):
+                gradient = torch.cat([gradient, torch.zeros_like(image[count:], dtype=torch.float32)])
             result["norm_term"] = tap.mean_norm(gradient)
             factor = self.balance.factor("term") * self.strength * (self.config.interval * gain)
         else:
@@ -159,11 +173,13 @@ class Engine:
     def _nearest_entries(self, real_RD, class_R):
         """Row of the nearest memory entry that can be re-made (and is of the real's class, if it has one); and whether there is one."""
         squared_RK = terms.squared_distances(real_RD, self.memory.view("features"))
-        unusable_RK = (self.memory.view("layers") < 0)[None, :].expand_as(squared_RK)
+        unusable_K = self.memory.view("layers") < 0
+        if unusable_K.any():
+            squared_RK = squared_RK.masked_fill(unusable_K[None, :], math.inf)
         class_K = reference.classes_of(self.memory.view("labels"))
         if (class_K >= 0).any():
-            unusable_RK = unusable_RK | ((class_R[:, None] >= 0) & (class_R[:, None] != class_K[None, :]))
-        nearest_R, entry_R = squared_RK.masked_fill(unusable_RK, math.inf).min(dim=1)
+            squared_RK = squared_RK.masked_fill((class_R[:, None] >= 0) & (class_R[:, None] != class_K[None, :]), math.inf)
+        nearest_R, entry_R = squared_RK.min(dim=1)
         return entry_R, torch.isfinite(nearest_R)
 
     def _still_far(self, features_RD, real_rows, real_RD):
@@ -203,7 +219,8 @@ class Engine:
             self.memory.offer(samples, self.step, self.nimg, generator_for(self.seed, self.step, "memory"))
         self.nimg += len(features_BD)
         if self.controller is not None and self.step % self.config.control_interval == 0:
-            self.controller.update(float(self.sensor.coverage()), len(features_BD) * self.config.control_interval)
+            # Counting noise at p_g = p_data is no deficit: without this allowance the strength would wander there instead of resting at 0.
+            self.controller.update(float(self.sensor.coverage() + 2 * self.sensor.coverage_deviation()), len(features_BD) * self.config.control_interval)
         self.objective.after_step(self.step, self.memory)
         self.step += 1
 
@@ -212,7 +229,12 @@ class Engine:
         if self.config.memory != "importance":
             return torch.ones([len(features_BD)], device=features_BD.device)
         squared_BN = terms.squared_distances(features_BD, self.reference.features_ND)
-        return squared_BN.topk(min(10, squared_BN.shape[1]), dim=1, largest=False).values.sqrt().mean(1)
+        nearest = squared_BN.topk(min(10, squared_BN.shape[1]), dim=1, largest=False)
+        if self.reference.mass_N is None:
+            return nearest.values.sqrt().mean(1)
+        mass_Bk = self.reference.mass_N[nearest.indices]
+        counted_Bk = torch.minimum(mass_Bk, (10 - mass_Bk.cumsum(1) + mass_Bk).clamp(min=0))  # an anchor is as many reals
+        return (nearest.values.sqrt() * counted_Bk).sum(1) / counted_Bk.sum(1)
 
     # --- state and telemetry ------------------------------------------------------------------------------------------
 
@@ -229,7 +251,7 @@ class Engine:
             raise MADRError(f"the saved MADR state has format {state.get('format')!r}, this version reads {STATE_FORMAT}; resume with the version that wrote it")
         if state["reference"] != self.reference.fingerprint:
             raise MADRError("the saved MADR state belongs to other reference features: the training set or --madr-extractor, "
-                            "--madr-view, --madr-cells, --madr-deficit-window or --seed changed since; resume with the former ones, or start anew")
+                            "--madr-view, --madr-cells, --madr-deficit-window, --madr-anchors or --seed changed since; resume with the former ones, or start anew")
         saved = state["memory"].get("tensors", {}).get("features")
         if saved is not None and len(saved) != self.config.capacity:
             raise MADRError(f"--madr-capacity={self.config.capacity} differs from the saved memory's {len(saved)}; resume with --madr-capacity={len(saved)}")
@@ -249,7 +271,8 @@ class Engine:
 
     def kept_tensors(self):
         """{what: tensors kept on the device for it}."""
-        return {"features of the reals": [value for value in vars(self.reference).values() if torch.is_tensor(value)],
+        of_reals = {id(value): value for value in vars(self.reference).values() if torch.is_tensor(value)}  # some bear two names
+        return {"features of the reals": list(of_reals.values()),
                 "memory": [*self.memory.tensors.values(), self.sensor.ledger.cells_W], "extractor": self.extractor.tensors()}
 
     def telemetry(self):
@@ -265,7 +288,7 @@ class Engine:
             values["gratio_replay"] = self.balance.ratio("replay") * self.replay_strength
         if self.config.tilt:
             v_N = self.tilt()
-            values["tilt"] = 0.0 if v_N is None else tilt.replaced_share(v_N, self.reference.labels_N)
+            values["tilt"] = 0.0 if v_N is None else tilt.replaced_share(v_N, self.reference.image_labels_N)
         if self.memory.count:
             values["age_kimg"] = (self.nimg - self.memory.view("born").to(torch.float64)).mean() / 1000
         values.update(self.objective.telemetry())

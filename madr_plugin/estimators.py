@@ -1,7 +1,8 @@
-"""The published kernel coverage score c_r, by three routes behind one interface: scores(memory_KD, sigma) -> [N].
+"""The published kernel coverage score c_r, by several routes behind one interface: scores(memory_KD, sigma) -> [N].
 
 exact: all pairs each time. incremental: only replaced entries are accounted, O(N b) instead of O(N K). topk: the k nearest
-entries only, by brute force or by faiss (IndexFlatL2, which is exact brute force too and returns SQUARED distances).
+entries only, by brute force or by faiss (IndexFlatL2, which is exact brute force too and returns SQUARED distances). ratio: c_r
+over the score that the reals give one another, 1 where the memory is as the reals are.
 """
 import torch
 
@@ -60,6 +61,30 @@ class IncrementalScore(ExactScore):
             self.sums_N, self.kept_KD, self.sigma = state["sums"].to(device, copy=True), state["kept"].to(device, copy=True), float(state["sigma"])
 
 
+class RatioScore(ExactScore):
+    """rho_r = c_r(M) / c_r(X): X the other reals (at most SUBSET of them, evenly spread). 1: as covered as at p_g = p_data."""
+
+    SUBSET = 2048
+
+    def __init__(self, real_ND, mass_N=None):
+        super().__init__(real_ND)
+        self.mass_N, self.baseline_N, self.sigma = mass_N, None, None
+
+    def scores(self, memory_KD, sigma):
+        if sigma != self.sigma:  # follows from sigma and the reals alone, so that resuming needs no state
+            self.baseline_N, self.sigma = self._baseline(sigma), sigma
+        return super().scores(memory_KD, sigma) / self.baseline_N
+
+    def _baseline(self, sigma):
+        rows_S = torch.linspace(0, len(self.real_ND) - 1, min(len(self.real_ND), self.SUBSET), dtype=torch.float64).round().to(torch.int64).to(self.real_ND.device)
+        mass_S = torch.ones([len(rows_S)], dtype=self.real_ND.dtype, device=self.real_ND.device) if self.mass_N is None else self.mass_N[rows_S]
+        sums_N = coverage.in_blocks(
+            lambda real_nD: terms.gaussian_kernel(terms.squared_distances(real_nD, self.real_ND[rows_S]), sigma) @ mass_S, self.real_ND)
+        itself_N = torch.zeros_like(sums_N)
+        itself_N[rows_S] = 1  # k(x, x) = 1, and one of the mass
+        return ((sums_N - itself_N) / (mass_S.sum() - itself_N)).clamp(min=1e-12)
+
+
 class TopKScore(ExactScore):
     """Critique's remedy 1: the k entries nearest to each real."""
 
@@ -84,8 +109,10 @@ def _import_faiss():
     return faiss
 
 
-def build(name, real_ND, k=None):
-    """k: entries that count per real (term 'enhanced'); None: all."""
+def build(name, real_ND, k=None, mass_N=None):
+    """k: entries that count per real (term 'enhanced'); None: all. mass_N: reals that each row stands for; None: one."""
+    if name == "ratio":
+        return RatioScore(real_ND, mass_N)
     if k is not None:
         return TopKScore(real_ND, k, use_faiss=name == "faiss")
     return IncrementalScore(real_ND) if name == "incremental" else ExactScore(real_ND)

@@ -43,6 +43,8 @@ def wrap_seam(module, flags):
             edit = _editing_result if name == "setup_training_loop_kwargs" else _editing_argument
             setattr(module, name, edit(original, flags))
             return name
+    if not flags.get("madr"):
+        return None  # a script that trains nothing (calc_metrics.py) gets the metrics alone
     raise MADRError(f"{getattr(module, '__file__', module)} has none of the functions by which MADR knows its families "
                     f"({'; '.join(f'{name} ({what})' for name, what in SEAMS.items())}). Call madr_plugin.install() at the top of the script instead")
 

@@ -9,7 +9,7 @@ import inspect
 import torch
 
 from madr_plugin import augment_pipe as pipes
-from madr_plugin import collective, cost, extractors, reference, telemetry, tilt
+from madr_plugin import collective, cost, extractors, metrics, reference, telemetry, tilt, tilt_tap
 from madr_plugin.config import resolve
 from madr_plugin.engine import Engine
 from madr_plugin.errors import MADRError
@@ -36,6 +36,7 @@ class MADRLoss:
         networks = dict(G=G) if G is not None else dict(G_mapping=G_mapping, G_synthesis=G_synthesis)
         if device is not None:
             networks["device"] = device
+        metrics.register(self.config)  # in every process: those that the host spawns start with its own registry
         self.base = construct(base_class_name, D=D, augment_pipe=augment_pipe, **networks, **base_kwargs)
         self.signature = inspect.signature(self.base.accumulate_gradients)
         if G is not None:
@@ -47,10 +48,11 @@ class MADRLoss:
         self.round_index = 0
         self._state_to_load = None
         self._tilted_reals = None
+        self._real_weights = tilt_tap.RealLogitWeights(D, augment_pipe) if self.config.tilt_form == "weight" else None
         self.cost = cost.CostMeter(self.device)
         self._reals_of = ("", -1)  # D phase and its last round
         if self.config.tilt and "real_img" not in self.signature.parameters:
-            raise MADRError("--madr-tilt=1 exchanges the argument real_img of the host's loss, and this fork's loss has none; use --madr-tilt=0")
+            raise MADRError("--madr-tilt=1 acts on the argument real_img of the host's loss, and this fork's loss has none; use --madr-tilt=0")
 
     def __getattr__(self, name):
         # Reached for names that MADRLoss lacks: loops and notebooks read the base's attributes (pl_mean, ...).
@@ -85,7 +87,7 @@ class MADRLoss:
         dataset = self.training_set if self.training_set is not None else reference.open_dataset(self.training_set_kwargs)
         try:
             extractor = extractors.build(self.config.extractor, dataset.image_shape, self.config.width, self.seed,
-                                         self.config.input_size, self.config.weights)
+                                         self.config.input_size, self.config.weights, self.config.weights_sha256)
             extractor = extractor.eval().requires_grad_(False).to(self.device)
             real_features = reference.build(dataset, extractor, self.config, self.seed, self.device,
                                             announce=print if rank == 0 else _silent)
@@ -93,7 +95,7 @@ class MADRLoss:
             if self.training_set is None and hasattr(dataset, "close"):
                 dataset.close()
         self.engine = Engine(self.config, real_features, extractor, self.seed, self.device)
-        if self.config.tilt:
+        if self.config.tilt and self._real_weights is None:
             self._tilted_reals = tilt.open_for(self.training_set, self.training_set_kwargs, self.config, self.seed)
         if self._state_to_load is not None:
             self.engine.load(self._state_to_load)
@@ -124,8 +126,8 @@ class MADRLoss:
             # Loops without `sync` do not say which microbatch is the step's last; the next phase does.
             self._finish_step_if_open()
             if self.config.tilt and phase.startswith("D"):
-                self._tilt_reals(phase, arguments)
-                return self.base.accumulate_gradients(*bound.args, **bound.kwargs)
+                with self._tilted_reals_of(phase, arguments):
+                    return self.base.accumulate_gradients(*bound.args, **bound.kwargs)
             return self.base.accumulate_gradients(*args, **kwargs)
 
         self.prepare()
@@ -145,14 +147,19 @@ class MADRLoss:
         if arguments.get("sync", False):
             self._finish_step_if_open()
 
-    def _tilt_reals(self, phase, arguments):
-        """Exchange some reals among the arguments of a D phase for reals of deficient cells."""
+    def _tilted_reals_of(self, phase, arguments):
+        """The context in which a D phase runs with tilted reals: other ones among its arguments, or weights at their logits."""
         self.prepare()
         rank, num_processes = collective.world()
         self._reals_of = (phase, self._reals_of[1] + 1 if self._reals_of[0] == phase else 0)
         microbatch = self._reals_of[1] * num_processes + rank
         with self.cost.running():
-            arguments["real_img"] = self._tilted_reals(self.engine, phase, microbatch, arguments["real_img"], arguments.get("real_c"))
+            inputs = self.engine, phase, microbatch, arguments["real_img"], arguments.get("real_c")
+            if self._real_weights is None:
+                arguments["real_img"] = self._tilted_reals(*inputs)
+                return contextlib.nullcontext()
+            weight_B = self._real_weights.weights(*inputs)
+        return contextlib.nullcontext() if weight_B is None else self._real_weights.weighting(weight_B, phase, arguments["real_img"])
 
     @contextlib.contextmanager
     def _watching(self, microbatch, gain, replay_norm, renewed):

@@ -1,6 +1,7 @@
 """The coverage term that acts on every generated batch, with whatever state it keeps between steps.
 
-One interface: loss(features_BD, generator, weight_N) -> 0-d (weight_N: the tilt's weight of the reals, None: uniform), after_step(step, memory), strength, live_state, load, telemetry.
+One interface: loss(features_BD, generator, weight_N, pull_N) -> 0-d (weight_N: the tilt's weight of the reals, by which they are drawn;
+pull_N: weight of their attraction, by which they are not; None: uniform), after_step(step, memory), strength, live_state, load, telemetry.
 Must not know images, generators of images or processes: every process calls it with the same state.
 """
 import torch
@@ -20,15 +21,25 @@ class WitnessObjective:
         self.kernel = lambda squared: kernel(squared, reference.scale)
         self._null_power = {}  # by batch size
 
+    def _draw(self, count, generator):
+        return self.reference.features_ND[self.reference.draw(count, generator)]
+
     def null_power(self, batch):
         """Power of the gradient of a batch of this size at p_g = p_data (signal.py) -> 0-d."""
         if batch not in self._null_power:
-            self._null_power[batch] = signal.null_power(self.reference.features_ND, self.kernel, batch, self.reals, self.seed)
+            self._null_power[batch] = signal.null_power(self._draw, self.kernel, batch, self.reals, self.seed)
         return self._null_power[batch]
 
-    def loss(self, features_BD, generator, weight_N=None):
+    def loss(self, features_BD, generator, weight_N=None, pull_N=None):
+        mass_N = self.reference.mass_N
+        if mass_N is not None and len(mass_N) <= self.reals:  # all anchors cost less than a draw, and have none of its noise
+            share_N = mass_N if weight_N is None else mass_N * weight_N
+            share_N = share_N if pull_N is None else share_N * pull_N
+            return terms.witness_loss(features_BD, self.reference.features_ND, self.kernel, share_N / share_N.sum())
         rows = self.reference.draw(self.reals, generator, weight_N)
-        return terms.witness_loss(features_BD, self.reference.features_ND[rows], self.kernel)
+        # The weights of a draw add up to 1, so that the whole attraction stays in balance with the repulsion.
+        weight_n = None if pull_N is None else pull_N[rows] / pull_N[rows].sum()
+        return terms.witness_loss(features_BD, self.reference.features_ND[rows], self.kernel, weight_n)
 
     def after_step(self, step, memory):
         pass
@@ -56,7 +67,7 @@ class PublishedObjective:
     def __init__(self, config, reference, seed):
         self.config, self.reference, self.seed = config, reference, seed
         self.controller = RecallController("none" if config.controller == "integral" else config.controller, config.recall_target, config.recall_slope)
-        self.estimator = estimators.build(config.estimator, reference.features_ND, self.TOP_K if config.term == "enhanced" else None)
+        self.estimator = estimators.build(config.estimator, reference.features_ND, self.TOP_K if config.term == "enhanced" else None, reference.mass_N)
         self.weights_N = None
         self.sigma = self.radius = self.recall = None
         self.scored_at = -1  # samples offered to the memory when the weights were computed
@@ -65,7 +76,7 @@ class PublishedObjective:
     def strength(self):
         return self.controller.strength
 
-    def loss(self, features_BD, generator, weight_N=None):
+    def loss(self, features_BD, generator, weight_N=None, pull_N=None):
         if self.weights_N is None:
             return None
         return terms.paper_loss(features_BD, self.reference.features_ND, self.weights_N, self.sigma)
@@ -79,8 +90,8 @@ class PublishedObjective:
         if renew:
             self._renew_scales(step, memory_KD)
         if renew or memory.offered != self.scored_at:
-            self.weights_N = terms.paper_weights(self.estimator.scores(memory_KD, self.sigma), self.config.beta)
-            self.recall = float(coverage.recall_within(self.reference.features_ND, memory_KD, self.radius))
+            self.weights_N = terms.paper_weights(self.estimator.scores(memory_KD, self.sigma), self.config.beta, self.reference.mass_N)
+            self.recall = float(coverage.recall_within(self.reference.features_ND, memory_KD, self.radius, self.reference.mass_N))
             self.scored_at = memory.offered
         if step % self.config.control_interval == 0:
             self.controller.update(self.recall, step)
@@ -112,7 +123,9 @@ class PublishedObjective:
     def telemetry(self):
         if self.weights_N is None:
             return {}
-        return dict(recall=self.recall, ess=float(terms.effective_number(self.weights_N)) / len(self.weights_N))
+        mass_N = self.reference.mass_N
+        num_reals = len(self.weights_N) if mass_N is None else float(mass_N.sum())
+        return dict(recall=self.recall, ess=float(terms.effective_number(self.weights_N, mass_N)) / num_reals)
 
 
 class NoObjective(WitnessObjective):
@@ -121,7 +134,7 @@ class NoObjective(WitnessObjective):
     def __init__(self, config, reference):
         pass
 
-    def loss(self, features_BD, generator, weight_N=None):
+    def loss(self, features_BD, generator, weight_N=None, pull_N=None):
         return None
 
 

@@ -12,7 +12,7 @@ import random
 import numpy as np
 import torch
 
-from madr_plugin import bandwidth, cells, collective, files, view
+from madr_plugin import anchors, bandwidth, cells, collective, files, terms, view
 from madr_plugin.config import parse_view
 from madr_plugin.errors import MADRError
 from madr_plugin.extractors.base import check_features
@@ -25,22 +25,31 @@ FORMAT = 4  # raise when the content of a cache file changes meaning
 
 
 class Reference:
-    """What the terms may ask about the reals. All tensors lie on `device`."""
+    """What the terms may ask about the reals. All tensors lie on `device`.
+
+    With --madr-anchors the rows N are anchors, each standing for mass_N reals (else None: every row is one real); the
+    cells and scales are those of the reals themselves, and image_*_N speak of every real image, compressed or not.
+    """
 
     def __init__(self, bundle, device):
         moved = {name: value.to(device) for name, value in bundle.items()}
         self.features_ND = moved["features"].to(torch.float32)
         self.labels_N = moved["labels"]              # class index, -1 without labels
+        self.mass_N = moved.get("mass")
         self.centroids_CD, self.radii_C = moved["centroids"], moved["radii"]
         self.shares_C, self.cell_of_real_N, self.class_C = moved["shares"], moved["cell_of_real"], moved["class"]
         self.scale = float(moved["scale"])           # median real distance s0
         self.scale_low, self.scale_high = float(moved["scale_low"]), float(moved["scale_high"])
         self.fingerprint = bytes(bundle["fingerprint"].tolist()).hex()
-        count = min(len(self.features_ND), SUBSET)   # evenly spread rows: enough for radii, far cheaper than all
-        self.subset_S = torch.linspace(0, len(self.features_ND) - 1, count, dtype=torch.float64).round().to(torch.int64).to(device)
+        self.subset_S = _spread_rows(len(self.features_ND)).to(device)
+        # Radii are measured against reals: anchors lie apart from one another.
+        self.subset_SD = moved["subset"].to(torch.float32) if "subset" in moved else self.features_ND[self.subset_S]
+        self.image_cells_N, self.image_labels_N = moved.get("image_cells", self.cell_of_real_N), moved.get("image_labels", self.labels_N)
 
     def draw(self, count, generator, weight_N=None):
-        """`count` row numbers, uniform or with probability proportional to weight_N -> int64 on the device."""
+        """`count` row numbers, each real alike or with probability proportional to weight_N -> int64 on the device."""
+        if self.mass_N is not None:
+            weight_N = self.mass_N if weight_N is None else self.mass_N * weight_N
         if weight_N is None:
             return torch.randint(len(self.features_ND), [count], generator=generator).to(self.features_ND.device)
         cumulative = weight_N.to(torch.float64).cumsum(0)
@@ -52,15 +61,27 @@ class Reference:
 
         The k-th smallest distance to a fixed subset of S reals (not itself) with k = expected * S / draws.
         """
-        subset_S = self.subset_S
-        neighbours = min(max(1, round(expected * len(subset_S) / max(draws, 1))), len(subset_S) - 1)
-        squared_RS = squared_distances(self.features_ND[rows], self.features_ND[subset_S])
-        squared_RS = squared_RS.masked_fill(rows[:, None] == subset_S[None, :], float("inf"))
+        num_subset = len(self.subset_SD)
+        neighbours = min(max(1, round(expected * num_subset / max(draws, 1))), num_subset - 1)
+        squared_RS = squared_distances(self.features_ND[rows], self.subset_SD)
+        if self.mass_N is None:
+            place_R = torch.searchsorted(self.subset_S, rows).clamp(max=num_subset - 1)
+            itself_R = self.subset_S[place_R] == rows
+            squared_RS[itself_R, place_R[itself_R]] = float("inf")
+        if neighbours <= 32:  # the same value; kthvalue takes as long for the 3rd as for the 1000th
+            return squared_RS.topk(neighbours, dim=1, largest=False).values[:, -1].sqrt()
         return squared_RS.kthvalue(neighbours, dim=1).values.sqrt()
+
+
+def _spread_rows(num_rows):
+    """At most SUBSET evenly spread rows: enough for radii, far cheaper than all."""
+    return torch.linspace(0, num_rows - 1, min(num_rows, SUBSET), dtype=torch.float64).round().to(torch.int64)
 
 
 def build(dataset, extractor, config, seed, device, announce=print):
     """Reference of a dataset in the extractor's space; also fits the extractor. From the cache where possible."""
+    if config.anchors:
+        anchors.import_faiss()  # said before hours of extraction, not after
     identity = _identity(dataset, extractor, config, seed)
     if getattr(extractor, "data_fingerprint", identity["data"]) != identity["data"]:
         announce("MADR: note: the encoder of --madr-weights was trained on other images than these; python -m madr_plugin.check_extractor tells whether it suits them")
@@ -69,6 +90,8 @@ def build(dataset, extractor, config, seed, device, announce=print):
         with host_rng_untouched():
             features_ND, labels_N = _extract(dataset, extractor, config, seed, device, announce)
         bundle = collective.from_first_process(lambda: _make_and_save(features_ND, labels_N, extractor, config, seed, identity, announce), device)
+    if "anchor_error" in bundle:
+        announce(anchors.sentence(len(bundle["image_cells"]), len(bundle["features"]), *bundle["anchor_error"].tolist(), config.reals))
     buffers = dict(extractor.named_buffers())
     for name, value in bundle.items():
         if name.startswith("extractor."):
@@ -78,9 +101,10 @@ def build(dataset, extractor, config, seed, device, announce=print):
 
 def _identity(dataset, extractor, config, seed):
     """Everything the bundle depends on."""
-    return dict(
+    identity = dict(
         format=FORMAT, data=data_fingerprint(dataset), selection=_selection(dataset), extractor=extractor.identity(), view=list(parse_view(config.view, extractor.default_view)),
         cap=config.reference_cap, cells=config.num_cells, quantile=config.cell_quantile, seed=seed)
+    return dict(identity, anchors=config.anchors, anchor_kernel=config.kernel) if config.anchors else identity
 
 
 def _selection(dataset):
@@ -201,9 +225,25 @@ def _bundle(half_ND, labels_N, extractor, config, seed):
         raise MADRError("more than half of the training images have the same features; remove duplicates or choose another --madr-extractor")
     bundle = dict(features=half_ND, labels=labels_N, **scales)
     bundle.update(cells.fit_cells_per_class(features_ND, labels_N, config.num_cells, config.cell_quantile, generator_for("reference-cells", seed)))
+    if 0 < config.anchors < len(features_ND):
+        bundle.update(_anchored(features_ND, bundle, config, seed))
     bundle.update({f"extractor.{name}": value.cpu().clone() for name, value in extractor.named_buffers()})
-    digest = hashlib.sha256(half_ND.numpy().tobytes() + bundle["centroids"].numpy().tobytes()).digest()[:16]
+    digest = hashlib.sha256(bundle["features"].numpy().tobytes() + bundle["centroids"].numpy().tobytes()).digest()[:16]
     return dict(bundle, fingerprint=torch.tensor(list(digest), dtype=torch.uint8))
+
+
+def _anchored(features_ND, bundle, config, seed):
+    """The entries of a bundle that change when anchors take the reals' place, and the error of that."""
+    made = anchors.compress(features_ND, bundle["labels"], config.anchors, seed)
+    half_KD = made["anchors"].to(torch.float16)
+    anchors_KD = half_KD.to(torch.float32)
+    kernel = terms.KERNELS[config.kernel]
+    error = [anchors.quantisation_error(features_ND, anchors_KD, made["anchor_of_real"]),
+             *anchors.kernel_error(features_ND, anchors_KD, made["anchor_of_real"], lambda squared: kernel(squared, float(bundle["scale"])))]
+    cell_K = cells.nearest(anchors_KD, bundle["centroids"], made["anchor_class"], bundle["class"])
+    return dict(
+        features=half_KD, labels=made["anchor_class"], mass=made["mass"], cell_of_real=cell_K, anchor_error=torch.tensor(error),
+        subset=features_ND[_spread_rows(len(features_ND))].to(torch.float16), image_cells=bundle["cell_of_real"], image_labels=bundle["labels"])
 
 
 def _batches(dataset, rows, batch_size=64):

@@ -15,20 +15,22 @@ class CellSensor:
     def __init__(self, reference, window, deficit_max, quantile, device):
         self.reference, self.deficit_max, self.quantile = reference, deficit_max, quantile
         self.ledger = CellLedger(window, device)
+        self.has_classes = bool((reference.class_C >= 0).any())
 
     @torch.no_grad()
     def note(self, features_BD, class_B):
         reference = self.reference
-        self.ledger.add(coverage.assign_to_cells(
-            features_BD, reference.centroids_CD, reference.radii_C, class_B=class_B, class_C=reference.class_C))
+        class_C = reference.class_C if self.has_classes else None
+        self.ledger.add(coverage.assign_to_cells(features_BD, reference.centroids_CD, reference.radii_C, class_B=class_B, class_C=class_C))
 
     def counts(self):
         return coverage.cell_counts(self.ledger.view(), len(self.reference.shares_C))
 
     def deficits(self, largest=None):
         """v_a of each cell, [C]. With labels a cell is judged within its class: G does not choose its labels."""
-        expected_C = coverage.expected_counts(self.counts(), self.reference.shares_C, self.reference.class_C)
-        return coverage.deficit_weights(self.counts(), expected_C, self.deficit_max if largest is None else largest)
+        count_C = self.counts()
+        expected_C = coverage.expected_counts(count_C, self.reference.shares_C, self.reference.class_C if self.has_classes else None)
+        return coverage.deficit_weights(count_C, expected_C, self.deficit_max if largest is None else largest)
 
     def weight_of_reals(self):
         """v of each real's cell, [N]; None where that would be uniform for certain."""
@@ -39,6 +41,11 @@ class CellSensor:
         window = self.ledger.count
         shares_C = self.reference.shares_C
         return coverage.histogram_overlap(self.counts(), shares_C, window, self.quantile) / coverage.expected_overlap(shares_C, window, self.quantile)
+
+    def coverage_deviation(self):
+        """Standard deviation of coverage() over windows of this length where generated = real."""
+        window, shares_C = self.ledger.count, self.reference.shares_C
+        return coverage.overlap_deviation(shares_C, window, self.quantile) / coverage.expected_overlap(shares_C, window, self.quantile)
 
     def inside(self):
         """Share of the window's images inside some gate."""

@@ -18,13 +18,15 @@ def feature_power(gradient_BD):
 
 
 @torch.enable_grad()
-def null_power(features_ND, kernel, batch, num_reals, seed):
-    """feature_power of the witness where the batch is drawn from the reals themselves: noise alone. Mean over REPEATS draws -> 0-d."""
+def null_power(draw, kernel, batch, num_reals, seed):
+    """feature_power of the witness where the batch is drawn from the reals themselves: noise alone. Mean over REPEATS draws -> 0-d.
+
+    draw(count, generator): features of reals [count, D].
+    """
     generator, total = generator_for("signal-null", seed, batch), 0.0
     for _ in range(REPEATS):
-        fake_rows, real_rows = (torch.randint(len(features_ND), [count], generator=generator).to(features_ND.device) for count in (batch, num_reals))
-        fake_BD = features_ND[fake_rows].clone().requires_grad_()
-        [gradient_BD] = torch.autograd.grad(terms.witness_loss(fake_BD, features_ND[real_rows], kernel), fake_BD)
+        fake_BD = draw(batch, generator).clone().requires_grad_()
+        [gradient_BD] = torch.autograd.grad(terms.witness_loss(fake_BD, draw(num_reals, generator), kernel), fake_BD)
         total = total + feature_power(gradient_BD)
     return total / REPEATS
 

@@ -77,9 +77,9 @@ def imle_loss(fake_RD, real_RD, scale, active_R=None):
 # ----------------------------------------------------------------------------
 # The published terms (method as printed; kept for comparison).
 
-def paper_weights(coverage_N, beta):
-    """w_r = softmax_r(-beta * c_r)."""
-    return torch.softmax(-beta * coverage_N, dim=0)
+def paper_weights(coverage_N, beta, mass_N=None):
+    """w_r = softmax_r(-beta * c_r); of rows that stand for several reals each (mass_N) the sum of theirs."""
+    return torch.softmax(-beta * coverage_N if mass_N is None else mass_N.log() - beta * coverage_N, dim=0)
 
 
 def paper_loss(fake_BD, real_ND, weights_N, sigma):
@@ -87,6 +87,7 @@ def paper_loss(fake_BD, real_ND, weights_N, sigma):
     return -(gaussian_kernel(squared_distances(fake_BD, real_ND), sigma) @ weights_N).mean()
 
 
-def effective_number(weights_N):
-    """(sum w)^2 / sum w^2: how many reals the weights really speak of."""
-    return weights_N.sum().square() / weights_N.square().sum().clamp(min=1e-30)
+def effective_number(weights_N, mass_N=None):
+    """(sum w)^2 / sum w^2: how many reals the weights really speak of. mass_N: reals among whom each weight is shared."""
+    square_N = weights_N.square() if mass_N is None else weights_N.square() / mass_N
+    return weights_N.sum().square() / square_N.sum().clamp(min=1e-30)

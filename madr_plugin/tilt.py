@@ -10,12 +10,13 @@ from madr_plugin import reference
 from madr_plugin.seeds import generator_for
 
 
-def normalised_within_classes(v_N, class_N):
+def normalised_within_classes(v_N, class_N, mass_N=None):
     """w_r = v_r / mean of v over the class of r: within a class reals are drawn in proportion to v, the classes keep their mass.
 
     G does not choose its labels, so a deficit must not shift them. Without labels (-1) all reals are one class.
+    mass_N: reals that each row stands for; None: one.
     """
-    mean_K, slot_N = _class_means(v_N, class_N)
+    mean_K, slot_N = _class_means(v_N, class_N, mass_N)
     return v_N / mean_K[slot_N]
 
 
@@ -47,8 +48,11 @@ def replaced_share(v_N, class_N):
     return 1 - (1 / mean_K[slot_N]).mean()
 
 
-def _class_means(v_N, class_N):
+def _class_means(v_N, class_N, mass_N=None):
     classes_K, slot_N = class_N.unique(return_inverse=True)
+    if mass_N is not None:
+        sums_K, masses_K = torch.zeros([2, len(classes_K)], dtype=v_N.dtype, device=v_N.device).index_add_(1, slot_N, torch.stack([mass_N * v_N, mass_N]))
+        return sums_K / masses_K, slot_N
     sums_K = torch.zeros([len(classes_K)], dtype=v_N.dtype, device=v_N.device).index_add_(0, slot_N, v_N)
     return sums_K / torch.bincount(slot_N, minlength=len(classes_K)).to(v_N.dtype), slot_N
 
@@ -64,7 +68,7 @@ class TiltedReals:
         v_N = engine.tilt()
         if v_N is None:
             return real_img
-        class_N = engine.reference.labels_N
+        class_N = engine.reference.image_labels_N
         class_B = torch.full([len(real_img)], -1, device=v_N.device)
         if real_c is not None and (class_N >= 0).any():
             class_B = reference.classes_of(real_c.flatten(1)).to(v_N.device)

@@ -1,11 +1,14 @@
-"""`ensemble:a+b+c`: several extractors as one; `file:<path>`: a TorchScript module of the user's own."""
+"""`ensemble:a+b+c`: several extractors as one; `file:<path>`: a network of the user's own, TorchScript or .safetensors."""
+import json
 import math
+import os
 
 import torch
 
 from madr_plugin.errors import MADRError
 from madr_plugin.extractors.base import Extractor
-from madr_plugin.extractors.deep import file_sha256
+from madr_plugin.extractors.deep import DeepExtractor, check_sha256
+from madr_plugin.extractors.own import FORMAT, OwnExtractor, import_safetensors
 from madr_plugin.seeds import generator_for
 
 
@@ -45,9 +48,12 @@ class EnsembleExtractor(Extractor):
 class FileExtractor(Extractor):
     """A TorchScript module: images [N, C, H, W] in [-1, 1] -> [N, D] (or more axes, which are flattened)."""
 
-    def __init__(self, path, image_shape):
+    def __init__(self, path, image_shape, sha256=""):
         super().__init__(image_shape)
         self.path = path
+        if not os.path.isfile(path):
+            raise MADRError(f"--madr-extractor=file:{path} cannot be read: there is no such file; write one with torch.jit.save")
+        self.sha256 = check_sha256(path, sha256)  # before loading, which runs what the file says
         try:
             module = torch.jit.load(path, map_location="cpu").eval()
         except (OSError, ValueError, RuntimeError) as error:
@@ -56,7 +62,6 @@ class FileExtractor(Extractor):
         for parameter in module.parameters():
             parameter.requires_grad_(False)
         self._module_in_list = [module]  # no submodule: its tensors belong to no optimizer and no snapshot
-        self.sha256 = file_sha256(path)
         self._try()
 
     def _try(self):
@@ -82,3 +87,21 @@ class FileExtractor(Extractor):
     def forward(self, images):
         features = self._module_in_list[0](images.to(torch.float32))
         return features.flatten(1).to(torch.float32)
+
+
+def from_safetensors(path, image_shape, input_size, sha256=""):
+    """The network of a .safetensors file. Tensors alone are no network: the file's metadata has to say which."""
+    if not os.path.isfile(path):
+        raise MADRError(f"--madr-extractor=file:{path} cannot be read: there is no such file")
+    try:
+        with import_safetensors().safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+        is_own = json.loads(metadata.get("madr", "{}")).get("format") == FORMAT
+    except Exception as error:  # damaged or of another kind: the remedy is the same
+        raise MADRError(f"--madr-extractor=file:{path} cannot be read as .safetensors: {str(error)[:200]}; fetch or write it again") from error
+    if is_own:
+        return OwnExtractor(image_shape, path, sha256)
+    if "architecture" in metadata:
+        return DeepExtractor(f"timm:{metadata['architecture']}", image_shape, input_size, path, sha256)
+    raise MADRError(f"--madr-extractor=file:{path} holds weights but does not say of which network: use --madr-extractor=timm:<model> "
+                    f"--madr-weights={path}, or save it with the metadata 'architecture' = timm's name of the model")

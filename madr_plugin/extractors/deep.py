@@ -6,6 +6,7 @@ which file goes where: features of untrained weights would only look like featur
 import hashlib
 import os
 import socket
+import threading
 
 import torch
 
@@ -31,7 +32,7 @@ class DeepExtractor(Extractor):
 
     default_view = "shift"
 
-    def __init__(self, name, image_shape, input_size, weights):
+    def __init__(self, name, image_shape, input_size, weights, sha256=""):
         super().__init__(image_shape)
         timm = _import_timm(name)
         model_name, own_size = MODELS.get(name, (name.removeprefix("timm:"), 0))
@@ -44,8 +45,11 @@ class DeepExtractor(Extractor):
         self.input_size = input_size or own_size or settings.input_size[-1]
         sized = dict(img_size=self.input_size) if model_name.split("_")[0] == "vit" else {}
         self._check_size(model_name)
+        # Before the network is made, which takes seconds for a large one: what is missing is said at once.
+        path = weights or _from_hub(name, model_name, settings)
+        self.weights_sha256 = check_sha256(path, sha256)
         network = timm.create_model(model_name, pretrained=False, **self.head, **sized)
-        self.weights_sha256 = load_weights(network, name, model_name, settings, weights)
+        load_weights(network, name, model_name, path)
         # Not as a submodule with parameters: these must reach no optimizer, no snapshot and no consistency check.
         self._network = [network.eval().requires_grad_(False)]
         channels = self.image_shape[0]
@@ -80,10 +84,8 @@ class DeepExtractor(Extractor):
         return self._network[0]((x * 0.5 + 0.5 - self.mean) / self.std)
 
 
-def load_weights(network, name, model_name, settings, path):
-    """Put trained weights into the network; returns the file's SHA-256."""
-    if not path:
-        path = _from_hub(name, model_name, settings)
+def load_weights(network, name, model_name, path):
+    """Put trained weights into the network."""
     state = read_state_dict(path)
     from timm.models import vision_transformer
     if isinstance(network, vision_transformer.VisionTransformer):
@@ -97,13 +99,10 @@ def load_weights(network, name, model_name, settings, path):
         raise MADRError(f"--madr-weights={path} does not fit --madr-extractor={name} ({model_name}): {len(missing)} tensors missing, "
                         f"{len(differing)} of other shape, e.g. {first}; give the weights of that very model")
     network.load_state_dict({key: state[key] for key in wanted})
-    return file_sha256(path)
 
 
 def read_state_dict(path):
     """{name: tensor} of a .safetensors or torch file; nothing in it is executed."""
-    if not os.path.isfile(path):
-        raise MADRError(f"--madr-weights={path} does not exist; give the path of a .safetensors or .pth file")
     try:
         if str(path).endswith(".safetensors"):
             from safetensors.torch import load_file
@@ -127,6 +126,17 @@ def file_sha256(path):
     return digest.hexdigest()
 
 
+def check_sha256(path, expected):
+    """The file's SHA-256; refused if another is expected ('': none). To be called before anything reads the file."""
+    if not os.path.isfile(path):
+        raise MADRError(f"--madr-weights={path} does not exist; give the path of a .safetensors or .pth file")
+    found = file_sha256(path)
+    if expected and found != expected.lower():
+        raise MADRError(f"{path} has SHA-256 {found}, not the {expected.lower()} of --madr-weights-sha256: another or a damaged file; "
+                        "fetch it again, or correct the hash if this is the file you mean")
+    return found
+
+
 def _from_hub(name, model_name, settings):
     """Path of the weights in the hub's local cache, fetched if the hub can be reached within two seconds."""
     import huggingface_hub
@@ -139,7 +149,7 @@ def _from_hub(name, model_name, settings):
     if isinstance(cached, str):
         return cached
     try:
-        socket.create_connection(HUB, timeout=1.5).close()
+        _reach_hub(1.5)
         return huggingface_hub.hf_hub_download(repository, file_name)
     except Exception as error:  # no route, no name, proxy, refused, file gone: the remedy is the same
         from huggingface_hub import constants
@@ -147,6 +157,24 @@ def _from_hub(name, model_name, settings):
             f"--madr-extractor={name} needs the weights {repository}/{file_name}, which are neither in {constants.HF_HUB_CACHE} nor to be "
             f"had from the model hub ({type(error).__name__}). Fetch {file_name} of {repository} on a machine with access and pass "
             f"--madr-weights=<path>, or use --madr-extractor=pca, which needs no file") from error
+
+
+def _reach_hub(timeout_sec):
+    """An error within that time unless the hub answers. In a thread: looking up a name knows no timeout."""
+    outcome = []
+
+    def connect():
+        try:
+            socket.create_connection(HUB, timeout=timeout_sec).close()
+            outcome.append(None)
+        except OSError as error:
+            outcome.append(error)
+    thread = threading.Thread(target=connect, daemon=True)
+    thread.start()
+    thread.join(timeout_sec)
+    error = outcome[0] if outcome else TimeoutError(f"no answer within {timeout_sec} s")
+    if error is not None:
+        raise error
 
 
 def _import_timm(name):

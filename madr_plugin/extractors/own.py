@@ -4,13 +4,14 @@ with the principal components of the pixels.
 This module has the network and its file; the training is in own_extractor.py.
 """
 import json
+import os
 
 import torch
 import torch.nn.functional as F
 
 from madr_plugin.errors import MADRError
 from madr_plugin.extractors.base import Extractor
-from madr_plugin.extractors.deep import file_sha256
+from madr_plugin.extractors.deep import check_sha256
 from madr_plugin.extractors.pca import PCAExtractor
 
 SIDE = 32  # images are brought to this side first
@@ -46,16 +47,16 @@ class OwnExtractor(Extractor):
 
     default_view = "none"
 
-    def __init__(self, image_shape, path):
+    def __init__(self, image_shape, path, sha256=""):
         super().__init__(image_shape)
         if not path:
             raise MADRError(f"--madr-extractor=own needs the file of an encoder trained on your images: make it with `{HOW_TO_MAKE}` "
                             "and pass --madr-weights=own.safetensors")
-        tensors, self.about = read(path)
+        self.sha256 = check_sha256(path, sha256) if os.path.isfile(path) else ""
+        tensors, self.about = read(path)  # has its own words for a file that is not there
         if self.about["image_shape"][0] != self.image_shape[0]:
             raise MADRError(f"--madr-weights={path} was trained on images of {self.about['image_shape'][0]} channels, the data has "
                             f"{self.image_shape[0]}; train one on this data with `{HOW_TO_MAKE}`")
-        self.sha256 = file_sha256(path)
         self.data_fingerprint = self.about["data_fingerprint"]
         self.pca = PCAExtractor(self.about["image_shape"], self.about["pca_width"], 0)
         self.pca.images_to_fit = 0

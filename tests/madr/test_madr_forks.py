@@ -201,7 +201,7 @@ def test_an_unmodified_fork_trains_with_madr_and_resumes(make_fork, style):
     seen = json.loads(run("-c", INSPECT, fork, fork / "snapshot.pkl").stdout)
     assert seen == dict(cls="AugmentPipe", step=4, plugin=False)  # opened without the plugin, the state rides along
     again = run("-m", "madr_plugin", fork / "train.py", f"--outdir={fork}", f"--resume={fork}/snapshot.pkl", "--madr=1", "--madr-capacity=32",
-                "--madr-deficit-window=32")
+                "--madr-deficit-window=32", "--madr-tilt=1", "--madr-tilt-guard=0", "--madr-tilt-form=weight")
     assert again.returncode == 0 and "state of step 4" in again.stdout, again.stdout + again.stderr
 
 

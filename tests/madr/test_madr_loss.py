@@ -128,8 +128,8 @@ def test_peak_balance_lets_a_vanishing_term_vanish():
 
 
 def test_lazy_interval_multiplies_the_weight():
-    host = warmed(Host(madr_loss(dict(preset="witness", balance="fixed", interval=3))), 3)
-    reference = Host(madr_loss(dict(preset="witness", balance="fixed", weight=3.0)))
+    host = warmed(Host(madr_loss(dict(preset="witness", balance="fixed", shrink=0, interval=3))), 3)
+    reference = Host(madr_loss(dict(preset="witness", balance="fixed", shrink=0, weight=3.0)))
     copy_weights(host, reference)
     reference.loss.engine.step = host.loss.engine.step  # 3: due
     due, tripled = generator_gradients(host), generator_gradients(reference)
@@ -342,13 +342,30 @@ def test_attributes_of_the_base_are_reachable():
 
 # --- processes ----------------------------------------------------------------------------------------------------------------
 
+MORE = {"witness": dict(tilt=1, tilt_form="weight", tilt_guard=0.0, cells=5, view="shift")}
+
+
+def in_ddp(make):
+    """The loss gets G's parts inside DistributedDataParallel, as StyleGAN2-ADA hands them over; gradients are averaged in the host's backward."""
+    def make_in_ddp(host):
+        parts = host.mapping, host.synthesis
+        host.mapping, host.synthesis = (torch.nn.parallel.DistributedDataParallel(part, broadcast_buffers=False) for part in parts)
+        loss = make(host)
+        host.mapping, host.synthesis = parts
+        return loss
+    return make_in_ddp
+
+
 def _train(rank, num_gpus, port_file, out, presets):
     torch.set_num_threads(1)
     if num_gpus > 1:
         os.environ["DNNLIB_CACHE_DIR"] = f"{out}-cache"  # not what the single process has extracted: the two share that work
         torch.distributed.init_process_group("gloo", init_method=f"file://{port_file}", rank=rank, world_size=num_gpus)
     for preset in presets:
-        host = Host(madr_loss(dict(preset=preset, extractor="pca", update_interval=1, replay_interval=1)))
+        make = madr_loss(dict(dict(preset=preset, extractor="pca", update_interval=1, replay_interval=1), **MORE.get(preset, {})))
+        host = Host(in_ddp(make) if preset == "default" and num_gpus > 1 else make)
+        if preset in MORE:
+            host.loss.engine.reference.radii_C.mul_(100)  # wide enough for images of an untrained generator, or the tilt would rest
         for _ in range(6):
             host.step(num_microbatches=2, rank=rank, num_gpus=num_gpus)
         torch.save(dict(weights=host.weights(), state=host.loss.state_dict()), f"{out}-{preset}-{num_gpus}-{rank}.pt")
@@ -357,7 +374,7 @@ def _train(rank, num_gpus, port_file, out, presets):
 
 
 def test_two_processes_equal_one(tmp_path):
-    out, presets = str(tmp_path / "run"), ("default", "paper")
+    out, presets = str(tmp_path / "run"), ("default", "paper", "witness")
     _train(0, 1, None, out, presets)
     torch.multiprocessing.spawn(_train, args=(2, str(tmp_path / "rendezvous"), out, presets), nprocs=2)
     for preset in presets:

@@ -17,9 +17,13 @@ def reals():
     return torch.randn([3000, 8], generator=torch.Generator().manual_seed(0)) * 1.2
 
 
+def drawing(reals):
+    return lambda count, generator: reals[torch.randint(len(reals), [count], generator=generator)]
+
+
 def share_of(draw, reals, batch, steps=200):
     generator = torch.Generator().manual_seed(5)
-    share, null = signal.SignalShare("cpu"), signal.null_power(reals, kernel, batch, 256, seed=0)
+    share, null = signal.SignalShare("cpu"), signal.null_power(drawing(reals), kernel, batch, 256, seed=0)
     for _ in range(steps):
         fake = draw(batch, generator).requires_grad_()
         rows = torch.randint(len(reals), [256], generator=generator)
@@ -30,7 +34,7 @@ def share_of(draw, reals, batch, steps=200):
 
 @pytest.mark.parametrize("batch", [8, 64])
 def test_at_equilibrium_hardly_anything_is_signal(reals, batch):
-    assert share_of(lambda count, generator: reals[torch.randint(len(reals), [count], generator=generator)].clone(), reals, batch) < 0.02
+    assert share_of(lambda count, generator: drawing(reals)(count, generator).clone(), reals, batch) < 0.02
 
 
 @pytest.mark.parametrize("batch", [8, 64])
@@ -39,7 +43,7 @@ def test_in_collapse_nearly_everything_is(reals, batch):
 
 
 def test_larger_batches_have_less_noise_and_power_does_not_depend_on_the_batch_otherwise(reals):
-    nulls = [float(signal.null_power(reals, kernel, batch, 256, seed=0)) for batch in (8, 32, 128)]
+    nulls = [float(signal.null_power(drawing(reals), kernel, batch, 256, seed=0)) for batch in (8, 32, 128)]
     assert nulls[0] > 2 * nulls[1] > 4 * nulls[2]
     far = reals[:1] * 0 + 1.0
     powers = []

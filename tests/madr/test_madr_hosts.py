@@ -1,0 +1,69 @@
+"""Hosts in which MADR has to work as it does in the plain one: gradient accumulation, half precision, lazy regularisation."""
+import pytest
+import torch
+
+from tests.madr.test_madr_loss import copy_weights, generator_gradients, warmed
+from tests.madr.toy_host import Host, base_loss, madr_loss
+
+
+def test_accumulated_gradients_are_the_mean_of_the_microbatches():
+    """During a step all state stands still: two microbatches at half gain equal the mean of each alone."""
+    options = dict(replay_interval=1)
+    host = warmed(Host(madr_loss(options)), 4)
+    state = host.loss.state_dict()
+    together = generator_gradients(host, num_microbatches=2)
+    alone = []
+    for k in range(2):
+        other = Host(madr_loss(options))
+        copy_weights(host, other)
+        other.loss.load_state_dict(state)
+        other.loss.round_index = k
+        other.set_learning("Gmain")
+        other.G_opt.zero_grad(set_to_none=True)
+        real, real_c, z, c = other.microbatch(0, k)
+        other.loss.accumulate_gradients("Gmain", real, real_c, z, c, sync=False, gain=1)
+        alone.append([parameter.grad.clone() for parameter in other.G_parameters])
+    for both, first, second in zip(together, *alone):
+        assert torch.allclose(both, (first + second) / 2, rtol=1e-4, atol=1e-6)
+
+
+class Half(torch.nn.Module):
+    """A synthesis network that computes and returns bfloat16."""
+
+    def __init__(self, synthesis):
+        super().__init__()
+        self.synthesis = synthesis
+
+    def forward(self, ws):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            return self.synthesis(ws).to(torch.bfloat16)
+
+
+def test_half_precision_images_get_their_gradient():
+    def make(host):
+        full, host.synthesis = host.synthesis, Half(host.synthesis)
+        host.D.forward = lambda img, c: host.D.body(img.float())
+        made = madr_loss(dict(replay_interval=1, refresh=2))(host)
+        assert full is host.synthesis.synthesis
+        return made
+    host = warmed(Host(make), 5)
+    state = host.loss.engine.memory
+    assert state.view("features").dtype == torch.float32 and all(torch.isfinite(w).all() for w in host.weights())
+    gradients = generator_gradients(host)
+    assert all(g.dtype == torch.float32 and torch.isfinite(g).all() and float(g.abs().sum()) > 0 for g in gradients)
+    assert host.loss.telemetry()["gratio"] > 0
+
+
+@pytest.mark.parametrize("phase", ["Greg", "Dreg"])
+def test_lazy_regularisation_is_the_bases_own(phase):
+    host, bare = warmed(Host(madr_loss(pl_weight=2)), 2), Host(base_loss(pl_weight=2))
+    copy_weights(host, bare)
+    found = []
+    for h in (host, bare):
+        h.set_learning(phase)
+        for parameter in [*h.G_parameters, *h.D.parameters()]:
+            parameter.grad = None
+        real, real_c, z, c = h.microbatch(1, 0)
+        h.loss.accumulate_gradients(phase, real, real_c, z, c, sync=True, gain=4)
+        found.append([p.grad for p in [*h.G_parameters, *h.D.parameters()] if p.grad is not None])
+    assert len(found[0]) == len(found[1]) and all(torch.equal(a, b) for a, b in zip(*found))

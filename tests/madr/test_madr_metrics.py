@@ -1,0 +1,111 @@
+"""The metrics that the plugin brings to a fork: the kernels against this project's own, and registration in a stand-in fork."""
+import json
+import types
+
+import pytest
+import torch
+
+from madr_plugin import metrics as plugin_metrics
+from madr_plugin.errors import MADRError
+from metrics import metric_main, neighbours
+from tests.madr.test_madr_forks import COMMON, FIRST_STYLE, make_fork  # noqa: F401 (a fixture)
+from tests.madr.toy_host import Host, Images, base_loss
+
+
+@pytest.mark.parametrize("count", [40, 1500])
+def test_kernels_equal_this_projects_own(count):
+    generator = torch.Generator().manual_seed(0)
+    real, fake = torch.randn([count, 3], generator=generator), torch.randn([count - 7, 3], generator=generator) * 0.7 + 0.3
+    real[5] = real[6]  # a duplicate is a neighbour
+    ours = plugin_metrics.prdc(real, fake)
+    precision, recall = neighbours.precision_recall(real, fake, 3)
+    density, coverage = neighbours.density_coverage(real, fake, 5)
+    assert ours == pytest.approx(dict(precision=precision, recall=recall, density=density, coverage=coverage), abs=1e-12)
+    assert 0.2 < coverage < 1 and 0.2 < recall < 1
+
+
+def test_a_collapsed_generator_has_precision_and_no_recall():
+    real = torch.randn([300, 3], generator=torch.Generator().manual_seed(0))
+    found = plugin_metrics.prdc(real, real[:1] + 0.001 * torch.randn([200, 3], generator=torch.Generator().manual_seed(1)))
+    assert found["precision"] == 1 and found["recall"] < 0.02 and found["coverage"] < 0.05
+    with pytest.raises(MADRError, match="more than 3 images"):
+        plugin_metrics.prdc(real[:3], real)
+
+
+def test_names_that_are_taken_are_left_alone():
+    before = {name: metric_main.function_of(name) for name in metric_main.list_valid_metrics()}
+    assert set(plugin_metrics.metrics(None)) <= set(before)  # the plugin's names are this project's
+    assert plugin_metrics.register() == []
+    assert {name: metric_main.function_of(name) for name in metric_main.list_valid_metrics()} == before
+
+
+def test_the_numbers_do_not_depend_on_the_number_of_processes(monkeypatch):
+    host = Host(base_loss(), c_dim=5)
+    G = torch.nn.Module()
+    G.forward, G.z_dim, G.c_dim = (lambda z, c: host.synthesis(host.mapping(z, c))), 8, 5
+    opts = types.SimpleNamespace(G=G, G_kwargs={}, device=torch.device("cpu"), rank=0)
+    extract = torch.nn.Flatten()
+    whole = plugin_metrics.generated_features(extract, opts, host.images, 96)
+    parts = []
+    for rank in range(2):
+        monkeypatch.setattr(plugin_metrics.collective, "world", lambda rank=rank: (rank, 2))
+        monkeypatch.setattr(plugin_metrics.collective, "gather_microbatches", torch.stack)
+        parts.append(plugin_metrics.generated_features(extract, opts, host.images, 96))
+    assert torch.equal(torch.cat([parts[0][:32], parts[1][:32], parts[0][32:64]]), whole)
+
+
+METRICS = {
+    "metrics/__init__.py": "",
+    "metrics/metric_main.py": """
+        import types
+        _known = {}
+        def register_metric(fn):
+            _known[fn.__name__] = fn
+            return fn
+        def is_valid_metric(metric):
+            return metric in _known
+        def calc_metric(metric, **kwargs):
+            return _known[metric](types.SimpleNamespace(num_gpus=1, rank=0, **kwargs))
+        @register_metric
+        def fid50k_full(opts):
+            return dict(fid50k_full=1.0)
+        """,
+    "calc_metrics.py": """
+        import json, pickle, sys, torch
+        from metrics import metric_main
+        def main():
+            with open(sys.argv[1], "rb") as f:
+                data = pickle.load(f)
+            G = data["G_ema"]
+            G.z_dim, G.c_dim = 8, 0
+            assert metric_main.is_valid_metric(sys.argv[2]), "no such metric"
+            print(json.dumps(metric_main.calc_metric(sys.argv[2], G=G, G_kwargs={}, dataset_kwargs=data["training_set_kwargs"], device=torch.device("cpu"))))
+        """,
+}
+
+
+def test_a_fork_gets_them_in_its_own_registry(make_fork):  # noqa: F811
+    style = dict(FIRST_STYLE, **METRICS)
+    style["train.py"] = style["train.py"].replace("import click, dnnlib", "import click, dnnlib\n    from metrics import metric_main")
+    style["training/training_loop.py"] = COMMON["training/training_loop.py"] + """
+            from metrics import metric_main
+            print("in the loop:", metric_main.is_valid_metric("madr_coverage"))
+    """
+    fork, run = make_fork(style)
+    done = run("-m", "madr_plugin", fork / "train.py", f"--outdir={fork}", "--madr=1", "--madr-capacity=32", "--madr-deficit-window=32")
+    assert done.returncode == 0 and "in the loop: True" in done.stdout, done.stderr
+    # 10,000 images of 192 values in a test's time: a smaller number under the same name.
+    small = "from madr_plugin import metrics, __main__; metrics.SIZES.update(_10k=200); __main__.main()"
+    found = run("-c", small, fork / "calc_metrics.py", fork / "snapshot.pkl", "madr_prdc_10k")
+    assert found.returncode == 0, found.stderr
+    numbers = json.loads(found.stdout.splitlines()[-1])
+    assert set(numbers) == {f"madr_prdc_10k_{number}{space}" for number in plugin_metrics.NUMBERS for space in ("", "_random")}
+    assert all(0 <= value <= (1 if "density" not in name else 40) for name, value in numbers.items()) and "flattered" in found.stdout
+
+
+def test_without_a_registry_nothing_happens(monkeypatch):
+    import sys
+    monkeypatch.setitem(sys.modules, "metrics.metric_main", None)
+    assert plugin_metrics.register() == []
+    monkeypatch.setitem(sys.modules, "metrics.metric_main", types.SimpleNamespace(register_metric=None))
+    assert plugin_metrics.register() == [] and len(Images()) == 200
