@@ -78,7 +78,7 @@ class PhotoNetwork(torch.nn.Module):
         model, self.input_size = MODELS[name]
         settings = timm.get_pretrained_cfg(model)
         self.network = timm.create_model(model, pretrained=False, num_classes=0, img_size=self.input_size)
-        state = vision_transformer.checkpoint_filter_fn(_read(path), self.network)  # other grids of positions are interpolated
+        state = vision_transformer.checkpoint_filter_fn(read_weights(path), self.network)  # other grids of positions are interpolated
         wanted = self.network.state_dict()
         wrong = [key for key, value in wanted.items() if key not in state or state[key].shape != value.shape]
         if wrong:
@@ -95,7 +95,7 @@ class PhotoNetwork(torch.nn.Module):
         return self.network((x - self.mean) / self.std)
 
 
-def _read(path):
+def read_weights(path):
     """{name: tensor} of a .safetensors or torch file; nothing in it is executed."""
     try:
         if str(path).endswith(".safetensors"):
