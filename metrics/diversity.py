@@ -96,7 +96,7 @@ class _SharedNeighbours:
     def __init__(self, opts, strict, rel_lo, rel_hi, num_stages):
         self.opts, self.strict = opts, strict
         self.rel_lo, self.step = rel_lo, (rel_hi - rel_lo) / num_stages
-        self.how = dict(device=opts.device, tile_bytes=neighbours.TILE_BYTES * (1 if opts.device.type == "cpu" else 16))
+        self.how = dict(device=opts.device, tile_bytes=neighbours.TILE_BYTES if opts.device.type == "cpu" else neighbours.ACCELERATOR_TILE_BYTES)
 
     def _stage(self, tag, num_rows):
         rows = rows_of(self.opts.rank, self.opts.num_gpus, num_rows)
