@@ -15,11 +15,12 @@ def number_of_bins(num_real):
 
 def _beside_held_out(opts, num_gen, measure):
     """measure(reals, fakes, is the metric's own space) -> {number: value} in the metric's own space; the held-out ones are recorded."""
-    (_, own), (held_out, other) = diversity.spaces_and_features(opts, num_gen).items()
+    (_, own), *others = diversity.spaces_and_features(opts, num_gen).items()
     if opts.rank != 0:
         return None
     result = measure(*own, True)
-    opts.record(held_out=dict(space=held_out, **measure(*other, False)))
+    for held_out, other in others:
+        opts.record(held_out=dict(space=held_out, **measure(*other, False)))
     return result
 
 

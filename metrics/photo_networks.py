@@ -46,7 +46,8 @@ def find_weights(name, folder=None):
     raise UserError(
         f"The feature space {name} needs the weights {repository}/{_HUB_FILE} of the model hub, which are not here ({reason}). Fetch that file on a "
         f"machine with access and give it with --madr-weights=PATH (in training: --detector {name}=PATH), or put it as {model}.safetensors into "
-        f"{place}; or choose a space that needs no file: --madr-extractor=random-conv (in training: --detector madr=random-conv).")
+        f"{place}. No SHA-256 of it is built in here, so none is checked: compare yours with the one on the hub's page of the file; the result "
+        f"line records that of the file used. Or choose a space that needs no file: --madr-extractor=random-conv (in training: --detector madr=random-conv).")
 
 
 def _can_connect(url):
