@@ -1,7 +1,7 @@
 """What docs/metrics.md shows: pictures and numbers of real runs, and the scores of perfect data.
 
     python docs/metrics/make.py runs/00000-healthy runs/00001-collapsed runs/00002-cycling
-    python docs/metrics/make.py --perfect
+    python docs/metrics/make.py --perfect --bench
 
 For each run folder: its own sample sheets over time above the numbers of its snapshots, and the answer of the decision path. Writes the
 pictures beside this file and the text between the marks of docs/metrics.md. Works on any run folder of train.py.
@@ -31,7 +31,8 @@ import legacy
 from dnnlib import cli
 from dnnlib.errors import UserError
 from dnnlib.files import atomic_write_text
-from metrics import diversity_kernels, metric_main, neighbours
+from metrics import diversity, diversity_kernels, given_features, metric_main, neighbours
+from metrics.metric_utils import MetricOptions
 from training.snapshots import list_network_snapshots
 
 HERE = Path(__file__).resolve().parent
@@ -60,11 +61,16 @@ def evenly(items, count):
 def numbers_of(path, dataset_kwargs, how):
     """{short name: number} of one snapshot."""
     G = legacy.open_network(str(path), verbose=False)["G_ema"].eval().requires_grad_(False)
-    line = metric_main.calc_metric("madr_prdc_10k", G=G, dataset_kwargs=dict(dataset_kwargs), device="cpu", **how)
-    vendi = metric_main.calc_metric("madr_vendi_10k", G=G, dataset_kwargs=dict(dataset_kwargs), device="cpu", **how)
-    numbers = {name: line.results[f"madr_prdc_10k_{name}"] for name in ("precision", "recall", "density", "coverage")}
-    return dict(numbers, vendi=vendi.results["madr_vendi_10k"], expected_coverage=line.facts["expected_coverage"],
-                held_out=line.facts["held_out"]["coverage"], held_out_space=line.facts["held_out"]["space"])
+    # The images are drawn once for both metrics.
+    given = MetricOptions(G=G, dataset_kwargs=dict(dataset_kwargs), device="cpu", **how)
+    (_, own), (held_out, other) = diversity.spaces_and_features(given, how["num_gen"]).items()
+
+    def calc(metric, pair):
+        return metric_main.calc_metric(metric, given=given_features.GivenFeatures(*pair, {}), device="cpu")
+    line = calc("madr_prdc_10k", own)
+    numbers = {name: line.results[f"madr_prdc_10k_{name}"] for name in diversity.NUMBERS}
+    return dict(numbers, vendi=calc("madr_vendi_10k", own).results["madr_vendi_10k"], expected_coverage=line.facts["expected_coverage"],
+                held_out=calc("madr_coverage_10k", other).results["madr_coverage_10k"], held_out_space=held_out)
 
 
 def cycling_of(run, dataset_kwargs, how):
@@ -117,7 +123,7 @@ def draw(run, kimgs, numbers, path):
 def section(run, number, how):
     """Markdown of one run; its picture is written beside this file."""
     options = json.loads((run / "training_options.json").read_text())
-    snapshots = evenly(list_network_snapshots(str(run)), 6)
+    snapshots = evenly(list_network_snapshots(str(run)), 5)
     dataset_kwargs = dnnlib.EasyDict(options["training_set_kwargs"], use_labels=False)
     numbers = [numbers_of(run / name, dataset_kwargs, how) for _, name in snapshots]
     cycling = cycling_of(run, dataset_kwargs, how)
@@ -163,16 +169,30 @@ def perfect_table(num_items=3000, dimensions=(2, 16, 64), num_seeds=3):
         f"{neighbours.expected_coverage(num_items, num_items, 5):.4f}.", ""])
 
 
+def benchmark_table(report):
+    """Markdown of what benchmarks/prdc_50k.py wrote."""
+    rows = [f"| {line['way']} | {line['items']:,} | {line['cpu_sec']} | {line['peak_mb']} | {line.get('largest_difference_to_ours', 0):.6f} |"
+            for line in [report["full"], *report["compared"]]]
+    return "\n".join([
+        "| way | items on each side | CPU seconds | peak resident MB | largest difference of the four numbers |", "|---|---|---|---|---|", *rows, "",
+        f"`python benchmarks/prdc_50k.py`, {report['dims']} dimensions, float32, {report['threads']} thread(s) on {report['processor']} ({report['cpu_count']} cores, load "
+        f"{report['load_average']}), {report['date']}, seed {report['seed']}. Peaks are those of whole processes: importing torch ({report['full']['peak_mb_after_import']} MB) and the "
+        "features themselves included. While it runs the metric prints its progress and the time left.", ""])
+
+
 @click.command()
 @click.argument("runs", nargs=-1, type=click.Path(exists=True, file_okay=False))
 @click.option("--perfect", is_flag=True, help="Write the table of perfect data")
+@click.option("--bench", is_flag=True, help="Write the table of benchmarks/results/prdc_50k.json")
 @click.option("--madr-extractor", "space", default="pixels", show_default=True, help="Feature space of the runs' numbers")
 @click.option("--num-gen", type=click.IntRange(100), default=2000, show_default=True, help="Generated images per snapshot")
 @click.option("--num-real", type=click.IntRange(100), default=2000, show_default=True, help="Real images")
-def main(runs, perfect, space, num_gen, num_real):
+def main(runs, perfect, bench, space, num_gen, num_real):
     """Make the pictures and tables of docs/metrics.md."""
     if perfect:
         write_between("perfect", perfect_table())
+    if bench:
+        write_between("bench", benchmark_table(json.loads((REPO / "benchmarks" / "results" / "prdc_50k.json").read_text())))
     if runs:
         how = dict(space=space, num_gen=num_gen, num_real=num_real)
         command = shlex.join(["python", "docs/metrics/make.py", *(Path(run).name for run in runs), f"--madr-extractor={space}", f"--num-gen={num_gen}", f"--num-real={num_real}"])
