@@ -168,7 +168,7 @@ def precision_recall(real_ND, fake_MD, k=3, *, strict=False, **how):
     """Improved precision and recall (Kynkaanniemi et al. 2019, eq. 1-3).
 
     precision: share of fakes inside the k-NN ball of at least one real; recall: share of reals inside one of a fake.
-    how: device, tile_bytes.
+    Features that are all equal have balls of radius 0: both numbers are 1, with `strict` 0. how: device, tile_bytes.
     """
     real, fake = check_sets(real_ND, fake_MD, k)
     in_real, _ = ball_hits(fake, real, kth_neighbour_distances(real, k, **how), strict=strict, **how)
@@ -180,6 +180,7 @@ def density_coverage(real_ND, fake_MD, k=5, *, strict=False, **how):
     """Density and coverage (Naeem et al. 2020, eq. 4-5).
 
     density: 1/(k M) sum of the real balls that hold each fake; coverage: share of real balls that hold any fake.
+    Features that are all equal: density N / k and coverage 1, with `strict` both 0.
     """
     real, fake = check_sets(real_ND, fake_MD, k)
     per_fake, per_ball = ball_hits(fake, real, kth_neighbour_distances(real, k, **how), strict=strict, **how)
