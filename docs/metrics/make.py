@@ -69,7 +69,7 @@ def numbers_of(path, dataset_kwargs, how):
         return metric_main.calc_metric(metric, given=given_features.GivenFeatures(*pair, {}), device="cpu")
     line = calc("madr_prdc_10k", own)
     numbers = {name: line.results[f"madr_prdc_10k_{name}"] for name in diversity.NUMBERS}
-    return dict(numbers, vendi=calc("madr_vendi_10k", own).results["madr_vendi_10k"], expected_coverage=line.facts["expected_coverage"],
+    return dict(numbers, variety=calc("madr_vendi_10k", own).facts["variety"], expected_coverage=line.facts["expected_coverage"],
                 held_out=calc("madr_coverage_10k", other).results["madr_coverage_10k"], held_out_space=held_out)
 
 
@@ -86,12 +86,12 @@ def cycling_of(run, dataset_kwargs, how):
 def answer(last, cycling):
     """The decision path of docs/metrics.md, on the numbers of the last snapshot and of the whole run."""
     share = last["coverage"] / last["expected_coverage"]
-    if last["vendi"] < ALIKE:
-        return f"collapse: the generated images are alike (Vendi ratio {last['vendi']:.2f} < {ALIKE})"
+    if last["variety"] < ALIKE:
+        return f"collapse: the generated images are alike (variety {last['variety']:.2f} < {ALIKE})"
     if share < COVERED and last["precision"] >= GOOD_IMAGES:
         return f"modes are missing: good images (precision {last['precision']:.2f}), but {share:.0%} of the coverage that perfect data would have"
     if share < COVERED:
-        return (f"not collapse but bad images: they differ (Vendi ratio {last['vendi']:.2f}) and lie outside the data (precision {last['precision']:.2f}); "
+        return (f"not collapse but bad images: they differ (variety {last['variety']:.2f}) and lie outside the data (precision {last['precision']:.2f}); "
                 "train longer or look for what broke")
     if cycling is not None and cycling >= CYCLING:
         return f"cycling: what is found is lost again ({cycling:.2f} >= {CYCLING})"
@@ -110,8 +110,8 @@ def draw(run, kimgs, numbers, path):
         axis.set_title(title, fontsize=9)
         axis.set_axis_off()
     axis = below.subplots()
-    for name, style in (("coverage", "o-"), ("recall", "s-"), ("precision", "^-"), ("vendi", "d--")):
-        axis.plot(kimgs, [line[name] for line in numbers], style, label="Vendi ratio" if name == "vendi" else name, markersize=4)
+    for name, style in (("coverage", "o-"), ("recall", "s-"), ("precision", "^-"), ("variety", "d--")):
+        axis.plot(kimgs, [line[name] for line in numbers], style, label=name, markersize=4)
     axis.plot(kimgs, [line["expected_coverage"] for line in numbers], ":", color="grey", label="coverage of perfect data")
     axis.set(xlabel="thousand images", ylim=(-0.03, 1.25))
     axis.grid(alpha=0.3)
@@ -130,16 +130,17 @@ def section(run, number, how):
     kimgs = [kimg for kimg, _ in snapshots]
     picture = HERE / f"run{number}.png"
     draw(run, kimgs, numbers, picture)
-    rows = [f"| {kimg} | {line['precision']:.3f} | {line['recall']:.3f} | {line['density']:.3f} | {line['coverage']:.3f} | {line['held_out']:.3f} | {line['vendi']:.3f} |"
+    rows = [f"| {kimg} | {line['precision']:.3f} | {line['recall']:.3f} | {line['density']:.3f} | {line['coverage']:.3f} | {line['held_out']:.3f} | {line['variety']:.3f} |"
             for kimg, line in zip(kimgs, numbers)]
-    value = cycling.results["madr_cycling"] if cycling is not None else None
-    over_time = (f"madr_cycling {value:.3f}: mean {cycling.results['madr_cycling_mean']:.3f} and union {cycling.results['madr_cycling_union']:.3f} of "
+    # What chance alone makes of a few images per snapshot does not count.
+    value = cycling.results["madr_cycling"] - cycling.facts.get("floor", {}).get("cycling", 0) if cycling is not None else None
+    over_time = (f"madr_cycling {cycling.results['madr_cycling']:.3f}: mean {cycling.results['madr_cycling_mean']:.3f} and union {cycling.results['madr_cycling_union']:.3f} of "
                  f"{cycling.facts['num_modes']} modes ({cycling.facts['modes']}), {cycling.results['madr_cycling_lost_and_found']:.0f} lost and found again. "
                  if cycling is not None else "")
     print(f"{run.name}: {answer(numbers[-1], value)}", flush=True)
     return "\n".join([
         f"**{run.name}**", "", f"![samples and numbers over time of {run.name}](metrics/{picture.name})", "",
-        f"| kimg | precision | recall | density | coverage | held-out coverage ({numbers[0]['held_out_space']}) | Vendi ratio |", "|---|---|---|---|---|---|---|", *rows, "",
+        f"| kimg | precision | recall | density | coverage | held-out coverage ({numbers[0]['held_out_space']}) | variety |", "|---|---|---|---|---|---|---|", *rows, "",
         f"{over_time}Coverage of perfect data with these counts: {numbers[-1]['expected_coverage']:.3f}. By the path: **{answer(numbers[-1], value)}**.", ""])
 
 

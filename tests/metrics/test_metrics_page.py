@@ -40,13 +40,13 @@ def test_coverage_of_perfect_data_is_as_stated(repo):
     assert f"2,000 reals and 10,000 generated images {neighbours.expected_coverage(2000, 10_000, 5):.4f}"[:-6] in text
 
 
-HEALTHY = dict(vendi=0.95, precision=0.7, coverage=0.9, expected_coverage=0.969)
+HEALTHY = dict(variety=0.95, precision=0.7, coverage=0.9, expected_coverage=0.969)
 
 
 @pytest.mark.parametrize("change, cycling, words", [
     (dict(), 0.05, "diverse"),
-    (dict(vendi=0.1), 0.05, "collapse: "),
-    (dict(vendi=0.1, precision=0, coverage=0), None, "collapse: "),
+    (dict(variety=0.1), 0.05, "collapse: "),
+    (dict(variety=0.1, precision=0, coverage=0), None, "collapse: "),
     (dict(coverage=0.4), 0.05, "modes are missing"),
     (dict(coverage=0.4, precision=0.1), None, "not collapse but bad images"),
     (dict(), 0.6, "cycling"),
@@ -57,8 +57,8 @@ def test_the_path_decides_as_the_page_says(make, change, cycling, words):
 
 def test_thresholds_are_those_of_the_page(make, repo):
     text = (repo / "docs" / "metrics.md").read_text()
-    for words in (f"`madr_vendi` below {make.ALIKE}", f"`madr_precision` at {make.GOOD_IMAGES} or above", f"below {make.COVERED} of `expected_coverage`",
-                  f"`madr_cycling` {make.CYCLING} or above"):
+    for words in (f"`variety` in the facts of `madr_vendi` below {make.ALIKE}", f"`madr_precision` at {make.GOOD_IMAGES} or above", f"below {make.COVERED} of `expected_coverage`",
+                  f"`madr_cycling` {make.CYCLING} or more above chance"):
         assert words in text
 
 
