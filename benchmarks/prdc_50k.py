@@ -86,7 +86,7 @@ WAYS = {"ours": ours, "ours without faiss": ours_without_faiss, "full matrices i
 
 
 def peak_megabytes():
-    """The largest resident set that this process ever had, all that it imported included."""
+    """The largest resident set that this process ever had, all that it imported included; in MiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 10 if sys.platform == "linux" else 1 << 20)
 
 
@@ -138,7 +138,7 @@ def main(items, small, dims, threads, seed, way, out):
     from doctor import processor_name  # imports torch: not before the measured processes are through
     import torch
     report = dict(
-        what="seconds and peak resident set of a whole process, imports and the features themselves included; k 5, ties ignored (<)",
+        what="seconds and peak resident set (MiB) of a whole process, imports and the features themselves included; k 5, ties ignored (<)",
         date=datetime.date.today().isoformat(), processor=processor_name(), cpu_count=os.cpu_count(), system=platform.system(),
         python=platform.python_version(), torch=torch.__version__, threads=threads, seed=seed, dims=dims, clusters=NUM_CLUSTERS, missed=NUM_MISSED,
         load_average=round(os.getloadavg()[0], 1), full=full, compared=compared)

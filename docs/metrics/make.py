@@ -175,9 +175,9 @@ def benchmark_table(report):
     rows = [f"| {line['way']} | {line['items']:,} | {line['cpu_sec']} | {line['peak_mb']} | {line.get('largest_difference_to_ours', 0):.6f} |"
             for line in [report["full"], *report["compared"]]]
     return "\n".join([
-        "| way | items on each side | CPU seconds | peak resident MB | largest difference of the four numbers |", "|---|---|---|---|---|", *rows, "",
+        "| way | items on each side | CPU seconds | peak resident MiB | largest difference of the four numbers |", "|---|---|---|---|---|", *rows, "",
         f"`python benchmarks/prdc_50k.py`, {report['dims']} dimensions, float32, {report['threads']} thread(s) on {report['processor']} ({report['cpu_count']} cores, load "
-        f"{report['load_average']}), {report['date']}, seed {report['seed']}. Peaks are those of whole processes: importing torch ({report['full']['peak_mb_after_import']} MB) and the "
+        f"{report['load_average']}), {report['date']}, seed {report['seed']}. Peaks are those of whole processes: importing torch ({report['full']['peak_mb_after_import']} MiB) and the "
         "features themselves included. While it runs the metric prints its progress and the time left.", ""])
 
 
