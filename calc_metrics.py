@@ -14,7 +14,7 @@ import legacy
 import training.dataset
 from dnnlib import cli
 from dnnlib.errors import UserError
-from metrics import comparison, diversity, metric_main, metric_utils, photo_networks, sampling
+from metrics import comparison, diversity, given_features, metric_main, metric_utils, photo_networks, sampling
 from metrics.detectors import SPACE, check_overrides, space_url
 from torch_utils import devices, distributed, misc
 from training.snapshots import list_network_snapshots
@@ -125,6 +125,8 @@ class NetworkOption(click.Option):
 
     def consume_value(self, ctx, opts):
         value, source = super().consume_value(ctx, opts)
+        if "network" not in opts and {"real_features", "fake_features"} & set(opts):
+            return "", source  # none is needed
         if opts.get("run") is None:
             return value, source
         if "network" in opts:
@@ -214,6 +216,20 @@ def _report(job, results, items, same_latents):
         print(flush=True)
 
 
+def evaluate_given_features(real_path, fake_path, metrics, others, device, **how):
+    """The metrics of two files of features. others: {flag: value} of the options that say where features come from."""
+    for flag, value in others.items():
+        if value:
+            raise UserError(f"{flag} has no effect beside --real-features and --fake-features: the features are there already; leave it out.")
+    unfit = [metric for metric in metrics if not metric_main.takes_given_features(metric)]
+    if unfit:
+        raise UserError(f"--metrics={','.join(unfit)} needs images, not features; with --real-features and --fake-features there are "
+                        f"{', '.join(filter(metric_main.takes_given_features, metric_main.list_valid_metrics()))}.")
+    given = given_features.load(real_path, fake_path)
+    for metric in metrics:
+        metric_main.report_metric(metric_main.calc_metric(metric, given=given, device=device, **how))
+
+
 def _print_summary(G, device):
     z, c = torch.zeros([1, G.z_dim], device=device), torch.zeros([1, G.c_dim], device=device)
     misc.print_module_summary(G, [z, c])
@@ -238,10 +254,12 @@ def _print_summary(G, device):
 @click.option("--madr-extractor", metavar="NAME", help="Feature space of the madr_* metrics: dino, dinov2, inception, pixels, random-conv or file:PATH of a TorchScript file  [default: dino]")
 @click.option("--madr-weights", metavar="PATH", help="File with the weights of that space")
 @click.option("--madr-ties", type=click.Choice(["count", "ignore"]), default="count", show_default=True, help="Whether an item exactly on the rim of a neighbourhood lies inside (<=) or not (<)")
+@click.option("--real-features", metavar="PATH", help="Features of the real images computed elsewhere, .npz or .npy, in place of --network and --data")
+@click.option("--fake-features", metavar="PATH", help="Features of the generated images, likewise")
 @cli.device_option
 @cli.trust_option
 def main(network, run, metrics, data, mirror, gpus, verbose, detectors, cache, seed, num_gen, num_real, batch_size, baseline, madr_extractor,
-         madr_weights, madr_ties, device, trust_pickle):
+         madr_weights, madr_ties, real_features, fake_features, device, trust_pickle):
     """Calculate quality and diversity metrics of a network pickle.
 
     \b
@@ -258,10 +276,20 @@ def main(network, run, metrics, data, mirror, gpus, verbose, detectors, cache, s
     \b
     # is it more diverse than the baseline?
     python calc_metrics.py --network=ours.pkl --baseline=ada.pkl --data=faces.zip --metrics=madr_prdc
+    # features of another program, in one space, a row per image
+    python calc_metrics.py --real-features=real.npz --fake-features=fake.npz --metrics=madr_prdc
     """
     if gpus < 1:
         raise UserError(f"--gpus must be at least 1 (got {gpus}); use --device=cpu to compute without a GPU.")
     check_metrics(metrics)
+    if real_features is not None or fake_features is not None:
+        evaluate_given_features(
+            real_features, fake_features, metrics,
+            {"--network": network, "--run": run, "--baseline": baseline, "--data": data, "--madr-extractor": madr_extractor, "--madr-weights": madr_weights,
+             "--detector": detectors, "--gpus": gpus != 1},
+            devices.resolve(device), progress=metric_utils.ProgressMonitor(verbose=verbose), seed=seed, num_gen=num_gen, num_real=num_real,
+            strict_ties=madr_ties == "ignore")
+        return
     if madr_extractor is not None:
         space_url(madr_extractor)
     detectors = with_weights(check_overrides(dict(detectors)), madr_extractor, madr_weights)

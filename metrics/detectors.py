@@ -110,7 +110,7 @@ def _download(url, name, folder, verbose):
         short = {full: short for short, full in SHORT_NAMES.items()}.get(name, name)
         place = folder or f"a folder that ${FOLDER_VARIABLE} names"
         raise UserError(f"The detector {name}.pt cannot be fetched from {url} ({error}) Get the file by other means, then give "
-                        f"--detector {short}=PATH or put it as {name}.pt into {place}. Its SHA-256 is not published, so none is "
+                        f"--detector {short}=PATH or put it as {name}.pt into {place}. No SHA-256 of it is known here, so none is "
                         "checked; the result line records the hash of the file used.") from error
 
 

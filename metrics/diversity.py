@@ -15,6 +15,7 @@ NUMBERS = ("precision", "recall", "density", "coverage")
 K_PRECISION_RECALL = 3
 K_DENSITY_COVERAGE = 5
 DEFAULT_SPACE = "dino"
+GIVEN = "given features"
 _DETECTOR_KWARGS = dict(return_features=True)
 
 
@@ -62,7 +63,10 @@ def generated_features(opts, urls, num_gen, rel_lo=0, rel_hi=1):
 
 
 def spaces_and_features(opts, num_gen):
-    """{space: (reals [N, D], generated [M, D])} for the metric's own space and the held-out one, in this order."""
+    """{space: (reals [N, D], generated [M, D])} for the metric's own space and the held-out one, in this order; features that
+    were given have no second space."""
+    if opts.given is not None:
+        return {GIVEN: _given_features(opts, num_gen)}
     space = space_of(opts)
     urls = {name: detectors.space_url(name) for name in (space, held_out_space(space))}
     for url in urls.values():
@@ -75,6 +79,14 @@ def spaces_and_features(opts, num_gen):
     fakes = generated_features(opts, list(urls.values()), num_gen, rel_lo=0.3, rel_hi=0.6)
     opts.record(space=space)
     return {name: (reals[name], fake) for name, fake in zip(urls, fakes)}
+
+
+def _given_features(opts, num_gen):
+    real, fake = opts.given.real[:opts.num_real], opts.given.fake[:opts.num_gen]
+    opts.record(space=GIVEN, given=opts.given.facts, num_real=len(real), num_gen=len(fake), seed=opts.seed)
+    if len(fake) != num_gen:
+        opts.record(counts_overridden=True)
+    return real, fake
 
 
 def warn_of_own_space(opts, space):
@@ -96,7 +108,7 @@ class _SharedNeighbours:
     def __init__(self, opts, strict, rel_lo, rel_hi, num_stages):
         self.opts, self.strict = opts, strict
         self.rel_lo, self.step = rel_lo, (rel_hi - rel_lo) / num_stages
-        self.how = dict(device=opts.device, tile_bytes=neighbours.TILE_BYTES * (1 if opts.device.type == "cpu" else 16))
+        self.how = dict(device=opts.device, tile_bytes=neighbours.TILE_BYTES if opts.device.type == "cpu" else neighbours.ACCELERATOR_TILE_BYTES)
 
     def _stage(self, tag, num_rows):
         rows = rows_of(self.opts.rank, self.opts.num_gpus, num_rows)
@@ -139,13 +151,14 @@ def per_item_numbers(opts, real, fake, numbers, rel_lo=0, rel_hi=1):
 
 def compute(opts, num_gen, numbers, result_names):
     """{result name: value} of the wanted NUMBERS; the same in a held-out space goes into the facts."""
-    (space, (real, fake)), (held_out, (held_real, held_fake)) = spaces_and_features(opts, num_gen).items()
+    (space, (real, fake)), *others = spaces_and_features(opts, num_gen).items()
     items = per_item_numbers(opts, real, fake, numbers, rel_lo=0.6, rel_hi=0.8)
-    beside = per_item_numbers(opts, held_real, held_fake, numbers, rel_lo=0.8, rel_hi=1)
+    beside = [(name, per_item_numbers(opts, *pair, numbers, rel_lo=0.8, rel_hi=1)) for name, pair in others]
     opts.record(
         k={name: K_PRECISION_RECALL if name in ("precision", "recall") else K_DENSITY_COVERAGE for name in numbers},
-        tie_rule="<" if opts.strict_ties else "<=", distance="Euclidean, float64, exact",
-        held_out=dict(space=held_out, **{name: float(values.mean()) for name, (_, values) in beside.items()}))
+        tie_rule="<" if opts.strict_ties else "<=", distance="Euclidean, float64, exact")
+    for held_out, theirs in beside:
+        opts.record(held_out=dict(space=held_out, **{name: float(values.mean()) for name, (_, values) in theirs.items()}))
     if "coverage" in numbers:
         opts.record(expected_coverage=neighbours.expected_coverage(len(real), len(fake), K_DENSITY_COVERAGE))
     results = {}

@@ -15,11 +15,12 @@ def number_of_bins(num_real):
 
 def _beside_held_out(opts, num_gen, measure):
     """measure(reals, fakes, is the metric's own space) -> {number: value} in the metric's own space; the held-out ones are recorded."""
-    (_, own), (held_out, other) = diversity.spaces_and_features(opts, num_gen).items()
+    (_, own), *others = diversity.spaces_and_features(opts, num_gen).items()
     if opts.rank != 0:
         return None
     result = measure(*own, True)
-    opts.record(held_out=dict(space=held_out, **measure(*other, False)))
+    for held_out, other in others:
+        opts.record(held_out=dict(space=held_out, **measure(*other, False)))
     return result
 
 
@@ -35,13 +36,17 @@ def compute_smooth_recall(opts, num_gen, name):
 
 
 def compute_vendi(opts, num_gen, name):
-    """The ratio of the generated images' score to that of as many reals: 1 for perfect data, below it for less diversity."""
+    """The ratio of the generated images' score to that of as many reals: 1 for perfect data, below it for less diversity.
+
+    One image repeated scores 1, so the ratio ends at 1 / (score of the reals): the fact `variety`, (V(y) - 1) / (V(x) - 1), is 0 there.
+    """
     def measure(real, fake, is_own):
         count = min(len(real), len(fake))  # the score grows with the number of items
         chosen = sampling.stream("subsets", opts.seed).permutation(len(real))[:count]
         score_real, score_fake = diversity_kernels.vendi_score(real[chosen]), diversity_kernels.vendi_score(fake[:count])
         if is_own:
-            opts.record(vendi_real=score_real, vendi_generated=score_fake, num_compared=count, kernel="cosine")
+            opts.record(vendi_real=score_real, vendi_generated=score_fake, num_compared=count, kernel="cosine",
+                        variety=(score_fake - 1) / (score_real - 1) if score_real > 1 else None)
         return dict(ratio=score_fake / score_real)
     numbers = _beside_held_out(opts, num_gen, measure)
     return {name: numbers["ratio"] if numbers else float("nan")}

@@ -36,6 +36,11 @@ def function_of(metric):
     return _metrics.get(metric)
 
 
+def takes_given_features(metric):
+    """Whether a metric needs no more than the features of both sides."""
+    return getattr(_metrics.get(metric), "prepare", None) is diversity.prepare
+
+
 def list_valid_metrics():
     return list(_metrics)
 

@@ -29,12 +29,13 @@ class MetricOptions:
     metric's own numbers of images. batch_size: images per generated batch. space: feature space of the diversity metrics,
     by name. strict_ties: distances equal to a radius do not count. trained_in: the extractor that led the network's
     training, None if none did. per_item: a dict that receives {result name: (real or generated, value of each item)}.
-    snapshots: {name: function that opens its G} of the network's run, in order. `facts` collects what the result depends on, for the result line.
+    snapshots: {name: function that opens its G} of the network's run, in order. given: GivenFeatures in place of network and
+    data set. `facts` collects what the result depends on, for the result line.
     """
 
     def __init__(self, G=None, G_kwargs={}, dataset_kwargs={}, num_gpus=1, rank=0, device=None, progress=None, cache=True, *,
                  detectors=None, seed=0, num_gen=None, num_real=None, batch_size=None, space=None, strict_ties=False,
-                 trained_in=None, per_item=None, snapshots=None):
+                 trained_in=None, per_item=None, snapshots=None, given=None):
         assert 0 <= rank < num_gpus
         self.G = G
         self.G_kwargs = dnnlib.EasyDict(G_kwargs)
@@ -54,6 +55,7 @@ class MetricOptions:
         self.trained_in = trained_in
         self.per_item = per_item
         self.snapshots = dict(snapshots or {})
+        self.given = given
         self.facts = {}
         self._loaded_detectors = {}
 

@@ -8,12 +8,15 @@ Legend: N reals or ball centres, M fakes or points, D feature dimensions, P pair
 import torch
 
 from dnnlib.errors import UserError
+from metrics import faiss_neighbours
 from metrics.kernels import check_same_width, checked_matrix
 
-TILE_BYTES = 32 << 20  # of one tile; up to four live at once
+TILE_BYTES = 8 << 20  # of one tile; up to four live at once. Larger ones are no faster
+ACCELERATOR_TILE_BYTES = 512 << 20
 # More candidates than asked for, so that a swap by rounding among nearly equal distances cannot change the k-th.
 _SPARE_CANDIDATES = 8
-_PAIR_BYTES = 32 << 20
+_PAIR_BYTES = 8 << 20
+_BLOCK_ROWS = 4096
 
 
 def pair_distances(a_ND, b_MD, i_P, j_P):
@@ -31,20 +34,29 @@ def prepare(features, name, device):
     return matrix.to("cpu" if torch.device(device).type == "mps" else device)
 
 
+def mean_row(x_ND):
+    """Mean over the items, float64 [D]; block by block, since a float64 copy of a whole set would double the memory."""
+    return sum(part.double().sum(dim=0) for part in x_ND.split(_BLOCK_ROWS)) / len(x_ND)
+
+
 class Tiles:
     """|a_i - b_j|^2 in tiles by one float64 matrix product each, with a bound on its rounding error."""
 
     def __init__(self, a_ND, b_MD, tile_bytes):
         # Distances do not change when both sets move; near the origin rounding is smallest.
-        self.origin_D = b_MD.mean(dim=0, dtype=torch.float64)
+        self.origin_D = mean_row(b_MD)
         self.a_ND, self.b_MD = a_ND, b_MD
         side = max(1, int((tile_bytes / 8) ** 0.5))
         self.rows, self.cols = min(side, len(a_ND)), min(side, len(b_MD))
 
+    def row_block(self, chosen):
+        """(rows [n, D] about the origin, their squared norms [n]) of a slice or of indices."""
+        a = self.a_ND[chosen].double() - self.origin_D
+        return a, a.square().sum(dim=1)
+
     def row_blocks(self, first, last):
         for start in range(first, last, self.rows):
-            a = self.a_ND[start:min(start + self.rows, last)].double() - self.origin_D
-            yield start, a, a.square().sum(dim=1)
+            yield start, *self.row_block(slice(start, min(start + self.rows, last)))
 
     def column_blocks(self, a_nD, norms_n):
         """Yield (first column, squared distances [n, m], their rounding bound as the sum of an [n, 1] and a [1, m])."""
@@ -56,11 +68,12 @@ class Tiles:
             yield start, squared, factor * norms_n[:, None], factor * norms_m[None]
 
 
-def kth_neighbour_distances(features_ND, k, *, rows=None, device="cpu", tile_bytes=TILE_BYTES, progress=None):
+def kth_neighbour_distances(features_ND, k, *, rows=None, device="cpu", tile_bytes=TILE_BYTES, progress=None, through_faiss=None):
     """Distance of each item to its k-th nearest OTHER item of the same set, [N] float64; for a tuple of k: [N, len(k)].
 
     The item itself is left out by its index, not by its distance, so that duplicates count as neighbours.
-    rows: (first, last) to compute a part only; progress: called with the number of finished rows.
+    rows: (first, last) to compute a part only; progress: called with the number of finished rows. through_faiss: whether
+    faiss proposes the neighbours (None: where it is faster); the numbers are the same to the last bit.
     """
     x_ND = prepare(features_ND, "Given", device)
     orders = torch.as_tensor(k, device=x_ND.device)
@@ -68,14 +81,27 @@ def kth_neighbour_distances(features_ND, k, *, rows=None, device="cpu", tile_byt
     if len(x_ND) <= k:
         raise UserError(f"The distance to the {k}-th neighbour needs more than {k} items (got {len(x_ND)}); use more images or a smaller neighbourhood.")
     first, last = rows or (0, len(x_ND))
+    own_R = torch.arange(first, last, device=x_ND.device)
+    if through_faiss is None:
+        through_faiss = x_ND.device.type == "cpu" and len(x_ND) >= faiss_neighbours.FEWEST_ITEMS and faiss_neighbours.is_available()
+    if not through_faiss or first == last:
+        return _kth_by_tiles(x_ND, own_R, orders, tile_bytes, progress)
+    radii, proven_R = faiss_neighbours.kth_distances(
+        x_ND, mean_row(x_ND), orders, k + _SPARE_CANDIDATES, (first, last), lambda i, j: pair_distances(x_ND, x_ND, i, j), progress)
+    if not proven_R.all():
+        radii[~proven_R] = _kth_by_tiles(x_ND, own_R[~proven_R], orders, tile_bytes, None)
+    return radii
+
+
+def _kth_by_tiles(x_ND, own_R, orders, tile_bytes, progress):
+    """The same for the rows own_R (any indices)."""
     tiles = Tiles(x_ND, x_ND, tile_bytes)
-    wanted = min(k + _SPARE_CANDIDATES, len(x_ND) - 1)
-    radii = []
-    for start, a_nD, norms_n in tiles.row_blocks(first, last):
-        n = len(a_nD)
+    wanted = min(int(orders.max()) + _SPARE_CANDIDATES, len(x_ND) - 1)
+    radii, done = [], 0
+    for own in own_R.split(tiles.rows):
+        n, (a_nD, norms_n) = len(own), tiles.row_block(own)
         best = a_nD.new_zeros((n, 0))
         best_index = torch.zeros((n, 0), dtype=torch.long, device=x_ND.device)
-        own = torch.arange(start, start + n, device=x_ND.device)
         for col, squared, _, _ in tiles.column_blocks(a_nD, norms_n):
             inside = (own >= col) & (own < col + squared.shape[1])
             squared[inside, own[inside] - col] = float("inf")
@@ -87,9 +113,10 @@ def kth_neighbour_distances(features_ND, k, *, rows=None, device="cpu", tile_byt
         candidates = best_index.shape[1]
         exact = pair_distances(x_ND, x_ND, own.repeat_interleave(candidates), best_index.flatten()).reshape(n, candidates)
         radii.append(exact.sort(dim=1).values[:, orders - 1])
+        done += n
         if progress is not None:
-            progress(start + n - first)
-    return torch.cat(radii) if radii else torch.zeros([0, *orders.shape], dtype=torch.float64, device=x_ND.device)
+            progress(done)
+    return torch.cat(radii) if done else torch.zeros([0, *orders.shape], dtype=torch.float64, device=x_ND.device)
 
 
 def ball_hits(points_MD, centres_ND, radii_N, *, strict=False, rows=None, device="cpu", tile_bytes=TILE_BYTES, progress=None):
@@ -141,7 +168,7 @@ def precision_recall(real_ND, fake_MD, k=3, *, strict=False, **how):
     """Improved precision and recall (Kynkaanniemi et al. 2019, eq. 1-3).
 
     precision: share of fakes inside the k-NN ball of at least one real; recall: share of reals inside one of a fake.
-    how: device, tile_bytes.
+    Features that are all equal have balls of radius 0: both numbers are 1, with `strict` 0. how: device, tile_bytes.
     """
     real, fake = check_sets(real_ND, fake_MD, k)
     in_real, _ = ball_hits(fake, real, kth_neighbour_distances(real, k, **how), strict=strict, **how)
@@ -153,6 +180,7 @@ def density_coverage(real_ND, fake_MD, k=5, *, strict=False, **how):
     """Density and coverage (Naeem et al. 2020, eq. 4-5).
 
     density: 1/(k M) sum of the real balls that hold each fake; coverage: share of real balls that hold any fake.
+    Features that are all equal: density N / k and coverage 1, with `strict` both 0.
     """
     real, fake = check_sets(real_ND, fake_MD, k)
     per_fake, per_ball = ball_hits(fake, real, kth_neighbour_distances(real, k, **how), strict=strict, **how)

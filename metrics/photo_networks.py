@@ -46,7 +46,8 @@ def find_weights(name, folder=None):
     raise UserError(
         f"The feature space {name} needs the weights {repository}/{_HUB_FILE} of the model hub, which are not here ({reason}). Fetch that file on a "
         f"machine with access and give it with --madr-weights=PATH (in training: --detector {name}=PATH), or put it as {model}.safetensors into "
-        f"{place}; or choose a space that needs no file: --madr-extractor=random-conv (in training: --detector madr=random-conv).")
+        f"{place}. No SHA-256 of it is built in here, so none is checked: compare yours with the one on the hub's page of the file; the result "
+        f"line records that of the file used. Or choose a space that needs no file: --madr-extractor=random-conv (in training: --detector madr=random-conv).")
 
 
 def _can_connect(url):
@@ -78,7 +79,7 @@ class PhotoNetwork(torch.nn.Module):
         model, self.input_size = MODELS[name]
         settings = timm.get_pretrained_cfg(model)
         self.network = timm.create_model(model, pretrained=False, num_classes=0, img_size=self.input_size)
-        state = vision_transformer.checkpoint_filter_fn(_read(path), self.network)  # other grids of positions are interpolated
+        state = vision_transformer.checkpoint_filter_fn(read_weights(path), self.network)  # other grids of positions are interpolated
         wanted = self.network.state_dict()
         wrong = [key for key, value in wanted.items() if key not in state or state[key].shape != value.shape]
         if wrong:
@@ -95,7 +96,7 @@ class PhotoNetwork(torch.nn.Module):
         return self.network((x - self.mean) / self.std)
 
 
-def _read(path):
+def read_weights(path):
     """{name: tensor} of a .safetensors or torch file; nothing in it is executed."""
     try:
         if str(path).endswith(".safetensors"):

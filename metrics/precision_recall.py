@@ -68,7 +68,7 @@ def compute_pr(opts, max_real, num_gen, nhood_size, row_batch_size, col_batch_si
     opts.record(k=nhood_size, tie_rule="<=", distance="Euclidean, float64, exact")
     neighbours.check_sets(real, fake, nhood_size)
     largest = row_batch_size * col_batch_size * 8
-    tile_bytes = min(largest, neighbours.TILE_BYTES) if opts.device.type == "cpu" else min(largest, 16 * neighbours.TILE_BYTES)
+    tile_bytes = min(largest, neighbours.TILE_BYTES) if opts.device.type == "cpu" else min(largest, neighbours.ACCELERATOR_TILE_BYTES)
     precision = covered_share(opts, fake, real, nhood_size, tile_bytes=tile_bytes, rel_lo=0.6, rel_hi=0.8, tag="precision")
     recall = covered_share(opts, real, fake, nhood_size, tile_bytes=tile_bytes, rel_lo=0.8, rel_hi=1, tag="recall")
     return precision, recall

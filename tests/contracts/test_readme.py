@@ -5,19 +5,20 @@ import shlex
 
 import pytest
 
-COMMAND = re.compile(r"^python (?P<script>[a-z_0-9/]+\.py)(?P<arguments>.*)$")
+COMMAND = re.compile(r"^python (-m (?P<module>\w+(\.\w+)+)|(?P<script>[a-z_0-9/]+\.py))(?P<arguments>.*)$")
 
 
 def commands(repo):
-    """(file, script, [flags]) of every `python x.py ...` line in the READMEs' blocks of shell commands."""
+    """(file, script, [flags]) of every `python x.py ...` or `python -m a.b ...` line in the READMEs' blocks of shell commands."""
     found = []
-    for readme in ["README.md", "madr_plugin/README.md", "docs/stacked_mnist/README.md"]:
+    for readme in ["README.md", "madr_plugin/README.md", "docs/stacked_mnist/README.md", "docs/metrics.md"]:
         for block in re.findall(r"```bash\n(.*?)```", (repo / readme).read_text(), re.DOTALL):
             for line in block.replace("\\\n", " ").splitlines():
                 match = COMMAND.match(line.strip())
                 if match:
                     words = shlex.split(match["arguments"], comments=True)
-                    found.append((readme, match["script"], [word.split("=")[0] for word in words if word.startswith("--")]))
+                    script = match["script"] or match["module"].replace(".", "/") + ".py"
+                    found.append((readme, script, [word.split("=")[0] for word in words if word.startswith("--")]))
     return found
 
 

@@ -165,6 +165,16 @@ def test_wrong_weights_are_sentences(tiny_dino, tmp_path):
         extractors.build("dino", str(broken))
 
 
+def test_missing_inception_is_said_within_two_seconds(options, monkeypatch):
+    monkeypatch.setattr(detectors, "INCEPTION_URL", "http://127.0.0.1:9/inception-2015-12-05.pt")
+    start = time.monotonic()
+    with pytest.raises(UserError) as error:
+        calc("madr_prdc", options, space="inception", detectors={})
+    assert time.monotonic() - start < 2
+    for word in ("inception-2015-12-05.pt", "No SHA-256 of it is known here", "--detector inception=PATH", "$MADR_DETECTORS_DIR"):
+        assert word in str(error.value)
+
+
 @pytest.mark.parametrize("name, metric", [("dino", "madr_coverage_10k"), ("dino", "fd_dino50k_full"), ("dinov2", "madr_prdc")])
 def test_missing_weights_are_said_within_two_seconds(name, metric, options, monkeypatch, tmp_path):
     from huggingface_hub import constants
@@ -176,7 +186,7 @@ def test_missing_weights_are_said_within_two_seconds(name, metric, options, monk
         calc(metric, options, space=name)
     assert time.monotonic() - start < 2
     model = photo_networks.MODELS[name][0]
-    for word in (f"timm/{model}/model.safetensors", "--madr-weights=PATH", f"--detector {name}=PATH", f"{model}.safetensors", "random-conv"):
+    for word in (f"timm/{model}/model.safetensors", "--madr-weights=PATH", f"--detector {name}=PATH", f"{model}.safetensors", "No SHA-256 of it is built in", "random-conv"):
         assert word in str(error.value)
 
 

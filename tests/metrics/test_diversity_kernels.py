@@ -122,6 +122,7 @@ def test_registered(name, short, options):
     if name == "madr_vendi":
         assert result.results[name + short] == pytest.approx(result.facts["vendi_generated"] / result.facts["vendi_real"])
         assert result.facts["num_compared"] == 30
+        assert result.facts["variety"] == pytest.approx((result.facts["vendi_generated"] - 1) / (result.facts["vendi_real"] - 1))
 
 
 def test_a_collapsed_generator_is_seen(options):
@@ -132,4 +133,6 @@ def test_a_collapsed_generator_is_seen(options):
             return torch.linspace(-1, 1, 768).reshape(1, 3, 16, 16).repeat(len(z), 1, 1, 1)
     score = lambda G, name: metric_main.calc_metric(name, G=G, dataset_kwargs=options().dataset_kwargs, device="cpu", num_gen=40, space="pixels").results
     assert score(Constant(), "madr_vendi")["madr_vendi"] < score(options().G, "madr_vendi")["madr_vendi"]
+    constant = metric_main.calc_metric("madr_vendi", G=Constant(), dataset_kwargs=options().dataset_kwargs, device="cpu", num_gen=40, space="pixels")
+    assert constant.facts["variety"] == pytest.approx(0, abs=1e-6) and constant.results["madr_vendi"] == pytest.approx(1 / constant.facts["vendi_real"])
     assert score(Constant(), "madr_ndb")["madr_ndb"] > 0.5 and score(Constant(), "madr_smooth_recall")["madr_smooth_recall"] == 0

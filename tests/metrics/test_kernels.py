@@ -162,6 +162,8 @@ def test_constant_features_are_one_with_ties_and_zero_without():
     same = np.full((60, 4), 0.1, np.float32)
     assert neighbours.precision_recall(same, same) == (1, 1)
     assert neighbours.precision_recall(same, same, strict=True) == (0, 0)
+    assert neighbours.density_coverage(same, same, 5) == (60 / 5, 1)
+    assert neighbours.density_coverage(same, same, 5, strict=True) == (0, 0)
 
 
 def test_prdc_package_agrees():
