@@ -3,6 +3,7 @@
 Arrays in, numbers out. Must not know what the numbers mean.
 """
 import numpy as np
+import scipy.stats
 
 from dnnlib.errors import UserError
 
@@ -28,6 +29,15 @@ def bootstrap_interval(ours_N, theirs_N, rng, *, paired=True, num_resamples=NUM_
         means = [draw(ours_N) - draw(theirs_N) for _ in range(num_resamples)]
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
+
+
+def t_interval(differences_N, level=LEVEL):
+    """(low, high) of the mean of a few independent differences by Student's t; None for fewer than two of them."""
+    differences_N = np.asarray(differences_N, np.float64)
+    if len(differences_N) < 2:
+        return None
+    half = scipy.stats.t.ppf((1 + level) / 2, len(differences_N) - 1) * differences_N.std(ddof=1) / len(differences_N) ** 0.5
+    return float(differences_N.mean() - half), float(differences_N.mean() + half)
 
 
 def compare(ours, theirs, our_items, their_items, rng, same_latents=True):
