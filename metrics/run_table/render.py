@@ -31,7 +31,7 @@ def number(value, sign=""):
 def statements(table):
     """What the reader must know of every number, in sentences."""
     choices = table.choices
-    where = "equal kimg (stated per result)" if choices.at == "kimg" else "equal training time (stated per result; without snapshots and evaluations, from stats.jsonl)"
+    where = "equal kimg (stated per result)" if choices.at == "kimg" else "equal training time (stated per result; as each run measured it in stats.jsonl, without snapshots and evaluations)"
     told = [f"Each run counts with its {choices.policy} line up to {where}. Mean and standard error (s / sqrt n) are over seeds."]
     if choices.policy == "best":
         told += [f"Best of {metric}: the snapshot with the {which} {result}." for metric, (result, which) in table.deciders.items()]
@@ -68,7 +68,8 @@ def as_markdown(table):
         parts.append("**Forced: these numbers are not alike.** " + "; ".join(table.forced) + ".")
     parts.append(_markdown_table(_head(), [_cells(table, row, row.method == table.choices.baseline) for row in table.rows]))
     parts.append("Runs:\n\n" + _markdown_table(["method", "seed", "run", "kimg", "of", "line used (kimg)"], [_run_cells(table, run) for run in table.runs]))
-    facts = [f"- {metric}: " + ", ".join(f"{name} {_short(value)}" for name, value in facts.items()) for metric, facts in table.facts.items() if facts]
+    facts = [f"- {metric}: " + ", ".join(f"{name} {_short(value)}" for name, value in facts.items() if value != "null")
+             for metric, facts in table.facts.items() if facts]
     if facts:
         parts.append("What the numbers depend on, the same in all lines:\n\n" + "\n".join(facts))
     if table.notes:
