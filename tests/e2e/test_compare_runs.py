@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 import scipy.stats
 
+import calc_metrics
 import compare_runs
 from dnnlib import cli
 from metrics.run_table import likeness, methods
+from training.training_loop import training_loop
 
 NOW = 1_800_000_000
 FACTS = dict(data=dict(fingerprint="f" * 64, name="toys", num_images=100, xflip=False, max_size=None), num_gen=10_000, num_real=100, seed=0, batch=64,
@@ -195,6 +197,32 @@ def test_without_one_plain_method_there_are_no_differences(study, call, make_run
     rows = table_of(call, *study, other)
     assert ("fid10k_full", "plain batch_size=32") in rows and all(row["difference"] == "" for row in rows.values())
     assert "choose one with --baseline (the methods: madr, plain batch_size=16, plain batch_size=32)" in rows["fid10k_full", "madr"]["notes"]
+
+
+# ----------------------------------------------------------------------------------------------------------------
+# Runs of ours from end to end.
+
+def test_runs_as_training_and_calc_metrics_leave_them(loop_options, tmp_path, call, capsys):
+    runs = []
+    for seed in range(2):
+        for gamma in (1, 10):
+            run = tmp_path / f"{seed}-{gamma}"
+            run.mkdir()
+            options = loop_options(num_classes=0, random_seed=seed, total_kimg=0.032, kimg_per_tick=0.016, network_snapshot_ticks=1,
+                                   loss_kwargs=dict(class_name="training.loss.StyleGAN2Loss", r1_gamma=gamma))
+            (run / "training_options.json").write_text(json.dumps(options))
+            training_loop(run_dir=str(run), **options)
+            assert cli.call(calc_metrics.main, ["--run", str(run), "--metrics=madr_coverage", "--madr-extractor=pixels", "--num-gen=30", "--device=cpu",
+                                                "--repeats=2", f"--batch={8 if gamma == 1 else 10}", "--verbose=0"]) == 0
+            runs.append(run)
+    capsys.readouterr()
+    rows = table_of(call, *runs, "--baseline=plain r1_gamma=1")
+    row = rows["madr_coverage", "plain r1_gamma=10"]
+    written = [json.loads((run / "metric-madr_coverage.jsonl").read_text())["results"]["madr_coverage"] for run in runs]
+    assert float(row["difference"]) == pytest.approx((written[1] + written[3] - written[0] - written[2]) / 2) and row["pairs"] == "2"
+    assert "batch is" in row["notes"] and row["forced"] == "" and "not finished" not in row["notes"]
+    timed = table_of(call, *runs, "--baseline=plain r1_gamma=1", "--at=time")
+    assert all(row["point"].endswith("s of training") for row in timed.values())
 
 
 # ----------------------------------------------------------------------------------------------------------------
