@@ -1,6 +1,7 @@
 """Whether two metric lines may be compared: the facts that they state, sorted into conditions and measured values.
 
-Lines in, sentences out. A fact that is not listed here is a condition: unknown facts must agree.
+Lines in, sentences out. A fact that is not listed here is a condition: unknown facts must agree. The number of processes is
+none: what a metric draws and sums does not depend on it.
 """
 import json
 import os

@@ -68,7 +68,7 @@ def as_markdown(table):
         parts.append("**Forced: these numbers are not alike.** " + "; ".join(table.forced) + ".")
     parts.append(_markdown_table(_head(), [_cells(table, row, row.method == table.choices.baseline) for row in table.rows]))
     parts.append("Runs:\n\n" + _markdown_table(["method", "seed", "run", "kimg", "of", "line used (kimg)"], [_run_cells(table, run) for run in table.runs]))
-    facts = [f"- {metric}: " + ", ".join(f"{name} {_short(value)}" for name, value in facts.items() if value != "null")
+    facts = [f"- {metric}: " + "; ".join(f"{name} {_short(value)}" for name, value in facts.items() if value != "null")
              for metric, facts in table.facts.items() if facts]
     if facts:
         parts.append("What the numbers depend on, the same in all lines:\n\n" + "\n".join(facts))

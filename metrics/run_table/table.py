@@ -154,7 +154,7 @@ def _add_result(table, metric, result, point, chosen):
             table.notes.append(f"{run.name} has {result} = {value} at kimg {line.kimg}: no mean can be taken with it.")
         by_method.setdefault(run.method, {})[run.seed] = value, line.kimg
     baseline = table.choices.baseline
-    for method, found in by_method.items():
+    for method, found in sorted(by_method.items(), key=lambda item: (item[0] != baseline, item[0])):
         values = {seed: value for seed, (value, _) in sorted(found.items())}
         mean, std_error = mean_and_error(list(values.values()))
         compared = {}
