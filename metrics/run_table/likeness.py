@@ -6,7 +6,7 @@ none: what a metric draws and sums does not depend on it.
 import json
 import os
 
-from metrics.run_table.methods import flat
+from dnnlib.util import flat_items
 
 # Measured along with the result, or a property of the network: they differ from run to run. A name stands for all below it.
 MEASURED = {
@@ -30,7 +30,7 @@ def facts_of(line):
     if isinstance(facts.get("snapshots"), dict):
         facts["snapshots"] = sorted(facts["snapshots"])
     found = {}
-    for place, value in flat(facts).items():
+    for place, value in flat_items(facts).items():
         name = ".".join(place)
         if _listed(name, MEASURED) and name not in STILL_CONDITIONS:
             continue

@@ -5,8 +5,6 @@ Runs in, lines out. Must not compute any statistic.
 import math
 from dataclasses import dataclass
 
-from metrics.run_table.runs import seconds_at
-
 POLICIES = ("last", "best")
 POINTS = ("kimg", "time")
 
@@ -47,7 +45,7 @@ def _by_kimg(runs, metric, kimg):
 def _by_time(runs, metric):
     timed, notes = {}, []
     for run in runs:
-        times = [(seconds_at(run, kimg), line) for kimg, line in sorted(run.lines[metric].items())]
+        times = [(run.seconds_at(kimg), line) for kimg, line in sorted(run.lines[metric].items())]
         known = [(seconds, line) for seconds, line in times if seconds is not None]
         if known:
             timed[run.name] = known

@@ -1,4 +1,4 @@
-"""Run folders as the table needs them: method, seed, one line per metric and snapshot, training time.
+"""Run folders as a table of them needs them: method, seed, one line per metric and snapshot, training time.
 
 What cannot be used is left out with a sentence. Nothing depends on the order of the folders or on the files' times.
 """
@@ -8,8 +8,8 @@ import os
 from dataclasses import dataclass, field
 
 from dnnlib.errors import UserError
-from metrics.run_table import methods
 from training.report import run_folder
+from training.run_set import methods
 
 
 @dataclass
@@ -28,6 +28,18 @@ class Run:
     @property
     def is_finished(self):
         return self.kimg is not None and self.total_kimg is not None and self.kimg >= self.total_kimg
+
+    def seconds_at(self, kimg):
+        """Training seconds until a snapshot: of the tick that it was written after, else between the ticks around; None when unknown."""
+        ticks = [seconds for tick_kimg, seconds in self.seconds if int(tick_kimg) == kimg]
+        if ticks:
+            return ticks[-1]
+        before = [tick for tick in self.seconds if tick[0] < kimg]
+        after = [tick for tick in self.seconds if tick[0] > kimg]
+        if not before or not after:
+            return None
+        (kimg_a, sec_a), (kimg_b, sec_b) = before[-1], after[0]
+        return sec_a + (sec_b - sec_a) * (kimg - kimg_a) / (kimg_b - kimg_a)
 
 
 def read_runs(paths, groups=()):
@@ -146,16 +158,3 @@ def _training_seconds(folder):
         if math.isfinite(total):
             found.append((kimg, total - spent))
     return found
-
-
-def seconds_at(run, kimg):
-    """Training seconds until a snapshot: of the tick that it was written after, else between the ticks around; None when unknown."""
-    ticks = [(tick_kimg, seconds) for tick_kimg, seconds in run.seconds if int(tick_kimg) == kimg]
-    if ticks:
-        return ticks[-1][1]
-    before = [tick for tick in run.seconds if tick[0] < kimg]
-    after = [tick for tick in run.seconds if tick[0] > kimg]
-    if not before or not after:
-        return None
-    (kimg_a, sec_a), (kimg_b, sec_b) = before[-1], after[0]
-    return sec_a + (sec_b - sec_a) * (kimg - kimg_a) / (kimg_b - kimg_a)

@@ -6,6 +6,7 @@ import hashlib
 import json
 
 from dnnlib.errors import UserError
+from dnnlib.util import flat_items
 
 # Options of a run that leave its method as it is: where, how often something is written, on how many processes, how long.
 HOUSEKEEPING = {
@@ -17,18 +18,9 @@ _DATA_PATH = ("training_set_kwargs", "path")  # the same data may lie elsewhere;
 MAX_STATED_OPTIONS = 3
 
 
-def flat(options, prefix=()):
-    """Nested options as {tuple of names: value}."""
-    found = {}
-    for name, value in options.items():
-        place = (*prefix, str(name))
-        found.update(flat(value, place) if isinstance(value, dict) and value else {place: value})
-    return found
-
-
 def signature(options):
     """What makes the method: {tuple of names: value as JSON text}."""
-    return {place: json.dumps(value, sort_keys=True) for place, value in flat(options).items()
+    return {place: json.dumps(value, sort_keys=True) for place, value in flat_items(options).items()
             if place[0] not in HOUSEKEEPING and place[-1] != SEED and place[-2:] != _DATA_PATH}
 
 
