@@ -16,7 +16,7 @@ MEASURED = {
 STILL_CONDITIONS = {"held_out.space"}
 # They change the number by noise alone: told, not refused. The digit classifier is known by its key, the hash of recipe and data.
 NOTED = {"seed", "batch", "torch", "repeats.seeds", "data.name", "classifier.num_train", "classifier.num_held_out", "classifier.weights_sha256"}
-NOT_STATED = "not stated"
+NOT_STATED = "null"  # an older line that lacks a fact and a newer one that has no use for it are alike
 
 
 def _listed(name, names):

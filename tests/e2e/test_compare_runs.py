@@ -279,6 +279,14 @@ def test_lines_without_facts_are_compared_with_a_doubt(make_run, call):
     assert "not every line states" in table_of(call, *runs)["fid10k_full", "madr"]["notes"]
 
 
+def test_a_fact_that_is_not_stated_counts_as_none(make_run, call):
+    older = {name: value for name, value in FACTS.items() if name not in ("k", "tie_rule")}
+    plain, madr = make_run("plain", 0, {}, lines=[metric_line(16, 20.0, facts=older)]), make_run("madr", 0, {16: 10.0}, plugin={})
+    assert call(plain, madr)[0] == 0
+    (madr / "metric-fid10k_full.jsonl").write_text(metric_line(16, 10.0, tie_rule="<"))
+    assert 'tie_rule is null in plain but "<" in madr' in call(plain, madr)[2]
+
+
 def test_cycling_lines_count_their_snapshots_not_their_values():
     line = lambda **shares: dict(facts=dict(snapshots=shares))
     assert likeness.differences([("a", line(x=0.5, y=1.0)), ("b", line(y=0.3, x=0.2))]) == ([], [])
