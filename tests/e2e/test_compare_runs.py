@@ -200,9 +200,6 @@ def test_without_one_plain_method_there_are_no_differences(study, call, make_run
     assert "choose one with --baseline (the methods: madr, plain batch_size=16, plain batch_size=32)" in rows["fid10k_full", "madr"]["notes"]
 
 
-# ----------------------------------------------------------------------------------------------------------------
-# Runs of ours from end to end.
-
 def test_runs_as_training_and_calc_metrics_leave_them(loop_options, tmp_path, call, capsys):
     runs = []
     for seed in range(2):
@@ -340,9 +337,6 @@ def test_out_is_written_whole_or_not_at_all(study, call, tmp_path):
     code, _, err = call(*study, "--force", "--out", tmp_path / "nowhere" / "table.md")
     assert code == 1 and "Cannot write" in err
 
-
-# ----------------------------------------------------------------------------------------------------------------
-# Forms.
 
 def test_markdown_and_latex_are_well_formed(study, call):
     (study[3] / "training_options.json").write_text((study[3] / "training_options.json").read_text().replace('"default"', '"a_b&50%|c"'))
