@@ -14,11 +14,12 @@ import legacy
 import training.dataset
 from dnnlib import cli
 from dnnlib.errors import UserError
-from metrics import comparison, diversity, given_features, metric_main, metric_utils, photo_networks, sampling
+from metrics import comparison, digit_data, diversity, given_features, metric_main, metric_utils, photo_networks, repeats, sampling
 from metrics.detectors import SPACE, check_overrides, space_url
 from torch_utils import devices, distributed, misc
 from training.snapshots import list_network_snapshots
 
+MAX_SEED = 2**31 - 1
 _CACHE_SWITCH = {"on": True, "off": False}
 
 
@@ -42,6 +43,8 @@ class Job:
     baseline: str | None = None
     space: str | None = None
     strict_ties: bool = False
+    repeats: int = 1
+    modes: int | None = None
 
 
 # ----------------------------------------------------------------------------------------------------------------
@@ -54,6 +57,18 @@ def check_metrics(names):
                                    *metric_main.list_valid_metrics()]))
     if not names:
         raise UserError("--metrics names no metric; give at least one, like --metrics=fid50k_full.")
+
+
+def check_modes(modes, names):
+    """Refuse --modes where nothing counts modes."""
+    counting = [name for name in metric_main.list_valid_metrics() if getattr(metric_main.function_of(name), "counts_modes", False)]
+    if modes is not None and not set(counting) & set(names):
+        raise UserError(f"--modes={modes} has no effect on {', '.join(names)}; it belongs to {', '.join(counting)}.")
+
+
+def check_seeds(seed, num_repeats):
+    if seed + num_repeats > MAX_SEED + 1:
+        raise UserError(f"--seed={seed} with --repeats={num_repeats} goes beyond the largest seed {MAX_SEED}; take a smaller --seed.")
 
 
 def dataset_options(snapshot, data, mirror, trust):
@@ -188,8 +203,8 @@ def evaluate(rank, job):
             if rank == 0 and job.verbose:
                 print(f"Calculating {metric}{' of the baseline' if path == job.baseline != job.network else ''}...", flush=True)
             items[path] = {}
-            results[path] = metric_main.calc_metric(
-                metric=metric, G=G, dataset_kwargs=job.dataset_kwargs, num_gpus=num_gpus, rank=rank, device=device,
+            results[path] = repeats.calc_repeated(
+                metric, repeats=job.repeats, modes=job.modes, G=G, dataset_kwargs=job.dataset_kwargs, num_gpus=num_gpus, rank=rank, device=device,
                 progress=metric_utils.ProgressMonitor(verbose=job.verbose), cache=job.cache, detectors=job.detectors, seed=job.seed,
                 num_gen=job.num_gen, num_real=job.num_real, batch_size=job.batch_size, space=job.space, strict_ties=job.strict_ties,
                 trained_in=trained_in(path), per_item=items[path], snapshots=snapshots_of(path, job.trust, device))
@@ -202,7 +217,8 @@ def _report(job, results, items, same_latents):
     if job.baseline is not None:
         theirs = results[job.baseline]
         compared = comparison.compare(
-            result.results, theirs.results, items[job.network], items[job.baseline], sampling.stream("bootstrap", job.seed), same_latents)
+            result.results, theirs.results, items[job.network], items[job.baseline], sampling.stream("bootstrap", job.seed), same_latents,
+            *(facts.get("repeats", {}).get("values") for facts in (result.facts, theirs.facts)))
         result.facts["comparison"] = dict(
             baseline=job.baseline, results=compared, level=comparison.LEVEL, num_resamples=comparison.NUM_RESAMPLES, bootstrap_seed=job.seed,
             sampling_seed=job.seed, same_latents=same_latents)
@@ -213,6 +229,8 @@ def _report(job, results, items, same_latents):
         print(f"Seed {job.seed} of latents, labels and bootstrap; {comparison.NUM_RESAMPLES} resamples; "
               f"{'the same' if same_latents else 'other'} latents for both.", flush=True)
     if job.verbose:
+        if job.repeats > 1:
+            print(repeats.as_text(result))
         print(flush=True)
 
 
@@ -246,7 +264,11 @@ def _print_summary(G, device):
 @click.option("--detector", "detectors", type=cli.NamedPath(), multiple=True,
               help="Local file of a feature detector, as inception=PATH or vgg16=PATH; may be repeated")
 @click.option("--cache", type=click.Choice(list(_CACHE_SWITCH)), default="on", show_default=True, help="Use and keep statistics of the real images")
-@click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True, help="Seed of latents, labels and subsets")
+@click.option("--seed", type=click.IntRange(0, MAX_SEED), default=0, show_default=True, help="Seed of latents, labels and subsets")
+@click.option("--repeats", "num_repeats", type=click.IntRange(min=1), default=1, show_default=True,
+              help="Draw the generated images that many times, from seed, seed + 1, ...; reports the mean, the deviation and every value")
+@click.option("--modes", type=click.IntRange(2, digit_data.NUM_MODES),
+              help="Count only the stacked-digit modes with labels below this, as dataset_tool.py --modes draws them; 777 is the MADR paper's number")
 @click.option("--num-gen", type=click.IntRange(min=1), help="Generate this many images instead of the metric's number; noted in the result")
 @click.option("--num-real", type=click.IntRange(min=1), help="Use at most this many real images; noted in the result")
 @click.option("--batch", "batch_size", type=click.IntRange(min=1), help="Images per generated batch  [default: by resolution]")
@@ -258,7 +280,7 @@ def _print_summary(G, device):
 @click.option("--fake-features", metavar="PATH", help="Features of the generated images, likewise")
 @cli.device_option
 @cli.trust_option
-def main(network, run, metrics, data, mirror, gpus, verbose, detectors, cache, seed, num_gen, num_real, batch_size, baseline, madr_extractor,
+def main(network, run, metrics, data, mirror, gpus, verbose, detectors, cache, seed, num_repeats, modes, num_gen, num_real, batch_size, baseline, madr_extractor,
          madr_weights, madr_ties, real_features, fake_features, device, trust_pickle):
     """Calculate quality and diversity metrics of a network pickle.
 
@@ -282,11 +304,13 @@ def main(network, run, metrics, data, mirror, gpus, verbose, detectors, cache, s
     if gpus < 1:
         raise UserError(f"--gpus must be at least 1 (got {gpus}); use --device=cpu to compute without a GPU.")
     check_metrics(metrics)
+    check_modes(modes, metrics)
+    check_seeds(seed, num_repeats)
     if real_features is not None or fake_features is not None:
         evaluate_given_features(
             real_features, fake_features, metrics,
             {"--network": network, "--run": run, "--baseline": baseline, "--data": data, "--madr-extractor": madr_extractor, "--madr-weights": madr_weights,
-             "--detector": detectors, "--gpus": gpus != 1},
+             "--detector": detectors, "--gpus": gpus != 1, "--repeats": num_repeats != 1, "--modes": modes},
             devices.resolve(device), progress=metric_utils.ProgressMonitor(verbose=verbose), seed=seed, num_gen=num_gen, num_real=num_real,
             strict_ties=madr_ties == "ignore")
         return
@@ -309,7 +333,7 @@ def main(network, run, metrics, data, mirror, gpus, verbose, detectors, cache, s
     job = Job(
         network=network, metrics=tuple(metrics), dataset_kwargs=dict(dataset_kwargs), num_gpus=gpus, device_name=device_name, verbose=verbose,
         trust=trust_pickle, cache=_CACHE_SWITCH[cache], detectors=detectors, seed=seed, num_gen=num_gen, num_real=num_real,
-        batch_size=batch_size, run_dir=run_dir_of(network), baseline=baseline, space=madr_extractor, strict_ties=madr_ties == "ignore")
+        batch_size=batch_size, run_dir=run_dir_of(network), baseline=baseline, space=madr_extractor, strict_ties=madr_ties == "ignore", repeats=num_repeats, modes=modes)
     if verbose:
         print("Launching processes...", flush=True)
     distributed.launch(evaluate, job, num_processes=gpus, device_name=device_name)

@@ -194,6 +194,15 @@ def tuple_product(t: Tuple) -> Any:
     return product
 
 
+def flat_items(nested: dict, prefix: tuple = ()) -> dict:
+    """Nested dicts as {tuple of names: value}; an empty dict is a value."""
+    found = {}
+    for name, value in nested.items():
+        place = (*prefix, str(name))
+        found.update(flat_items(value, place) if isinstance(value, dict) and value else {place: value})
+    return found
+
+
 def get_dtype_and_ctype(type_obj: Any) -> Tuple[Any, Any]:
     """The numpy dtype and the ctypes type of a type given by name, numpy type, dtype or ctypes class."""
     import numpy as np

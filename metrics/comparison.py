@@ -3,6 +3,7 @@
 Arrays in, numbers out. Must not know what the numbers mean.
 """
 import numpy as np
+import scipy.stats
 
 from dnnlib.errors import UserError
 
@@ -30,11 +31,21 @@ def bootstrap_interval(ours_N, theirs_N, rng, *, paired=True, num_resamples=NUM_
     return float(low), float(high)
 
 
-def compare(ours, theirs, our_items, their_items, rng, same_latents=True):
+def t_interval(differences_N, level=LEVEL):
+    """(low, high) of the mean of a few independent differences by Student's t; None for fewer than two of them."""
+    differences_N = np.asarray(differences_N, np.float64)
+    if len(differences_N) < 2:
+        return None
+    half = scipy.stats.t.ppf((1 + level) / 2, len(differences_N) - 1) * differences_N.std(ddof=1) / len(differences_N) ** 0.5
+    return float(differences_N.mean() - half), float(differences_N.mean() + half)
+
+
+def compare(ours, theirs, our_items, their_items, rng, same_latents=True, our_repeats=None, their_repeats=None):
     """{result: dict(ours, baseline, difference, interval, items)} of two dicts of results.
 
     *_items: {result: (real or generated, values)}; a result that is no mean over items has no interval (None).
     same_latents: whether generated item i has the same latent in both sets, and may therefore be paired.
+    *_repeats: {result: value per seed}; where there are no items, the t interval over the seeds' differences stands in.
     """
     compared = {}
     for name in ours:
@@ -44,6 +55,9 @@ def compare(ours, theirs, our_items, their_items, rng, same_latents=True):
             paired = which == "real" or same_latents
             entry.update(interval=list(bootstrap_interval(our_values, their_items[name][1], rng, paired=paired)),
                          items=f"{which}, {'paired' if paired else 'unpaired'}")
+        elif our_repeats is not None and their_repeats is not None:
+            interval = t_interval(np.subtract(our_repeats[name], their_repeats[name]))
+            entry.update(interval=list(interval), items=f"{len(our_repeats[name])} seeds, paired, Student's t")
         compared[name] = entry
     return compared
 
@@ -52,6 +66,6 @@ def as_text(compared):
     """A table for the eye: one line per result."""
     lines = [f"{'result':<28}{'network':>12}{'baseline':>12}{'difference':>12}   {LEVEL:.0%} interval"]
     for name, entry in compared.items():
-        interval = "none: not a mean over items" if entry["interval"] is None else "[{:+.4f}, {:+.4f}] over {}".format(*entry["interval"], entry["items"])
+        interval = "none: not a mean over items; --repeats gives one over seeds" if entry["interval"] is None else "[{:+.4f}, {:+.4f}] over {}".format(*entry["interval"], entry["items"])
         lines.append(f"{name:<28}{entry['ours']:>12.4f}{entry['baseline']:>12.4f}{entry['difference']:>+12.4f}   {interval}")
     return "\n".join(lines)

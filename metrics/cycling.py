@@ -28,6 +28,18 @@ def cycling_statistics(hits_TK):
     return dict(cycling=1 - mean / union if union else 0.0, mean=mean, union=union, lost_and_found=int(found_again_K.sum()))
 
 
+def perfect_cycling(probabilities_K, num_modes, num_gen, num_snapshots, rng, num_repeats=20):
+    """What snapshots of a perfect generator would score: mean cycling_statistics of num_gen draws per snapshot.
+
+    probabilities_K: the data's distribution over at least the counted modes, which come first. Rare modes are missed now and
+    then by chance alone, and so count as lost and found: a run is to be read against this.
+    """
+    probabilities_K = np.asarray(probabilities_K, np.float64)
+    draws = lambda: rng.multinomial(num_gen, probabilities_K / probabilities_K.sum(), size=num_snapshots)[:, :num_modes]
+    scores = [cycling_statistics(draws() > 0) for _ in range(num_repeats)]
+    return {name: float(np.mean([score[name] for score in scores])) for name in scores[0]}
+
+
 # ----------------------------------------------------------------------------------------------------------------
 # Modes that a snapshot hits.
 
@@ -40,31 +52,38 @@ def compute(opts, num_gen, name):
     num_gen = opts.num_gen if opts.num_gen is not None else num_gen
     dataset = metric_utils.construct_dataset(opts)
     is_stacked = "digits" in (getattr(dataset, "provenance", None) or {})
-    hits_of = _digit_modes(opts, num_gen) if is_stacked else _cells_of_reals(opts, num_gen)
+    if opts.modes is not None and not is_stacked:
+        raise UserError(f"--modes={opts.modes} has no effect on {name} with {dataset.name}, which is no set of stacked digits; leave the option out.")
+    hits_of, probabilities_K, num_modes = _digit_modes(opts, num_gen) if is_stacked else _cells_of_reals(opts, num_gen)
     hits_TK = []
     for number, (snapshot, open_network) in enumerate(opts.snapshots.items(), start=1):
         opts.say(f"Snapshot {number} of {len(opts.snapshots)}: {snapshot}")
         hits_TK.append(hits_of(open_network()))
     statistics = cycling_statistics(np.stack(hits_TK))
     opts.record(snapshots={snapshot: float(hits.mean()) for snapshot, hits in zip(opts.snapshots, hits_TK)},
-                modes="stacked digits" if is_stacked else "k-means cells of the real features", num_modes=len(hits_TK[0]))
+                modes="stacked digits" if is_stacked else "k-means cells of the real features", num_modes=num_modes, hit_rule="by at least 1 image",
+                floor=perfect_cycling(probabilities_K, num_modes, num_gen, len(hits_TK), sampling.stream("floor", opts.seed)))
     return {name if key == "cycling" else f"{name}_{key}": value for key, value in statistics.items()}
 
 
 def _digit_modes(opts, num_gen):
+    """(G -> which modes it hits, the data's distribution with the counted modes first, their number)"""
     dataset = metric_utils.construct_dataset(opts, use_labels=True)
     digit_data.check_stacked(dataset)
-    _, reference_K, _ = mode_coverage.distributions(dataset)
+    data_K, reference_K, _ = mode_coverage.distributions(dataset, opts.modes)
     classifier = mode_coverage.obtain_on_all_ranks(opts, dataset)
+    mode_coverage.record_classifier(opts, classifier)
+    opts.record(mode_rule=mode_coverage.mode_rule(opts.modes))
+    counted = reference_K > 0
 
     def hits(G):
         counts_K, _ = mode_coverage.count_generated_modes(_with_network(opts, G), classifier, num_gen)
-        return counts_K[reference_K > 0] > 0
-    return hits
+        return counts_K[counted] > 0
+    return hits, np.concatenate([data_K[counted], data_K[~counted]]), int(counted.sum())
 
 
 def _cells_of_reals(opts, num_gen):
-    """A cell is hit by a generated image that lies nearest to its centre and no farther than its farthest real."""
+    """The same for cells: one is hit by a generated image that lies nearest to its centre and no farther than its farthest real."""
     space = diversity.space_of(opts)
     url = detectors.space_url(space)
     diversity.warn_of_own_space(opts, space)
@@ -73,13 +92,14 @@ def _cells_of_reals(opts, num_gen):
     index, distances = diversity_kernels.nearest_centres(real, centres)
     reach_K = np.full(len(centres), -np.inf)  # an empty cell cannot be hit
     np.maximum.at(reach_K, index, distances)
+    counted = reach_K >= 0
     opts.record(space=space)
 
     def hits(G):
         fake, = diversity.generated_features(_with_network(opts, G), [url], num_gen, rel_lo=0.2)
         cell, distance = diversity_kernels.nearest_centres(fake, centres)
-        return np.bincount(cell[distance <= reach_K[cell]], minlength=len(centres))[reach_K >= 0] > 0
-    return hits
+        return np.bincount(cell[distance <= reach_K[cell]], minlength=len(centres))[counted] > 0
+    return hits, np.bincount(index, minlength=len(centres))[counted], int(counted.sum())
 
 
 def _with_network(opts, G):

@@ -114,6 +114,16 @@ def _download(url, name, folder, verbose):
                         "checked; the result line records the hash of the file used.") from error
 
 
+def resize_filter(source):
+    """How images of another size are brought to the detector's: in words for the result line."""
+    short = source.name.removeprefix(extractors.SCHEME)
+    if short in photo_networks.MODELS:
+        return "bicubic, antialiased"
+    if short in extractors.names():
+        return "bilinear, antialiased"
+    return "that of the detector's file"  # which its hash pins down
+
+
 def load_detector(source, device):
     """The detector as a callable on `device`, in evaluation mode."""
     if source.name.startswith((extractors.SCHEME, extractors.FILE)):

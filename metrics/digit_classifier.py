@@ -96,6 +96,13 @@ class DigitClassifier:
         numbers = {name: repr(getattr(self, name)) for name in ("accuracy", "confidence", "num_train", "num_held_out")}
         return weights, dict(numbers, key=self.key)
 
+    def weights_digest(self):
+        """SHA-256 over names and values of the weights."""
+        sha256 = hashlib.sha256()
+        for name, value in sorted(self.net.state_dict().items()):
+            sha256.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
+        return sha256.hexdigest()
+
     @staticmethod
     def from_plain(plain, device):
         weights, facts = plain

@@ -60,7 +60,7 @@ def compute_authenticity(opts, num_gen, name):
             opts.keep_items(name, "generated", 100.0 * authentic)
         return dict(authenticity=100.0 * float(authentic.mean()))
     numbers = _beside_held_out(opts, num_gen, measure)
-    opts.record(unit="%")
+    opts.record(unit="%", k=1, tie_rule=">")
     return {name: numbers["authenticity"] if numbers else float("nan")}
 
 

@@ -15,7 +15,7 @@ from dnnlib.errors import UserError
 from metrics import METRICS_VERSION
 from metrics import (cycling, diversity, frechet_inception_distance, further_diversity, inception_score, kernel_inception_distance, mode_coverage,
                      perceptual_path_length, precision_recall)
-from metrics.metric_utils import MetricOptions
+from metrics.metric_utils import MetricOptions, state_every_fact
 
 _metrics = {}
 
@@ -62,6 +62,7 @@ def calc_metric(metric, **kwargs):
     start = time.monotonic()
     results = _agree(_metrics[metric](opts), opts)
     total_time = time.monotonic() - start
+    state_every_fact(opts)
     facts = dict(opts.facts, metrics_version=METRICS_VERSION, torch=torch.__version__)
     if opts.num_gen is not None or opts.num_real is not None:
         facts["counts_overridden"] = True
@@ -283,6 +284,8 @@ def madr_cycling(opts):
     return cycling.compute(opts, num_gen=5_000, name="madr_cycling")
 
 
+for _metric in (madr_modes, madr_modes5k, madr_cycling):
+    _metric.counts_modes = True
 madr_cycling.prepare, madr_cycling.higher_is_better = cycling.prepare, False
 
 

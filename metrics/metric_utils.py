@@ -3,6 +3,7 @@
 The numbers made of the statistics are elsewhere (kernels, neighbours); single metrics are in a file each.
 """
 import copy
+import json
 import os
 
 import numpy as np
@@ -19,6 +20,10 @@ __all__ = ["MetricOptions", "get_feature_detector_name", "get_feature_detector",
            "compute_feature_stats_for_dataset", "compute_feature_stats_for_generator", "generate_images", "construct_dataset"]
 
 
+# With the versions of metrics and torch, which metric_main adds. detector: its name, hash, keywords and resize filter.
+FACTS_OF_EVERY_LINE = ("data", "num_real", "num_gen", "detector", "k", "tie_rule", "truncation_psi", "truncation_cutoff", "noise_mode", "seed", "batch")
+
+
 # ----------------------------------------------------------------------------------------------------------------
 # Options.
 
@@ -30,12 +35,13 @@ class MetricOptions:
     by name. strict_ties: distances equal to a radius do not count. trained_in: the extractor that led the network's
     training, None if none did. per_item: a dict that receives {result name: (real or generated, value of each item)}.
     snapshots: {name: function that opens its G} of the network's run, in order. given: GivenFeatures in place of network and
-    data set. `facts` collects what the result depends on, for the result line.
+    data set. modes: count only the modes of stacked digits below this label. kept: a dict that holds what was computed of the
+    reals, for later calls with other seeds. `facts` collects what the result depends on, for the result line.
     """
 
     def __init__(self, G=None, G_kwargs={}, dataset_kwargs={}, num_gpus=1, rank=0, device=None, progress=None, cache=True, *,
                  detectors=None, seed=0, num_gen=None, num_real=None, batch_size=None, space=None, strict_ties=False,
-                 trained_in=None, per_item=None, snapshots=None, given=None):
+                 trained_in=None, per_item=None, snapshots=None, given=None, modes=None, kept=None):
         assert 0 <= rank < num_gpus
         self.G = G
         self.G_kwargs = dnnlib.EasyDict(G_kwargs)
@@ -56,6 +62,8 @@ class MetricOptions:
         self.per_item = per_item
         self.snapshots = dict(snapshots or {})
         self.given = given
+        self.modes = modes
+        self.kept = kept
         self.facts = {}
         self._loaded_detectors = {}
 
@@ -71,6 +79,14 @@ class MetricOptions:
         """Hand the items whose mean a result is to a caller that asked for them."""
         if self.per_item is not None:
             self.per_item[result_name] = which, values_N
+
+    def once(self, key, compute):
+        """compute(), or what it gave before under this key, if the caller keeps results. Every rank must ask alike."""
+        if self.kept is None:
+            return compute()
+        if key not in self.kept:
+            self.kept[key] = compute()
+        return self.kept[key]
 
     def say(self, text):
         if self.verbose:
@@ -152,26 +168,36 @@ def compute_feature_stats_for_dataset(opts, detector_url, detector_kwargs, rel_l
     opts.record(num_real=num_items, detector=detector_facts(source, detector_kwargs))
     progress = opts.progress.sub(tag="dataset features", num_items=num_items, rel_lo=rel_lo, rel_hi=rel_hi)
 
-    path, facts = None, None
-    if opts.cache and hasattr(dataset, "content_fingerprint"):
-        facts = stats_cache.describe(dataset, opts.dataset_kwargs, source, detector_kwargs, max_items, stats_kwargs)
-        path = stats_cache.cache_path(facts)
-        stats = _cached_on_all_ranks(opts, path, facts)
-        if stats is not None:
-            progress.update(num_items)
-            return stats
+    loader_kwargs = dict(batch_sampler=_batches(num_items, batch_size, opts.num_gpus, opts.rank), **_loader_kwargs(opts, num_items, data_loader_kwargs))
 
-    stats = FeatureStats(max_items=num_items, **stats_kwargs)
+    def compute():
+        return _real_features(opts, dataset, loader_kwargs, detector, source, detector_kwargs, FeatureStats(max_items=num_items, **stats_kwargs), progress)
+    if not hasattr(dataset, "content_fingerprint"):
+        return compute()
+    facts = stats_cache.describe(dataset, opts.dataset_kwargs, source, detector_kwargs, max_items, stats_kwargs)
+    return opts.once(json.dumps(facts, sort_keys=True), lambda: _from_cache(opts, facts, compute, progress) if opts.cache else compute())
+
+
+def _from_cache(opts, facts, compute, progress):
+    path = stats_cache.cache_path(facts)
+    stats = _cached_on_all_ranks(opts, path, facts)
+    if stats is not None:
+        progress.update(stats.num_items)
+        return stats
+    stats = compute()
+    if opts.rank == 0:
+        stats_cache.save(path, facts, stats)
+        opts.say(f"Statistics of the real images kept in {path}")
+    return stats
+
+
+def _real_features(opts, dataset, loader_kwargs, detector, source, detector_kwargs, stats, progress):
+    """The images of the data set through the detector into `stats`."""
     dataset.close()  # workers must open the files themselves: a shared position in one file would mix up their reads
-    loader = torch.utils.data.DataLoader(
-        dataset, batch_sampler=_batches(num_items, batch_size, opts.num_gpus, opts.rank), **_loader_kwargs(opts, num_items, data_loader_kwargs))
-    for images, _labels in loader:
+    for images, _labels in torch.utils.data.DataLoader(dataset, **loader_kwargs):
         features = detector_files.run_detector(detector, source, images.to(opts.device), detector_kwargs)
         stats.append_torch(features, num_gpus=opts.num_gpus, rank=opts.rank)
         progress.update(stats.num_items)
-    if path is not None and opts.rank == 0:
-        stats_cache.save(path, facts, stats)
-        opts.say(f"Statistics of the real images kept in {path}")
     return stats
 
 
@@ -189,7 +215,19 @@ def _cached_on_all_ranks(opts, path, facts):
 
 
 def detector_facts(source, kwargs):
-    return dict(name=source.name, sha256=source.sha256, kwargs=dict(kwargs), input="uint8 at native resolution, resized by the detector")
+    return dict(name=source.name, sha256=source.sha256, kwargs=dict(kwargs), input="uint8 at native resolution, resized by the detector",
+                resize_filter=detector_files.resize_filter(source))
+
+
+def state_every_fact(opts):
+    """What every result line states, whatever the metric: what it has no use for is None, and that is a statement, too.
+
+    The data set is named even where the number does not depend on it: scores of networks of different data are no comparison.
+    """
+    if "data" not in opts.facts and opts.dataset_kwargs.get("class_name"):
+        construct_dataset(opts)
+    for name in FACTS_OF_EVERY_LINE:
+        opts.facts.setdefault(name, None)
 
 
 # ----------------------------------------------------------------------------------------------------------------

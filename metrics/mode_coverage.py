@@ -20,16 +20,15 @@ def compute_modes(opts, num_gen, prefix):
     if opts.G.img_channels != 3:
         raise UserError(f"The modes metric counts RGB images, but the network draws {opts.G.img_channels} channel(s).")
     num_gen = opts.num_gen if opts.num_gen is not None else num_gen
-    data_K, reference_K, reference_name = distributions(dataset)
+    data_K, reference_K, reference_name = distributions(dataset, opts.modes)
     classifier = obtain_on_all_ranks(opts, dataset)
     counts_K, confidence = count_generated_modes(opts, classifier, num_gen)
     score = modes.mode_statistics(counts_K, reference_K)
     floor_kl, floor_std, floor_modes = modes.real_data_floor(data_K, reference_K, num_gen, sampling.stream("floor", opts.seed))
     opts.record(
-        num_modes=int((reference_K > 0).sum()), reference=reference_name, kl_unit="nats", floor_kl_std=floor_std, floor_modes=floor_modes,
-        outside_share=score["outside"], confidence=confidence, classifier=dict(
-            key=classifier.key, version=digit_classifier.VERSION, num_train=classifier.num_train, num_held_out=classifier.num_held_out,
-            confidence=classifier.confidence))
+        num_modes=int((reference_K > 0).sum()), mode_rule=mode_rule(opts.modes), reference=reference_name, kl_unit="nats", floor_kl_std=floor_std, floor_modes=floor_modes,
+        outside_share=score["outside"], confidence=confidence)
+    record_classifier(opts, classifier)
     if confidence < _LOW_CONFIDENCE * classifier.confidence:
         opts.say(f"Warning: the digit classifier is {confidence:.2f} sure of the generated digits, {classifier.confidence:.2f} of real ones: "
                  "many images are not digits, and the modes counted for them mean nothing.")
@@ -38,23 +37,55 @@ def compute_modes(opts, num_gen, prefix):
         f"{prefix}_classifier_accuracy": classifier.accuracy}
 
 
-def distributions(dataset):
+def mode_rule(first_modes):
+    """Which modes count, as dataset_tool.py states it of a set that it makes with --modes; None: all of the data set."""
+    return None if first_modes is None else f"labels 0 to {first_modes - 1}"
+
+
+def distributions(dataset, first_modes=None):
     """(what a perfect generator draws from, what KL compares with, its name), each over 1000 modes.
 
     Balanced sets: digits fall independently, KL against the uniform distribution over the set's modes. Imbalanced sets: the
-    set's own histogram is both.
+    set's own histogram is both. first_modes (--modes): only the labels below it count; images of others, of which a perfect
+    generator of a larger set draws its share, too, are left out and told as outside_share.
     """
     histogram_K = np.bincount(digit_data.mode_labels(dataset), minlength=digit_data.NUM_MODES).astype(np.float64)
-    if (getattr(dataset, "provenance", None) or {}).get("imbalanced"):
+    made = getattr(dataset, "provenance", None) or {}
+    if first_modes is not None:
+        _check_first_modes(dataset.name, made, int(np.flatnonzero(histogram_K).max()), first_modes)
+    if made.get("imbalanced"):
         return histogram_K, histogram_K, "histogram of the data set"
     present_K = (histogram_K > 0).astype(np.float64)
-    if present_K.all():
+    is_complete = bool(present_K.all())
+    present_K[digit_data.NUM_MODES if first_modes is None else first_modes:] = 0
+    if is_complete:
         return modes.independent_digits(histogram_K), present_K, "uniform"
     return histogram_K, present_K, "uniform over the data set's modes"
 
 
+def _check_first_modes(name, made, highest, first_modes):
+    if made.get("imbalanced"):
+        raise UserError(f"--modes={first_modes}: the imbalanced set {name} is defined over all {digit_data.NUM_MODES} modes; leave --modes out.")
+    num_modes = made.get("modes", highest + 1)  # a small set lacks some that its maker drew from
+    if num_modes < first_modes:
+        raise UserError(f"--modes={first_modes}: {name} has labels 0 to {num_modes - 1} only; ask for at most {num_modes}, or give a set of more modes with --data.")
+
+
+def record_classifier(opts, classifier):
+    """The classifier as the detector of the line. Its key, the hash of recipe and data, says whether two are alike: weights that
+    another machine has learnt by the same recipe from the same data differ in the last digits."""
+    opts.record(
+        detector=dict(name="digit-classifier", sha256=classifier.key, hash_of="recipe and data", resize_filter="bilinear, antialiased"),
+        classifier=dict(key=classifier.key, version=digit_classifier.VERSION, num_train=classifier.num_train, num_held_out=classifier.num_held_out,
+                        confidence=classifier.confidence, weights_sha256=classifier.weights_digest()))
+
+
 def obtain_on_all_ranks(opts, dataset):
     """Rank 0 loads or trains, the others take its weights: another machine may have another cache folder."""
+    return opts.once(("digit classifier", dataset.content_fingerprint()), lambda: _obtain_in_turn(opts, dataset))
+
+
+def _obtain_in_turn(opts, dataset):
     classifier = None
     if opts.rank == 0:
         classifier = digit_classifier.obtain(dataset, opts.device, use_cache=opts.cache, monitor=opts.progress.sub(rel_hi=0.5))

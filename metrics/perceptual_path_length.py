@@ -109,7 +109,8 @@ def compute_ppl(opts, num_samples, epsilon, space, sampling, crop, batch_size, j
     batch_size = opts.batch_size or batch_size
     vgg16, source = opts.detector(VGG16_URL)
     metric_utils.record_sampling(opts, num_samples, batch_size)
-    opts.record(detector=metric_utils.detector_facts(source, _DETECTOR_KWARGS), epsilon=epsilon, space=space, sampling=sampling, crop=crop,
+    opts.record(detector=dict(metric_utils.detector_facts(source, _DETECTOR_KWARGS), input="float in [0, 255], not resized by the detector",
+                              resize_filter=f"box, to {_DETECTOR_SIZE} pixels; smaller images stay"), epsilon=epsilon, space=space, sampling=sampling, crop=crop,
                 noise_mode="const", trimmed_percent=[1, 99])
     sampler = PPLSampler(metric_utils.frozen_copy(opts.G, opts.device), opts.G_kwargs, epsilon, space, sampling, crop, _CheckedDetector(vgg16, source))
     distances = _sample_distances(opts, sampler, num_samples, batch_size)

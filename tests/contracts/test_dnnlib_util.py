@@ -181,3 +181,7 @@ def test_a_full_disk_ends_the_log_not_the_run(tmp_path, with_streams):
         assert out.getvalue() == "one\ntwo\n"
         assert err.getvalue().count("cannot be written") == 1
     with_streams(fill)
+
+
+def test_flat_items():
+    assert util.flat_items(dict(a=1, b=dict(c=[2], d=dict(e=None)), f={})) == {("a",): 1, ("b", "c"): [2], ("b", "d", "e"): None, ("f",): {}}

@@ -1,4 +1,5 @@
 """The cycling metric: planted sequences, toy generators that take turns, and `calc_metrics.py --run`."""
+import itertools
 import json
 import pickle
 
@@ -115,3 +116,29 @@ def test_faults_of_the_run_are_sentences(run_dir, tmp_path, capfd):
         path.unlink()
     code, _, err = call(capfd, "--run", run_dir)
     assert code != 0 and "holds no network-snapshot" in err
+
+
+def test_the_floor_of_a_perfect_generator():
+    """3000 draws over 1000 equal modes miss exp(-3) of them each time, and miss others the next time."""
+    floor = cycling.perfect_cycling(np.ones(1000), 1000, 3000, 6, np.random.default_rng(0))
+    missed = np.exp(-3)
+    assert floor["mean"] == pytest.approx(1 - missed, abs=0.005) and floor["union"] == pytest.approx(1, abs=1e-3)
+    assert floor["cycling"] == pytest.approx(missed, abs=0.005)
+    assert floor["lost_and_found"] == pytest.approx(1000 * probability_of_a_gap(1 - missed, 6), rel=0.1)
+    half = cycling.perfect_cycling(np.ones(1000), 500, 3000, 6, np.random.default_rng(0))  # the others draw their share
+    assert half["mean"] == pytest.approx(1 - missed, abs=0.01) and half["lost_and_found"] == pytest.approx(floor["lost_and_found"] / 2, rel=0.15)
+
+
+def probability_of_a_gap(hit, length):
+    """That in so many independent snapshots a mode is hit, then missed, then hit: by all histories."""
+    total = 0.0
+    for history in itertools.product([0, 1], repeat=length):
+        text = "".join(map(str, history)).strip("0")
+        total += ("0" in text) * hit ** sum(history) * (1 - hit) ** (length - sum(history))
+    return total
+
+
+def test_lines_state_the_floor_and_the_rule(options):
+    dataset = construct_dataset(options())
+    facts = score(options, [Shows([dataset[i][0] for i in range(len(dataset))])] * 2).facts
+    assert set(facts["floor"]) == {"cycling", "mean", "union", "lost_and_found"} and 0.9 < facts["floor"]["mean"] <= 1 and facts["hit_rule"] == "by at least 1 image"

@@ -200,6 +200,90 @@ def test_reference_follows_the_kind_of_set(stacked, tmp_path):
     assert reference.sum() == 20 and reference[:20].all() and name == "uniform over the data set's modes"
 
 
+def test_first_modes_of_a_set_built_with_as_many_are_all_of_it(tmp_path):
+    """dataset_tool.py --modes and calc_metrics.py --modes mean the same modes."""
+    build_stacked_digits(str(tmp_path / "some.zip"), num_images=3000, modes=77)
+    dataset = open_set(str(tmp_path / "some.zip"))
+    for all_modes, first in zip(mode_coverage.distributions(dataset), mode_coverage.distributions(dataset, 77)):
+        assert np.array_equal(all_modes, first)
+    assert dataset.provenance["mode_rule"] == mode_coverage.mode_rule(77)
+    reference = mode_coverage.distributions(dataset, 50)[1]
+    assert reference[:50].sum() == 50 and reference.sum() == 50
+    with pytest.raises(UserError, match="--modes=777.*labels 0 to 76 only; ask for at most 77"):
+        mode_coverage.distributions(dataset, 777)
+
+
+def test_first_modes_of_an_imbalanced_set_are_refused(tmp_path):
+    build_stacked_digits(str(tmp_path / "imbalanced.zip"), num_images=300, imbalanced=True)
+    with pytest.raises(UserError, match="--modes=777.*imbalanced.*leave --modes out"):
+        mode_coverage.distributions(open_set(str(tmp_path / "imbalanced.zip")), 777)
+
+
+class Counted(torch.nn.Module):
+    """Stands in for the classifier: the mode is written into the image's first pixel."""
+    key, num_train, num_held_out, accuracy, confidence = "c" * 64, 1, 1, 1.0, 1.0
+
+    def predict_modes(self, images):
+        digits = images[:, :, 0, 0].long()
+        return digits @ torch.tensor([100, 10, 1]), torch.ones(len(images))
+
+    def weights_digest(self):
+        return "w" * 64
+
+
+class ShowsModes(torch.nn.Module):
+    """A generator of the given modes, each as often as it is given."""
+    z_dim, c_dim, img_channels, img_resolution = 4, 0, 3, 32
+
+    def __init__(self, chosen):
+        super().__init__()
+        self.register_buffer("digits", torch.from_numpy(modes.unstacked_label(chosen)))
+
+    def forward(self, z, c):
+        index = (torch.special.ndtr(z[:, 0].double()) * len(self.digits)).long().clamp(max=len(self.digits) - 1)
+        return (self.digits[index].float()[:, :, None, None].expand(-1, -1, 32, 32) - 128) / 127.5
+
+
+def test_the_first_modes_alone_count(stacked, monkeypatch):
+    monkeypatch.setattr(digit_classifier, "obtain", lambda *args, **kwargs: Counted())
+    present = np.unique(digit_data.mode_labels(open_set(stacked[0])))
+    inside = present[present < 500]
+
+    def measure(chosen, **more):
+        return metric_main.calc_metric("madr_modes5k", G=ShowsModes(chosen), device="cpu", num_gen=4000, **more, dataset_kwargs=dict(
+            class_name="training.dataset.ImageFolderDataset", path=stacked[0]))
+    whole, half = measure(present), measure(present, modes=500)
+    assert (whole.facts["num_modes"], whole.facts["mode_rule"]) == (len(present), None)
+    assert (half.facts["num_modes"], half.facts["mode_rule"]) == (len(inside), "labels 0 to 499")
+    assert half.facts["outside_share"] == pytest.approx((present >= 500).mean(), abs=0.03) and whole.facts["outside_share"] == 0
+    assert half.results.madr_modes5k == pytest.approx(len(inside), abs=5) and half.results.madr_modes5k < whole.results.madr_modes5k
+    perfect = measure(digit_data.mode_labels(open_set(stacked[0])), modes=500)  # the floor's draws, too, fall outside in part
+    assert perfect.results.madr_modes5k_kl == pytest.approx(perfect.results.madr_modes5k_floor_kl, abs=5 * perfect.facts["floor_kl_std"])
+    others = measure(present[present >= 500], modes=500)
+    assert others.results.madr_modes5k == 0 and others.facts["outside_share"] == 1 and others.results.madr_modes5k_kl == float("inf")
+
+
+def test_imbalanced_sets_are_compared_with_their_own_histogram(tmp_path, monkeypatch):
+    """GDPP's variant: a generator of the data's own histogram reaches the floor; an even one, perfect elsewhere, does not."""
+    path = str(tmp_path / "imbalanced.zip")
+    build_stacked_digits(path, num_images=6000, imbalanced=True)
+    monkeypatch.setattr(digit_classifier, "obtain", lambda *args, **kwargs: Counted())
+    labels = digit_data.mode_labels(open_set(path))
+
+    def measure(chosen):
+        return metric_main.calc_metric("madr_modes5k", G=ShowsModes(chosen), device="cpu", num_gen=4000, dataset_kwargs=dict(
+            class_name="training.dataset.ImageFolderDataset", path=path))
+    own, even = measure(labels), measure(np.unique(labels))
+    assert own.facts["reference"] == "histogram of the data set" and own.facts["outside_share"] == 0
+    assert own.results.madr_modes5k_kl == pytest.approx(own.results.madr_modes5k_floor_kl, abs=5 * own.facts["floor_kl_std"])
+    p = np.full(1000, 0.0)
+    p[np.unique(labels)] = 1 / len(np.unique(labels))
+    q = np.bincount(labels, minlength=1000) / len(labels)
+    bias = (len(np.unique(labels)) - 1) / (2 * 4000)  # of a divergence from counts: (modes - 1) / (2 n)
+    expected = (p[p > 0] * np.log(p[p > 0] / q[p > 0])).sum() + bias
+    assert even.results.madr_modes5k_kl == pytest.approx(expected, rel=0.1) and even.results.madr_modes5k_kl > 2 * own.results.madr_modes5k_kl
+
+
 @pytest.mark.slow
 def test_real_mnist(tmp_path):
     """The house protocol's classifier: at least 99.5% on MNIST's 10,000 test digits."""

@@ -1,0 +1,54 @@
+"""Compare training runs: `python compare_runs.py runs/*` prints a table of methods over seeds from the runs' metric lines.
+
+How runs are read is in training/run_set/, what is compared and written in metrics/run_table/; nothing in the run folders changes.
+"""
+import click
+
+from dnnlib import cli, files
+from dnnlib.errors import UserError
+from metrics import metric_main
+from metrics.run_table import render, selection
+from metrics.run_table.table import Choices, make_table
+from training.run_set import runs
+
+
+@click.command(context_settings=dict(max_content_width=140))
+@click.argument("run_folders", nargs=-1, metavar="RUN...")
+@click.option("--baseline", metavar="METHOD", help="Method that the others are compared with  [default: the one without MADR, if there is exactly one]")
+@click.option("--metrics", type=cli.CommaList(), help="Metrics to compare, comma-separated  [default: all that the runs have lines of]")
+@click.option("--group", "groups", type=cli.NamedPath(), multiple=True, metavar="NAME=GLOB",
+              help="Call the runs whose folder matches GLOB the method NAME; may be repeated  [default: by their options apart from the seed]")
+@click.option("--policy", type=click.Choice(selection.POLICIES), default="last", show_default=True, help="Which line up to that point stands for a run")
+@click.option("--at", type=click.Choice(selection.POINTS), default="kimg", show_default=True, help="Compare at equal kimg or at equal training time")
+@click.option("--kimg", type=cli.IntRange(min=0), metavar="INT", help="This kimg  [default: the largest that all runs have a line of]")
+@click.option("--format", "form", type=click.Choice(render.FORMATS), default="markdown", show_default=True, help="Form of the table")
+@click.option("--out", metavar="FILE", help="Write the table there instead of printing it")
+@click.option("--force", is_flag=True, help="Compare lines that are not alike, with a note in the table")
+def main(run_folders, baseline, metrics, groups, policy, at, kimg, form, out, force):
+    """Compare training runs: mean and standard error over seeds, and the difference to a baseline paired by seed.
+
+    \b
+    python compare_runs.py runs/*                                       # methods by their options, at equal kimg
+    python compare_runs.py runs/* --at=time --format=latex --out=table.tex
+    python compare_runs.py runs/* --policy=best --metrics=fid10k_full
+    python compare_runs.py runs/* --group 'tilt=*-tilt' --group 'plain=*-tiny' --baseline=plain
+
+    Lines of other data, detectors, counts or rules are refused, by name of run and fact, unless --force.
+    """
+    if not run_folders:
+        raise UserError("No run is named; give run folders, such as: compare_runs.py runs/*")
+    if kimg is not None and at == "time":
+        raise UserError(f"--kimg={kimg} and --at=time exclude one another; leave one of them out.")
+    found, notes = runs.read_runs(run_folders, groups)
+    choices = Choices(policy=policy, at=at, kimg=kimg, baseline=baseline, only=tuple(metrics) if metrics is not None else None, force=force)
+    table = make_table(found, choices, metric_main.higher_is_better, notes)
+    text = render.render(table, form)
+    if out is None:
+        print(text, end="", flush=True)
+        return
+    files.atomic_write_text(out, text)
+    print(f"Wrote {out}: {len(table.rows)} rows, {len(table.notes)} notes.")
+
+
+if __name__ == "__main__":
+    cli.run(main)
