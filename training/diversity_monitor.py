@@ -94,6 +94,8 @@ class DiversityMonitor:
         """A network snapshot of the last observed G was saved."""
         if not self.alarm.suspicious and not self.alarm.state:
             self.healthy = (name, kimg)
+        elif self.healthy_name == name:
+            self.healthy = None  # ticks of less than a kimg: it was overwritten
 
     @property
     def healthy_name(self):
