@@ -5,6 +5,8 @@ All processes hold the same G, so the first one looks and the others only keep t
 from torch_utils import training_stats
 from training import diversity_monitor, monitor
 
+STATISTICS = (*(diversity_monitor.PREFIX + name for name in diversity_monitor.NAMES), "Timing/diversity")
+
 
 class DiversityWatch:
     """Every method is called on every process and does nothing when the monitor was not asked for."""
@@ -15,6 +17,8 @@ class DiversityWatch:
 
     def begin(self, training_set):
         """After a state was restored, if there is one: what it did not bring is learnt from the data."""
+        if not self.enabled:
+            training_stats.forget(STATISTICS)  # of a run that was watched before
         if self.monitor is not None and not self.monitor.is_fitted:
             self.monitor.fit(training_set)
 
@@ -26,9 +30,9 @@ class DiversityWatch:
         if self.monitor is not None:
             with timer:
                 numbers = self.monitor.look(G, batch_size, self.device, kimg, step)
-        for name in diversity_monitor.NAMES:
-            training_stats.report0(diversity_monitor.PREFIX + name, numbers.get(name, []))
-        training_stats.report0("Timing/diversity", timer.milliseconds() or [])
+        values = [*(numbers.get(name, []) for name in diversity_monitor.NAMES), timer.milliseconds() or []]
+        for name, value in zip(STATISTICS, values, strict=True):
+            training_stats.report0(name, value)
         return {name: numbers[name] for name in diversity_monitor.TICK_LINE if name in numbers}
 
     def tell(self, say):
