@@ -2,7 +2,8 @@
 
 Cost: CPU seconds of this process for a look per tick, for learning the reals at the start, and for training steps, in one run
 of --cfg=tiny per resolution on random images. Alarm: the generators of tests/training/planted_modes.py over many seeds.
-Runs: the ticks of stats.jsonl of run folders given with --run. Writes benchmarks/results/diversity_monitor.json.
+Runs: the ticks of stats.jsonl of run folders given with --run. Writes benchmarks/results/diversity_monitor.json and the
+figures in docs/diversity_monitor.md.
 """
 import collections
 import contextlib
@@ -32,8 +33,10 @@ from doctor import processor_name
 from tests.training import planted_modes
 from training import config, diversity_alarm, diversity_monitor, diversity_watch, training_loop
 
-HEALTHY_TICKS, LEARNING_TICKS, SICK_TICKS = 100, (3, 10, 40), 10
+HEALTHY_TICKS, LEARNING_TICKS, SICK_TICKS = 60, (3, 10, 40), 10
 DEFAULT_KIMG_PER_TICK = 4
+RESULTS, PAGE = REPO / "benchmarks" / "results" / "diversity_monitor.json", REPO / "docs" / "diversity_monitor.md"
+FIGURES_BEGIN, FIGURES_END = "<!-- figures -->", "<!-- end of figures -->"
 
 
 # ------------------------------------------------------------------------------------------
@@ -162,13 +165,42 @@ def real_run(path):
                 kimg_per_tick=options.get("kimg_per_tick", DEFAULT_KIMG_PER_TICK), last_diversity=round(numbers[-1]["diversity"], 3), **margins([numbers]))
 
 
+# ------------------------------------------------------------------------------------------
+# The figures of the page.
+
+def listed(counts):
+    return ", ".join(f"{name} ({count})" for name, count in sorted(counts.items()))
+
+
+def figures(report):
+    """The tables of docs/diversity_monitor.md, as Markdown."""
+    lines = ["| generator | runs | ticks | runs with an alarm | lowest diversity in two ticks, part of the level | largest turnover |", "|---|---|---|---|---|---|"]
+    titles = [f"healthy, learns in {row['learning_ticks']} ticks" for row in report["healthy"]]
+    titles += [f"real run {row['name']}, {row['kimg']:g} kimg, {row['kimg_per_tick']:g} per tick" for row in report["real_runs"]]
+    for title, row in zip(titles, report["healthy"] + report["real_runs"], strict=True):
+        lines.append(f"| {title} | {row.get('runs', 1)} | {row['ticks']} | {row['runs_with_alarm']} | {row['lowest_part_of_level_two_ticks']:.2f} | {row['largest_turnover']:.2f} |")
+    lines += ["", "| planted after 12 healthy ticks | runs | ticks until the alarm (runs) | called (runs) |", "|---|---|---|---|"]
+    lines += [f"| {row['kind']} | {row['runs']} | {listed(row['ticks_until_alarm'])} | {listed(row['called'])} |" for row in report["sick"]]
+    lines += ["", f"Cost with `--cfg=tiny` in CPU seconds ({report['processor']}, {report['threads']} thread(s), {report['date']}):", "",
+              "| pixels | a look | once, at the start | training, per kimg | a look at 4 kimg per tick | at 1 kimg per tick |", "|---|---|---|---|---|---|"]
+    lines += [f"| {row['resolution']} | {row['cpu_seconds_per_look']:.2f} | {row['cpu_seconds_once']:.2f} | {row['cpu_seconds_per_kimg']:.1f} | "
+              f"{row['percent_at_kimg_per_tick']['4']:.2f} % | {row['percent_at_kimg_per_tick']['1']:.2f} % |" for row in report["cost"]]
+    return "\n".join(lines)
+
+
+def with_figures(page, report):
+    """The page's text with its figures replaced."""
+    before, rest = page.split(FIGURES_BEGIN)
+    return f"{before}{FIGURES_BEGIN}\n{figures(report)}\n{FIGURES_END}{rest.split(FIGURES_END)[1]}"
+
+
 @click.command()
 @click.option("--seeds", type=cli.IntRange(min=1), default=100, show_default=True, help="Planted runs of each kind.")
 @click.option("--ticks", type=cli.IntRange(min=2), default=6, show_default=True, help="Looks per resolution whose cost is measured.")
 @click.option("--steps", type=cli.IntRange(min=4), default=32, show_default=True, help="Training steps between them.")
 @click.option("--threads", type=cli.IntRange(min=1), default=1, show_default=True, help="CPU threads.")
 @click.option("--run", "runs", multiple=True, metavar="DIR", help="Run folder trained with --diversity-monitor=1; may be repeated.")
-@click.option("--out", default=str(REPO / "benchmarks" / "results" / "diversity_monitor.json"), show_default="benchmarks/results/diversity_monitor.json",
+@click.option("--out", default=str(RESULTS), show_default="benchmarks/results/diversity_monitor.json",
               help="The file to write.", metavar="PATH")
 def main(seeds, ticks, steps, threads, runs, out):
     """Measure the diversity monitor: its cost, its false alarms, how soon it sees what is planted."""
@@ -185,6 +217,9 @@ def main(seeds, ticks, steps, threads, runs, out):
             report[name].append(row)
     atomic_write_text(out, json.dumps(report, indent=1) + "\n")
     print(f"Wrote {out}")
+    if Path(out).resolve() == RESULTS:
+        atomic_write_text(PAGE, with_figures(PAGE.read_text(encoding="utf-8"), report))
+        print(f"Wrote the figures of {PAGE}")
 
 
 if __name__ == "__main__":
