@@ -91,6 +91,7 @@ running_options = cli.option_group(
     click.option("--nan-streak", type=cli.IntRange(min=1), metavar="INT", help="Stop after so many steps in a row with non-finite gradients"),
     click.option("--eval-at-start", is_flag=True, help="Evaluate metrics at tick 0, too"),
     click.option("--detector", "detectors", type=cli.NamedPath(), multiple=True, help="File of a metric's detector network; may be repeated"),
+    click.option("--diversity-monitor", type=cli.IntRange(0, 1), help="Look at G's diversity every tick, warn of collapse and cycling [default: as --madr]"),
     click.option("--wandb", metavar="PROJECT", help="Log to this Weights & Biases project as well"),
 )
 
@@ -104,6 +105,7 @@ def build(flags):
     madr.apply(resolved.options, flags)
     if flags.get("madr"):
         resolved.name_parts.append("-".join(filter(None, ["madr", flags.get("madr_preset")])))
+        resolved.options.setdefault("diversity_monitor", 1)  # without --madr=1 a run stays what it is elsewhere
     return resolved
 
 

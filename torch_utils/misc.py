@@ -191,6 +191,19 @@ def copy_params_and_buffers(src_module, dst_module, require_all=False):
 
 
 @contextlib.contextmanager
+def evaluation_mode(*modules):
+    """Inside: eval() for all parts of the modules, so that a look moves no running average. Each part's mode comes back."""
+    modes = [(part, part.training) for module in modules for part in module.modules()]
+    for module in modules:
+        module.eval()
+    try:
+        yield
+    finally:
+        for part, mode in modes:
+            part.training = mode
+
+
+@contextlib.contextmanager
 def ddp_sync(module, sync):
     """Inside the block a DistributedDataParallel module averages gradients over processes only if `sync`."""
     if sync or not isinstance(module, torch.nn.parallel.DistributedDataParallel):

@@ -99,6 +99,13 @@ def _sync(names):
         _cumulative[name] = _cumulative[name] + delta if name in _cumulative else delta.clone()
 
 
+def forget(names):
+    """Drops statistics that nobody reports any more, which Collectors would go on showing. To be called on every process."""
+    for name in names:
+        _counters.pop(name, None)
+        _cumulative.pop(name, None)
+
+
 def state_dict():
     """All counters as plain dicts of CPU tensors. Of this process alone: with several, each keeps its own."""
     return dict(

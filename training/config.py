@@ -15,7 +15,7 @@ PASSED_ON = {
     "device": "device", "threads": "threads", "tick": "kimg_per_tick", "img_snap": "image_snapshot_ticks", "snap_res": "snap_res",
     "keep": "keep", "aug_max": "ada_max_p", "nan_streak": "nan_streak", "eval_at_start": "eval_at_start",
     "detectors": "detectors", "wandb": "wandb_project", "trust_pickle": "trust_pickle",
-    "resume_kimg": "resume_kimg", "resume_partial": "resume_partial", "desc": "desc",
+    "diversity_monitor": "diversity_monitor", "resume_kimg": "resume_kimg", "resume_partial": "resume_partial", "desc": "desc",
 }
 
 # Flags that override a number of the base configuration: flag -> (part of the name, the option's place).

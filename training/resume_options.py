@@ -73,6 +73,7 @@ MAY_CHANGE = {
     "nan_streak": ["nan_streak"],
     "eval_at_start": ["eval_at_start"],
     "detectors": ["detectors"],
+    "diversity_monitor": ["diversity_monitor"],
     "wandb": ["wandb_project"],
     "trust_pickle": ["trust_pickle"],
     "nobench": ["cudnn_benchmark"],

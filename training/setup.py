@@ -102,14 +102,9 @@ def print_summaries(G, D, batch_gpu, device):
     """The module tables, from one small pass of each network."""
     z = torch.zeros([batch_gpu, G.z_dim], device=device)
     c = torch.zeros([batch_gpu, G.c_dim], device=device)
-    with torch.no_grad():
-        # In evaluation mode: a look must not move running averages.
-        modes = [(m, m.training) for net in (G, D) for m in net.modules()]
-        G.eval(), D.eval()
+    with torch.no_grad(), misc.evaluation_mode(G, D):
         img = misc.print_module_summary(G, [z, c])
         misc.print_module_summary(D, [img, c])
-        for module, mode in modes:
-            module.training = mode
 
 
 def build_augment_pipe(augment_kwargs, augment_p, ada_target, device):

@@ -111,12 +111,12 @@ def parse_keep(text):
     return (int(numbers[0]) if numbers else 1), "best" in parts
 
 
-def prune_network_snapshots(run_dir, keep, best=None):
-    """Delete all network snapshots but the newest `keep` (None: all are kept) and the file named `best`."""
+def prune_network_snapshots(run_dir, keep, spared=()):
+    """Delete all network snapshots but the newest `keep` (None: all are kept) and the files named in `spared`."""
     if keep is None:
         return
     for _kimg, name in list_network_snapshots(run_dir)[:-keep]:
-        if name != best:
+        if name not in spared:
             os.remove(os.path.join(run_dir, name))
 
 

@@ -77,9 +77,13 @@ def _to_cpu(value):
 
 
 class StateBag:
-    """The named parts of a run that have state_dict/load_state_dict, saved and restored together."""
+    """The named parts of a run that have state_dict/load_state_dict, saved and restored together.
 
-    def __init__(self, **parts):
+    optional: names of parts that a state may lack or have left over: what watches a run may come and go with a resume.
+    """
+
+    def __init__(self, optional=(), **parts):
+        self.optional = set(optional)
         self.parts = {name: part for name, part in parts.items() if part is not None}
 
     def collect(self, collectors, facts):
@@ -93,12 +97,14 @@ class StateBag:
         }
 
     def restore(self, state, collectors):
-        missing, extra = sorted(set(self.parts) - set(state["parts"])), sorted(set(state["parts"]) - set(self.parts))
+        ours, theirs = set(self.parts) - self.optional, set(state["parts"]) - self.optional
+        missing, extra = sorted(ours - theirs), sorted(theirs - ours)
         if missing or extra:
             raise UserError(f"the training state does not fit this run: it lacks {missing or 'nothing'} and has {extra or 'nothing'} left over; "
                             "resume with the options of the run that wrote it")
         for name, part in self.parts.items():
-            part.load_state_dict(state["parts"][name])
+            if name in state["parts"]:
+                part.load_state_dict(state["parts"][name])
         stats, rank = state["stats_of_ranks"], distributed.get_rank()
         if len(stats) == distributed.get_world_size():
             training_stats.load_state_dict(stats[rank]["module"])

@@ -15,9 +15,9 @@ import torch
 import dnnlib
 from dnnlib import files
 from dnnlib.errors import UserError
-from metrics import metric_main, metric_utils, requirements
+from metrics import diversity_kernels, metric_main, metric_utils, requirements
 from torch_utils import devices, distributed, misc, training_stats
-from training import ada, ema, monitor, phases, setup, snapshots, state
+from training import ada, diversity_watch, ema, monitor, phases, setup, snapshots, state
 from training.report import page
 from training.snapshots import save_image_grid, setup_snapshot_image_grid  # noqa: F401 (people's scripts import them from here)
 
@@ -34,7 +34,7 @@ def training_loop(
     total_kimg=25000, kimg_per_tick=4, image_snapshot_ticks=50, network_snapshot_ticks=50, resume_pkl=None, cudnn_benchmark=True,
     allow_tf32=False, abort_fn=None, progress_fn=None,
     *, device="auto", resume_state=None, resume_kimg=0, resume_partial=False, trust_pickle=False, keep=None, ada_max_p=1.0,
-    nan_streak=100, eval_at_start=False, detectors=None, snap_res=None, wandb_project=None, desc=None,
+    nan_streak=100, eval_at_start=False, detectors=None, snap_res=None, wandb_project=None, desc=None, diversity_monitor=False,
 ):
     """Train until total_kimg thousand real images were shown to D.
 
@@ -43,7 +43,8 @@ def training_loop(
     from, with resume_kimg as the first position and resume_partial to accept one that fits in part. keep: e.g. '3,best',
     network snapshots to keep. ada_max_p: cap of the augmentation probability. nan_streak: steps in a row with non-finite
     gradients that stop the run. eval_at_start: metrics at tick 0, too. detectors: {name: path} for the metrics. snap_res:
-    width in pixels of the sample grid. wandb_project: name, to log to W&B. desc: for people only.
+    width in pixels of the sample grid. wandb_project: name, to log to W&B. desc: for people only. diversity_monitor: look at
+    G's diversity every tick and warn of collapse and cycling.
 
     Raises UserError for what the user can mend; SystemExit(75) after a stop request (SIGTERM, SIGINT), state saved.
     """
@@ -142,13 +143,15 @@ class Trainer:
                 G=self.G, D=self.D, G_ema=self.G_ema, rank=o.rank, num_gpus=o.num_gpus, device=self.device, run_dir=o.run_dir,
                 training_set=self.training_set, training_set_kwargs=o.training_set_kwargs, random_seed=o.random_seed,
                 batch_size=o.batch_size, batch_gpu=o.batch_gpu))
+        self.watch = diversity_watch.DiversityWatch(
+            o.diversity_monitor, self.is_first, self.device, o.random_seed, self.G.z_dim, self.labels, diversity_kernels.k_means)
 
     # --- state ------------------------------------------------------------------------------------------------------
 
     def state_bag(self):
         return state.StateBag(
             G=self.G, D=self.D, G_ema=self.G_ema, augment_pipe=self.augment_pipe, progress=self.progress,
-            loss=self.loss if hasattr(self.loss, "state_dict") else None,
+            loss=self.loss if hasattr(self.loss, "state_dict") else None, diversity=self.watch.monitor, optional=["diversity"],
             **{f"{name}_opt": opt for name, opt in self.optimizers.items()})
 
     def collectors(self):
@@ -158,6 +161,7 @@ class Trainer:
         if self.resumed is not None:
             self.say(f'Resuming from "{self.options.resume_state}"')
             self.state_bag().restore(self.resumed, self.collectors())
+        self.watch.begin(self.training_set)
         o = self.options
         self.data = setup.build_data_iterator(
             self.training_set, self.in_memory, o.data_loader_kwargs, self.device, o.batch_size, o.batch_gpu, o.rank, o.num_gpus,
@@ -229,10 +233,10 @@ class Trainer:
 
     def prune_snapshots(self):
         if self.is_first and self.keep is not None:
-            best, metrics = None, self.options.metrics
+            spared, metrics = [self.watch.healthy_snapshot()], self.options.metrics
             if self.keep_best and metrics:
-                best = snapshots.best_snapshot(self.options.run_dir, metrics[0], metric_main.higher_is_better(metrics[0]))
-            snapshots.prune_network_snapshots(self.options.run_dir, self.keep, best)
+                spared.append(snapshots.best_snapshot(self.options.run_dir, metrics[0], metric_main.higher_is_better(metrics[0])))
+            snapshots.prune_network_snapshots(self.options.run_dir, self.keep, spared)
 
     def evaluate_pending_metrics(self):
         """A run that was killed during the evaluation of its newest snapshot makes up for what is missing."""
@@ -377,6 +381,7 @@ class Trainer:
         if o.network_snapshot_ticks is not None and (done or tick % o.network_snapshot_ticks == 0):
             if self.is_sound():
                 data, path = self.save_network()
+                self.watch.note_snapshot(os.path.basename(path), progress.cur_nimg / 1000)
                 self.save_state()
                 if tick > 0 or o.eval_at_start or done:
                     self.evaluate_metrics(o.metrics, data, path)
@@ -389,7 +394,8 @@ class Trainer:
     def report_tick(self):
         o, progress = self.options, self.progress
         augment_p = float(self.augment_pipe.p.cpu()) if self.augment_pipe is not None else 0.0
-        telemetry = self.loss.telemetry() if hasattr(self.loss, "telemetry") else {}
+        telemetry = dict(self.loss.telemetry()) if hasattr(self.loss, "telemetry") else {}
+        telemetry.update(self.watch.look(self.G, o.batch_gpu, progress.cur_nimg / 1000, progress.batch_idx))
         values = {"Progress/tick": progress.cur_tick, "Progress/kimg": progress.cur_nimg / 1000, "Progress/augment": augment_p,
                   "Progress/nonfinite_steps": progress.nonfinite_steps}
         for name, value in values.items():
@@ -402,3 +408,4 @@ class Trainer:
         if self.is_first:
             print(monitor.tick_line(progress.cur_tick, progress.cur_nimg / 1000, augment_p=augment_p, extra=telemetry.items(), **resources), flush=True)
             self.writer.write(self.stats.as_dict(), progress.cur_nimg, self.clock.elapsed_sec())
+        self.watch.tell(self.say)

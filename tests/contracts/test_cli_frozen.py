@@ -10,7 +10,7 @@ TOOLS = ["train", "calc_metrics", "dataset_tool", "generate", "projector", "styl
 ADDED_TO_TRAIN = {
     "--device", "--resume-kimg", "--nkimg", "--resume-partial", "--keep", "--aug-max", "--initstrength", "--img-snap", "--snap-res", "--batch-gpu",
     "--cbase", "--cmax", "--glr", "--dlr", "--map-depth", "--mbstd-group", "--desc", "--tick", "--ema-kimg", "--pl-weight", "--trust-pickle",
-    "--nan-streak", "--eval-at-start", "--detector", "--wandb", "--threads", "--madr", "--madr-preset"}
+    "--nan-streak", "--eval-at-start", "--detector", "--wandb", "--threads", "--diversity-monitor", "--madr", "--madr-preset"}
 
 
 def options_of(tool):

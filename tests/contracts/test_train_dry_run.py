@@ -173,5 +173,5 @@ def test_madr_enters_through_the_two_seams(data32, capsys):
     assert on["loss_kwargs"]["base_class_name"] == plain["loss_kwargs"]["class_name"]
     assert on["augment_kwargs"]["base_kwargs"] == plain["augment_kwargs"]
     differing = {key for key in on if on[key] != plain.get(key)}
-    assert differing == {"loss_kwargs", "augment_kwargs", "run_dir"}
+    assert differing == {"loss_kwargs", "augment_kwargs", "run_dir", "diversity_monitor"}  # the last is the loop's own, not the plugin's
     assert on["run_dir"].endswith("-madr")

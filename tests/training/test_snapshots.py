@@ -61,7 +61,7 @@ def test_the_best_snapshot_survives(tmp_path):
         f.write('{"results": {"fid50')  # cut off by a kill
     assert snapshots.best_snapshot(tmp_path, "fid50k_full", False) == "network-snapshot-000004.pkl"
     assert snapshots.best_snapshot(tmp_path, "fid50k_full", True) == "network-snapshot-000000.pkl"
-    snapshots.prune_network_snapshots(tmp_path, 1, "network-snapshot-000004.pkl")
+    snapshots.prune_network_snapshots(tmp_path, 1, ["network-snapshot-000004.pkl"])
     assert [name for _, name in snapshots.list_network_snapshots(tmp_path)] == ["network-snapshot-000004.pkl", "network-snapshot-000012.pkl"]
 
 
