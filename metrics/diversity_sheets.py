@@ -8,7 +8,7 @@ import numpy as np
 from dnnlib.download import file_digest
 from dnnlib.errors import UserError
 from dnnlib.util import construct_class_by_name
-from metrics import coverage_map, detectors, digit_classifier, diversity, memorisation, metric_utils, mode_coverage, modes, neighbours, sampling
+from metrics import METRICS_VERSION, coverage_map, detectors, digit_classifier, diversity, memorisation, metric_utils, mode_coverage, modes, neighbours, sampling
 
 FALLBACK_SPACES = ("random-conv", "pixels")  # need no file; the first in which the network was not trained
 NUM_MISSING, NUM_COPIES = 18, 12  # shown
@@ -26,7 +26,7 @@ def choose_space(wanted, trained_in, detector_paths):
         return wanted, None
     if detectors.is_here(diversity.DEFAULT_SPACE, detector_paths):
         return diversity.DEFAULT_SPACE, None
-    space = next(name for name in FALLBACK_SPACES if not diversity.trained_in_this_space(name, trained_in))
+    space = next((name for name in FALLBACK_SPACES if not diversity.trained_in_this_space(name, trained_in)), FALLBACK_SPACES[0])
     return space, f"the weights of {diversity.DEFAULT_SPACE} are not on this machine"
 
 
@@ -38,9 +38,10 @@ def data_options(kwargs, num_real):
 
 def inputs(opts, network, num_gen, num_real):
     """Everything that the sheets depend on, as JSON."""
-    _, source = opts.detector(detectors.space_url(opts.space))
+    source = detectors.find_detector(detectors.space_url(opts.space), opts.detectors)
     dataset = metric_utils.construct_dataset(opts)
-    return dict(network=file_digest(network), data=dataset.content_fingerprint(), detector=[source.name, source.sha256], seed=opts.seed,
+    return dict(metrics_version=METRICS_VERSION, network=file_digest(network), data=dataset.content_fingerprint(),
+                detector=[source.name, source.sha256], trained_in=opts.trained_in, seed=opts.seed,
                 subset=[opts.dataset_kwargs.get("max_size"), opts.dataset_kwargs.get("random_seed", 0)], num_gen=num_gen, num_real=num_real)
 
 
@@ -152,7 +153,8 @@ def _memorisation(opts, training, pictures):
     looked_at = np.concatenate([memorisation.thumbnails(part, side) for part in np.array_split(pictures, max(1, len(pictures) // 1024))])
     comparing = opts.progress.sub(tag="nearest training images", num_items=len(looked_at), flush_interval=10_000)
     found = memorisation.find(thumbs, looked_at, progress=comparing.update)
-    first = found.order_M[:NUM_COPIES]
+    # Of several that are nearest to one training image the most suspicious stands for all.
+    first = found.order_M[np.sort(np.unique(found.nearest_M[found.order_M], return_index=True)[1])[:NUM_COPIES]]
     items = searched[found.nearest_M[first]]
     facts = dict(memorisation=dict(
         num_searched=len(searched), num_suspects=int(found.suspects_M.sum()), num_copies=int(found.copies_M.sum()), level=memorisation.LEVEL,

@@ -118,8 +118,9 @@ def _map(found):
 def _missing_pairs(found):
     cards = []
     for index, ratio in enumerate(found["missing_ratio"]):
-        note = text(class_name(found, int(found["missing_class"][index]))) if "missing_class" in found and "modes_counts" not in found else f"image {found['missing_item'][index]}"
-        cards.append(_pair(found["missing_real"][index], found["missing_fake"][index], f"<b>{format_number(float(ratio))}</b> radii", note))
+        has_class = "missing_class" in found and "modes_counts" not in found
+        note = text(class_name(found, int(found["missing_class"][index]))) if has_class else f"image {found['missing_item'][index]}"
+        cards.append(_pair(found["missing_real"][index], found["missing_fake"][index], f"<b>{float(ratio):.2f}</b> radii", note))
     return ("<h3>The least covered real images</h3><p>Each beside the generated image that comes nearest, and how far that is in units of the real's radius "
             "(1: just covered). Of reals within each other's radius only the worst is shown.</p>" + _sheet(cards, "real", "nearest generated"))
 
@@ -142,11 +143,11 @@ def _class_table(found):
     total, share = found["class_total"], found["class_coverage"]
     order = [index for index in np.argsort(np.nan_to_num(share, nan=2.0), kind="stable") if total[index]]
     below = set(found["class_below"].tolist())
-    rows = [[text(class_name(found, index)), _number(int(total[index])), f'<span class="share"><i style="width:{share[index] * 100:.0f}%"></i></span> {share[index]:.0%}',
-             "clearly below" if index in below else ""] for index in order[:MAX_CLASS_ROWS]]
-    shown = table(rows, ["class", "reals", f"covered (a perfect generator: {found.facts['expected_coverage']:.0%})", ""], "numbers")
-    left_out = f"<p>The {len(rows)} least covered of {len(order)} classes.</p>" if len(rows) < len(order) else ""
-    return "<h3>Coverage per class</h3>" + shown + left_out
+    rows = [[text(class_name(found, index)), _number(int(total[index])),
+             f'<span class="share"><i style="width:{share[index] * 100:.0f}%"></i></span> {share[index]:.0%}', "clearly below" if index in below else ""] for index in order[:MAX_CLASS_ROWS]]
+    which = f"The {len(rows)} least covered of {len(order)} classes; a" if len(rows) < len(order) else "A"
+    return (f"<h3>Coverage per class</h3><p>{which} perfect generator would cover {found.facts['expected_coverage']:.0%} of each.</p>"
+            + table(rows, ["class", "reals", "covered", ""], "numbers"))
 
 
 # ----------------------------------------------------------------------------------------------------------------
@@ -199,9 +200,10 @@ def copies_section(run):
     for index, ratio in enumerate(found["copies_ratio"]):
         note = "mirrored, " if found["copies_mirrored"][index] else ""
         suspect = " <mark>suspect</mark>" if found["copies_suspect"][index] else ""
-        cards.append(_pair(found["copies_fake"][index], found["copies_real"][index], f"<b>{float(ratio):.2f}</b>{suspect}", f"{note}image {found['copies_item'][index]}"))
-    body = f'<p class="status">{copies_sentence(found)}</p>' + "<p>The generated images that come nearest to a training image, the most suspicious first.</p>" + _sheet(
-        cards, "generated", "nearest training image") + details("What the number means", "<p>Difference of the pixels at 32 px at most (the least over mirroring "
+        caption, note = f"<b>{float(ratio):.2f}</b>{suspect}", f"{note}image {found['copies_item'][index]}"
+        cards.append(_pair(found["copies_fake"][index], found["copies_real"][index], caption, note))
+    explanation = "The generated images that come nearest to a training image, the most suspicious first; each training image once."
+    body = f'<p class="status">{copies_sentence(found)}</p><p>{explanation}</p>' + _sheet(cards, "generated", "nearest training image") + details("What the number means", "<p>Difference of the pixels at 32 px at most (the least over mirroring "
         "and shifts by a pixel), in units of the difference between that training image and its third-nearest other one. How small it gets by chance is learned "
         "from the training images, each looked up among the others.</p>")
     return Section("copies", "Copies of training images", body)
