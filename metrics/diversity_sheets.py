@@ -4,6 +4,7 @@ Network and data set -> images and features -> kernels (coverage_map, memorisati
 one process. What cannot be made of this data set is told in a sentence and the rest is made. Must not know HTML or files of runs.
 """
 import numpy as np
+import torch
 
 from dnnlib.download import file_digest
 from dnnlib.errors import UserError
@@ -77,7 +78,7 @@ def _with_labels(kwargs):
 
 
 def _generate(opts, training, num_gen, facts):
-    """(features [M, D], pictures uint8 [M, C, S, S], modes of stacked digits [M] or None)."""
+    """(features [M, D], pictures uint8 [M, C, S, S], (modes of stacked digits [M], what is known of the answers) or None)."""
     detector, source = opts.detector(detectors.space_url(opts.space))
     classifier = None
     if "digits" in (training.provenance or {}) and opts.G.img_channels == 3:
@@ -92,11 +93,15 @@ def _generate(opts, training, num_gen, facts):
         features.append(detectors.run_detector(detector, source, images, _DETECTOR_KWARGS).float().cpu().numpy())
         pictures.append(memorisation.thumbnails(images.cpu(), PICTURE_SIDE))
         if classifier is not None:
-            answers.append(classifier.predict_modes(images)[0].cpu().numpy())
+            answers.append(torch.stack([part.to(torch.float64).cpu() for part in classifier.predict_modes(images)]).numpy())
         done += len(images)
         progress.update(min(done, num_gen))
     features, pictures = np.concatenate(features)[:num_gen], np.concatenate(pictures)[:num_gen]
-    return features, pictures, np.concatenate(answers)[:num_gen] if answers else None
+    if classifier is None:
+        return features, pictures, None
+    modes_M, confidence_M = np.concatenate(answers, axis=1)[:, :num_gen]
+    return features, pictures, (modes_M.astype(np.int64), dict(
+        confidence=float(confidence_M.mean()), real_confidence=classifier.confidence, classifier_accuracy=classifier.accuracy))
 
 
 # ----------------------------------------------------------------------------------------------------------------
@@ -146,7 +151,8 @@ def _memorisation(opts, training, pictures):
     reading = opts.progress.sub(tag="training images", num_items=len(searched), flush_interval=10_000)
     thumbs = []
     for count, item in enumerate(searched, start=1):
-        thumbs.append(memorisation.thumbnails(training[int(item)][0][None]))
+        # In the same two steps as the generated images: a copy must stay one.
+        thumbs.append(memorisation.thumbnails(memorisation.thumbnails(training[int(item)][0][None], PICTURE_SIDE)))
         reading.update(count)
     thumbs = np.concatenate(thumbs)
     side = thumbs.shape[-1]
@@ -160,14 +166,16 @@ def _memorisation(opts, training, pictures):
         num_searched=len(searched), num_suspects=int(found.suspects_M.sum()), num_copies=int(found.copies_M.sum()), level=memorisation.LEVEL,
         num_twins=found.num_twins, num_asked=found.num_asked, fewest=memorisation.FEWEST))
     return facts, dict(
-        copies_fake=pictures[first], copies_real=_pictures_of(training, items), copies_item=np.array([training.get_details(int(i)).raw_idx for i in items], np.int64),
+        copies_fake=pictures[first], copies_real=_pictures_of(training, items),
+        copies_item=np.array([training.get_details(int(i)).raw_idx for i in items], np.int64),
         copies_ratio=found.ratio_M[first], copies_chance=found.chance_M[first], copies_suspect=found.suspects_M[first], copies_mirrored=found.mirrored_M[first])
 
 
 def _modes(training, answers, seed):
+    modes_M, confidence = answers
     data_K, reference_K, reference_name = mode_coverage.distributions(training)
-    counts = np.bincount(answers, minlength=len(reference_K))
+    counts = np.bincount(modes_M, minlength=len(reference_K))
     score = modes.mode_statistics(counts, reference_K)
-    floor_kl, _, floor_modes = modes.real_data_floor(data_K, reference_K, len(answers), sampling.stream("floor", seed))
-    facts = dict(modes=dict(score, num_modes=int((reference_K > 0).sum()), reference=reference_name, floor_kl=floor_kl, floor_modes=floor_modes))
-    return facts, dict(modes_counts=counts, modes_expected=data_K / data_K.sum() * len(answers))
+    floor_kl, _, floor_modes = modes.real_data_floor(data_K, reference_K, len(modes_M), sampling.stream("floor", seed))
+    facts = dict(modes=dict(score, **confidence, num_modes=int((reference_K > 0).sum()), reference=reference_name, floor_kl=floor_kl, floor_modes=floor_modes))
+    return facts, dict(modes_counts=counts, modes_expected=data_K / data_K.sum() * len(modes_M))

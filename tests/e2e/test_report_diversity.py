@@ -225,7 +225,7 @@ def test_the_sentence_of_copies():
 def test_modes_in_ten_panels(run):
     counts = np.full(1000, 5)
     counts[123], counts[7] = 0, 12345
-    found = sheet(modes=dict(modes=999, modes_5hits=999, kl=0.1, num_modes=1000, reference="uniform", floor_kl=0.09, floor_modes=993.2, outside=0.0))
+    found = sheet(modes=dict(confidence=0.95, real_confidence=0.99, modes=999, modes_5hits=999, kl=0.1, num_modes=1000, reference="uniform", floor_kl=0.09, floor_modes=993.2, outside=0.0))
     found.arrays.update(modes_counts=counts, modes_expected=np.full(1000, 5.0))
     read = run_folder.read_run(str(run))
     read.diversity = found
@@ -235,6 +235,9 @@ def test_modes_in_ten_panels(run):
     # Mode 123: the panel of red 1, row 2, column 3.
     assert f'<path class="cell m0" d="M{3 * diversity_sections.CELL + 1} {2 * diversity_sections.CELL + 1}h' in panels[1]
     assert ">12k</text>" in panels[0] and "999 of 1000 modes" in body and "about 993 " in body
+    assert "show no digits" not in body
+    found.facts["modes"]["confidence"] = 0.6
+    assert "0.60 sure of the generated digits, 0.99 of real ones" in diversity_sections.modes_section(read).body
     read.diversity = None
     assert diversity_sections.modes_section(read) is None
 

@@ -37,6 +37,7 @@ class Shows(torch.nn.Module):
 
 class ReadsLabels:
     """A classifier that knows the digits of a set by heart."""
+    confidence, accuracy = 0.5, 1.0
 
     def __init__(self, path):
         dataset = ImageFolderDataset(path=path, use_labels=True)
@@ -60,6 +61,7 @@ def test_a_generator_that_repeats_few_of_its_training_images(stacked, monkeypatc
     assert counts.sum() == NUM_GEN and (counts[:2].sum(axis=1) > 0).all() and counts[2:].sum() == 0
     assert facts["modes"]["modes"] == (counts > 0).sum() < facts["modes"]["num_modes"] and facts["modes"]["outside"] == 0
     assert facts["coverage"] < 0.8 * facts["expected_coverage"] and len(arrays["missing_ratio"]) == diversity_sheets.NUM_MISSING
+    assert (facts["modes"]["confidence"], facts["modes"]["real_confidence"]) == (1.0, 0.5)
     assert (arrays["missing_class"] // 100 >= 2).all()
     assert arrays["modes_expected"].sum() == pytest.approx(NUM_GEN)
     # All are copies; the sheet shows different ones.

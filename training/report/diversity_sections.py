@@ -16,6 +16,7 @@ FAR = 2.0                 # radii: beyond this a real is far from every generate
 MAX_PICTURE_BYTES = 8000
 MAX_CLASS_ROWS = 20
 CELL = 22                 # of the modes grid, in units of the drawing
+ENOUGH_CONFIDENCE = 0.9   # of the confidence on real digits, as in the modes metric
 _FEW, _MANY = 0.5, 2.0    # of the expected count of a mode
 
 
@@ -96,7 +97,8 @@ def _map(found):
     """Reals and generated images in the plane where the reals vary most; one path per colour, a dot being a line without length."""
     real, fake, ratio = found["map_real"], found["map_fake"], found["map_ratio"]
     # A few strays must not squeeze the rest into a corner.
-    low, high = np.percentile(real, 0.2, axis=0), np.percentile(real, 99.8, axis=0)
+    low = np.minimum(np.percentile(real, 0.2, axis=0), np.percentile(fake, 2, axis=0))
+    high = np.maximum(np.percentile(real, 99.8, axis=0), np.percentile(fake, 98, axis=0))
     span = np.where(high > low, high - low, 1)
     scale = np.array([MAP_WIDTH - 2 * MAP_RIM, MAP_HEIGHT - 2 * MAP_RIM])
 
@@ -158,15 +160,17 @@ def modes_section(run):
     if found is None or "modes_counts" not in found:
         return None
     facts, counts, expected = found.facts["modes"], found["modes_counts"].reshape(10, 10, 10), found["modes_expected"].reshape(10, 10, 10)
+    unsure = facts["confidence"] < ENOUGH_CONFIDENCE * facts["real_confidence"]
     perfect = f"a perfect generator would reach about {facts['floor_modes']:.0f} with as many images"
     body = (f"<p class=\"status\"><strong>{facts['modes']} of {facts['num_modes']} modes</strong> in {_number(found.facts['num_gen'])} generated images; {perfect}.</p>"
+            + (f"<p class=\"note\">The classifier is {facts['confidence']:.2f} sure of the generated digits, {facts['real_confidence']:.2f} of real ones: many images "
+               "show no digits, and the modes counted for them mean little.</p>" if unsure else "")
             + pairs([("With 5 images or more", str(facts["modes_5hits"])), ("KL", f"{format_number(facts['kl'])} nats to the {text(facts['reference'])} distribution"),
                      ("KL of a perfect generator", f"{format_number(facts['floor_kl'])} nats"), ("Snapshot", f"kimg {found.kimg}")])
             + '<div class="legend">' + "".join(f'<span class="key"><i class="cell m{level}"></i>{name}</span>' for level, name in enumerate(
                 ("missing", "under half", "as expected", "over twice"))) + "</div>"
             + '<div class="modes">' + "".join(_panel(red, counts[red], expected[red]) for red in range(10)) + "</div>"
-            + "<p>Images per mode. One panel per digit in the red channel; rows: green, columns: blue, from 0 to 9. The digits are those that the classifier reads, "
-              "also where there is none to read. Empty: not in the data set.</p>")
+            + "<p>Images per mode. One panel per digit in the red channel; rows: green, columns: blue, from 0 to 9. Empty: not in the data set.</p>")
     return Section("modes", "Modes", body)
 
 
