@@ -149,13 +149,12 @@ def _memorisation(opts, training, pictures):
         raise UserError(f"Near copies cannot be told from others in a set of {len(training)} image; use more training images.")
     searched = _evenly(len(training), MAX_SEARCHED)
     reading = opts.progress.sub(tag="training images", num_items=len(searched), flush_interval=10_000)
-    thumbs = []
+    side = min(training.image_shape[-1], memorisation.SIDE)
+    thumbs = np.empty([len(searched), training.num_channels, side, side], np.uint8)
     for count, item in enumerate(searched, start=1):
         # In the same two steps as the generated images: a copy must stay one.
-        thumbs.append(memorisation.thumbnails(memorisation.thumbnails(training[int(item)][0][None], PICTURE_SIDE)))
+        thumbs[count - 1:count] = memorisation.thumbnails(memorisation.thumbnails(training[int(item)][0][None], PICTURE_SIDE))
         reading.update(count)
-    thumbs = np.concatenate(thumbs)
-    side = thumbs.shape[-1]
     looked_at = np.concatenate([memorisation.thumbnails(part, side) for part in np.array_split(pictures, max(1, len(pictures) // 1024))])
     comparing = opts.progress.sub(tag="nearest training images", num_items=len(looked_at), flush_interval=10_000)
     found = memorisation.find(thumbs, looked_at, progress=comparing.update)

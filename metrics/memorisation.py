@@ -152,7 +152,8 @@ class _Search:
         found = []
         for start in range(0, len(coarse_MD), block):
             squared = norms_N - 2 * coarse_MD[start:start + block] @ self.coarse_ND.T
-            found.append(np.argpartition(squared, count - 1, axis=1)[:, :count] if count < len(norms_N) else np.tile(np.arange(count), (len(squared), 1)))
+            near = np.argpartition(squared, count - 1, axis=1)[:, :count]
+            found.append(near.copy())  # a view would keep the whole block
         return np.concatenate(found)
 
 
