@@ -1,26 +1,101 @@
 """Make the page of one run: `python report.py runs/00000-...` writes report.html there.
 
-Samples over time, curves, metrics, settings and what to do next, in one file that opens offline; also while the run goes on.
+Samples over time, what is missing, curves, metrics, settings and what to do next, in one file that opens offline; also
+while the run goes on. What it finds out about a snapshot's diversity is kept in the run folder, so that the page can be
+made again at once.
 """
 import os
 
 import click
+import torch
 
+import legacy
+from calc_metrics import dataset_options, trained_in, with_weights
 from dnnlib import cli
-from training.report import page
+from dnnlib.errors import UserError
+from metrics import detectors, diversity_sheets
+from metrics.metric_utils import MetricOptions
+from metrics.progress import ProgressMonitor
+from torch_utils import devices
+from training import snapshots
+from training.report import diversity_file, page, run_folder
+
+NUM_GEN = 5000
+
+
+def snapshot_of(run_dir, network):
+    """Path of the snapshot to look at: the one asked for, which must lie in the run folder, else the newest; None if there is none."""
+    if network is None:
+        names = snapshots.list_network_snapshots(run_dir)
+        return os.path.join(run_dir, names[-1][1]) if names else None
+    path = network if os.path.dirname(network) else os.path.join(run_dir, network)
+    if not os.path.isfile(path):
+        raise UserError(f"--network={network} does not exist; leave it out for the newest snapshot of {run_dir}.")
+    if os.path.realpath(os.path.dirname(path)) != os.path.realpath(run_dir) or diversity_file.path_for(path) is None:
+        raise UserError(f"--network={network} is no network-snapshot-*.pkl in {run_dir}; the page is about that run's own snapshots.")
+    return path
+
+
+def look_at_diversity(network, *, data, num_gen, num_real, space, detector_paths, device, trust):
+    """Have the diversity file of a snapshot: kept and still true, else made now. Returns its path."""
+    snapshot = legacy.open_network(network, trust=trust, verbose=False)
+    G = snapshot["G_ema"].eval().requires_grad_(False).to(device)
+    led_by = trained_in(network)
+    space, reason = diversity_sheets.choose_space(space, led_by, detector_paths)
+    opts = MetricOptions(
+        G=G, dataset_kwargs=dict(dataset_options(snapshot, data, None, trust)), device=device, progress=ProgressMonitor(verbose=True),
+        detectors=detector_paths, space=space, trained_in=led_by)
+    path, key = diversity_file.path_for(network), diversity_file.key_of(diversity_sheets.inputs(opts, network, num_gen, num_real))
+    try:
+        kept = diversity_file.load(path, key)
+    except diversity_file.DAMAGED as error:
+        print(f"{path} is damaged ({type(error).__name__}); making it again.", flush=True)
+        kept = None
+    if kept is None:
+        print(f"Looking at the diversity of {os.path.basename(network)} in the space {space}{f' ({reason})' if reason else ''}...", flush=True)
+        facts, arrays = diversity_sheets.compute(opts, num_gen, num_real)
+        diversity_file.save(path, key, dict(facts, version=diversity_file.VERSION, space_reason=reason, torch=torch.__version__), arrays)
+    return path
 
 
 @click.command()
-@click.argument("run_folder", metavar="RUN_FOLDER")
+@click.argument("run_folder_path", metavar="RUN_FOLDER")
 @click.option("--dest", metavar="FILE", help="Where the page goes  [default: RUN_FOLDER/report.html]")
-def main(run_folder, dest):
-    """Write one HTML page about a training run: samples over time, curves, metrics, settings.
+@click.option("--no-diversity", is_flag=True, help="Do not look at images and networks: quick; what was found out before is shown")
+@click.option("--network", metavar="PKL", help="The snapshot of the run whose diversity is looked at  [default: the newest]")
+@click.option("--data", metavar="PATH", help="The training data, zip or folder, if it has moved")
+@click.option("--num-gen", type=cli.IntRange(min=10), default=NUM_GEN, show_default=True, help="Generated images to look at")
+@click.option("--num-real", type=cli.IntRange(min=10), default=diversity_sheets.NUM_REAL, show_default=True,
+              help="Real images on the map of coverage, drawn at random; copies are looked for in all")
+@click.option("--madr-extractor", metavar="NAME", help="Feature space: dino, dinov2, inception, pixels, random-conv or file:PATH of a TorchScript file  "
+              "[default: dino if its weights are on this machine, else random-conv]")
+@click.option("--madr-weights", metavar="PATH", help="File with the weights of that space")
+@cli.device_option
+@cli.trust_option
+def main(run_folder_path, dest, no_diversity, network, data, num_gen, num_real, madr_extractor, madr_weights, device, trust_pickle):
+    """Write one HTML page about a training run: samples over time, what is missing, near copies, curves, metrics, settings.
 
     \b
     python report.py runs/00000-digits-tiny                       # runs/00000-digits-tiny/report.html
-    python report.py runs/00000-digits-tiny --dest=digits.html    # elsewhere; nothing in the run folder changes
+    python report.py runs/00000-digits-tiny --dest=digits.html    # elsewhere
+    python report.py runs/00000-digits-tiny --no-diversity        # at once: no network is run
     """
-    path = page.write_report(run_folder, dest)
+    run_folder.check_is_run(run_folder_path)
+    page.check_dest(run_folder_path, dest)
+    problems = []
+    if not no_diversity:
+        if madr_extractor is not None:
+            detectors.space_url(madr_extractor)
+        detector_paths = with_weights({}, madr_extractor, madr_weights)
+        snapshot = snapshot_of(run_folder_path, network)
+        try:
+            if snapshot is not None:
+                look_at_diversity(snapshot, data=data, num_gen=num_gen, num_real=num_real, space=madr_extractor, detector_paths=detector_paths,
+                                  device=devices.resolve(device), trust=trust_pickle)
+        except UserError as error:  # the rest of the page is worth having
+            problems.append(f"What is missing could not be looked at: {error}")
+            print(f"Note: {problems[-1]}", flush=True)
+    path = page.write_report(run_folder_path, dest, problems=problems)
     print(f"Wrote {path} ({os.path.getsize(path) / 1e6:.1f} MB).")
 
 

@@ -186,9 +186,11 @@ class MADRLoss:
                 telemetry.report(self.engine.telemetry())
             if isinstance(self.augment_pipe, pipes.MADRAugmentPipe):
                 self.augment_pipe.carry(pipes.flatten(self.engine.live_state()))
-        if self.cost.step_done() and collective.world()[0] == 0:
+        if self.cost.step_done():
             mebibytes = {what: cost.num_bytes(tensors) / 2 ** 20 for what, tensors in self.engine.kept_tensors().items()}
-            print(cost.sentence(*self.cost.figures(), mebibytes), flush=True)
+            telemetry.report_cost(*self.cost.figures(), sum(mebibytes.values()))  # every process: the host joins their statistics
+            if collective.world()[0] == 0:
+                print(cost.sentence(*self.cost.figures(), mebibytes), flush=True)
 
     # --- state ----------------------------------------------------------------------------------------------------------
 

@@ -14,10 +14,18 @@ def for_tick_line(values):
 
 def report(values):
     """Hand every value to the host's torch_utils.training_stats as 'MADR/<name>'."""
+    _hand_over({f"MADR/{name}": value for name, value in values.items()})
+
+
+def report_cost(milliseconds, share, mebibytes):
+    """What MADR costs, measured once. Among the host's times and resources, which no two runs have alike."""
+    _hand_over({"Timing/MADR": milliseconds, "Timing/MADR_share": share, "Resources/MADR_mib": mebibytes})
+
+
+def _hand_over(values):
     try:
         from torch_utils import training_stats
     except ImportError:
         return  # a host without statistics still has the tick line
     for name, value in values.items():
-        training_stats.report(f"MADR/{name}", value)
-
+        training_stats.report(name, value)

@@ -92,6 +92,11 @@ def find_detector(url, overrides=None, verbose=False):
     return DetectorSource(name, path, file_digest(path))
 
 
+def is_here(name, overrides=None):
+    """Whether the weights of a network of photographs (dino, dinov2) are on this machine."""
+    return name in check_overrides(overrides) or photo_networks.local_weights(name, os.environ.get(FOLDER_VARIABLE)) is not None
+
+
 def _find_extractor(url, overrides):
     short = url.removeprefix(extractors.SCHEME)
     if short.startswith(extractors.FILE):

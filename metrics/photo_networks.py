@@ -21,19 +21,26 @@ _HUB_FILE = "model.safetensors"
 _CONNECT_SEC = 1.0  # what remains of the two seconds is for importing the hub's client
 
 
-def find_weights(name, folder=None):
-    """Path of a network's weights. folder: where the detectors lie, if there is such a place."""
+def local_weights(name, folder=None):
+    """Path of a network's weights on this machine, or None; asks no network. folder: where the detectors lie, if there is such a place."""
     model = MODELS[name][0]
-    in_folder = [os.path.join(folder, model + ending) for ending in (".safetensors", ".pth")] if folder else []
-    for path in in_folder:
+    for path in [os.path.join(folder, model + ending) for ending in (".safetensors", ".pth")] if folder else []:
         if os.path.isfile(path):
             return path
     import huggingface_hub
+    cached = huggingface_hub.try_to_load_from_cache(f"timm/{model}", _HUB_FILE)
+    return cached if isinstance(cached, str) else None
+
+
+def find_weights(name, folder=None):
+    """Path of a network's weights, fetched if they are not here. folder: as above."""
+    local = local_weights(name, folder)
+    if local is not None:
+        return local
+    import huggingface_hub
     from huggingface_hub import constants
+    model = MODELS[name][0]
     repository = f"timm/{model}"
-    cached = huggingface_hub.try_to_load_from_cache(repository, _HUB_FILE)
-    if isinstance(cached, str):
-        return cached
     reason = "the hub is switched off by HF_HUB_OFFLINE"
     if not constants.HF_HUB_OFFLINE:
         reason = "the hub cannot be reached"

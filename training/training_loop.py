@@ -17,7 +17,7 @@ from dnnlib import files
 from dnnlib.errors import UserError
 from metrics import diversity_kernels, metric_main, metric_utils, requirements
 from torch_utils import devices, distributed, misc, training_stats
-from training import ada, diversity_watch, ema, monitor, phases, setup, snapshots, state
+from training import ada, diversity_watch, ema, monitor, phases, provenance, setup, snapshots, state
 from training.report import page
 from training.snapshots import save_image_grid, setup_snapshot_image_grid  # noqa: F401 (people's scripts import them from here)
 
@@ -260,6 +260,7 @@ class Trainer:
         if self.is_first:
             files.clean_stale_temporaries(o.run_dir)  # a kill while saving leaves a hidden file as large as what was saved
             self.say("Initializing logs...")
+            provenance.record(o.run_dir, provenance.gather(self.fingerprint, len(self.training_set), self.device, self.progress.cur_nimg / 1000))
             self.writer = monitor.StatsWriter(
                 o.run_dir, self.resumed["facts"]["stats_jsonl_bytes"] if self.resumed else None, self.progress.cur_nimg / 1000,
                 o.wandb_project, {k: v for k, v in o.items() if k.endswith("kwargs") or isinstance(v, (int, float, str))})

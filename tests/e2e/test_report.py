@@ -13,7 +13,7 @@ import report
 from dnnlib import cli
 from dnnlib.errors import UserError
 from training import snapshots
-from training.report import charts, curves, markup, page, pictures, run_folder, sections
+from training.report import charts, curves, diversity_file, markup, page, pictures, run_folder, sections
 from training.training_loop import training_loop
 
 VOID = {"meta", "img", "input", "br", "link"}
@@ -81,6 +81,21 @@ def write_grid(path, columns=8, rows=6, resolution=16, seed=0):
     snapshots.save_image_grid(images, str(path), drange=[0, 255], grid_size=(columns, rows))
 
 
+def write_noisy_diversity(run):
+    """As large as such a file gets: pictures of noise, 1000 classes, every dot."""
+    random = np.random.RandomState(0)
+    noise = lambda count: random.randint(0, 256, [count, 3, 64, 64]).astype(np.uint8)
+    facts = dict(version=diversity_file.VERSION, num_gen=50_000, num_real=50_000, num_images=50_000, coverage=0.5, num_missed=25_000, expected_coverage=0.97, k=5,
+                 space="pixels", fingerprint="x", problems=[], class_names=[f"class named {index}" for index in range(1000)],
+                 memorisation=dict(num_searched=50_000, num_suspects=0, num_copies=0, num_twins=0, num_asked=2000, fewest=100, level=0.01))
+    arrays = dict(
+        map_real=random.randn(3000, 2), map_ratio=random.rand(3000) * 3, map_fake=random.randn(1500, 2), missing_item=np.arange(18), missing_ratio=np.full(18, 2.0),
+        missing_real=noise(18), missing_fake=noise(18), class_total=np.full(1000, 50), class_coverage=random.rand(1000), class_below=np.arange(500),
+        missing_class=np.arange(18), copies_fake=noise(12), copies_real=noise(12), copies_item=np.arange(12), copies_ratio=np.ones(12),
+        copies_suspect=np.zeros(12, bool), copies_mirrored=np.zeros(12, bool))
+    diversity_file.save(str(run / "diversity-000096.npz"), "key", facts, arrays)
+
+
 @pytest.fixture
 def make_run(tmp_path):
     """make_run(kimgs, total_kimg, log) -> a run folder with ticks, samples and snapshots at these kimg."""
@@ -112,7 +127,7 @@ def test_a_real_run(loop_options, tmp_path):
     options = loop_options(total_kimg=0.04, kimg_per_tick=0.016, image_snapshot_ticks=1, network_snapshot_ticks=2)
     (run / "training_options.json").write_text(json.dumps(options))
     training_loop(run_dir=str(run), **options)
-    assert cli.call(report.main, [str(run)]) == 0
+    assert cli.call(report.main, [str(run), "--no-diversity"]) == 0
     found = read_page(run / "report.html")
     assert "Finished: all 0.04 kimg" in found.text and "StyleGAN2Loss" in found.text
     for title in ("Losses", "What D says", "Sign of what D says", "Augmentation", "Penalties", "Time of a phase", "Time per kimg"):
@@ -213,9 +228,10 @@ def test_a_long_run_stays_small(make_run):
     options["training_set_kwargs"]["resolution"] = 64
     (run / "training_options.json").write_text(json.dumps(options))
     (run / "metric-fid10k_full.jsonl").write_text("".join(metric_line(kimg, 100 / (kimg + 1)) + "\n" for kimg in range(0, 2000, 4)))
+    write_noisy_diversity(run)
     page.write_report(str(run), now=NOW)
     found = read_page(run / "report.html")
-    assert "20 of 26 times, evenly chosen." in found.text and "The newest 200 of 500 lines." in found.text
+    assert "The least covered real images" in found.texts and "20 of 26 times, evenly chosen." in found.text and "The newest 200 of 500 lines." in found.text
 
 
 def test_further_sections(make_run):

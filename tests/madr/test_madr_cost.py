@@ -32,6 +32,19 @@ def test_a_run_tells_its_cost_once(capsys):
     assert all(word in lines[0] for word in ("features of the reals", "memory", "extractor"))
 
 
+def test_the_cost_is_among_the_hosts_statistics_of_times_and_resources():
+    """There no comparison of two runs looks for equal numbers."""
+    from torch_utils import training_stats
+    collector = training_stats.Collector(regex="(Timing|Resources)/MADR.*")
+    host = Host(madr_loss(dict(capacity=64)))
+    for _ in range(60):
+        host.step()
+    collector.update()
+    told = {name: entry for name, entry in collector.as_dict().items() if entry["num"]}
+    assert set(told) == {"Timing/MADR", "Timing/MADR_share", "Resources/MADR_mib"} and all(entry["num"] == 1 for entry in told.values())
+    assert told["Timing/MADR"]["mean"] > 0 and 0 < told["Timing/MADR_share"]["mean"] < 1 and told["Resources/MADR_mib"]["mean"] > 0
+
+
 def test_memory_is_that_of_the_tensors():
     host = Host(madr_loss(dict(capacity=64)))
     host.step()

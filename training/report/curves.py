@@ -50,7 +50,8 @@ COST_GROUPS = [
     Group("Steps with non-finite gradients", "steps", {"Progress/nonfinite_steps": "so far"}, "More than a few: lower the learning rates or raise gamma."),
 ]
 # Said elsewhere on the page, or by the horizontal axis.
-NOT_DRAWN = {"Progress/kimg", "Progress/tick", "Timing/total_sec", "Timing/total_hours", "Timing/total_days", "Timing/sec_per_tick"}
+NOT_DRAWN = {"Progress/kimg", "Progress/tick", "Timing/total_sec", "Timing/total_hours", "Timing/total_days", "Timing/sec_per_tick",
+             "Timing/MADR", "Timing/MADR_share", "Resources/MADR_mib"}
 
 
 # ----------------------------------------------------------------------------------------------------------------
@@ -86,7 +87,21 @@ def diversity_section(run):
 
 
 def cost_section(run):
-    return _charts_section(run, "cost", "Time and memory", COST_GROUPS)
+    section = _charts_section(run, "cost", "Time and memory", COST_GROUPS)
+    sentence = madr_cost(run)
+    if section is None or sentence is None:
+        return section
+    return Section(section.anchor, section.title, f"<p>{text(sentence)}</p>{section.body}")
+
+
+def madr_cost(run):
+    """What MADR cost, as the run measured it once, early on; from its log where its statistics do not say; None without MADR."""
+    milliseconds, share, mebibytes = (run.last(name) for name in ("Timing/MADR", "Timing/MADR_share", "Resources/MADR_mib"))
+    if None not in (milliseconds, share, mebibytes):
+        return (f"MADR costs {format_number(milliseconds)} ms per step, {share:.0%} of the time, and keeps {format_number(mebibytes)} MiB "
+                "(measured over 32 steps early in the run).")
+    told = next((line for line in reversed(run.log_tail) if line.startswith("MADR: costs ")), None)
+    return told.replace("MADR: costs", "MADR costs", 1) + "." if told else None
 
 
 def other_section(run):

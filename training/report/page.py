@@ -32,15 +32,25 @@ def render(run, section_functions=None):
             f"<script>\n{script}</script></body></html>\n")
 
 
-def write_report(run_dir, dest=None, section_functions=None, now=None):
-    """Write the page of a run folder, by default into it. Returns its path. Raises UserError for what is no run folder."""
-    run = run_folder.read_run(run_dir, now)
+def check_dest(run_dir, dest=None):
+    """Where the page goes. Raises UserError where it cannot."""
     dest = os.path.join(run_dir, FILE_NAME) if dest is None else dest
     if os.path.isdir(dest):
         raise UserError(f"--dest={dest} is a folder; name the file to write, such as {os.path.join(dest, FILE_NAME)}")
     folder = os.path.dirname(os.path.abspath(dest))
     if not os.path.isdir(folder):
         raise UserError(f"--dest={dest}: the folder {folder} does not exist; make it, or choose another place")
+    return dest
+
+
+def write_report(run_dir, dest=None, section_functions=None, now=None, problems=()):
+    """Write the page of a run folder, by default into it; problems: sentences that it shall tell, too. Returns its path.
+
+    Raises UserError for what is no run folder.
+    """
+    run = run_folder.read_run(run_dir, now)
+    run.problems += problems
+    dest = check_dest(run_dir, dest)
     page = render(run, section_functions)
     try:
         files.atomic_write_text(dest, page)

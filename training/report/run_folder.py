@@ -11,7 +11,8 @@ import time
 from dataclasses import dataclass, field
 
 from dnnlib.errors import UserError
-from training import snapshots, state
+from training import provenance, snapshots, state
+from training.report import diversity_file
 
 OPTIONS_FILE, STATS_FILE, LOG_FILE = "training_options.json", "stats.jsonl", "log.txt"
 FAKES_REGEX = re.compile(r"^fakes(\d+)\.png$")
@@ -47,6 +48,8 @@ class RunFolder:
     log_tail: list = field(default_factory=list)  # the last lines of log.txt
     problems: list = field(default_factory=list)  # sentences
     last_write: float | None = None
+    provenance: dict = field(default_factory=dict)  # what the run noted of its data and versions when it last started
+    diversity: diversity_file.DiversityFile | None = None  # what report.py found out, of the newest snapshot that it looked at
 
     @property
     def name(self):
@@ -89,6 +92,8 @@ def read_run(path, now=None):
         run.fakes.insert(0, (None, "fakes_init.png"))
     run.networks = snapshots.list_network_snapshots(path)
     run.states = [(kimg, os.path.basename(state_path)) for kimg, state_path in state.list_states(path)]
+    run.provenance = provenance.newest(path)
+    run.diversity = diversity_file.newest(path, run.problems)
     run.log_tail = _log_tail(os.path.join(path, LOG_FILE))
     run.last_write = max((os.path.getmtime(os.path.join(path, name)) for name in (STATS_FILE, LOG_FILE) if name in names), default=None)
     return run

@@ -7,12 +7,14 @@ import os
 import shlex
 
 import dnnlib
-from training.report import curves, pictures, run_folder
+from training.report import curves, diversity_sections, pictures, run_folder
 from training.report.charts import format_number
 from training.report.markup import Section, as_json, code, details, file_size, pairs, table, text
 
 PICTURE_BYTES = 2_400_000  # of all pictures, before base64 makes them a third larger
 MAX_FRAMES = 20
+# What a run notes of itself (training/provenance.py) -> its name on the page.
+PROVENANCE = {"num_images": "Images", "python": "Python", "torch": "PyTorch", "numpy": "NumPy", "device": "Device", "system": "System"}
 
 
 # ----------------------------------------------------------------------------------------------------------------
@@ -169,6 +171,7 @@ def settings_section(run):
         ("Started from", _code_or_none(options.get("resume_pkl"))),
         ("First tick", _first_tick(run)),
         ("Metrics by torch", _text_or_none(_fact(run, "torch"))),
+        *[(label, _text_or_none(run.provenance.get(name))) for name, label in PROVENANCE.items()],
     ])
     return Section("settings", "Settings and provenance", body + details("All of training_options.json", as_json(options)))
 
@@ -184,8 +187,9 @@ def _fact(run, name):
 
 
 def _fingerprint(run):
+    """Of the data when the training last started; without a note of it, of the data that a metric was computed on."""
     data = _fact(run, "data")
-    return data.get("fingerprint") if isinstance(data, dict) else None
+    return run.provenance.get("data_fingerprint") or (data.get("fingerprint") if isinstance(data, dict) else None)
 
 
 def _first_tick(run):
@@ -221,6 +225,7 @@ def files_section(run):
 
 
 SECTIONS = [
-    overview_section, samples_section, curves.metrics_section, curves.diversity_section, curves.training_section, curves.cost_section,
+    overview_section, samples_section, diversity_sections.coverage_section, diversity_sections.modes_section, diversity_sections.copies_section,
+    curves.metrics_section, curves.diversity_section, curves.training_section, curves.cost_section,
     curves.other_section, next_section, settings_section, files_section,
 ]
