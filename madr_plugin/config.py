@@ -24,7 +24,7 @@ class MADRConfig:
     """A resolved set of options. Lives as a plain dict in training_options.json under loss_kwargs.madr."""
 
     preset: str = knob("default", "Named set of options; flags given beside it override it", choices=PRESET_NAMES)
-    weight: float = knob(1.0, "Strength of the coverage term: with --madr-balance=peak its gradient on the image relative "
+    weight: float = knob(0.4, "Strength of the coverage term: with --madr-balance=peak its gradient on the image relative "
                               "to the adversarial one, with 'fixed' the factor lambda_max", 0, 1000)
     balance: str = knob("peak", "Scale of the terms: against the peak of their gradient norm, the present norm, or a fixed factor",
                         choices=("peak", "present", "fixed"))
@@ -37,7 +37,7 @@ class MADRConfig:
     batch: int = knob(0, "Images of each microbatch that take part in the coverage term; 0: all", 0, 65536)
     reals: int = knob(512, "Real images drawn afresh for each evaluation of the witness", 2, 1_000_000)
 
-    replay_weight: float = knob(0.5, "Strength of the replayed nearest-neighbour pull (IMLE), as --madr-weight; 0: none", 0, 1000)
+    replay_weight: float = knob(0.2, "Strength of the replayed nearest-neighbour pull (IMLE), as --madr-weight; 0: none", 0, 1000)
     replay_interval: int = knob(2, "Replay every so many generator steps", 1, 10000)
     replay_share: float = knob(0.5, "Replayed latents per generated image of the step", 0.01, 4)
     dead_zone: float = knob(3.0, "Reals that the replay already reaches are left alone: width of that zone as expected "
@@ -119,7 +119,7 @@ class MADRConfig:
 
 
 _PAPER = dict(
-    term="paper", balance="fixed", controller="sigmoid", replay_weight=0.0, memory="reservoir", update_interval=100, start_fill=0.25,
+    term="paper", weight=1.0, balance="fixed", controller="sigmoid", replay_weight=0.0, memory="reservoir", update_interval=100, start_fill=0.25,
     extractor="dino")
 PRESETS = {
     "default": {},
