@@ -14,7 +14,8 @@ import torch
 from dnnlib import cli
 from experiments import digit_bed, records, small_gan
 
-_PAPER = dict(preset="paper", extractor="pca", update_interval=10)
+# Offered every 10 steps instead of 100, or a short run would hardly know its memory; 5,000 reals, since this term compares each batch with all.
+_PAPER = dict(preset="paper", extractor="pca", update_interval=10, reference_cap=5000)
 METHODS = {
     "plain": {},
     "r1": dict(r1_gamma=1.0),

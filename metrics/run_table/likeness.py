@@ -11,7 +11,7 @@ from dnnlib.util import flat_items
 # Measured along with the result, or a property of the network: they differ from run to run. A name stands for all below it.
 MEASURED = {
     "confidence", "outside_share", "floor_kl_std", "floor_modes", "floor", "classifier.confidence", "trained_in", "trained_in_own_space", "held_out",
-    "vendi_real", "vendi_generated", "comparison", "repeats.std", "repeats.values", "repeats.differing"}
+    "vendi_real", "vendi_generated", "variety", "comparison", "repeats.std", "repeats.values", "repeats.differing"}
 # But these below a measured name are conditions.
 STILL_CONDITIONS = {"held_out.space"}
 # They change the number by noise alone: told, not refused. The digit classifier is known by its key, the hash of recipe and data.

@@ -247,6 +247,19 @@ def test_further_sections(make_run):
 # ----------------------------------------------------------------------------------------------------------------
 # What is no run, or no place to write to.
 
+@pytest.mark.parametrize("alarms, said", [
+    ((0, 0, 0), "raised no alarm"), ((0, 2, 2), "Alarm: cycling at kimg 4, in 2 ticks so far; still in force. Last healthy snapshot: kimg 3."),
+    ((0, 1, 0), "Alarm: collapse at kimg 4, in 1 ticks so far; no longer in force.")])
+def test_the_page_tells_the_monitors_alarm_and_draws_its_numbers(make_run, alarms, said):
+    run = make_run()
+    lines = [tick(kimg or 0.008, **{"MADR/alarm": alarm, "MADR/healthy_kimg": 3.0, "MADR/diversity": 0.9 - 0.3 * alarm, "MADR/turnover": 0.1})
+             for kimg, alarm in zip((0, 4, 8), alarms)]
+    (run / "stats.jsonl").write_text("\n".join(lines) + "\n")
+    cli.call(report.main, [str(run), "--no-diversity"])
+    shown = read_page(run / "report.html").text
+    assert said in shown and "Diversity of the samples" in shown and "Modes lost" in shown and "healthy_kimg" not in shown
+
+
 def test_no_run_folder(tmp_path, make_run, capsys):
     run = make_run()
     (tmp_path / "empty").mkdir()

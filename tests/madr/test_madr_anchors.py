@@ -127,7 +127,7 @@ def test_few_anchors_are_all_used_with_their_weights():
     """No draw, hence the same loss whatever the generator; in expectation the drawn one."""
     made = make_reference(Images(seed=31), anchors=20)
     fake = features(6, made.features_ND.shape[1], seed=3)
-    witness = {reals: objectives.WitnessObjective(config.resolve(dict(reals=reals, anchors=20)), made) for reals in (10, 64)}
+    witness = {reals: objectives.WitnessObjective(config.resolve(dict(reals=reals, anchors=20)), made, 0) for reals in (10, 64)}
     losses = [witness[64].loss(fake, generator_for("one", number)) for number in range(2)]
     assert torch.equal(*losses)
     drawn = torch.stack([witness[10].loss(fake, generator_for("many", number)) for number in range(400)])

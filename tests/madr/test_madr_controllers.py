@@ -16,7 +16,7 @@ def strengths_of(images, steps, **madr):
     data = Points()
     G = Resampler(data.images[images])
     loss = MADRLoss(torch.device("cpu"), G=G, D=None, base_class_name=f"{NoAdversaryG.__module__}.NoAdversaryG", madr=dict(
-        madr, preset="witness", controller="integral", control_kimg=0.5, balance="fixed", extractor="pca", capacity=256, deficit_window=512, random_seed=1))
+        madr, preset="witness", shrink=0, controller="integral", control_kimg=0.5, balance="fixed", extractor="pca", capacity=256, deficit_window=512, random_seed=1))
     loss.attach(dict(training_set=data, random_seed=1))
     generator, found = torch.Generator().manual_seed(0), []
     for _ in range(steps):

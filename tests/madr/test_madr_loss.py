@@ -128,7 +128,7 @@ def test_peak_balance_lets_a_vanishing_term_vanish():
 
 
 def test_lazy_interval_multiplies_the_weight():
-    host = warmed(Host(madr_loss(dict(preset="witness", balance="fixed", shrink=0, interval=3))), 3)
+    host = warmed(Host(madr_loss(dict(preset="witness", balance="fixed", shrink=0, weight=1.0, interval=3))), 3)
     reference = Host(madr_loss(dict(preset="witness", balance="fixed", shrink=0, weight=3.0)))
     copy_weights(host, reference)
     reference.loss.engine.step = host.loss.engine.step  # 3: due

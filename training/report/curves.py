@@ -32,7 +32,13 @@ TRAINING_GROUPS = [
     Group("Penalties", "penalty", {"Loss/r1_penalty": "R1", "Loss/pl_penalty": "path length"}, "Before their weights."),
     Group("Weighted penalties", "part of the loss", {"Loss/D/reg": "D", "Loss/G/reg": "G"}),
 ]
+ALARMS = {1: "collapse", 2: "cycling"}  # of MADR/alarm, as docs/diversity_monitor.md has them
 DIVERSITY_GROUPS = [
+    Group("Diversity of the samples", "relative to the reals", {"MADR/diversity": "diversity", "MADR/within": "near some real", "MADR/spread": "spread"},
+          "diversity: share of the reals' cells that the generator fills, 1 for a perfect one; spread: distance between its images over that between reals."),
+    Group("Modes lost", "share", {"MADR/lost": "lost", "MADR/found_again": "found again", "MADR/turnover": "exchanged"},
+          "Within the last ticks. Exchanged near 1 tick by tick: the generator cycles through modes.", (0, 1)),
+    Group("Cells held", "cells", {"MADR/cells": "held"}, "Cells of the real features that hold at least a quarter of their share."),
     Group("Coverage", "share", {"MADR/coverage": "coverage", "MADR/inside": "inside"},
           "coverage: reals that recent samples come near to, over what a perfect generator would reach (about 1); inside: samples near some real.", (0, 1)),
     Group("Pull of the term", "relative gradient", {"MADR/gratio": "term", "MADR/gratio_replay": "replay"},
@@ -41,17 +47,19 @@ DIVERSITY_GROUPS = [
     Group("Memory", "share", {"MADR/memory": "filled", "MADR/ess": "effective reals"},
           "effective reals: how evenly the reals are drawn; low when few neglected ones get most of the weight.", (0, 1)),
     Group("Age of the memory", "kimg", {"MADR/age_kimg": "mean age"}),
+    Group("Signal in the pull", "share", {"MADR/signal": "factor"}, "By how much the batch's gradient exceeds sampling noise; the terms are scaled by it.", (0, 1)),
 ]
 COST_GROUPS = [
     Group("Time per kimg", "seconds per kimg", {"Timing/sec_per_kimg": "without maintenance"}),
     Group("Maintenance", "seconds per tick", {"Timing/maintenance_sec": "snapshots, metrics"}),
     Group("Time of a phase", "milliseconds", {f"Timing/{phase}": phase for phase in ("Gmain", "Greg", "Gboth", "Dmain", "Dreg", "Dboth")}),
+    Group("Time of the diversity monitor", "milliseconds per tick", {"Timing/diversity": "look"}),
     Group("Memory of the machine", "GiB", {"Resources/cpu_mem_gb": "process", "Resources/peak_gpu_mem_gb": "GPU, peak"}),
     Group("Steps with non-finite gradients", "steps", {"Progress/nonfinite_steps": "so far"}, "More than a few: lower the learning rates or raise gamma."),
 ]
 # Said elsewhere on the page, or by the horizontal axis.
 NOT_DRAWN = {"Progress/kimg", "Progress/tick", "Timing/total_sec", "Timing/total_hours", "Timing/total_days", "Timing/sec_per_tick",
-             "Timing/MADR", "Timing/MADR_share", "Resources/MADR_mib"}
+             "Timing/MADR", "Timing/MADR_share", "Resources/MADR_mib", "MADR/alarm", "MADR/healthy_kimg", "MADR/distance"}
 
 
 # ----------------------------------------------------------------------------------------------------------------
@@ -83,7 +91,24 @@ def training_section(run):
 
 
 def diversity_section(run):
-    return _charts_section(run, "diversity", "Diversity during training", DIVERSITY_GROUPS)
+    section = _charts_section(run, "diversity", "Diversity during training", DIVERSITY_GROUPS)
+    sentence = alarm_sentence(run)
+    if section is None or sentence is None:
+        return section
+    return Section(section.anchor, section.title, f"<p>{text(sentence)}</p>{section.body}")
+
+
+def alarm_sentence(run):
+    """What the diversity monitor found so far; None where none ran."""
+    if "MADR/alarm" not in run.series:
+        return None
+    alarms = [(kimg, ALARMS.get(round(value), "unknown alarm")) for kimg, value in run.series["MADR/alarm"] if value > 0]
+    if not alarms:
+        return "The diversity monitor raised no alarm."
+    healthy = run.last("MADR/healthy_kimg")
+    saved = f" Last healthy snapshot: kimg {format_number(healthy)}." if healthy is not None and healthy >= 0 else " No healthy snapshot was saved before."
+    state = "still" if (run.last("MADR/alarm") or 0) > 0 else "no longer"
+    return f"Alarm: {alarms[0][1]} at kimg {format_number(alarms[0][0])}, in {len(alarms)} ticks so far; {state} in force.{saved}"
 
 
 def cost_section(run):
