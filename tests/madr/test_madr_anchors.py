@@ -1,4 +1,5 @@
 """Weighted anchors in place of the reals: what they keep, what they lose, and that everything respects their weights."""
+import json
 import copy
 import sys
 
@@ -172,3 +173,11 @@ def test_without_faiss_a_sentence_says_so_before_anything_is_read(monkeypatch):
 def test_too_few_anchors_are_refused():
     with pytest.raises(MADRError, match="--madr-anchors must be at least 16"):
         config.resolve(dict(anchors=5))
+
+
+def test_the_readme_shows_what_the_benchmark_wrote(repo):
+    readme = (repo / "madr_plugin" / "README.md").read_text()
+    rows = json.loads((repo / "benchmarks" / "results" / "anchors.json").read_text())["rows"]
+    for row in rows:
+        assert f"| {row['anchors']} | {row['variance_lost']:.1%} | {row['mmd']:.3f} | {row['cpu_seconds']:.1f} s |" in readme
+    assert f"deviate by {rows[0]['mmd_of_a_draw']:.3f}" in readme
