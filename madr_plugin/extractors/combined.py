@@ -2,6 +2,7 @@
 import json
 import math
 import os
+import warnings
 
 import torch
 
@@ -55,7 +56,9 @@ class FileExtractor(Extractor):
             raise MADRError(f"--madr-extractor=file:{path} cannot be read: there is no such file; write one with torch.jit.save")
         self.sha256 = check_sha256(path, sha256)  # before loading, which runs what the file says
         try:
-            module = torch.jit.load(path, map_location="cpu").eval()
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # TorchScript is the one format that needs none of the author's code
+                module = torch.jit.load(path, map_location="cpu").eval()
         except (OSError, ValueError, RuntimeError) as error:
             raise MADRError(f"--madr-extractor=file:{path} cannot be read as a TorchScript module: {str(error)[:200]}; "
                             "write one with torch.jit.save") from error

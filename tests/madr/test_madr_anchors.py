@@ -1,6 +1,6 @@
 """Weighted anchors in place of the reals: what they keep, what they lose, and that everything respects their weights."""
-import json
 import copy
+import json
 import sys
 
 import pytest
