@@ -188,7 +188,7 @@ def main(layout, methods, seeds, steps, outdir):
     print("\n" + text)
     plain = {method: [{name: value for name, value in run.items() if name != "samples"} for run in runs] for method, runs in results.items()}
     with atomic_open(outdir / f"{layout}.json") as file:
-        file.write((json.dumps(dict(layout=layout, steps=steps, methods=METHODS, results=plain, table=text, **records.machine()), indent=1) + "\n").encode())
+        file.write((json.dumps(dict(layout=layout, steps=steps, methods={name: small_gan.resolved(METHODS[name]) for name in chosen}, results=plain, table=text, **records.machine()), indent=1) + "\n").encode())
     picture(results, layout, outdir / f"{layout}.png")
     print(f"\nWritten: {outdir / layout}.json, .png")
 

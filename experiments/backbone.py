@@ -12,6 +12,8 @@ from pathlib import Path
 import click
 
 from dnnlib import cli
+from madr_plugin import config
+from madr_plugin.loss import NOT_CONFIG
 
 REPO = Path(__file__).resolve().parent.parent
 METHODS = {"plain": ["--madr=0"], "default": ["--madr=1"], "tilt": ["--madr=1", "--madr-tilt=1"]}
@@ -25,12 +27,21 @@ def folder_of(outdir, data, method):
 
 
 def snapshot_of(outdir, data, method, seed, kimg):
-    """The network that a run has saved at `kimg`, or None. Seeds are told apart by the runs' own options."""
+    """The network that a run has saved at `kimg`, or None. Seeds are told apart by the runs' own options; a run of other MADR options is none."""
     for options in sorted(folder_of(outdir, data, method).glob("*/training_options.json")):
-        network = options.parent / f"network-snapshot-{kimg:06d}.pkl"
-        if json.loads(options.read_text(encoding="utf-8"))["random_seed"] == seed and network.exists():
+        network, stated = options.parent / f"network-snapshot-{kimg:06d}.pkl", json.loads(options.read_text(encoding="utf-8"))
+        trained = {name: value for name, value in stated["loss_kwargs"].get("madr", {}).items() if name not in NOT_CONFIG}
+        if stated["random_seed"] == seed and trained == madr_of(method) and network.exists():
             return network
     return None
+
+
+def madr_of(method):
+    """Every knob of MADR that a method stands for, {} for none."""
+    flags = dict(flag.removeprefix("--").replace("-", "_").split("=") for flag in METHODS[method])
+    if flags.pop("madr") == "0":
+        return {}
+    return config.resolve({name.removeprefix("madr_"): int(value) for name, value in flags.items()}).as_dict()
 
 
 def train(outdir, data, path, method, seed, kimg):

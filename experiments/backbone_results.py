@@ -65,9 +65,9 @@ def judge(network, dataset_kwargs, space, num_gen):
 def main(data, outdir, methods, seeds, kimg, num_gen, space):
     """Judge the trained runs."""
     torch.set_num_threads(1)
-    detectors.find_detector(detectors.space_url(space))
-    facts = dict(data=data, kimg=kimg, num_gen=num_gen, space=Path(space).name, sampling_seed=SEED, configuration=backbone.USUAL + backbone.DATA_FLAGS.get(data, []),
-                 methods={method: backbone.METHODS[method] for method in sorted(backbone.METHODS)}, rare_below=RARE_BELOW)
+    source = detectors.find_detector(detectors.space_url(space))
+    facts = dict(data=data, kimg=kimg, num_gen=num_gen, space=Path(space).name, space_sha256=source.sha256, sampling_seed=SEED, configuration=backbone.USUAL + backbone.DATA_FLAGS.get(data, []),
+                 methods={method: dict(flags=backbone.METHODS[method], madr=backbone.madr_of(method)) for method in sorted(backbone.METHODS)}, rare_below=RARE_BELOW)
     store = records.Store(records.RESULTS / f"backbone-{data}.json", facts)
     for seed in range(seeds):
         for method in methods.split(","):

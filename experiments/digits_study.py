@@ -67,7 +67,7 @@ def main(bed, mnist, methods, seeds, first_seed, steps, out):
     classifier = digit_bed.obtain_classifier(mnist)
     dataset = digit_bed.StackedSet(bed, digit_bed.load_digits(mnist, "train"))
     judge = digit_bed.Judge(bed, classifier, dataset)
-    facts = dict(bed=bed, steps=steps, setting=SETTING, num_samples=judge.num_samples, evaluated_at=EVALUATED_AT, methods={name: METHODS[name] for name in METHODS},
+    facts = dict(bed=bed, steps=steps, setting=SETTING, num_samples=judge.num_samples, evaluated_at=EVALUATED_AT, methods={name: small_gan.resolved(METHODS[name]) for name in METHODS},
                  classifier_accuracy=classifier.accuracy, floor_kl=getattr(judge, "floor_kl", None), data=dataset.content_fingerprint())
     store = records.Store(out or records.RESULTS / f"{bed}.json", facts)
     for seed in range(first_seed, first_seed + seeds):

@@ -11,8 +11,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
+import doctor
 from dnnlib.errors import UserError
 from dnnlib.files import atomic_write_text
+from metrics import comparison
+from torch_utils.process_lock import ProcessLock
 
 RESULTS = Path(__file__).resolve().parent / "results"
 
@@ -22,35 +25,32 @@ class Store:
 
     def __init__(self, path, facts):
         self.path, self.facts = Path(path), json.loads(json.dumps(facts))
-        self.entries = []
-        if self.path.exists():
-            known = json.loads(self.path.read_text(encoding="utf-8"))
-            differing = sorted(name for name in {*known["facts"], *self.facts} if known["facts"].get(name) != self.facts.get(name))
-            if differing:
-                raise UserError(f"{self.path} was written under other settings ({', '.join(differing)}); move it away or give another --out.")
-            self.entries = known["entries"]
+        self.entries = self._read()
+
+    def _read(self):
+        if not self.path.exists():
+            return []
+        known = json.loads(self.path.read_text(encoding="utf-8"))
+        differing = sorted(name for name in {*known["facts"], *self.facts} if known["facts"].get(name) != self.facts.get(name))
+        if differing:
+            raise UserError(f"{self.path} was written under other settings ({', '.join(differing)}); move it away or give another file.")
+        return known["entries"]
 
     def get(self, method, seed):
         return next((entry for entry in self.entries if entry["method"] == method and entry["seed"] == seed), None)
 
     def put(self, method, seed, result):
-        self.entries.append(dict(method=method, seed=seed, **result, **machine()))
+        """Adds to what the file holds by now: another process may have put its own runs there."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        atomic_write_text(self.path, json.dumps(dict(facts=self.facts, entries=self.entries), indent=1) + "\n")
+        with ProcessLock(self.path.with_suffix(".lock"), limit_sec=60, say=print):
+            self.entries = [*self._read(), dict(method=method, seed=seed, **result, **machine())]
+            atomic_write_text(self.path, json.dumps(dict(facts=self.facts, entries=self.entries), indent=1) + "\n")
 
 
 def machine():
     """Hardware, versions and date of an entry."""
-    return dict(machine=f"{platform.machine()}, {cpu_name()}, {os.cpu_count()} cores", torch=torch.__version__, python=platform.python_version(),
+    return dict(machine=f"{platform.machine()}, {doctor.processor_name()}, {os.cpu_count()} cores", torch=torch.__version__, python=platform.python_version(),
                 date=datetime.datetime.now(datetime.timezone.utc).date().isoformat())
-
-
-def cpu_name():
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            return next(line.partition(":")[2].strip() for line in file if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or "unknown processor"
 
 
 def load(path):
@@ -64,9 +64,5 @@ def load(path):
 
 def mean_and_interval(values):
     """(mean, half width of its 95% t interval; nan for one value)."""
-    from scipy.stats import t
-
-    values = np.asarray(values, np.float64)
-    if len(values) < 2:
-        return float(values.mean()), float("nan")
-    return float(values.mean()), float(t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5)
+    interval = comparison.t_interval(values)
+    return float(np.mean(values)), float("nan") if interval is None else (interval[1] - interval[0]) / 2

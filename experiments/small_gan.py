@@ -7,6 +7,7 @@ import time
 import torch
 import torch.nn.functional as F
 
+from madr_plugin import config
 from madr_plugin.loss import MADRLoss
 from madr_plugin.seeds import generator_for
 
@@ -45,11 +46,16 @@ def build_loss(G, D, dataset, seed, *, madr=None, **base_kwargs):
     return loss
 
 
+def resolved(options):
+    """A method's options with every knob of MADR spelled out: a file never holds runs of two defaults."""
+    return options if "madr" not in options else dict(options, madr=config.resolve(options["madr"]).as_dict())
+
+
 def train(loss, G, D, reals, seed, *, steps, batch, z_dim, lr_G, lr_D, betas, pack=1, each=None):
     """`steps` steps of G and then D. reals: [N, C, H, W] as the networks take them. each(step): called after every step.
 
-    Draws from a generator of its own: all methods of a study see the same latents and reals. With pack > 1 the batch
-    grows by that factor, so that D still judges `batch` packs. Returns CPU seconds without those of `each`.
+    Draws from a generator of its own: all methods of one batch size see the same latents and reals. With pack > 1 the batch
+    grows by that factor, so that D still judges `batch` packs, and the draws are others. Returns CPU seconds without those of `each`.
     """
     generator = generator_for("small-gan", seed)
     phases = [("Gmain", G, D, torch.optim.Adam(G.parameters(), lr_G, betas=betas)), ("Dmain", D, G, torch.optim.Adam(D.parameters(), lr_D, betas=betas))]

@@ -3,7 +3,6 @@
 Every number of that page between marks comes from here. Must not know how the numbers came about.
 """
 import json
-import re
 import sys
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import numpy as np
 
 from dnnlib.errors import UserError
 from dnnlib.files import atomic_write_text
-from experiments import records
+from experiments import pages, records
 
 PAGE = records.RESULTS.parent.parent / "docs" / "studies" / "README.md"
 # Measures of each study: (name in the file, heading, digits, whether more is better).
@@ -41,7 +40,7 @@ def cell(values, digits):
 
 
 def against(runs, ours, measures):
-    """Sentences: ours against every other method by seed, mean difference with its interval, and whether the two intervals of the means overlap."""
+    """Ours against every other method: mean of the differences by seed with its 95% interval; a verdict where that excludes zero."""
     lines = [f"| {ours} minus | " + " | ".join(heading for _, heading, _, _ in measures) + " |", "|---" * (len(measures) + 1) + "|"]
     for method in runs:
         seeds = sorted(set(runs[method]) & set(runs[ours]))
@@ -61,7 +60,7 @@ def against(runs, ours, measures):
 def provenance(runs):
     entries = [entry for by_seed in runs.values() for entry in by_seed.values()]
     machines, dates = sorted({entry["machine"] for entry in entries}), sorted({entry["date"] for entry in entries})
-    return f"{dates[0]}{'' if len(dates) == 1 else ' to ' + dates[-1]}; {'; '.join(machines)}; one thread per run, other work beside; PyTorch {entries[0]['torch']}."
+    return f"{dates[0]}{'' if len(dates) == 1 else ' to ' + dates[-1]}; {'; '.join(machines)}; one thread per run; PyTorch {entries[0]['torch']}."
 
 
 def digits_part(bed):
@@ -81,7 +80,8 @@ def backbone_part(data):
     facts, runs = records.load(records.RESULTS / f"backbone-{data}.json")
     measures = BACKBONE + EXTRA.get(data, [])
     head = (f"{facts['kimg']} kimg with {' '.join(facts['configuration'])}; {facts['num_gen']} generated images; space: {facts['space']}, in which no run was trained.")
-    return "\n\n".join([head, means_table(runs, measures), against(runs, "default", measures), provenance(runs)])
+    compared = [against(runs, "default", measures)] if "default" in runs else []
+    return "\n\n".join([head, means_table(runs, measures), *compared, provenance(runs)])
 
 
 def toy_part(layout):
@@ -91,26 +91,27 @@ def toy_part(layout):
                         f"{document['date']}; {document['machine']}; PyTorch {document['torch']}."])
 
 
-PARTS = {**{f"toy-{layout}": (toy_part, layout) for layout in ("ring", "grid", "grid-long", "imbalanced")}, **{bed: (digits_part, bed) for bed in DIGITS},
+PARTS = {**{f"toy-{layout}": (toy_part, layout) for layout in ("ring", "grid", "imbalanced")}, **{bed: (digits_part, bed) for bed in DIGITS},
          **{f"backbone-{data}": (backbone_part, data) for data in EXTRA}}
 
 
 def fill(text):
-    """The page with the content of every `<!-- NAME: begin -->...<!-- NAME: end -->` made anew."""
+    """(the page with every part made anew whose study has results, names of the others: those parts stay as they are)."""
+    missing = []
     for name, (make, argument) in PARTS.items():
-        mark = re.compile(rf"(<!-- {name}: begin -->\n).*?(<!-- {name}: end -->)", re.DOTALL)
-        if mark.search(text):
-            try:
-                made = make(argument)
-            except FileNotFoundError as error:
-                raise UserError(f"{error.filename} is missing; run the study named above that table first") from error
-            text = mark.sub(lambda match: match.group(1) + made + "\n" + match.group(2), text)
-    return text
+        try:
+            text = pages.replaced(text, name, make(argument), PAGE)
+        except FileNotFoundError:
+            missing.append(name)
+    return text, missing
 
 
 def main():
-    atomic_write_text(PAGE, fill(PAGE.read_text(encoding="utf-8")))
+    text, missing = fill(PAGE.read_text(encoding="utf-8"))
+    atomic_write_text(PAGE, text)
     print(f"Written: {PAGE}")
+    if missing:
+        print(f"Left as they were, since their studies have no results yet: {', '.join(missing)}")
 
 
 if __name__ == "__main__":

@@ -68,6 +68,8 @@ def _editing_argument(original, flags):
 
 
 def _apply(training_options, flags):
+    if not flags.get("madr") and not any(name.startswith("madr_") and value is not None for name, value in flags.items()):
+        return  # the fork as it is, whatever its options look like
     if "loss_kwargs" not in training_options or "class_name" not in training_options["loss_kwargs"]:
         raise MADRError("this fork's options hold no loss_kwargs.class_name, the place where MADR enters; it needs an adapter of its own")
     options.apply(training_options, flags)

@@ -22,12 +22,16 @@ class WitnessObjective:
         self._null_power = {}  # by batch size
 
     def _draw(self, count, generator):
-        return self.reference.features_ND[self.reference.draw(count, generator)]
+        """Features of reals: with anchors of the reals kept for radii, which spread as reals do."""
+        if self.reference.mass_N is None:
+            return self.reference.features_ND[self.reference.draw(count, generator)]
+        subset_SD = self.reference.subset_SD
+        return subset_SD[torch.randint(len(subset_SD), [count], generator=generator).to(subset_SD.device)]
 
     def null_power(self, batch):
         """Power of the gradient of a batch of this size at p_g = p_data (signal.py) -> 0-d."""
         if batch not in self._null_power:
-            self._null_power[batch] = signal.null_power(self._draw, self.kernel, batch, self.reals, self.seed)
+            self._null_power[batch] = signal.null_power(self._draw, self.loss, batch, self.seed)
         return self._null_power[batch]
 
     def loss(self, features_BD, generator, weight_N=None, pull_N=None):

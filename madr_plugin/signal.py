@@ -5,7 +5,6 @@ real features agree already. Scaled to the adversarial gradient, that noise woul
 """
 import torch
 
-from madr_plugin import terms
 from madr_plugin.seeds import generator_for
 
 REPEATS = 64
@@ -18,25 +17,25 @@ def feature_power(gradient_BD):
 
 
 @torch.enable_grad()
-def null_power(draw, kernel, batch, num_reals, seed):
+def null_power(draw, loss, batch, seed):
     """feature_power of the witness where the batch is drawn from the reals themselves: noise alone. Mean over REPEATS draws -> 0-d.
 
-    draw(count, generator): features of reals [count, D].
+    draw(count, generator): features of reals [count, D]; loss(features_BD, generator): the witness.
     """
     generator, total = generator_for("signal-null", seed, batch), 0.0
     for _ in range(REPEATS):
         fake_BD = draw(batch, generator).clone().requires_grad_()
-        [gradient_BD] = torch.autograd.grad(terms.witness_loss(fake_BD, draw(num_reals, generator), kernel), fake_BD)
+        [gradient_BD] = torch.autograd.grad(loss(fake_BD, generator), fake_BD)
         total = total + feature_power(gradient_BD)
     return total / REPEATS
 
 
 class SignalShare:
-    """factor() = max(0, 1 - P_null / P)^2, P a running mean. 1 until measured; exactly 0 where P stays at P_null.
+    """factor() = max(0, 1 - P_null / P)^2, P a running mean. 1 until measured; 0 where P does not exceed P_null.
 
     1 - P_null / P is the share of the gradient's power that is no noise, by Wiener's rule the scale at which an estimate of
-    that much noise has the least error. Its square was chosen by trial: full strength in collapse, where a weaker term does
-    not end the cycling, and little where a small batch leaves little signal and G has detail to learn from D.
+    that much noise has the least error. The square is a choice: near full strength in collapse, little where a small batch
+    leaves little signal and G has detail to learn from D.
     """
 
     def __init__(self, device):

@@ -6,7 +6,7 @@ Expects RUNS/plain/* and RUNS/default/* as experiments/backbone.py trains them. 
 the table with compare_runs.py, the comparison of one pair with --baseline, one report page per method, and the picture.
 """
 import datetime
-import re
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -19,8 +19,9 @@ import PIL.Image
 
 from dnnlib import cli
 from dnnlib.errors import UserError
-from dnnlib.files import atomic_open, atomic_write_text
-from experiments import backbone, records
+from dnnlib.files import atomic_open
+from experiments import backbone, pages, records
+from metrics import detectors
 
 HERE = Path(__file__).resolve().parent
 METHODS = ("plain", "default")
@@ -36,10 +37,12 @@ def call(script, *arguments):
     return done.stdout
 
 
-def judged(network, num_gen):
-    """Whether the run folder holds the line already."""
+def line_of(network, num_gen, sha256):
+    """The newest line of this snapshot with that many images in that space, or None."""
     lines = network.parent / f"metric-{METRIC}.jsonl"
-    return lines.exists() and f'"{network.name}"' in lines.read_text(encoding="utf-8") and f'"num_gen": {num_gen}' in lines.read_text(encoding="utf-8")
+    stated = [json.loads(line) for line in lines.read_text(encoding="utf-8").splitlines()] if lines.exists() else []
+    fitting = [line for line in stated if line["snapshot_pkl"] == network.name and sha256 in json.dumps(line["facts"]) and line["facts"].get("num_gen") == num_gen]
+    return fitting[-1] if fitting else None
 
 
 def picture(networks, path):
@@ -57,14 +60,9 @@ def picture(networks, path):
 def page_text(table, comparison, num_gen, space):
     machine = records.machine()
     return "\n".join([
-        f"{num_gen} generated images per network, all 1911 reals, features of {space}.", "", table.strip(), "",
+        f"{num_gen} generated images per network, all real images, features of {space}.", "", table.strip(), "",
         "One pair, seed 0, by `calc_metrics.py --network=<default> --baseline=<plain>`:", "", "```", comparison.strip(), "```", "",
         f"{datetime.date.fromisoformat(machine['date']):%Y-%m-%d}; {machine['machine']}; PyTorch {machine['torch']}.", ""])
-
-
-def write_between(page, mark, text):
-    pattern = re.compile(rf"(<!-- {mark}: begin -->\n).*?(<!-- {mark}: end -->)", re.DOTALL)
-    atomic_write_text(page, pattern.sub(lambda match: match.group(1) + text + match.group(2), page.read_text(encoding="utf-8")))
 
 
 @click.command()
@@ -80,8 +78,9 @@ def main(runs, kimg, seeds, num_gen, space):
     if missing:
         raise UserError(f"--runs={runs} holds no snapshot at {kimg} kimg of {missing}; train with python -m experiments.backbone.")
     common = [f"--metrics={METRIC}", f"--madr-extractor={space}", f"--num-gen={num_gen}", "--device=cpu"]
+    sha256 = detectors.find_detector(detectors.space_url(space)).sha256
     for network in networks.values():
-        if not judged(network, num_gen):
+        if line_of(network, num_gen, sha256) is None:
             call("calc_metrics.py", f"--network={network}", *common)
     folders = [network.parent for network in networks.values()]
     table = call("compare_runs.py", *folders, f"--metrics={METRIC}", "--format=markdown")
@@ -91,7 +90,7 @@ def main(runs, kimg, seeds, num_gen, space):
         call("report.py", networks[method, 0].parent, f"--network={networks[method, 0]}", f"--madr-extractor={space}", f"--num-gen={num_gen}",
              f"--dest={HERE / f'report-{method}.html'}", "--device=cpu")
     picture(networks, HERE / "samples.png")
-    write_between(HERE / "README.md", "numbers", page_text(table, comparison, num_gen, Path(space).name))
+    pages.write_between(HERE / "README.md", "numbers", page_text(table, comparison, num_gen, Path(space).name))
     print(f"Written: {HERE}")
 
 

@@ -30,7 +30,7 @@ import dnnlib
 import legacy
 from dnnlib import cli
 from dnnlib.errors import UserError
-from dnnlib.files import atomic_write_text
+from experiments import pages
 from metrics import diversity, diversity_kernels, given_features, metric_main, neighbours
 from metrics.metric_utils import MetricOptions
 from training.snapshots import list_network_snapshots
@@ -40,14 +40,6 @@ PAGE = REPO / "docs" / "metrics.md"
 # The rules of thumb of the decision path; stated in the page.
 ALIKE, COVERED, GOOD_IMAGES, CYCLING = 0.5, 0.7, 0.5, 0.3
 SIDE = 192  # of the corner of a sample sheet that is shown, in pixels of the sheet
-
-
-def write_between(mark, text):
-    pattern = re.compile(rf"(<!-- {mark}: begin -->\n).*?(<!-- {mark}: end -->)", re.DOTALL)
-    page = PAGE.read_text(encoding="utf-8")
-    if not pattern.search(page):
-        raise UserError(f"{PAGE} has no marks '<!-- {mark}: begin -->' and '<!-- {mark}: end -->' any more; put them back where the text belongs.")
-    atomic_write_text(str(PAGE), pattern.sub(lambda match: match.group(1) + text.rstrip() + "\n" + match.group(2), page))
 
 
 # ----------------------------------------------------------------------------------------------------------------
@@ -191,14 +183,14 @@ def benchmark_table(report):
 def main(runs, perfect, bench, space, num_gen, num_real):
     """Make the pictures and tables of docs/metrics.md."""
     if perfect:
-        write_between("perfect", perfect_table())
+        pages.write_between(PAGE, "perfect", perfect_table())
     if bench:
-        write_between("bench", benchmark_table(json.loads((REPO / "benchmarks" / "results" / "prdc_50k.json").read_text())))
+        pages.write_between(PAGE, "bench", benchmark_table(json.loads((REPO / "benchmarks" / "results" / "prdc_50k.json").read_text())))
     if runs:
         how = dict(space=space, num_gen=num_gen, num_real=num_real)
         command = shlex.join(["python", "docs/metrics/make.py", *(Path(run).name for run in runs), f"--madr-extractor={space}", f"--num-gen={num_gen}", f"--num-real={num_real}"])
         sections = [section(Path(run), number, how) for number, run in enumerate(runs, start=1)]
-        write_between("pictures", "\n".join([*sections, f"{datetime.date.today().isoformat()}, one seed each, by `{command}`.", ""]))
+        pages.write_between(PAGE, "pictures", "\n".join([*sections, f"{datetime.date.today().isoformat()}, one seed each, by `{command}`.", ""]))
 
 
 if __name__ == "__main__":

@@ -11,8 +11,9 @@ COMMAND = re.compile(r"^python (-m (?P<module>\w+(\.\w+)+)|(?P<script>[a-z_0-9/]
 def commands(repo):
     """(file, script, [flags]) of every `python x.py ...` or `python -m a.b ...` line in the READMEs' blocks of shell commands."""
     found = []
-    for readme in ["README.md", "madr_plugin/README.md", "docs/stacked_mnist/README.md", "docs/metrics.md"]:
-        for block in re.findall(r"```bash\n(.*?)```", (repo / readme).read_text(), re.DOTALL):
+    for readme in ["README.md", "madr_plugin/README.md", *sorted(str(path.relative_to(repo)) for path in (repo / "docs").rglob("*.md"))]:
+        text = (repo / readme).read_text()
+        for block in [*re.findall(r"```bash\n(.*?)```", text, re.DOTALL), *re.findall(r"(?:^    .*\n)+", text, re.MULTILINE)]:
             for line in block.replace("\\\n", " ").splitlines():
                 match = COMMAND.match(line.strip())
                 if match:

@@ -21,9 +21,13 @@ def drawing(reals):
     return lambda count, generator: reals[torch.randint(len(reals), [count], generator=generator)]
 
 
+def witness(reals):
+    return lambda fake_BD, generator: terms.witness_loss(fake_BD, drawing(reals)(256, generator), kernel)
+
+
 def share_of(draw, reals, batch, steps=200):
     generator = torch.Generator().manual_seed(5)
-    share, null = signal.SignalShare("cpu"), signal.null_power(drawing(reals), kernel, batch, 256, seed=0)
+    share, null = signal.SignalShare("cpu"), signal.null_power(drawing(reals), witness(reals), batch, seed=0)
     for _ in range(steps):
         fake = draw(batch, generator).requires_grad_()
         rows = torch.randint(len(reals), [256], generator=generator)
@@ -43,7 +47,7 @@ def test_in_collapse_nearly_everything_is(reals, batch):
 
 
 def test_larger_batches_have_less_noise_and_power_does_not_depend_on_the_batch_otherwise(reals):
-    nulls = [float(signal.null_power(drawing(reals), kernel, batch, 256, seed=0)) for batch in (8, 32, 128)]
+    nulls = [float(signal.null_power(drawing(reals), witness(reals), batch, seed=0)) for batch in (8, 32, 128)]
     assert nulls[0] > 2 * nulls[1] > 4 * nulls[2]
     far = reals[:1] * 0 + 1.0
     powers = []
@@ -67,7 +71,7 @@ def test_one_until_measured_exactly_zero_below_the_noise_and_state_comes_back():
     assert torch.equal(again.factor(), share.factor())
 
 
-def test_the_term_is_scaled_by_it_and_the_rest_is_as_without():
+def test_the_term_is_scaled_by_it():
     values = {}
     for shrink in (0, 1):
         host = Host(madr_loss(dict(preset="witness", balance="fixed", shrink=shrink)))
@@ -85,3 +89,15 @@ def test_published_terms_know_nothing_of_it():
     for _ in range(3):
         host.step()
     assert host.loss.engine.signal is None and "signal" not in host.loss.engine.telemetry()
+
+
+def test_with_all_anchors_in_the_loss_the_null_knows_no_drawing_noise():
+    """The loss over all anchors draws no reals: less noise than the loss over a few drawn ones."""
+    pytest.importorskip("faiss")
+    from madr_plugin import config, objectives
+    from tests.madr.test_madr_anchors import make_reference
+    from tests.madr.toy_host import Images
+
+    made = make_reference(Images(seed=31), anchors=20)
+    nulls = {reals: float(objectives.WitnessObjective(config.resolve(dict(reals=reals, anchors=20)), made, 0).null_power(64)) for reals in (4, 64)}
+    assert nulls[64] < 0.8 * nulls[4]

@@ -175,6 +175,6 @@ def test_refusals():
 
 def test_without_the_flag_no_hook_is_set():
     host = Host(madr_loss(dict(TILT)), c_dim=0)
-    assert host.loss._real_weights is None and BASE["base_class_name"]
+    assert host.loss._real_weights is None
     host.step()
     assert not host.D._forward_hooks

@@ -1,0 +1,69 @@
+"""The verdicts of the studies' page, on numbers whose answer is known."""
+import json
+
+import numpy as np
+import pytest
+
+from dnnlib.errors import UserError
+from experiments import backbone, backbone_results, pages, tables
+
+
+def runs(**values):
+    """{method: {seed: dict(kl=..., modes=...)}} from method=[(kl, modes), ...]."""
+    return {method: {seed: dict(kl=kl, modes=modes) for seed, (kl, modes) in enumerate(pairs)} for method, pairs in values.items()}
+
+
+MEASURES = [("kl", "KL", 2, False), ("modes", "modes", 0, True)]
+
+
+def test_differences_are_paired_and_called_better_only_where_they_are_sure():
+    found = tables.against(runs(plain=[(2.0, 500), (1.0, 700), (3.0, 600)], default=[(1.9, 510), (0.9, 640), (2.9, 690)]), "default", MEASURES)
+    [row] = [line for line in found.splitlines() if line.startswith("| plain")]
+    # KL: -.1 on every seed although the seeds differ by 2; modes: +10, -60, +90, which says nothing.
+    assert row == "| plain | -0.10 ± 0.00 better | +13 ± 186 |"
+    worse = tables.against(runs(plain=[(1.0, 600), (1.1, 601), (1.2, 602)], default=[(2.0, 500), (2.2, 500), (2.1, 500)]), "default", MEASURES)
+    assert worse.count(" worse") == 2 and "better" not in worse
+
+
+def test_means_with_their_intervals_and_single_seeds_without():
+    table = tables.means_table(runs(plain=[(1.0, 500), (2.0, 500), (3.0, 500)], one=[(1.5, 400)]), MEASURES)
+    assert "| plain | 3 | 2.00 ± 2.48 | 500 ± 0 |" in table and "| one | 1 | 1.50 | 400 |" in table
+
+
+def test_the_page_is_filled_where_there_are_results_and_told_where_not(tmp_path, monkeypatch):
+    monkeypatch.setattr(tables.records, "RESULTS", tmp_path)
+    (tmp_path / "toy").mkdir()
+    (tmp_path / "toy" / "ring.json").write_text(json.dumps(dict(steps=5, results=dict(plain=[1, 2]), table="| t |", date="2026-01-02", machine="m", torch="2")))
+    blocks = "".join(f"<!-- {name}: begin -->\nformer\n<!-- {name}: end -->\n" for name in tables.PARTS)
+    text, missing = tables.fill(blocks)
+    assert "5 steps, 2 seeds" in text and "| t |" in text and text.count("former") == len(tables.PARTS) - 1
+    assert missing == [name for name in tables.PARTS if name != "toy-ring"]
+    with pytest.raises(UserError, match="put them back"):
+        pages.replaced("no marks here", "toy-ring", "x")
+
+
+def test_every_part_has_its_place_on_the_page(repo):
+    page = (repo / "docs" / "studies" / "README.md").read_text()
+    assert all(f"<!-- {name}: begin -->" in page and f"<!-- {name}: end -->" in page for name in tables.PARTS)
+
+
+def test_generated_images_count_for_the_class_of_their_nearest_real():
+    real = np.array([[0.0], [0.1], [10.0], [10.1]], np.float32)
+    real_K, fake_K = backbone_results.class_shares(real, np.array([0, 0, 1, 1]), np.array([[0.2], [9.0], [11.0], [12.0]], np.float32))
+    assert real_K.tolist() == [0.5, 0.5] and fake_K.tolist() == [0.25, 0.75]
+
+
+def test_a_run_of_other_options_is_not_taken_for_a_methods(tmp_path):
+    def make(folder, seed, madr):
+        run = tmp_path / "data" / "default" / folder
+        run.mkdir(parents=True)
+        (run / "network-snapshot-000020.pkl").write_bytes(b"x")
+        (run / "training_options.json").write_text(json.dumps(dict(random_seed=seed, loss_kwargs=dict(class_name="x", **({} if madr is None else dict(madr=madr))))))
+        return run / "network-snapshot-000020.pkl"
+    now = backbone.madr_of("default")
+    assert now["preset"] == "default" and backbone.madr_of("plain") == {} and backbone.madr_of("tilt")["tilt"] == 1
+    make("0", 0, dict(now, weight=now["weight"] * 2, random_seed=0))
+    make("1", 1, None)
+    fitting = make("2", 0, dict(now, random_seed=0, training_set_kwargs=dict(path="x")))
+    assert backbone.snapshot_of(tmp_path, "data", "default", 0, 20) == fitting
+    assert backbone.snapshot_of(tmp_path, "data", "default", 1, 20) is None and backbone.snapshot_of(tmp_path, "data", "default", 0, 10) is None
