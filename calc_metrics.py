@@ -310,7 +310,9 @@ def main(network, run, metrics, data, mirror, gpus, verbose, detectors, cache, s
         evaluate_given_features(
             real_features, fake_features, metrics,
             {"--network": network, "--run": run, "--baseline": baseline, "--data": data, "--madr-extractor": madr_extractor, "--madr-weights": madr_weights,
-             "--detector": detectors, "--gpus": gpus != 1, "--repeats": num_repeats != 1, "--modes": modes},
+             "--detector": detectors, "--gpus": gpus != 1, "--repeats": num_repeats != 1, "--modes": modes, "--batch": batch_size,
+             "--mirror": mirror is not None, "--cache": click.get_current_context().get_parameter_source("cache") is not click.core.ParameterSource.DEFAULT,
+             "--trust-pickle": trust_pickle},
             devices.resolve(device), progress=metric_utils.ProgressMonitor(verbose=verbose), seed=seed, num_gen=num_gen, num_real=num_real,
             strict_ties=madr_ties == "ignore")
         return

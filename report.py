@@ -66,7 +66,8 @@ def look_at_diversity(network, *, data, num_gen, num_real, space, detector_paths
 @click.option("--data", metavar="PATH", help="The training data, zip or folder, if it has moved")
 @click.option("--num-gen", type=cli.IntRange(min=10), default=NUM_GEN, show_default=True, help="Generated images to look at")
 @click.option("--num-real", type=cli.IntRange(min=10), default=diversity_sheets.NUM_REAL, show_default=True,
-              help="Real images on the map of coverage, drawn at random; copies are looked for in all")
+              help="Real images on the map of coverage, drawn at random; copies are looked for in all, "
+              f"or in {diversity_sheets.MAX_SEARCHED:,} evenly spread ones of a larger set")
 @click.option("--madr-extractor", metavar="NAME", help="Feature space: dino, dinov2, inception, pixels, random-conv or file:PATH of a TorchScript file  "
               "[default: dino if its weights are on this machine, else random-conv]")
 @click.option("--madr-weights", metavar="PATH", help="File with the weights of that space")

@@ -6,12 +6,13 @@ Legend: N reals, M fakes, D feature dimensions, L classes.
 from dataclasses import dataclass
 
 import numpy as np
+import scipy.stats
 
 from dnnlib.errors import UserError
 from metrics import diversity_kernels, neighbours
 
 K = 5               # neighbours that make a real's radius: that of coverage (Naeem et al. 2020)
-CLEARLY_BELOW_Z = 3.0  # standard errors below what a perfect generator reaches
+CLEARLY_BELOW_LEVEL = 0.01  # probability that any class of a perfect generator is called so
 
 
 @dataclass(frozen=True)
@@ -65,9 +66,10 @@ def class_coverage(covered_N, classes_N, num_classes):
 
 
 def clearly_below(total_L, coverage_L, expected):
-    """Classes whose coverage is more than three standard errors below what a perfect generator would reach, the lowest first."""
-    error = np.sqrt(expected * (1 - expected) / np.maximum(total_L, 1))
-    below = np.flatnonzero(np.nan_to_num(coverage_L, nan=np.inf) < expected - CLEARLY_BELOW_Z * error)
+    """Classes whose coverage is below what a perfect generator would reach by more than chance explains, the lowest first: an exact
+    binomial test of each class, its level shared among the classes that have reals (Bonferroni)."""
+    hits_L = np.rint(np.nan_to_num(coverage_L) * total_L)
+    below = np.flatnonzero((total_L > 0) & (scipy.stats.binom.cdf(hits_L, total_L, expected) < CLEARLY_BELOW_LEVEL / max(np.count_nonzero(total_L), 1)))
     return below[np.argsort(coverage_L[below], kind="stable")]
 
 

@@ -5,9 +5,10 @@ told by the caller: a metric in that very space flatters it.
 """
 import os
 
+import numpy as np
 import torch
 
-from metrics import detectors, kernels, metric_utils, neighbours
+from metrics import detectors, kernels, metric_utils, neighbours, sampling
 from metrics.feature_stats import FeatureStats
 from metrics.precision_recall import join_rows, rows_of
 
@@ -81,8 +82,16 @@ def spaces_and_features(opts, num_gen):
     return {name: (reals[name], fake) for name, fake in zip(urls, fakes)}
 
 
+def _subset(rows, count, seed, block):
+    """At most count rows in their order, drawn at random: files are often sorted by class, and the first rows are one class then."""
+    if count is None or count >= len(rows):
+        return rows
+    return rows[np.sort(sampling.stream("subsets", seed, block).permutation(len(rows))[:count])]
+
+
 def _given_features(opts, num_gen):
-    real, fake = opts.given.real[:opts.num_real], opts.given.fake[:opts.num_gen]
+    real, fake = (_subset(rows, count, opts.seed, block) for block, (rows, count) in enumerate(
+        [(opts.given.real, opts.num_real), (opts.given.fake, opts.num_gen)]))
     opts.record(space=GIVEN, given=opts.given.facts, num_real=len(real), num_gen=len(fake), seed=opts.seed)
     if len(fake) != num_gen:
         opts.record(counts_overridden=True)

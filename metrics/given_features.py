@@ -6,6 +6,7 @@ Two files of one feature space, rows are items. Must not know which metric asks.
 """
 import os
 import zipfile
+import zlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,7 +34,7 @@ def read(path, flag, name):
     try:
         loaded = np.load(path, allow_pickle=False)
         features = loaded if isinstance(loaded, np.ndarray) else _chosen(loaded, path, flag)
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+    except (ValueError, OSError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(f"{flag}={path} is no .npy or .npz file without pickled objects ({str(error)[:120]}); write one with numpy.savez(path, features=array).") from error
     if features.ndim != 2 or features.dtype.kind not in "fiu":
         raise UserError(f"{flag}={path} holds an array of shape {list(features.shape)} and type {features.dtype}; features are a matrix of numbers, one row per image.")

@@ -94,10 +94,11 @@ def tick_line(tick, kimg, total_sec, tick_sec, sec_per_kimg, maintenance_sec, cp
 class Clock:
     """Wall time of a run that may have begun in an earlier process."""
 
-    def __init__(self, elapsed_sec=0.0):
+    def __init__(self, elapsed_sec=0.0, maintenance_sec=0.0):
+        """maintenance_sec: the part of elapsed_sec that was maintenance and that no tick has told yet."""
         now = time.time()
-        self.start, self.tick_start, self.tick_end = now - elapsed_sec, now, now
-        self.maintenance_sec = 0.0
+        self.start, self.tick_start, self.tick_end = now - elapsed_sec, now, now - maintenance_sec
+        self.maintenance_sec = maintenance_sec
 
     def elapsed_sec(self):
         return time.time() - self.start
@@ -109,6 +110,10 @@ class Clock:
         """After the maintenance (snapshots, metrics) that follows a tick."""
         self.tick_start = time.time()
         self.maintenance_sec = self.tick_start - self.tick_end
+
+    def untold_maintenance_sec(self):
+        """What the next tick will tell, as far as it has come: the maintenance before this tick, or the one that is going on."""
+        return time.time() - self.tick_end if self.tick_end > self.tick_start else self.maintenance_sec
 
 
 def report_resources(clock, tick_nimg, device):

@@ -15,9 +15,9 @@ import torch
 import dnnlib
 from dnnlib import files
 from dnnlib.errors import UserError
-from metrics import diversity_kernels, metric_main, metric_utils, requirements
+from metrics import diversity_kernels, requirements
 from torch_utils import devices, distributed, misc, training_stats
-from training import ada, diversity_watch, ema, monitor, phases, provenance, setup, snapshots, state
+from training import ada, diversity_watch, ema, evaluation, monitor, phases, provenance, setup, snapshots, state
 from training.report import page
 from training.snapshots import save_image_grid, setup_snapshot_image_grid  # noqa: F401 (people's scripts import them from here)
 
@@ -178,7 +178,8 @@ class Trainer:
     def save_state(self):
         """The training state. Collective: every rank calls it, after is_sound()."""
         self.progress.elapsed_sec = self.clock.elapsed_sec()
-        facts = dict(data_fingerprint=self.fingerprint, stats_jsonl_bytes=self.writer.bytes_written() if self.writer else 0)
+        facts = dict(data_fingerprint=self.fingerprint, stats_jsonl_bytes=self.writer.bytes_written() if self.writer else 0,
+                     maintenance_sec=self.clock.untold_maintenance_sec())
         saved = self.state_bag().collect(self.collectors(), facts)
         if self.is_first:
             state.save_state(self.options.run_dir, self.progress.cur_nimg // 1000, saved)
@@ -215,54 +216,42 @@ class Trainer:
     def snapshot_path(self):
         return os.path.join(self.options.run_dir, snapshots.NETWORK_SNAPSHOT.format(kimg=self.progress.cur_nimg // 1000))
 
+    def snapshot_is_spoken_of(self):
+        """Whether the pickle of this kimg was evaluated or, as the first process knows, called healthy: then it stays what it was."""
+        path = self.snapshot_path()
+        return distributed.any_rank(path in self.evaluated or os.path.basename(path) == self.watch.healthy_snapshot(), self.device)
+
     def evaluate_metrics(self, metrics, snapshot_data, path):
-        o = self.options
         if not metrics:
             return
         self.say("Evaluating metrics...")
         self.evaluated.add(path)
-        G_ema = copy.deepcopy(snapshot_data["G_ema"]).to(self.device)
-        for metric in metrics:
-            result = metric_main.calc_metric(
-                metric=metric, G=G_ema, dataset_kwargs=o.training_set_kwargs, num_gpus=o.num_gpus, rank=o.rank, device=self.device,
-                detectors=o.detectors or {}, progress=metric_utils.ProgressMonitor(verbose=self.is_first))
+        for results in evaluation.evaluate(self.options, metrics, snapshot_data["G_ema"], self.device, path):
             if self.is_first:
-                metric_main.report_metric(result, run_dir=o.run_dir, snapshot_pkl=path)
-                self.writer.write_scalars({"Metrics/" + name: value for name, value in result["results"].items()},
-                                          self.progress.cur_nimg, self.clock.elapsed_sec())
+                self.writer.write_scalars({"Metrics/" + name: value for name, value in results.items()}, self.progress.cur_nimg, self.clock.elapsed_sec())
 
     def prune_snapshots(self):
         if self.is_first and self.keep is not None:
-            spared, metrics = [self.watch.healthy_snapshot()], self.options.metrics
-            if self.keep_best and metrics:
-                spared.append(snapshots.best_snapshot(self.options.run_dir, metrics[0], metric_main.higher_is_better(metrics[0])))
-            snapshots.prune_network_snapshots(self.options.run_dir, self.keep, spared)
+            best = evaluation.best_snapshot(self.options.run_dir, self.options.metrics) if self.keep_best else None
+            snapshots.prune_network_snapshots(self.options.run_dir, self.keep, [self.watch.healthy_snapshot(), best])
 
     def evaluate_pending_metrics(self):
         """A run that was killed during the evaluation of its newest snapshot makes up for what is missing."""
         path = self.snapshot_path()
         if self.progress.cur_nimg == self.progress.tick_start_nimg and self.progress.cur_tick > 1 and os.path.isfile(path):
-            missing = [metric for metric in self.options.metrics
-                       if os.path.basename(path) not in snapshots.metric_results(self.options.run_dir, metric)]
-            self.evaluate_metrics(missing, dict(G_ema=self.G_ema), path)
-
-    def write_report(self):
-        """report.html of the run so far. What goes wrong there is told and stops nothing."""
-        if self.is_first:
-            try:
-                page.write_report(self.options.run_dir)
-            except Exception as err:  # a page must not end a training run
-                self.say(f"report.html was not written: {type(err).__name__}: {err}")
+            self.evaluate_metrics(evaluation.missing_metrics(self.options.run_dir, self.options.metrics, path), dict(G_ema=self.G_ema), path)
+            self.clock.begin_tick()
 
     def open_logs(self):
         o = self.options
-        self.clock = monitor.Clock(self.progress.elapsed_sec)
+        facts = self.resumed["facts"] if self.resumed else {}
+        self.clock = monitor.Clock(self.progress.elapsed_sec, facts.get("maintenance_sec", 0.0))  # states of early versions lack it
         if self.is_first:
             files.clean_stale_temporaries(o.run_dir)  # a kill while saving leaves a hidden file as large as what was saved
             self.say("Initializing logs...")
             provenance.record(o.run_dir, provenance.gather(self.fingerprint, len(self.training_set), self.device, self.progress.cur_nimg / 1000))
             self.writer = monitor.StatsWriter(
-                o.run_dir, self.resumed["facts"]["stats_jsonl_bytes"] if self.resumed else None, self.progress.cur_nimg / 1000,
+                o.run_dir, facts.get("stats_jsonl_bytes"), self.progress.cur_nimg / 1000,
                 o.wandb_project, {k: v for k, v in o.items() if k.endswith("kwargs") or isinstance(v, (int, float, str))})
 
     def close(self):
@@ -359,8 +348,7 @@ class Trainer:
         self.say(f"\nStopping on {self.stop.signal_name or 'a signal'}: saving the training state...")
         saved = self.is_sound()
         if saved:
-            # A pickle that metrics were computed of stays what it was; the state holds the newer networks.
-            if self.snapshot_path() not in self.evaluated:
+            if not self.snapshot_is_spoken_of():
                 self.save_network()
             self.save_state()
         distributed.barrier()
@@ -387,8 +375,8 @@ class Trainer:
                 if tick > 0 or o.eval_at_start or done:
                     self.evaluate_metrics(o.metrics, data, path)
                 self.prune_snapshots()
-            if o.image_snapshot_ticks is not None:
-                self.write_report()
+            if o.image_snapshot_ticks is not None and self.is_first:
+                page.write_report_of_training(o.run_dir, self.say)
         self.tell_progress()
         self.clock.begin_tick()
 

@@ -24,6 +24,8 @@ MODELS = {
     "resnet50": ("resnet50.tv_in1k", 0),
     "inception": ("inception_v3.tv_in1k", 0),
 }
+# Families whose position embeddings are interpolated, so that any multiple of the patch side will do.
+SIZABLE = ("vit", "deit", "deit3")
 HUB = ("huggingface.co", 443)
 
 
@@ -43,8 +45,8 @@ class DeepExtractor(Extractor):
         self.head = {} if name == "clip" else dict(num_classes=0)
         settings = timm.get_pretrained_cfg(model_name)
         self.input_size = input_size or own_size or settings.input_size[-1]
-        sized = dict(img_size=self.input_size) if model_name.split("_")[0] == "vit" else {}
-        self._check_size(model_name)
+        sized = dict(img_size=self.input_size) if model_name.removeprefix("test_").split("_")[0] in SIZABLE else {}
+        self._check_size(model_name, settings if not sized else None)
         # Before the network is made, which takes seconds for a large one: what is missing is said at once.
         path = weights or _from_hub(name, model_name, settings)
         self.weights_sha256 = check_sha256(path, sha256)
@@ -58,7 +60,12 @@ class DeepExtractor(Extractor):
         self.register_buffer("mean", torch.tensor(settings.mean).reshape(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(settings.std).reshape(1, 3, 1, 1))
 
-    def _check_size(self, model_name):
+    def _check_size(self, model_name, settings):
+        """settings: timm's of a network that is made in its own size, else None."""
+        own_size = settings.input_size[-1] if settings is not None and settings.fixed_input_size else self.input_size
+        if self.input_size != own_size:
+            raise MADRError(f"--madr-input-size={self.input_size} does not fit --madr-extractor={self.name}: {model_name} takes images of {own_size} "
+                            "pixels alone; leave the option out")
         patch = next((int(part[5:]) for part in model_name.split(".")[0].split("_") if part.startswith("patch")), 1)
         if self.input_size % patch or self.input_size < 2 * patch:
             raise MADRError(f"--madr-input-size must be a multiple of the patch side {patch}, at least {2 * patch}, for --madr-extractor={self.name} "

@@ -22,6 +22,10 @@ def candidates(runs, metric, policy, at, kimg=None):
     chosen, point, notes = _by_time(runs, metric) if by_time else _by_kimg(runs, metric, kimg)
     if not chosen:
         return None, notes
+    counts = {name: len(lines) for name, lines in chosen.items()}
+    if policy == "best" and len(set(counts.values())) > 1:
+        notes.append(f"{metric}: the best comes from unequal numbers of lines ({', '.join(f'{name} {count}' for name, count in sorted(counts.items()))}); "
+                     "the more there are to choose from, the better the best looks.")
     return Candidates({name: lines if policy == "best" else lines[-1:] for name, lines in chosen.items()}, point), notes
 
 

@@ -20,7 +20,7 @@ ALLOWED = {
     "experiments": {"dnnlib", "torch_utils", "training", "metrics", "madr_plugin", "legacy", "experiments"},
 }
 # Only these modules of training/ may know of metrics, and only these of metrics/ of training (data sets, by name or subclass).
-TRAINING_KNOWS_METRICS = {"training.training_loop"}
+TRAINING_KNOWS_METRICS = {"training.training_loop", "training.evaluation"}
 # torch and everything above it stays out of dnnlib; a data set needs no GPU library beyond torch's base class.
 FORBIDDEN_OUTSIDE = {"dnnlib": {"torch", "torchvision"}}
 

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import random
+import re
 
 import numpy as np
 import pytest
@@ -149,6 +150,17 @@ def test_best_goes_by_the_metrics_own_direction_up_to_the_common_kimg(make_run, 
     assert table_of(call, plain, madr)[metric, "madr"]["values"] == "7.0"
     code, out, _ = call(plain, madr, "--policy=best")
     assert code == 0 and f"the snapshot with the {'lowest' if metric.startswith('fid') else 'highest'} {metric}" in out and "flatters" in out
+
+
+@pytest.mark.parametrize("kimgs, policy, noted", [((4, 8, 16), "best", True), ((4, 8, 16), "last", False), ((8, 16), "best", False)])
+def test_unequal_numbers_to_choose_the_best_from_are_noted(make_run, call, kimgs, policy, noted):
+    plain = make_run("plain", 0, {8: 6.0, 16: 6.0})
+    madr = make_run("madr", 0, {kimg: 5.0 for kimg in kimgs}, plugin={}, kimgs=kimgs)
+    code, out, err = call(plain, madr, f"--policy={policy}")
+    assert code == 0, err
+    assert ("the best comes from unequal numbers of lines" in out) is noted
+    if noted:
+        assert re.search(r"\(\S*madr\S* 3, \S*plain\S* 2\)", out)
 
 
 def test_all_results_of_a_best_line_come_from_one_snapshot(make_run, call):

@@ -219,6 +219,7 @@ def test_the_sentence_of_copies():
     base = sheet().facts["memorisation"]
     told = lambda **facts: diversity_sections.copies_sentence(sheet(memorisation=dict(base, **facts)))
     assert "No copies." in told() and "5 of 5\u202f000 generated images are copies." in told(num_suspects=5, num_copies=5)
+    assert "one of 500 training images" in told() and "one of 300 of 500 training images" in told(num_searched=300)
     assert "so do 7 of 500 training images" in told(num_suspects=5, num_twins=7) and "Not told." in told(num_asked=0)
 
 

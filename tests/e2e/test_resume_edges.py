@@ -9,7 +9,8 @@ import time
 import pytest
 import torch
 
-from training import state
+from training import monitor, state
+from training import training_loop as training_loop_module
 from training.loss import StyleGAN2Loss
 from training.training_loop import training_loop
 
@@ -66,6 +67,59 @@ def test_stopped_at_the_last_step_the_run_is_still_finished(tmp_path, loop_optio
     assert ticks(tmp_path / "run") == [0.008, 0.032]
     run(tmp_path / "run", options, resume_state=state.latest_state(tmp_path / "run"))
     assert ticks(tmp_path / "run") == [0.008, 0.032]  # finished is finished
+
+
+@pytest.fixture
+def hand_clock(monkeypatch):
+    """The wall clock of the monitor, which stands still unless it is moved: hand_clock.now."""
+    class HandClock:
+        now = 1000.0
+
+        def time(self):
+            return self.now
+
+        def __getattr__(self, name):
+            return getattr(time, name)
+    clock = HandClock()
+    monkeypatch.setattr(monitor, "time", clock)
+    return clock
+
+
+def seconds(run_dir, name):
+    return [json.loads(line)[f"Timing/{name}"]["mean"] for line in open(os.path.join(run_dir, "stats.jsonl"))]
+
+
+def test_maintenance_is_told_once_however_often_a_run_is_stopped(tmp_path, loop_options, monkeypatch, hand_clock):
+    """A step takes 1 s, an evaluation 100 s: total time less all maintenance is the time of the steps."""
+    step = training_loop_module.Trainer.train_step
+
+    def slow_step(self):
+        hand_clock.now += 1
+        step(self)
+
+    def slow_evaluation(options, metrics, G_ema, device, snapshot_pkl):
+        hand_clock.now += 100
+        return iter([])
+    monkeypatch.setattr(training_loop_module.Trainer, "train_step", slow_step)
+    monkeypatch.setattr(training_loop_module.evaluation, "evaluate", slow_evaluation)
+    monkeypatch.setattr(training_loop_module.requirements, "check", lambda *_args: None)
+    options = loop_options(total_kimg=0.104, kimg_per_tick=0.032, network_snapshot_ticks=1, metrics=["fid50k_full"])
+    training_seconds = lambda: [total - sum(seconds(tmp_path, "maintenance_sec")[:i + 1]) for i, total in enumerate(seconds(tmp_path, "total_sec"))]
+    resumed = lambda **more: run(tmp_path, options, resume_state=state.latest_state(tmp_path), **more)
+    with pytest.raises(SystemExit):  # in mid-tick, after the evaluation
+        run(tmp_path, options, abort_fn=stop_after(5))
+    assert seconds(tmp_path, "total_sec") == [1, 5]
+    with pytest.raises(SystemExit):  # again, before the tick is told
+        resumed(abort_fn=stop_after(1))
+    resumed()
+    assert seconds(tmp_path, "total_sec") == [1, 5, 109, 213] and training_seconds() == [1, 5, 9, 13]
+    # As if killed during the last evaluation, by an early version: what is made up for at the start is maintenance, too.
+    saved = state.load_state(state.latest_state(tmp_path))
+    assert saved["facts"].pop("maintenance_sec") == 0
+    torch.save(saved, state.latest_state(tmp_path))
+    options["total_kimg"] = 0.136
+    resumed()
+    assert training_seconds() == [1, 5, 9, 13, 17]
 
 
 def test_states_of_an_abandoned_continuation_do_not_come_back(tmp_path):

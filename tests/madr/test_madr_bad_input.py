@@ -154,6 +154,18 @@ def test_images_smaller_than_the_patch():
         extractors.build("dino", (3, 8, 8), input_size=8)
 
 
+def test_transformers_take_the_size_asked_for_or_say_that_they_cannot(tmp_path):
+    timm = pytest.importorskip("timm")
+    with pytest.raises(MADRError, match="--madr-input-size=64 does not fit --madr-extractor=timm:mixer_s16_224: mixer_s16_224 takes images of 224 pixels alone"):
+        extractors.build("timm:mixer_s16_224", (3, 32, 32), input_size=64)
+    name = "deit_tiny_patch16_224"
+    torch.save(timm.create_model(name, pretrained=False).state_dict(), tmp_path / "weights.pth")
+    extractor = extractors.build(f"timm:{name}", (3, 32, 32), input_size=64, weights=str(tmp_path / "weights.pth"))
+    assert extractor(torch.zeros([2, 3, 32, 32])).shape == (2, 192)
+    with pytest.raises(MADRError, match="multiple of the patch side 16"):
+        extractors.build(f"timm:{name}", (3, 32, 32), input_size=100)
+
+
 def test_classes_without_images_are_no_mistake_of_the_run():
     """A class that G is asked for and that no real image has: no deficit, no replay, no tilt, and training goes on."""
     host = Host(madr_loss(dict(tilt=1, tilt_guard=0.0, replay_interval=1)), c_dim=5)

@@ -38,6 +38,17 @@ def test_a_lost_mode_is_what_is_missing():
         assert all(np.linalg.norm(real[i] - real[j]) > reach.radius_N[j] for j in missing[:place])
 
 
+def test_small_classes_are_called_low_only_by_what_chance_cannot_do():
+    # Of 2 reals that are covered with probability .97 each, one is missed in 6 % of all cases; both in .09 %.
+    assert coverage_map.clearly_below(np.array([2]), np.array([0.5]), 0.97).tolist() == []
+    assert coverage_map.clearly_below(np.array([2]), np.array([0.0]), 0.97).tolist() == [0]
+    # Among many classes that happens to some.
+    total, coverage = np.full(1000, 2), np.ones(1000)
+    coverage[7] = 0
+    assert coverage_map.clearly_below(total, coverage, 0.97).tolist() == []
+    assert coverage_map.clearly_below(np.array([60, 0, 60]), np.array([0.5, np.nan, 0.2]), 0.97).tolist() == [2, 0]
+
+
 def test_nothing_missing():
     real = clusters(CENTRES, 30, 0)
     reach = coverage_map.reach_of_fakes(real, real)

@@ -6,7 +6,7 @@ import pytest
 
 import calc_metrics
 from dnnlib import cli
-from metrics import metric_main, neighbours
+from metrics import diversity, metric_main, neighbours
 
 
 @pytest.fixture
@@ -56,6 +56,25 @@ def test_every_metric_of_features_alone_takes_them_and_counts_can_be_limited(fil
     assert all((line["facts"]["num_real"], line["facts"]["num_gen"]) == (30, 40) and np.isfinite(list(line["results"].values())).all() for line in found)
 
 
+def test_limited_counts_draw_from_the_whole_file(tmp_path, files, call):
+    """A file sorted by class: the first rows would be the first class alone."""
+    real_path, *_ = files
+    real = np.load(real_path)["features"]
+    sorted_rows = np.concatenate([real, real + 1000]).astype(np.float32)
+    np.save(tmp_path / "two.npy", sorted_rows)
+    found = {}
+    for seed in (0, 0, 1):
+        code, out, err = call("--real-features", tmp_path / "two.npy", "--fake-features", real_path, "--metrics=madr_coverage", "--num-real=60", f"--seed={seed}")
+        assert code == 0, err
+        [line] = lines(out)
+        assert line["facts"]["num_real"] == 60 and 0.25 < line["results"]["madr_coverage"] < 0.75
+        assert found.setdefault(seed, line["results"]) == line["results"]
+    rows = diversity._subset(sorted_rows, 60, 0, 0)
+    places = [int(np.flatnonzero((sorted_rows == row).all(1))[0]) for row in rows]
+    assert places == sorted(places) and len(set(places)) == 60
+    assert not np.array_equal(rows, diversity._subset(sorted_rows, 60, 1, 0))  # another seed
+
+
 @pytest.mark.parametrize("change, words", [
     (dict(), ["fid50k_full", "needs images", "madr_prdc"]),
     (dict(metrics="madr_modes5k"), ["madr_modes5k", "needs images"]),
@@ -70,6 +89,10 @@ def test_every_metric_of_features_alone_takes_them_and_counts_can_be_limited(fil
     (dict(fake="nan", metrics="madr_prdc"), ["NaN", "item 2"]),
     (dict(fake="few", metrics="madr_prdc"), ["more than 5 generated", "got 3"]),
     (dict(more=["--madr-extractor=pixels"], metrics="madr_prdc"), ["--madr-extractor", "no effect"]),
+    *((dict(more=[flag], metrics="madr_prdc"), [flag.split("=")[0], "no effect"])
+      for flag in ("--batch=4", "--mirror=0", "--mirror=1", "--cache=on", "--cache=off", "--trust-pickle")),
+    (dict(fake="damaged", metrics="madr_prdc"), ["no .npy or .npz file"]),
+    (dict(fake="method", metrics="madr_prdc"), ["no .npy or .npz file", "compression"]),
     (dict(more=["--network=net.pkl"], metrics="madr_prdc"), ["--network", "no effect"]),
 ])
 def test_faults_are_sentences(change, words, files, call, tmp_path):
@@ -82,6 +105,11 @@ def test_faults_are_sentences(change, words, files, call, tmp_path):
     np.save(tmp_path / "narrow.npy", fake[:, :4])
     np.save(tmp_path / "nan.npy", np.where(np.arange(50)[:, None] == 2, np.nan, fake))
     np.save(tmp_path / "few.npy", fake[:3])
+    np.savez_compressed(tmp_path / "packed", features=fake)
+    packed = (tmp_path / "packed.npz").read_bytes()
+    (tmp_path / "damaged.npz").write_bytes(packed[:300] + b"\xff" * 100 + packed[400:])
+    # Method 99 in the header of the file and in that of the archive's list.
+    (tmp_path / "method.npz").write_bytes(packed.replace(b"\x08\x00\x00\x00\x21\x00", b"\x63\x00\x00\x00\x21\x00"))
     chosen = change.get("fake", fake_path)
     arguments = ["--real-features", real_path, *change.get("more", [])]
     if chosen is not None:

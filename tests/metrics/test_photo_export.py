@@ -98,6 +98,17 @@ def test_other_networks_are_refused(spoil, words, network, tmp_path):
     assert words in str(result.exception) and not (tmp_path / "a.pt").exists()
 
 
+def test_sizes_that_a_transformer_cannot_take_are_sentences(tmp_path):
+    import timm
+    (tmp_path / "weights.pth").write_bytes(b"")  # the size is looked at first
+    said = lambda model, size: str(convert("--model", model, "--weights", tmp_path / "weights.pth", "--out", tmp_path / "a.pt", f"--size={size}").exception)
+    assert "--size must be a multiple of the patch side 16, at least 32, for --model=vit_tiny_patch16_224 (got 100)" in said("vit_tiny_patch16_224", 100)
+    assert "--size=64 does not fit --model=mixer_s16_224, which takes images of 224 pixels alone" in said("mixer_s16_224", 64)
+    torch.save(timm.create_model("deit_tiny_patch16_224", pretrained=False).state_dict(), tmp_path / "weights.pth")
+    features, facts = photo_export.build("deit_tiny_patch16_224", str(tmp_path / "weights.pth"), 64)
+    assert facts["size"] == 64 and features(torch.zeros([1, 3, 32, 32])).shape == (1, 192)
+
+
 def test_unknown_models_and_missing_files_are_sentences(tmp_path):
     assert "no such model; it has mobilenetv2_" in str(convert("--model=mobilenetv2_7", "--weights=x.pth", "--out", tmp_path / "a.pt").exception)
     assert "--weights=x.pth does not exist" in str(convert("--model", MODEL, "--weights=x.pth", "--out", tmp_path / "a.pt").exception)

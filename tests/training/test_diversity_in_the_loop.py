@@ -14,7 +14,7 @@ import torch
 
 import train
 from torch_utils import distributed
-from training import loss, networks, state
+from training import diversity_watch, loss, networks, state
 from training.diversity_monitor import NAMES, PREFIX
 from training.training_loop import training_loop
 
@@ -158,6 +158,22 @@ def test_resume_is_bitwise(tmp_path, options):
     parts = run(tmp_path / "parts", options, diversity_monitor=1, resume_state=state.latest_state(tmp_path / "parts"))
     assert plain(whole) == plain(parts) and len(whole["diversity"]["alarm"]["diversities"]) > 3
     assert numbers_of(tmp_path / "whole") == numbers_of(tmp_path / "parts")
+
+
+def test_a_stop_leaves_the_healthy_snapshot_as_it_was(tmp_path, options, monkeypatch):
+    """The signal comes within the kimg of the snapshot that an alarm would name."""
+    monkeypatch.setattr(diversity_watch.DiversityWatch, "healthy_snapshot", lambda self: "network-snapshot-000000.pkl")
+    contents = []
+
+    def stop():
+        contents.append((tmp_path / "network-snapshot-000000.pkl").read_bytes() if len(contents) else None)
+        if len(contents) == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(SystemExit):
+        run(tmp_path, {**options, "network_snapshot_ticks": 100}, diversity_monitor=1, abort_fn=lambda: bool(stop()))
+    assert contents[1] == contents[2] == (tmp_path / "network-snapshot-000000.pkl").read_bytes()
+    assert parts_of(tmp_path)["progress"]["batch_idx"] == 4  # the state holds the newer networks
 
 
 @pytest.mark.parametrize("before, after", [(False, True), (True, False)])

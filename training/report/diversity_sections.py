@@ -207,15 +207,18 @@ def copies_section(run):
         caption, note = f"<b>{float(ratio):.2f}</b>{suspect}", f"{note}image {found['copies_item'][index]}"
         cards.append(_pair(found["copies_fake"][index], found["copies_real"][index], caption, note))
     explanation = "The generated images that come nearest to a training image, the most suspicious first; each training image once."
-    body = f'<p class="status">{copies_sentence(found)}</p><p>{explanation}</p>' + _sheet(cards, "generated", "nearest training image") + details("What the number means", "<p>Difference of the pixels at 32 px at most (the least over mirroring "
-        "and shifts by a pixel), in units of the difference between that training image and its third-nearest other one. How small it gets by chance is learned "
-        "from the training images, each looked up among the others.</p>")
+    meaning = details(
+        "What the number means", "<p>Difference of the pixels at 32 px at most (the least over mirroring and shifts by a pixel), in units of the difference "
+        "between that training image and its third-nearest other one. How small it gets by chance is learned from the training images, each looked up among "
+        "the others.</p>")
+    body = f'<p class="status">{copies_sentence(found)}</p><p>{explanation}</p>' + _sheet(cards, "generated", "nearest training image") + meaning
     return Section("copies", "Copies of training images", body)
 
 
 def copies_sentence(found):
     facts, num_gen = found.facts["memorisation"], _number(found.facts["num_gen"])
-    searched = f"{_number(facts['num_searched'])} training images"
+    of_all = f" of {_number(found.facts['num_images'])}" if facts["num_searched"] < found.facts["num_images"] else ""
+    searched = f"{_number(facts['num_searched'])}{of_all} training images"
     if not facts["num_asked"]:
         return f"<strong>Not told.</strong> With {searched} one cannot learn how near chance brings two images; at least {facts['fewest']} are needed."
     if facts["num_copies"]:

@@ -57,3 +57,11 @@ def write_report(run_dir, dest=None, section_functions=None, now=None, problems=
     except PermissionError as error:
         raise UserError(f"{dest} cannot be written ({error.strerror}); choose another place with --dest=FILE") from error
     return dest
+
+
+def write_report_of_training(run_dir, say):
+    """The page of the run so far. What goes wrong there is told and stops nothing."""
+    try:
+        write_report(run_dir)
+    except Exception as err:  # a page must not end a training run
+        say(f"report.html was not written: {type(err).__name__}: {err}")
