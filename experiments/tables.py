@@ -22,7 +22,7 @@ DIGITS = {
 }
 BACKBONE = [("coverage", "coverage", 3, True), ("recall", "recall", 3, True), ("precision", "precision", 3, True), ("frechet", "Frechet distance", 1, False),
             ("held_out_coverage", "coverage, random conv.", 3, True), ("held_out_frechet", "Frechet, random conv.", 3, False)]
-EXTRA = {"emoji32": [("rare_share", "rare share / true", 2, True)], "stacked-mnist": [("madr_modes", "modes of 1000", 0, True), ("madr_modes_kl", "KL", 2, False)]}
+EXTRA = {"emoji32": [("rare_share", "rare share / true", 2, True)]}
 
 
 def means_table(runs, measures):
