@@ -19,7 +19,7 @@ import PIL.Image
 
 from dnnlib import cli
 from dnnlib.errors import UserError
-from dnnlib.files import atomic_open
+from dnnlib.files import atomic_open, atomic_write_text
 from experiments import backbone, pages, records
 from metrics import detectors
 
@@ -43,6 +43,14 @@ def line_of(network, num_gen, sha256):
     stated = [json.loads(line) for line in lines.read_text(encoding="utf-8").splitlines()] if lines.exists() else []
     fitting = [line for line in stated if line["snapshot_pkl"] == network.name and sha256 in json.dumps(line["facts"]) and line["facts"].get("num_gen") == num_gen]
     return fitting[-1] if fitting else None
+
+
+def without_folders(page, folders):
+    """Published pages need not tell where things lay."""
+    text = page.read_text(encoding="utf-8")
+    for folder in folders:
+        text = text.replace(folder, "...")
+    atomic_write_text(str(page), text)
 
 
 def picture(networks, path):
@@ -89,6 +97,7 @@ def main(runs, kimg, seeds, num_gen, space):
     for method in METHODS:
         call("report.py", networks[method, 0].parent, f"--network={networks[method, 0]}", f"--madr-extractor={space}", f"--num-gen={num_gen}",
              f"--dest={HERE / f'report-{method}.html'}", "--device=cpu")
+        without_folders(HERE / f"report-{method}.html", [str(runs.parent.resolve()), str(REPO), str(Path.home())])
     picture(networks, HERE / "samples.png")
     pages.write_between(HERE / "README.md", "numbers", page_text(table, comparison, num_gen, Path(space).name))
     print(f"Written: {HERE}")
