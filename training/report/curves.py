@@ -91,11 +91,7 @@ def training_section(run):
 
 
 def diversity_section(run):
-    section = _charts_section(run, "diversity", "Diversity during training", DIVERSITY_GROUPS)
-    sentence = alarm_sentence(run)
-    if section is None or sentence is None:
-        return section
-    return Section(section.anchor, section.title, f"<p>{text(sentence)}</p>{section.body}")
+    return _charts_section(run, "diversity", "Diversity during training", DIVERSITY_GROUPS, alarm_sentence(run))
 
 
 def alarm_sentence(run):
@@ -112,11 +108,7 @@ def alarm_sentence(run):
 
 
 def cost_section(run):
-    section = _charts_section(run, "cost", "Time and memory", COST_GROUPS)
-    sentence = madr_cost(run)
-    if section is None or sentence is None:
-        return section
-    return Section(section.anchor, section.title, f"<p>{text(sentence)}</p>{section.body}")
+    return _charts_section(run, "cost", "Time and memory", COST_GROUPS, madr_cost(run))
 
 
 def madr_cost(run):
@@ -135,9 +127,11 @@ def other_section(run):
     return Section("other", "Other statistics", f'<div class="charts">{drawn}</div>') if drawn else None
 
 
-def _charts_section(run, anchor, title, groups):
+def _charts_section(run, anchor, title, groups, sentence=None):
+    """The groups that the run has statistics of, below a sentence if there is one; None without any."""
     drawn = "".join(group_chart(run, group) for group in groups)
-    return Section(anchor, title, f'<div class="charts">{drawn}</div>') if drawn else None
+    above = f"<p>{text(sentence)}</p>" if sentence is not None else ""
+    return Section(anchor, title, f'{above}<div class="charts">{drawn}</div>') if drawn else None
 
 
 # ----------------------------------------------------------------------------------------------------------------
