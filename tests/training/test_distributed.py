@@ -1,4 +1,5 @@
 """Processes that start, agree, fail and end together."""
+import atexit
 import os
 import signal
 import sys
@@ -28,6 +29,33 @@ def test_three_processes_agree(tmp_path):
         assert float(result["mean"]) == 1 and result["anyone"] is True and result["nobody"] is False
         assert result["gathered"] == [{"rank": 0}, {"rank": 1}, {"rank": 2}]
         assert torch.equal(result["weight"], results[0]["weight"])
+
+
+class _AbortsWhenTornDown:
+    """Stands in for a native library that aborts at the interpreter's teardown."""
+
+    def __del__(self, abort=os.abort):  # bound here: modules are emptied by then
+        abort()
+
+
+def _ends_with_work_to_tidy(rank, options):
+    global _kept
+    _kept = _AbortsWhenTornDown()
+    file = open(os.path.join(options["dir"], f"{rank}.txt"), "w")
+    atexit.register(lambda: (file.write("tidied"), file.close()))
+    if options["stop"]:
+        sys.exit(distributed.EXIT_STOPPED)
+
+
+@pytest.mark.parametrize("stop", [False, True])
+def test_a_rank_that_is_done_tidies_up_and_survives_the_teardown_of_libraries(tmp_path, stop):
+    if stop:
+        with pytest.raises(SystemExit) as stopped:
+            distributed.launch(_ends_with_work_to_tidy, dict(dir=str(tmp_path), stop=True), 2)
+        assert stopped.value.code == distributed.EXIT_STOPPED
+    else:
+        distributed.launch(_ends_with_work_to_tidy, dict(dir=str(tmp_path), stop=False), 2)
+    assert [(tmp_path / f"{rank}.txt").read_text() for rank in range(2)] == ["tidied"] * 2
 
 
 def _fail(rank, options):
