@@ -29,19 +29,17 @@ def kth_distances(x_ND, origin_D, orders, num_candidates, rows, measure, progres
     origin_D: a point in the middle; measure(i_P, j_P): the exact distances of pairs; rows: (first, last).
     """
     import faiss
-    centred = lambda rows_nD: (rows_nD.double() - origin_D).float()  # block by block: the index holds the only copy of the set
+    centred_ND = torch.empty(x_ND.shape, dtype=torch.float32)  # the only copy of the set: an index that grows would hold two at times
+    for start in range(0, len(x_ND), _BLOCK_ROWS):
+        centred_ND[start:start + _BLOCK_ROWS] = x_ND[start:start + _BLOCK_ROWS].double() - origin_D
     # As for the tiles of neighbours.py, with float32's unit: products of D terms, two norms, the rounding of the inputs.
     unit = 4 * (x_ND.shape[1] + 8) * torch.finfo(torch.float32).eps
-    norms, index = [], faiss.IndexFlatL2(x_ND.shape[1])
-    for part_nD in x_ND.split(_BLOCK_ROWS):
-        norms.append(torch.linalg.vector_norm(centred(part_nD), dim=1).square())
-        index.add(centred(part_nD).numpy())
-    norms_N = torch.cat(norms)
+    norms_N = torch.linalg.vector_norm(centred_ND, dim=1).square()
     wanted = min(num_candidates + 1, len(x_ND))  # with the item itself
     radii, proven = [], []
     for start in range(*rows, _BLOCK_ROWS):
         own_n = torch.arange(start, min(start + _BLOCK_ROWS, rows[1]))
-        squared_nc, index_nc = (torch.from_numpy(part) for part in index.search(centred(x_ND[own_n]).numpy(), wanted))
+        squared_nc, index_nc = (torch.from_numpy(part) for part in faiss.knn(centred_ND[own_n].numpy(), centred_ND.numpy(), wanted))
         farthest_n = squared_nc[:, -1].double() if wanted < len(x_ND) else torch.full([len(own_n)], float("inf"), dtype=torch.float64)
         index_nc = index_nc.clamp(min=0)  # -1 where features overflow float32; such rows stay unproven
         exact_nc = measure(own_n.repeat_interleave(wanted), index_nc.flatten()).reshape(len(own_n), wanted)
