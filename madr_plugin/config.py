@@ -24,21 +24,23 @@ class MADRConfig:
     """A resolved set of options. Lives as a plain dict in training_options.json under loss_kwargs.madr."""
 
     preset: str = knob("default", "Named set of options; flags given beside it override it", choices=PRESET_NAMES)
-    weight: float = knob(0.4, "Strength of the coverage term: with --madr-balance=peak its gradient on the image relative "
-                              "to the adversarial one, with 'fixed' the factor lambda_max", 0, 1000)
+    weight: float = knob(1.0, "Strength of the coverage term: with --madr-balance=peak its gradient relative to the adversarial one, "
+                              "with 'fixed' the factor lambda_max", 0, 1000)
     balance: str = knob("peak", "Scale of the terms: against the peak of their gradient norm, the present norm, or a fixed factor",
                         choices=("peak", "present", "fixed"))
+    balance_at: str = knob("parameters", "Where the sizes of gradients are compared: at the generator's parameters (followed there now and then), or on the image",
+                           choices=("parameters", "image"))
     term: str = knob("witness", "Coverage term on each generated batch", choices=("witness", "paper", "enhanced", "none"))
     kernel: str = knob("mixture", "Kernel of the witness", choices=("mixture", "rational-quadratic"))
-    shrink: int = knob(1, "Scale the witness and the replay by how far the witness's gradient exceeds the sampling noise of the batch (1) or not (0)", 0, 1)
+    shrink: float = knob(4.0, "Scale the witness and the replay by this power of the share of the witness's gradient that is more than sampling noise of the batch; 0: not", 0, 16)
     attraction: str = knob("uniform", "Reals that the witness pulls to: all alike, or those in deficient cells more (weights up to --madr-deficit-max)",
                            choices=("uniform", "deficit"))
     interval: int = knob(1, "Apply the coverage term every so many generator steps, with weight times interval", 1, 10000)
     batch: int = knob(0, "Images of each microbatch that take part in the coverage term; 0: all", 0, 65536)
     reals: int = knob(512, "Real images drawn afresh for each evaluation of the witness", 2, 1_000_000)
 
-    replay_weight: float = knob(0.2, "Strength of the replayed nearest-neighbour pull (IMLE), as --madr-weight; 0: none", 0, 1000)
-    replay_interval: int = knob(2, "Replay every so many generator steps", 1, 10000)
+    replay_weight: float = knob(1.0, "Strength of the replayed nearest-neighbour pull (IMLE), as --madr-weight; 0: none", 0, 1000)
+    replay_interval: int = knob(8, "Replay every so many generator steps", 1, 10000)
     replay_share: float = knob(0.5, "Replayed latents per generated image of the step", 0.01, 4)
     dead_zone: float = knob(3.0, "Reals that the replay already reaches are left alone: width of that zone as expected "
                                  "number of memory entries inside it at equilibrium; 0: none", 0, 100)

@@ -7,7 +7,7 @@ import math
 
 import torch
 
-from madr_plugin import collective, controllers, memory, objectives, reference, signal, tap, terms, tilt, view
+from madr_plugin import balance, collective, controllers, memory, objectives, reference, signal, tap, terms, tilt, view
 from madr_plugin.config import parse_view
 from madr_plugin.errors import MADRError
 from madr_plugin.sensor import CellSensor
@@ -26,8 +26,8 @@ class Engine:
         self.memory = memory.SampleMemory(config.capacity, config.memory, config.half_life_kimg)
         self.sensor = CellSensor(real_features, config.deficit_window, config.deficit_max, config.cell_quantile, device)
         self.controller = controllers.IntegralController(config.control_kimg) if config.controller == "integral" else None
-        self.balance = tap.GradientBalance(config.balance, {"term": config.weight, "replay": config.replay_weight}, device)
-        self.signal = signal.SignalShare(device) if config.shrink and config.term == "witness" else None
+        self.balance = balance.GradientBalance(config.balance, {"term": config.weight, "replay": config.replay_weight}, device, config.balance_at)
+        self.signal = signal.SignalShare(device, config.shrink) if config.shrink and config.term == "witness" else None
         self.step = 0        # generator steps so far
         self.nimg = 0        # generated images seen in them
         self._results = []   # one dict per local round of the running step
@@ -58,6 +58,9 @@ class Engine:
     @property
     def replay_is_due(self):
         return self.config.replay_weight > 0 and self.memory.count > 0 and self.step % self.config.replay_interval == 0
+
+    def _reach_is_due(self, interval):
+        return self.balance.at_parameters and balance.reach_is_due(self.step // interval)
 
     def tilt(self):
         """v >= 1 of each real image, [N]; None where the tilt rests."""
@@ -96,17 +99,16 @@ class Engine:
         """phi(view(x)): float32 [N, D], with gradients to the images."""
         return self.extractor(view.apply(images.to(torch.float32), self.view_parts, generator)).to(torch.float32)
 
-    def on_generated(self, image, latents, microbatch, gain, replay_norm, renewed):
+    def on_generated(self, generator_access, image, latents, microbatch, gain, replayed, renewed):
         """The generator's image of the main phase: add the term's gradient to it, note what the end of the step needs.
 
-        replay_norm, renewed: what replay() and renew() returned for the same microbatch.
+        replayed, renewed: what replay() and renew() returned for the same microbatch.
         """
         generator = generator_for(self.seed, self.step, microbatch, "term")
         count = min(self.config.batch or len(image), len(image))
         result = {name: value[:count] for name, value in latents.items()}
         result["norm_host"] = torch.zeros([], device=image.device)
-        if self.replay_is_due:
-            result["norm_replay"] = torch.full([], math.nan, device=image.device) if replay_norm is None else replay_norm
+        result.update(replayed)
         if renewed is not None:
             result["renewed_rows"], result["renewed_features"] = renewed
         self._results.append(result)
@@ -124,28 +126,44 @@ class Engine:
             gradient, _ = tap.gradient_at(image[:count], loss_of)
             if count < len(image):
                 gradient = torch.cat([gradient, torch.zeros_like(image[count:], dtype=torch.float32)])
-            result["norm_term"] = tap.mean_norm(gradient)
+            result["norm_term"] = balance.mean_norm(gradient)
             factor = self.balance.factor("term") * self.strength * (self.config.interval * gain)
         else:
             with torch.no_grad():
                 loss_of(image[:count].detach())
 
+        follows = self._reach_is_due(self.config.interval if self.config.weight > 0 else 1) and (self.term_is_due or self.config.weight == 0)
+        parameters = generator_access.parameters() if follows else []
+        if parameters:
+            result["reach_host"] = torch.zeros([len(parameters)], device=image.device)
+            if gradient is not None:
+                result["reach_term"] = torch.zeros_like(result["reach_host"])
+            self.balance.sizes_P = torch.tensor([float(parameter.numel()) for parameter in parameters], device=image.device)
+
         def on_host_gradient(host_gradient):
-            result["norm_host"] = tap.mean_norm(host_gradient) / gain
+            size = balance.mean_norm(host_gradient)
+            result["norm_host"] = size / gain
+            for name, followed in (("reach_host", host_gradient), ("reach_term", gradient)):
+                if name in result:
+                    result[name] = balance.reach(image, followed, parameters, size)
         tap.add_gradient(image, gradient, factor, on_host_gradient)
 
     def replay(self, generator_access, batch_size, microbatch, gain):
         """Replayed IMLE: reals drawn by deficit, the remembered latents nearest to them made again and pulled.
 
-        Adds to the generator's .grad. Returns the mean norm of the term's gradient on the image, or None without a pair.
+        Adds to the generator's .grad. Returns what the balance needs of the step, nan without a pair: dict(norm_replay, maybe reach_replay).
         """
         generator = generator_for(self.seed, self.step, microbatch, "replay")
+        parameters = generator_access.parameters() if self._reach_is_due(self.config.replay_interval) else []
         real_rows = self.reference.draw(max(1, round(batch_size * self.config.replay_share)), generator, self.sensor.weight_of_reals())
         real_RD = self.reference.features_ND[real_rows]
         entry_R, found_R = self._nearest_entries(real_RD, self.reference.labels_N[real_rows])
         entry_R, real_rows, real_RD = entry_R[found_R], real_rows[found_R], real_RD[found_R]
+        result = dict(norm_replay=torch.full([], math.nan, device=self.device))
+        if parameters:
+            result["reach_replay"] = torch.full([len(parameters)], math.nan, device=self.device)
         if len(entry_R) == 0:
-            return None
+            return result
         picked = {name: self.memory.view(name)[entry_R] for name in ("latents", "layers", "labels")}
 
         def loss_of(x):
@@ -155,8 +173,12 @@ class Engine:
         with global_rng_replaced(self.device, self.seed, self.step, microbatch, "replay-noise"), generator_access.buffers_kept():
             image = generator_access.remake(picked["latents"], picked["layers"], picked["labels"])
             gradient, _ = tap.gradient_at(image, loss_of)
+            result["norm_replay"] = balance.mean_norm(gradient)
+            if parameters:
+                host = self.balance.norms["host"]
+                result["reach_replay"] = balance.reach(image, gradient, parameters, torch.where(host > 0, host, torch.ones_like(host)))
             image.backward((gradient * (self.balance.factor("replay") * self.replay_strength * gain)).to(image.dtype))  # MADR: replay's part of G's gradient
-        return tap.mean_norm(gradient)
+        return result
 
     @torch.no_grad()
     def renew(self, generator_access, microbatch):
@@ -204,7 +226,8 @@ class Engine:
         rounds, self._results = self._results, []
         gathered = {name: collective.gather_microbatches([result[name].contiguous() for result in rounds]) for name in sorted(rounds[0])}
         norms = {name: gathered.pop("norm_" + name).nanmean() for name in ("host", "term", "replay") if "norm_" + name in gathered}
-        self.balance.update(norms)
+        reaches = {name: gathered.pop("reach_" + name).nanmean(0) for name in ("host", "term", "replay") if "reach_" + name in gathered}
+        self.balance.update(norms, reaches)
         if "power" in gathered:
             self.signal.update(gathered.pop("power").nanmean(), self.objective.null_power(gathered["features"].shape[1]))
 

@@ -67,6 +67,11 @@ class GeneratorAccess:
         explained = torch.where(index < layers[:, None], from_first, from_second).all(1) & (len(mapped) == 2)
         return dict(latents=latents, layers=torch.where(explained, layers, -1), labels=labels)
 
+    def parameters(self):
+        """The parameters that learn, each once."""
+        modules = [module for module in (self.mapping, self.synthesis) if module is not None]
+        return list({id(parameter): parameter for module in modules for parameter in module.parameters() if parameter.requires_grad}.values())
+
     def remake(self, latents_RPZ, layers_R, labels_RC):
         """Images with a graph into the generator's parameters. Call inside buffers_kept()."""
         synthesis = _without_ddp(self.synthesis)

@@ -135,13 +135,13 @@ class MADRLoss:
         microbatch = self.round_index * num_processes + rank
         gain = float(arguments.get("gain", 1))
         self._reals_of = ("", -1)
-        replay_norm = None
+        replayed = {}
         with self.cost.running():
             if self.engine.replay_is_due:
                 # Before the host's pass: where G sits in DistributedDataParallel, that pass averages what has gathered in .grad.
-                replay_norm = self.engine.replay(self.generator_access, len(arguments["gen_z"]), microbatch, gain)
+                replayed = self.engine.replay(self.generator_access, len(arguments["gen_z"]), microbatch, gain)
             renewed = self.engine.renew(self.generator_access, microbatch) if self.engine.refresh_is_due else None
-        with self._watching(microbatch, gain, replay_norm, renewed):
+        with self._watching(microbatch, gain, replayed, renewed):
             self.base.accumulate_gradients(*args, **kwargs)
         self.round_index += 1
         if arguments.get("sync", False):
@@ -162,13 +162,13 @@ class MADRLoss:
         return contextlib.nullcontext() if weight_B is None else self._real_weights.weighting(weight_B, phase, arguments["real_img"])
 
     @contextlib.contextmanager
-    def _watching(self, microbatch, gain, replay_norm, renewed):
+    def _watching(self, microbatch, gain, replayed, renewed):
         seen = []
 
         def on_image(image, latents):
             seen.append(True)
             with self.cost.running():
-                self.engine.on_generated(image, latents, microbatch, gain, replay_norm, renewed)
+                self.engine.on_generated(self.generator_access, image, latents, microbatch, gain, replayed, renewed)
 
         with self.generator_access.first_image(on_image):
             yield

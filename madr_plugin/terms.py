@@ -52,15 +52,12 @@ def witness_loss(fake_BD, real_nD, kernel, weights_n=None):
     Unbiased MMD^2 without its constant: repulsion inside the PRESENT batch only, attraction to reals. Its expected
     gradient is zero where generated and real features have the same distribution. kernel: squared distances -> values.
     """
-    B = fake_BD.shape[0]
-    attraction_Bn = kernel(squared_distances(fake_BD, real_nD))
-    pull_B = attraction_Bn.mean(1) if weights_n is None else attraction_Bn @ weights_n
-    loss = -2 * pull_B.mean()
-    if B > 1:
-        kernel_BB = kernel(squared_distances(fake_BD, fake_BD))
-        off_diagonal = 1 - torch.eye(B, dtype=kernel_BB.dtype, device=kernel_BB.device)
-        loss = loss + (kernel_BB * off_diagonal).sum() / (B * (B - 1))
-    return loss
+    B, n = len(fake_BD), len(real_nD)
+    # One matrix of distances for both sums: at small batches the number of operations is what costs.
+    pull_n = fake_BD.new_full([n], 1 / n) if weights_n is None else weights_n
+    factors_BM = torch.cat([fake_BD.new_full([B], 1 / max(B - 1, 1)), -2 * pull_n]).repeat(B, 1).fill_diagonal_(0)
+    kernel_BM = kernel(squared_distances(fake_BD, torch.cat([fake_BD, real_nD])))
+    return (kernel_BM * factors_BM).sum() / B
 
 
 def imle_loss(fake_RD, real_RD, scale, active_R=None):

@@ -3,7 +3,8 @@ import numpy as np
 import pytest
 import torch
 
-from madr_plugin import config, coverage, tap
+from madr_plugin import config, coverage
+from madr_plugin.balance import GradientBalance
 from madr_plugin.errors import MADRError
 from madr_plugin.loss import MADRLoss
 from madr_plugin.seeds import generator_for
@@ -51,7 +52,7 @@ def test_the_allowance_covers_counting_noise_and_not_much_more(gate):
 def test_strength_is_free_of_scale():
     """The term's gradient is set relative to the host's: its own units, or a loss a thousand times as large, change nothing."""
     def ratio_after(host_scale, term_scale, mode):
-        balance = tap.GradientBalance(mode, {"term": 0.7}, "cpu")
+        balance = GradientBalance(mode, {"term": 0.7}, "cpu")
         for step in range(50):
             balance.update(dict(host=torch.tensor(host_scale * (1 + step % 3)), term=torch.tensor(term_scale * (2 + step % 5))))
         return float(balance.ratio("term"))

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 import torch
 
+from madr_plugin import balance as balances
 from madr_plugin import tap
+from madr_plugin.balance import GradientBalance
 from madr_plugin.errors import MADRError
 from madr_plugin.generator_access import GeneratorAccess
 from madr_plugin.loss import MADRLoss
@@ -113,7 +115,7 @@ def test_balance_gives_the_term_the_stated_share_of_the_gradient():
 
 
 def test_peak_balance_lets_a_vanishing_term_vanish():
-    balance = tap.GradientBalance("peak", {"term": 2.0}, "cpu")
+    balance = GradientBalance("peak", {"term": 2.0}, "cpu")
     assert float(balance.factor("term")) == 0  # nothing measured yet
     for size in [1.0] * 200:
         balance.update(dict(host=torch.tensor(3.0), term=torch.tensor(size)))

@@ -27,7 +27,7 @@ def witness(reals):
 
 def share_of(draw, reals, batch, steps=200):
     generator = torch.Generator().manual_seed(5)
-    share, null = signal.SignalShare("cpu"), signal.null_power(drawing(reals), witness(reals), batch, seed=0)
+    share, null = signal.SignalShare("cpu", 2), signal.null_power(drawing(reals), witness(reals), batch, seed=0)
     for _ in range(steps):
         fake = draw(batch, generator).requires_grad_()
         rows = torch.randint(len(reals), [256], generator=generator)
@@ -59,29 +59,29 @@ def test_larger_batches_have_less_noise_and_power_does_not_depend_on_the_batch_o
 
 
 def test_one_until_measured_exactly_zero_below_the_noise_and_state_comes_back():
-    share = signal.SignalShare("cpu")
+    share = signal.SignalShare("cpu", 2)
     assert float(share.factor()) == 1
     share.update(torch.tensor(1.0), torch.tensor(2.0))
     assert float(share.factor()) == 0
     share.update(torch.tensor(float("nan")), torch.tensor(2.0))
     share.update(torch.tensor(151.0), torch.tensor(2.0))  # 0.98 + 0.02 * 151 = 4, (1 - 2/4)^2 = .25
     assert float(share.factor()) == pytest.approx(0.25)
-    again = signal.SignalShare("cpu")
+    again = signal.SignalShare("cpu", 2)
     again.load(share.live_state(), "cpu")
     assert torch.equal(again.factor(), share.factor())
 
 
 def test_the_term_is_scaled_by_it():
     values = {}
-    for shrink in (0, 1):
+    for shrink in (0, 2.0):
         host = Host(madr_loss(dict(preset="witness", balance="fixed", shrink=shrink)))
         for _ in range(4):
             host.step()
         values[shrink] = host.loss.engine
-    share = float(values[1].signal.factor())
+    share = float(values[2.0].signal.factor())
     assert 0 < share < 1 and values[0].signal is None
-    assert float(values[1].strength) == pytest.approx(share) and values[0].strength == 1
-    assert float(values[1].telemetry()["signal"]) == pytest.approx(share)
+    assert float(values[2.0].strength) == pytest.approx(share) and values[0].strength == 1
+    assert float(values[2.0].telemetry()["signal"]) == pytest.approx(share)
 
 
 def test_published_terms_know_nothing_of_it():

@@ -1,0 +1,112 @@
+"""How strong a term is: its gradient against the adversarial one, both as they arrive at the generator's parameters.
+
+Gradients of one size on the image can differ tenfold there: smooth ones (of pixels' principal components) add up over the
+pixels, fine ones (of deep features) cancel. Must not know losses, images or processes.
+"""
+import torch
+
+FIRST_OCCASIONS, EVERY = 8, 32
+
+
+def reach_is_due(occasion):
+    """Whether a term is followed to the parameters at its occasion 0, 1, ...: seldom, since each costs a pass back through G."""
+    return occasion < FIRST_OCCASIONS or occasion % EVERY == 0
+
+
+def mean_norm(gradient_NCHW):
+    """Batch mean of each image's L2 norm -> 0-d float32."""
+    return gradient_NCHW.detach().to(torch.float32).flatten(1).norm(dim=1).mean()
+
+
+def reach(image, gradient, parameters, size):
+    """|d theta_p| of each parameter tensor p for a unit of mean_norm(gradient): where a gradient on the images gets to -> [P]; 0: nowhere.
+
+    size: norm to which the gradient is brought for the pass, so that half-precision layers carry it as they carry the host's.
+    Nothing is added to any .grad, and the graph stays.
+    """
+    norm = mean_norm(gradient)
+    scaled = (gradient.to(torch.float32) * (size / norm)).to(image.dtype)  # norm 0: nan, which is passed over
+    parts = torch.autograd.grad(image, parameters, scaled, retain_graph=True, allow_unused=True)
+    return torch.stack([torch.zeros_like(norm) if part is None else part.to(torch.float32).norm() for part in parts]) / size
+
+
+def relative_reach(term_P, host_P, sizes_P):
+    """Geometric mean over parameters of term_p / host_p, each tensor counted with its entries -> 0-d; 1 where no tensor gets both.
+
+    Per tensor, because Adam brings each to a scale of its own: a plain norm would be that of a few biases.
+    """
+    both_P = (term_P > 0) & (host_P > 0)
+    logs_P = torch.where(both_P, term_P, 1).log() - torch.where(both_P, host_P, 1).log()
+    return ((logs_P * sizes_P).sum() / (both_P * sizes_P).sum().clamp(min=1)).exp()
+
+
+class GradientBalance:
+    """lambda_t = strength * n_host / (p_t R_t), for several terms t.
+
+    n_host, n_t: running means (decay .98) of the batch-mean norm of each gradient on the image; R_t: relative_reach() of the
+    running means (decay .8 over measurements) of reach(), or 1 with at = 'image'.
+    p_t = max(n_t, .9995 p_t): dividing by the PEAK lets a term vanish with its gradient at equilibrium; dividing by the
+    present norm (mode 'present') would blow up noise there. Mode 'fixed': lambda_t = strength.
+    """
+
+    DECAY, PEAK_DECAY, REACH_DECAY = 0.98, 0.9995, 0.8
+
+    def __init__(self, mode, strengths, device, at="image"):
+        self.mode, self.strengths = mode, dict(strengths)
+        self.at_parameters = mode != "fixed" and at == "parameters"
+        # -1: not measured yet. One tensor per quantity, so that nothing waits for the device.
+        self.norms = {name: torch.full([], -1.0, device=device) for name in ["host", *self.strengths]}
+        self.peaks = {name: torch.zeros([], device=device) for name in self.strengths}
+        self.reaches = {name: torch.zeros([0], device=device) for name in self.norms}  # [P]; empty: not measured yet
+        self.sizes_P = torch.zeros([0], device=device)  # entries of each parameter tensor
+        self._found = {}  # relative_reach() by term, until something new is measured
+
+    def factor(self, name):
+        """lambda of a term as a 0-d tensor; 0 until everything it rests on has been measured once."""
+        strength = self.strengths[name]
+        if self.mode == "fixed":
+            return torch.full_like(self.norms["host"], strength)
+        norm = self.peaks[name] if self.mode == "peak" else self.norms[name]
+        factor = strength * self.norms["host"] / (norm * self._relative_reach(name)).clamp(min=1e-12)
+        return torch.where((self.norms["host"] >= 0) & (norm > 0), factor, torch.zeros_like(factor))
+
+    def _relative_reach(self, name):
+        """R_t; inf while one of the two is unknown. Found once per measurement."""
+        if not self.at_parameters:
+            return 1.0
+        if name not in self._found:
+            term_P, host_P = self.reaches[name], self.reaches["host"]
+            known = len(term_P) > 0 and len(host_P) > 0
+            self._found[name] = relative_reach(term_P, host_P, self.sizes_P) if known else torch.full_like(self.norms["host"], torch.inf)
+        return self._found[name]
+
+    def update(self, norms, reaches=None):
+        """norms: {name: 0-d}; reaches: {name: [P]}. Names left out were not measured; what is not finite is passed over."""
+        for name, value in norms.items():
+            old = self.norms[name]
+            blended = torch.where(old < 0, value, self.DECAY * old + (1 - self.DECAY) * value)
+            self.norms[name] = torch.where(torch.isfinite(value), blended, old)
+            if name in self.peaks:
+                self.peaks[name] = torch.maximum(self.norms[name], self.PEAK_DECAY * self.peaks[name])
+        if reaches:
+            self._found = {}
+        for name, value_P in (reaches or {}).items():
+            old_P = self.reaches[name] if len(self.reaches[name]) else torch.zeros_like(value_P)
+            blended_P = torch.where(old_P > 0, self.REACH_DECAY * old_P + (1 - self.REACH_DECAY) * value_P, value_P)
+            self.reaches[name] = torch.where(torch.isfinite(value_P), blended_P, old_P)
+
+    def ratio(self, name):
+        """Size of the term's gradient relative to the host's, as it is applied, where the balance is struck."""
+        present = self.norms[name].clamp(min=0) * self.factor(name) / self.norms["host"].clamp(min=1e-12) * (self.norms["host"] > 0)
+        reach = self._relative_reach(name)
+        return present if not self.at_parameters else torch.where(torch.isfinite(reach), present * reach, torch.zeros_like(present))
+
+    def live_state(self):
+        return dict(norms=dict(self.norms), peaks=dict(self.peaks), reaches=dict(self.reaches), sizes=self.sizes_P)
+
+    def load(self, state, device):
+        self._found = {}
+        self.sizes_P = state["sizes"].to(device, copy=True) if "sizes" in state else self.sizes_P
+        for kept in ("norms", "peaks", "reaches"):
+            own = getattr(self, kept)
+            setattr(self, kept, {name: state[kept][name].to(device, copy=True) if kept in state else own[name] for name in own})
