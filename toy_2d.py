@@ -25,13 +25,14 @@ METHODS = {
     "paper": dict(madr=dict(preset="paper", extractor="pca", update_interval=10, capacity=512)),
     "witness": dict(madr=dict(preset="witness", extractor="pca")),
     "default": dict(madr=dict(preset="default", extractor="pca")),
-    "tilt": dict(madr=dict(preset="witness", extractor="pca", tilt=1, tilt_max=20.0)),
+    "witness-weight-2": dict(madr=dict(preset="witness", extractor="pca", weight=2.0)),
+    "tilt": dict(madr=dict(preset="witness", extractor="pca", tilt=1, tilt_max=20.0, weight=2.0)),
     # The same cells and rule, the deficits counted in the present batch alone.
-    "tilt-without-memory": dict(madr=dict(preset="witness", extractor="pca", tilt=1, tilt_max=20.0, deficit_window=64, cells=102)),
+    "tilt-without-memory": dict(madr=dict(preset="witness", extractor="pca", tilt=1, tilt_max=20.0, weight=2.0, deficit_window=64, cells=102)),
     "r1": dict(r1_gamma=1.0),
     "pacgan2": dict(pack=2),
 }
-USUAL_METHODS = {"imbalanced": "witness,tilt,tilt-without-memory"}  # other layouts: the first four
+USUAL_METHODS = {"imbalanced": "witness,witness-weight-2,tilt,tilt-without-memory"}  # other layouts: the first four
 
 
 def mode_layout(layout):

@@ -22,7 +22,7 @@ DIGITS = {
 }
 BACKBONE = [("coverage", "coverage", 3, True), ("recall", "recall", 3, True), ("precision", "precision", 3, True), ("frechet", "Frechet distance", 1, False),
             ("held_out_coverage", "coverage, random conv.", 3, True), ("held_out_frechet", "Frechet, random conv.", 3, False)]
-EXTRA = {"emoji32": [("rare_share", "rare share / true", 2, True)]}
+EXTRA = {"emoji32": [("rare_share", "rare share / true", 2, True)], "stacked-mnist": [("madr_modes", "modes of 1000", 0, True), ("madr_modes_kl", "KL (nats)", 2, False)]}
 
 
 def means_table(runs, measures):
@@ -80,6 +80,9 @@ def backbone_part(data):
     facts, runs = records.load(records.RESULTS / f"backbone-{data}.json")
     measures = BACKBONE + EXTRA.get(data, [])
     head = (f"{facts['kimg']} kimg with {' '.join(facts['configuration'])}; {facts['num_gen']} generated images; space: {facts['space']}, in which no run was trained.")
+    entry = next(iter(next(iter(runs.values())).values()))
+    if "madr_modes_kl" in entry:
+        head += f" KL of perfect data {entry['madr_modes_floor_kl']:.2f}; digit classifier {entry['madr_modes_classifier_accuracy']:.2%} on digits it was not trained on."
     compared = [against(runs, "default", measures)] if "default" in runs else []
     return "\n\n".join([head, means_table(runs, measures), *compared, provenance(runs)])
 

@@ -41,12 +41,13 @@ def relative_reach(term_P, host_P, sizes_P):
 
 
 class GradientBalance:
-    """lambda_t = strength * n_host / (p_t R_t), for several terms t.
+    """lambda_t = strength * n_host / (m_t R_t), for several terms t.
 
     n_host, n_t: running means (decay .98) of the batch-mean norm of each gradient on the image; R_t: relative_reach() of the
-    running means (decay .8 over measurements) of reach(), or 1 with at = 'image'.
-    p_t = max(n_t, .9995 p_t): dividing by the PEAK lets a term vanish with its gradient at equilibrium; dividing by the
-    present norm (mode 'present') would blow up noise there. Mode 'fixed': lambda_t = strength.
+    running means (decay .8 over measurements) of reach(), or 1 with at = 'image'. m_t by mode:
+    'present' n_t, so that the strength is the term's share and signal.py alone lets it vanish at equilibrium;
+    'peak' max(n_t, .9995 p_t), which lets a term vanish with its gradient, also where no signal is told from noise;
+    'fixed': lambda_t = strength.
     """
 
     DECAY, PEAK_DECAY, REACH_DECAY = 0.98, 0.9995, 0.8

@@ -24,9 +24,9 @@ class MADRConfig:
     """A resolved set of options. Lives as a plain dict in training_options.json under loss_kwargs.madr."""
 
     preset: str = knob("default", "Named set of options; flags given beside it override it", choices=PRESET_NAMES)
-    weight: float = knob(1.0, "Strength of the coverage term: with --madr-balance=peak its gradient relative to the adversarial one, "
-                              "with 'fixed' the factor lambda_max", 0, 1000)
-    balance: str = knob("peak", "Scale of the terms: against the peak of their gradient norm, the present norm, or a fixed factor",
+    weight: float = knob(1.0, "Strength of the coverage term: its gradient relative to the adversarial one (see --madr-shrink), "
+                              "with --madr-balance=fixed the factor lambda_max", 0, 1000)
+    balance: str = knob("present", "Scale of the terms: against the present norm of their gradient, its peak, or a fixed factor",
                         choices=("peak", "present", "fixed"))
     balance_at: str = knob("parameters", "Where the sizes of gradients are compared: at the generator's parameters (followed there now and then), or on the image",
                            choices=("parameters", "image"))
