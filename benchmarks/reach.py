@@ -43,7 +43,7 @@ def relative_reach(network, space):
         losses = dict(host=lambda x: F.softplus(-D(x, c)).mean(), term=lambda x: objective.loss(extractor(x).float(), generator))
         for name, loss in losses.items():
             gradient, _ = tap.gradient_at(image, loss)
-            measured[name].append(balance.reach(image, gradient, parameters, torch.ones([])))
+            measured[name].append(balance.Follower(image, parameters).reach(gradient, torch.ones([])))
     sizes_P = torch.tensor([float(parameter.numel()) for parameter in parameters])
     return float(balance.relative_reach(torch.stack(measured["term"]).mean(0), torch.stack(measured["host"]).mean(0), sizes_P))
 

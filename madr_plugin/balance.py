@@ -5,6 +5,9 @@ pixels, fine ones (of deep features) cancel. Must not know losses, images or pro
 """
 import torch
 
+from madr_plugin.errors import MADRError
+
+_TAKES_EDGES = tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 6)
 FIRST_OCCASIONS, EVERY = 8, 32
 
 
@@ -18,26 +21,45 @@ def mean_norm(gradient_NCHW):
     return gradient_NCHW.detach().to(torch.float32).flatten(1).norm(dim=1).mean()
 
 
-def reach(image, gradient, parameters, size):
-    """|d theta_p| of each parameter tensor p for a unit of mean_norm(gradient): where a gradient on the images gets to -> [P]; 0: nowhere.
+def not_measured(parameters, device):
+    """In the place of a reach."""
+    return torch.full([len(parameters)], torch.nan, device=device)
 
-    size: norm to which the gradient is brought for the pass, so that half-precision layers carry it as they carry the host's.
-    Nothing is added to any .grad, and the graph stays.
-    """
-    norm = mean_norm(gradient)
-    scaled = (gradient.to(torch.float32) * (size / norm)).to(image.dtype)  # norm 0: nan, which is passed over
-    parts = torch.autograd.grad(image, parameters, scaled, retain_graph=True, allow_unused=True)
-    return torch.stack([torch.zeros_like(norm) if part is None else part.to(torch.float32).norm() for part in parts]) / size
+
+class Follower:
+    """Sends gradients on a generated image on to the parameters, beside the host's own backward pass."""
+
+    def __init__(self, image, parameters):
+        self.parameters, self.dtype = parameters, image.dtype
+        # The place in the graph, not the tensor: a host may go on to change its image in place.
+        self.output = torch.autograd.graph.get_gradient_edge(image) if _TAKES_EDGES else image
+
+    def reach(self, gradient, size):
+        """|d theta_p| of each parameter tensor p for a unit of mean_norm(gradient): where a gradient on the images gets to -> [P]; 0: nowhere.
+
+        size: norm to which the gradient is brought for the pass, so that half-precision layers carry it as they carry the host's.
+        nan where the gradient is zero. Nothing is added to any .grad, and the graph stays.
+        """
+        norm = mean_norm(gradient)
+        scaled = (gradient.to(torch.float32) * (size / norm)).to(self.dtype)
+        try:
+            parts = torch.autograd.grad((self.output,), self.parameters, (scaled,), retain_graph=True, allow_unused=True)
+        except RuntimeError as error:
+            if "heckpoint" not in str(error):
+                raise
+            raise MADRError("this generator uses reentrant checkpointing, through which MADR cannot follow gradients to the parameters; "
+                            "use --madr-balance-at=image") from None
+        return torch.stack([torch.zeros_like(norm) if part is None else part.to(torch.float32).norm().to(norm.device) for part in parts]) / size
 
 
 def relative_reach(term_P, host_P, sizes_P):
-    """Geometric mean over parameters of term_p / host_p, each tensor counted with its entries -> 0-d; 1 where no tensor gets both.
+    """Geometric mean over parameters of term_p / host_p, each tensor counted with its entries -> 0-d; inf where no tensor gets both.
 
     Per tensor, because Adam brings each to a scale of its own: a plain norm would be that of a few biases.
     """
     both_P = (term_P > 0) & (host_P > 0)
     logs_P = torch.where(both_P, term_P, 1).log() - torch.where(both_P, host_P, 1).log()
-    return ((logs_P * sizes_P).sum() / (both_P * sizes_P).sum().clamp(min=1)).exp()
+    return torch.where(both_P.any(), ((logs_P * sizes_P).sum() / (both_P * sizes_P).sum().clamp(min=1)).exp(), torch.inf)
 
 
 class GradientBalance:
@@ -59,7 +81,7 @@ class GradientBalance:
         self.norms = {name: torch.full([], -1.0, device=device) for name in ["host", *self.strengths]}
         self.peaks = {name: torch.zeros([], device=device) for name in self.strengths}
         self.reaches = {name: torch.zeros([0], device=device) for name in self.norms}  # [P]; empty: not measured yet
-        self.sizes_P = torch.zeros([0], device=device)  # entries of each parameter tensor
+        self.sizes_P = torch.zeros([0])  # entries of each parameter tensor
         self._found = {}  # relative_reach() by term, until something new is measured
 
     def factor(self, name):
@@ -78,23 +100,37 @@ class GradientBalance:
         if name not in self._found:
             term_P, host_P = self.reaches[name], self.reaches["host"]
             known = len(term_P) > 0 and len(host_P) > 0
-            self._found[name] = relative_reach(term_P, host_P, self.sizes_P) if known else torch.full_like(self.norms["host"], torch.inf)
+            self._found[name] = relative_reach(term_P, host_P, self.sizes_P.to(term_P.device)) if known else torch.full_like(self.norms["host"], torch.inf)
         return self._found[name]
 
+    def lacks(self, name):
+        """Whether the reach of a gradient is yet to be measured."""
+        return self.at_parameters and len(self.reaches[name]) == 0
+
+    def note_parameters(self, parameters):
+        """What is known of other parameters than these is forgotten: hosts may freeze layers on the way."""
+        sizes_P = torch.tensor([float(parameter.numel()) for parameter in parameters])
+        if not torch.equal(sizes_P, self.sizes_P):
+            self.sizes_P, self._found = sizes_P, {}
+            self.reaches = {name: value_P[:0] for name, value_P in self.reaches.items()}
+
     def update(self, norms, reaches=None):
-        """norms: {name: 0-d}; reaches: {name: [P]}. Names left out were not measured; what is not finite is passed over."""
+        """norms: {name: 0-d}; reaches: {name: [P]}. Names left out were not measured; zeros and what is not finite are passed over.
+
+        A term that was zero for once has no size to be scaled by; counted in, it would blow up the steps after it.
+        """
         for name, value in norms.items():
             old = self.norms[name]
             blended = torch.where(old < 0, value, self.DECAY * old + (1 - self.DECAY) * value)
-            self.norms[name] = torch.where(torch.isfinite(value), blended, old)
+            self.norms[name] = torch.where(torch.isfinite(value) & (value > 0), blended, old)
             if name in self.peaks:
                 self.peaks[name] = torch.maximum(self.norms[name], self.PEAK_DECAY * self.peaks[name])
-        if reaches:
-            self._found = {}
         for name, value_P in (reaches or {}).items():
+            if not bool(torch.isfinite(value_P).all()):
+                continue
             old_P = self.reaches[name] if len(self.reaches[name]) else torch.zeros_like(value_P)
-            blended_P = torch.where(old_P > 0, self.REACH_DECAY * old_P + (1 - self.REACH_DECAY) * value_P, value_P)
-            self.reaches[name] = torch.where(torch.isfinite(value_P), blended_P, old_P)
+            self.reaches[name] = torch.where(old_P > 0, self.REACH_DECAY * old_P + (1 - self.REACH_DECAY) * value_P, value_P)
+            self._found = {}
 
     def ratio(self, name):
         """Size of the term's gradient relative to the host's, as it is applied, where the balance is struck."""
@@ -107,7 +143,7 @@ class GradientBalance:
 
     def load(self, state, device):
         self._found = {}
-        self.sizes_P = state["sizes"].to(device, copy=True) if "sizes" in state else self.sizes_P
+        self.sizes_P = state["sizes"].cpu().clone() if "sizes" in state else self.sizes_P
         for kept in ("norms", "peaks", "reaches"):
             own = getattr(self, kept)
             setattr(self, kept, {name: state[kept][name].to(device, copy=True) if kept in state else own[name] for name in own})

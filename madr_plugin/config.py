@@ -26,7 +26,8 @@ class MADRConfig:
     preset: str = knob("default", "Named set of options; flags given beside it override it", choices=PRESET_NAMES)
     weight: float = knob(1.0, "Strength of the coverage term: its gradient relative to the adversarial one (see --madr-shrink), "
                               "with --madr-balance=fixed the factor lambda_max", 0, 1000)
-    balance: str = knob("present", "Scale of the terms: against the present norm of their gradient, its peak, or a fixed factor",
+    balance: str = knob("present", "Scale of the terms: against the present norm of their gradient, its peak (the default where --madr-shrink "
+                        "has nothing to measure), or a fixed factor",
                         choices=("peak", "present", "fixed"))
     balance_at: str = knob("parameters", "Where the sizes of gradients are compared: at the generator's parameters (followed there now and then), or on the image",
                            choices=("parameters", "image"))
@@ -115,6 +116,11 @@ class MADRConfig:
         return dataclasses.asdict(self)
 
     @property
+    def measures_signal(self):
+        """Whether the noise in the witness's gradient is measured (signal.py)."""
+        return self.shrink > 0 and self.term == "witness" and self.weight > 0
+
+    @property
     def num_cells(self):
         # About ten entries of the window per cell at equilibrium: fewer would drown the deficit in counting noise.
         return self.cells if self.cells > 0 else max(self.deficit_window // 10, 2)
@@ -170,7 +176,12 @@ def resolve(given):
     preset = given.get("preset", "default")
     if preset not in PRESETS:
         raise MADRError(f"--madr-preset must be one of {', '.join(PRESET_NAMES)} (got {preset!r})")
-    return MADRConfig(**{**PRESETS[preset], **given})
+    values = {**PRESETS[preset], **given}
+    config = MADRConfig(**values)
+    if "balance" not in values and not config.measures_signal:
+        # Against its present norm a term keeps its strength at equilibrium, unless the measured share of noise takes it away.
+        config = dataclasses.replace(config, balance="peak")
+    return config
 
 
 def _check_value(field, value):

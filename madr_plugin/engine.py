@@ -3,6 +3,7 @@
 During a step all state stands still; results of microbatches are collected and applied once, in global microbatch order,
 identically on all processes. Must not know the host's loss, phases or loop.
 """
+import contextlib
 import math
 
 import torch
@@ -27,9 +28,10 @@ class Engine:
         self.sensor = CellSensor(real_features, config.deficit_window, config.deficit_max, config.cell_quantile, device)
         self.controller = controllers.IntegralController(config.control_kimg) if config.controller == "integral" else None
         self.balance = balance.GradientBalance(config.balance, {"term": config.weight, "replay": config.replay_weight}, device, config.balance_at)
-        self.signal = signal.SignalShare(device, config.shrink) if config.shrink and config.term == "witness" else None
+        self.signal = signal.SignalShare(device, config.shrink) if config.measures_signal else None
         self.step = 0        # generator steps so far
         self.nimg = 0        # generated images seen in them
+        self.running = contextlib.nullcontext  # around own work inside the host's backward pass; the loss puts its cost meter here
         self._results = []   # one dict per local round of the running step
         self._tilt = (-1, None)  # step and what tilt_of_cells() found in it
 
@@ -59,8 +61,13 @@ class Engine:
     def replay_is_due(self):
         return self.config.replay_weight > 0 and self.memory.count > 0 and self.step % self.config.replay_interval == 0
 
-    def _reach_is_due(self, interval):
-        return self.balance.at_parameters and balance.reach_is_due(self.step // interval)
+    def _parameters_to_follow(self, name, interval, generator_access):
+        """Those of G to which a gradient is to be followed at this step; [] for most. Seldom, but at once where its reach is unknown."""
+        if not self.balance.at_parameters or not (balance.reach_is_due(self.step // interval) or self.balance.lacks(name)):
+            return []
+        parameters = generator_access.parameters()
+        self.balance.note_parameters(parameters)
+        return parameters
 
     def tilt(self):
         """v >= 1 of each real image, [N]; None where the tilt rests."""
@@ -132,20 +139,24 @@ class Engine:
             with torch.no_grad():
                 loss_of(image[:count].detach())
 
-        follows = self._reach_is_due(self.config.interval if self.config.weight > 0 else 1) and (self.term_is_due or self.config.weight == 0)
-        parameters = generator_access.parameters() if follows else []
-        if parameters:
-            result["reach_host"] = torch.zeros([len(parameters)], device=image.device)
+        parameters = []
+        if gradient is not None:
+            parameters = self._parameters_to_follow("term", self.config.interval, generator_access)
+        elif self.config.weight == 0:
+            parameters = self._parameters_to_follow("host", 1, generator_access)
+        follower = balance.Follower(image, parameters) if parameters else None
+        if follower is not None:
+            result["reach_host"] = balance.not_measured(parameters, image.device)
             if gradient is not None:
-                result["reach_term"] = torch.zeros_like(result["reach_host"])
-            self.balance.sizes_P = torch.tensor([float(parameter.numel()) for parameter in parameters], device=image.device)
+                result["reach_term"] = result["reach_host"]
 
         def on_host_gradient(host_gradient):
-            size = balance.mean_norm(host_gradient)
-            result["norm_host"] = size / gain
-            for name, followed in (("reach_host", host_gradient), ("reach_term", gradient)):
-                if name in result:
-                    result[name] = balance.reach(image, followed, parameters, size)
+            with self.running():
+                size = balance.mean_norm(host_gradient)
+                result["norm_host"] = size / gain
+                for name, followed in (("reach_host", host_gradient), ("reach_term", gradient)):
+                    if name in result:
+                        result[name] = follower.reach(followed, size)
         tap.add_gradient(image, gradient, factor, on_host_gradient)
 
     def replay(self, generator_access, batch_size, microbatch, gain):
@@ -154,14 +165,14 @@ class Engine:
         Adds to the generator's .grad. Returns what the balance needs of the step, nan without a pair: dict(norm_replay, maybe reach_replay).
         """
         generator = generator_for(self.seed, self.step, microbatch, "replay")
-        parameters = generator_access.parameters() if self._reach_is_due(self.config.replay_interval) else []
         real_rows = self.reference.draw(max(1, round(batch_size * self.config.replay_share)), generator, self.sensor.weight_of_reals())
         real_RD = self.reference.features_ND[real_rows]
         entry_R, found_R = self._nearest_entries(real_RD, self.reference.labels_N[real_rows])
         entry_R, real_rows, real_RD = entry_R[found_R], real_rows[found_R], real_RD[found_R]
         result = dict(norm_replay=torch.full([], math.nan, device=self.device))
+        parameters = self._parameters_to_follow("replay", self.config.replay_interval, generator_access)
         if parameters:
-            result["reach_replay"] = torch.full([len(parameters)], math.nan, device=self.device)
+            result["reach_replay"] = balance.not_measured(parameters, self.device)
         if len(entry_R) == 0:
             return result
         picked = {name: self.memory.view(name)[entry_R] for name in ("latents", "layers", "labels")}
@@ -176,7 +187,7 @@ class Engine:
             result["norm_replay"] = balance.mean_norm(gradient)
             if parameters:
                 host = self.balance.norms["host"]
-                result["reach_replay"] = balance.reach(image, gradient, parameters, torch.where(host > 0, host, torch.ones_like(host)))
+                result["reach_replay"] = balance.Follower(image, parameters).reach(gradient, torch.where(host > 0, host, torch.ones_like(host)))
             image.backward((gradient * (self.balance.factor("replay") * self.replay_strength * gain)).to(image.dtype))  # MADR: replay's part of G's gradient
         return result
 

@@ -95,6 +95,7 @@ class MADRLoss:
             if self.training_set is None and hasattr(dataset, "close"):
                 dataset.close()
         self.engine = Engine(self.config, real_features, extractor, self.seed, self.device)
+        self.engine.running = self.cost.running
         if self.config.tilt and self._real_weights is None:
             self._tilted_reals = tilt.open_for(self.training_set, self.training_set_kwargs, self.config, self.seed)
         if self._state_to_load is not None:

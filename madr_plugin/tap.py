@@ -20,7 +20,9 @@ def add_gradient(image, gradient, factor, on_host_gradient):
     inside = []
 
     def hook(host_gradient):
-        if inside:  # on_host_gradient itself sends gradients back through `image`
+        # on_host_gradient itself sends gradients back through `image`; and a pass whose result is differentiated again
+        # (path lengths, penalties) is not that of the host's loss.
+        if inside or torch.is_grad_enabled():
             return host_gradient
         inside.append(True)
         try:

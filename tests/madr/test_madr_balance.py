@@ -2,7 +2,8 @@
 import pytest
 import torch
 
-from madr_plugin import balance, tap
+from madr_plugin import balance, config, tap
+from madr_plugin.errors import MADRError
 from tests.madr.toy_host import Host, base_loss, madr_loss
 
 
@@ -25,7 +26,7 @@ def test_reach_is_the_gradient_per_parameter_for_a_unit_on_the_image():
     expected = torch.autograd.grad((net(z) * gradient).sum(), list(net.parameters()))
     unit = float(gradient.norm(dim=1).mean())
     for size in (1.0, 250.0):
-        reach_P = balance.reach(image, gradient * 1e-6, parameters, torch.tensor(size))
+        reach_P = balance.Follower(image, parameters).reach(gradient * 1e-6, torch.tensor(size))
         assert torch.allclose(reach_P[:-1], torch.stack([part.norm() for part in expected]) / unit, rtol=1e-4)
         assert float(reach_P[-1]) == 0
     assert all(parameter.grad is None for parameter in parameters)
@@ -35,7 +36,7 @@ def test_reach_is_the_gradient_per_parameter_for_a_unit_on_the_image():
 def test_a_gradient_of_nothing_is_no_measurement():
     net = torch.nn.Linear(2, 3)
     image = net(torch.ones([4, 2]))
-    reach_P = balance.reach(image, torch.zeros([4, 3]), list(net.parameters()), torch.tensor(1.0))
+    reach_P = balance.Follower(image, list(net.parameters())).reach(torch.zeros([4, 3]), torch.tensor(1.0))
     assert reach_P.isnan().all()
     kept = balance.GradientBalance("peak", {"term": 1.0}, "cpu", at="parameters")
     kept.sizes_P = torch.tensor([6.0, 3.0])
@@ -49,7 +50,7 @@ def test_a_gradient_of_nothing_is_no_measurement():
 def test_tensors_that_only_one_side_reaches_do_not_count():
     ratio = balance.relative_reach(torch.tensor([3.0, 0.0, 5.0]), torch.tensor([1.0, 9.0, 0.0]), torch.tensor([10.0, 1e6, 1e6]))
     assert float(ratio) == pytest.approx(3)
-    assert float(balance.relative_reach(torch.zeros([2]), torch.ones([2]), torch.ones([2]))) == 1
+    assert torch.isinf(balance.relative_reach(torch.zeros([2]), torch.ones([2]), torch.ones([2])))
 
 
 def test_tensors_count_with_their_entries():
@@ -94,7 +95,7 @@ def test_following_a_gradient_does_not_set_off_the_tap_again():
 
     def on_host_gradient(gradient):
         calls.append(gradient.clone())
-        balance.reach(image, gradient, list(net.parameters()), torch.tensor(1.0))
+        balance.Follower(image, list(net.parameters())).reach(gradient, torch.tensor(1.0))
     tap.add_gradient(image, torch.full([2, 4], 10.0), 0.5, on_host_gradient)
     image.sum().backward()
     assert len(calls) == 1
@@ -115,3 +116,97 @@ def test_resumed_before_the_next_measurement():
     ours, theirs = host.loss.engine.balance, other.loss.engine.balance
     for name in ("term", "replay"):
         assert float(ours.factor(name)) > 0 and torch.equal(ours.factor(name), theirs.factor(name))
+
+
+# --- what a first or a missing measurement must not do ------------------------------------------------------------------------
+
+def balanced(**first):
+    """A balance at the parameters that knows the host and has seen `first` of the term."""
+    kept = balance.GradientBalance("present", {"term": 1.0}, "cpu", at="parameters")
+    kept.sizes_P = torch.tensor([6.0, 3.0])
+    kept.update(dict(host=torch.tensor(1.0)), dict(host=torch.ones([2])))
+    kept.update(dict(term=torch.tensor(first.get("norm", 1.0))), dict(term=torch.tensor(first.get("reach", [1.0, 1.0]))))
+    return kept
+
+
+def test_a_term_that_was_zero_at_first_or_for_long_comes_back_at_its_stated_size():
+    late = balanced(norm=0.0)
+    assert float(late.factor("term")) == 0
+    late.update(dict(term=torch.tensor(2.0)))
+    assert float(late.factor("term")) == pytest.approx(0.5)
+    for _ in range(1000):
+        late.update(dict(host=torch.tensor(1.0), term=torch.tensor(0.0)))
+    assert float(late.factor("term")) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("reach", [[float("nan")] * 2, [float("inf"), 1.0], [0.0, 0.0]], ids=["nan", "overflow", "nowhere"])
+def test_without_a_reach_there_is_no_strength(reach):
+    kept = balanced(reach=reach)
+    assert float(kept.factor("term")) == 0 and float(kept.ratio("term")) == 0
+    for _ in range(30):
+        kept.update({}, dict(term=torch.tensor([2.0, 2.0])))
+    assert float(kept.factor("term")) == pytest.approx(0.5, rel=1e-2)
+
+
+def test_an_unknown_reach_is_measured_at_the_next_step_whichever_that_is():
+    host = Host(madr_loss(dict(replay_interval=1)))
+    for _ in range(12):  # past the first occasions
+        host.step()
+    state = host.loss.state_dict()
+    del state["madr"]["balance"]["reaches"], state["madr"]["balance"]["sizes"]
+    host = Host(madr_loss(dict(replay_interval=1)))
+    host.loss.load_state_dict(state)
+    kept = host.loss.engine.balance
+    assert kept.lacks("term") and kept.lacks("replay") and float(kept.factor("term")) == 0
+    host.step()
+    host.step()
+    assert float(kept.factor("term")) > 0 and float(kept.factor("replay")) > 0
+
+
+def test_a_host_may_freeze_layers_on_the_way():
+    host = Host(madr_loss(dict(replay_interval=1)))
+    for _ in range(3):
+        host.step()
+    host.G_parameters = list(host.synthesis.parameters())
+    host.mapping.requires_grad_(False)
+    for _ in range(70):
+        host.step()
+    kept = host.loss.engine.balance
+    assert len(kept.reaches["term"]) == len(kept.reaches["host"]) == len(kept.reaches["replay"]) == len(host.G_parameters)
+    assert float(kept.factor("term")) > 0
+
+
+def test_a_host_may_change_its_image_in_place():
+    net = torch.nn.Linear(3, 4)
+    image, reaches = net(torch.ones([2, 3])), []
+    follower = balance.Follower(image, list(net.parameters()))
+    tap.add_gradient(image, None, 0.0, lambda gradient: reaches.append(follower.reach(gradient, torch.tensor(1.0))))
+    image.mul_(2.0)
+    image.sum().backward()
+    assert len(reaches) == 1 and float(reaches[0].min()) > 0
+
+
+def test_a_pass_that_is_differentiated_again_is_not_the_hosts_loss():
+    net = torch.nn.Linear(3, 4)
+    z = torch.ones([2, 3], requires_grad=True)
+    image, calls = net(z), []
+    tap.add_gradient(image, torch.full([2, 4], 10.0), 0.5, calls.append)
+    [slope] = torch.autograd.grad(image.sum(), z, create_graph=True)
+    assert torch.allclose(slope, net.weight.sum(0).expand(2, 3)) and not calls
+    (image.sum() + slope.square().sum()).backward()
+    assert len(calls) == 1
+
+
+def test_reentrant_checkpointing_is_a_sentence():
+    from torch.utils.checkpoint import checkpoint
+    first, second = torch.nn.Linear(3, 4), torch.nn.Linear(4, 4)
+    image = checkpoint(second, first(torch.ones([2, 3])), use_reentrant=True)
+    with pytest.raises(MADRError, match="--madr-balance-at=image"):
+        balance.Follower(image, [*first.parameters(), *second.parameters()]).reach(torch.ones([2, 4]), torch.tensor(1.0))
+
+
+@pytest.mark.parametrize("options, expected", [
+    ({}, "present"), (dict(shrink=0), "peak"), (dict(term="none"), "peak"), (dict(weight=0), "peak"),
+    (dict(shrink=0, balance="present"), "present"), (dict(preset="paper", extractor="pca"), "fixed")], ids=str)
+def test_the_default_balance_needs_the_signal(options, expected):
+    assert config.resolve(options).balance == expected
