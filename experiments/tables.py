@@ -94,7 +94,7 @@ def toy_part(layout):
                         f"{document['date']}; {document['machine']}; PyTorch {document['torch']}."])
 
 
-PARTS = {**{f"toy-{layout}": (toy_part, layout) for layout in ("ring", "grid", "imbalanced")}, **{bed: (digits_part, bed) for bed in DIGITS},
+PARTS = {**{f"toy-{layout}": (toy_part, layout) for layout in ("ring", "grid", "imbalanced")}, "toy-imbalanced-long": (toy_part, "long/imbalanced"), **{bed: (digits_part, bed) for bed in DIGITS},
          **{f"backbone-{data}": (backbone_part, data) for data in EXTRA}}
 
 
