@@ -90,7 +90,8 @@ def main(runs, kimg, seeds, num_gen, space):
     for network in networks.values():
         if line_of(network, num_gen, sha256) is None:
             call("calc_metrics.py", f"--network={network}", *common)
-    folder_of_file = [str(Path(space.partition(":")[2]).parent)] if space.startswith("file:/") else []
+    options = json.loads((networks["default", 0].parent / "training_options.json").read_text(encoding="utf-8"))
+    elsewhere = [str(Path(path).parent) for path in (space.partition(":")[2], options["training_set_kwargs"]["path"]) if Path(path).is_absolute()]
     folders = [network.parent for network in networks.values()]
     table = call("compare_runs.py", *folders, f"--metrics={METRIC}", "--format=markdown")
     comparison = call("calc_metrics.py", f"--network={networks['default', 0]}", f"--baseline={networks['plain', 0]}", *common)
@@ -98,7 +99,7 @@ def main(runs, kimg, seeds, num_gen, space):
     for method in METHODS:
         call("report.py", networks[method, 0].parent, f"--network={networks[method, 0]}", f"--madr-extractor={space}", f"--num-gen={num_gen}",
              f"--dest={HERE / f'report-{method}.html'}", "--device=cpu")
-        without_folders(HERE / f"report-{method}.html", [str(runs.parent.resolve()), str(REPO), str(Path.home()), *folder_of_file])
+        without_folders(HERE / f"report-{method}.html", [str(runs.parent.resolve()), str(REPO), str(Path.home()), *elsewhere])
     picture(networks, HERE / "samples.png")
     pages.write_between(HERE / "README.md", "numbers", page_text(table, comparison, num_gen, Path(space).name))
     print(f"Written: {HERE}")
