@@ -106,6 +106,9 @@ def _join_group(init_method, rank, world_size, device_name, timeout_sec=1800):
     torch.distributed.init_process_group(
         backend="nccl" if device_name == "cuda" else "gloo", init_method=init_method, rank=rank, world_size=world_size,
         timeout=datetime.timedelta(seconds=timeout_sec))
+    if device_name != "cuda":
+        # Gloo connects every pair at once; a rank with little to do could be gone while another still connects, which then fails.
+        torch.distributed.barrier()
 
 
 def _exit_with_parent():
