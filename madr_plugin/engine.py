@@ -139,24 +139,28 @@ class Engine:
             with torch.no_grad():
                 loss_of(image[:count].detach())
 
+        self._watch_host_gradient(generator_access, image, gradient, factor, gain, result)
+
+    def _watch_host_gradient(self, generator_access, image, gradient, factor, gain, result):
+        """At the host's backward: the size of its gradient, where it and the term's get to if that is due, and the term joins it."""
         parameters = []
         if gradient is not None:
             parameters = self._parameters_to_follow("term", self.config.interval, generator_access)
         elif self.config.weight == 0:
             parameters = self._parameters_to_follow("host", 1, generator_access)
-        follower = balance.Follower(image, parameters) if parameters else None
-        if follower is not None:
-            result["reach_host"] = balance.not_measured(parameters, image.device)
-            if gradient is not None:
-                result["reach_term"] = result["reach_host"]
+        followed = {}
+        if parameters:
+            # Made now: the host may change its image in place later on. nan until then, should its backward never come here.
+            follower = balance.Follower(image, parameters)
+            followed = {"reach_host": None} if gradient is None else {"reach_host": None, "reach_term": gradient}
+            result.update({name: balance.not_measured(parameters, image.device) for name in followed})
 
         def on_host_gradient(host_gradient):
             with self.running():
                 size = balance.mean_norm(host_gradient)
                 result["norm_host"] = size / gain
-                for name, followed in (("reach_host", host_gradient), ("reach_term", gradient)):
-                    if name in result:
-                        result[name] = follower.reach(followed, size)
+                for name, own in followed.items():
+                    result[name] = follower.reach(host_gradient if own is None else own, size)
         tap.add_gradient(image, gradient, factor, on_host_gradient)
 
     def replay(self, generator_access, batch_size, microbatch, gain):

@@ -31,15 +31,15 @@ def null_power(draw, loss, batch, seed):
 
 
 class SignalShare:
-    """factor() = max(0, 1 - P_null / P)^power, P a running mean. 1 until measured; 0 where P does not exceed P_null.
+    """factor() = max(0, 1 - P_null / P)^exponent, P a running mean. 1 until measured; 0 where P does not exceed P_null.
 
     1 - P_null / P is the share of the gradient's power that is no noise, by Wiener's rule the scale at which an estimate of
-    that much noise has the least error. Higher powers are a choice: near full strength in collapse, little where a small batch
+    that much noise has the least error. Higher exponents are a choice: near full strength in collapse, little where a small batch
     leaves little signal and G has detail to learn from D.
     """
 
-    def __init__(self, device, power):
-        self.exponent = power
+    def __init__(self, device, exponent):
+        self.exponent = exponent
         self.power = torch.full([], -1.0, device=device)  # running mean; -1: not measured yet
         self.null = torch.full([], 0.0, device=device)
 
