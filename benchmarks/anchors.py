@@ -15,7 +15,7 @@ import torch
 
 from dnnlib.files import atomic_write_text
 from experiments import records
-from madr_plugin import anchors, bandwidth, terms
+from madr_plugin import anchors, bandwidth, kernels
 from madr_plugin.seeds import generator_for
 
 NUM_POINTS, NUM_CLUSTERS, WIDTH, SPREAD = 50_000, 1000, 64, 0.3
@@ -35,7 +35,7 @@ def main():
     faiss.omp_set_num_threads(1)
     features_ND = points()
     scale = float(bandwidth.quantile_of_sorted(bandwidth.pairwise_distances(features_ND, generator_for("benchmark-scale")), 0.5))
-    kernel = lambda squared: terms.mixture_kernel(squared, scale)
+    kernel = kernels.MixtureKernel(scale)
     rows = []
     for count in NUM_ANCHORS:
         start = time.process_time()

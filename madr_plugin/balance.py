@@ -119,11 +119,13 @@ class GradientBalance:
 
         A term that was zero for once has no size to be scaled by; counted in, it would blow up the steps after it.
         """
-        for name, value in norms.items():
-            old = self.norms[name]
-            blended = torch.where(old < 0, value, self.DECAY * old + (1 - self.DECAY) * value)
-            self.norms[name] = torch.where(torch.isfinite(value) & (value > 0), blended, old)
-            if name in self.peaks:
+        if norms:
+            # All at once: on small networks the number of operations is felt.
+            old_T, value_T = torch.stack([self.norms[name] for name in norms]), torch.stack(list(norms.values())).to(torch.float32)
+            blended_T = torch.where(old_T < 0, value_T, self.DECAY * old_T + (1 - self.DECAY) * value_T)
+            new_T = torch.where(torch.isfinite(value_T) & (value_T > 0), blended_T, old_T)
+            self.norms.update(zip(norms, new_T.unbind()))
+            for name in self.peaks.keys() & norms:
                 self.peaks[name] = torch.maximum(self.norms[name], self.PEAK_DECAY * self.peaks[name])
         for name, value_P in (reaches or {}).items():
             if not bool(torch.isfinite(value_P).all()):

@@ -18,7 +18,7 @@ def world():
 
 def gather_microbatches(rounds):
     """Tensors of equal shape, one per local round -> those of all processes, [num_microbatches, ...] in global order."""
-    local = torch.stack(rounds)
+    local = torch.stack(rounds) if len(rounds) > 1 else rounds[0][None]
     _, num_processes = world()
     if num_processes == 1:
         return local

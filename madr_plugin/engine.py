@@ -239,8 +239,10 @@ class Engine:
     def finish_step(self):
         """Apply the step's results of all microbatches of all processes, once, in global order."""
         rounds, self._results = self._results, []
+        measured = [name for name in ("host", "term", "replay") if "norm_" + name in rounds[0]]
+        norms_RT = [torch.stack([result.pop("norm_" + name) for name in measured]) for result in rounds]
+        norms = dict(zip(measured, collective.gather_microbatches(norms_RT).nanmean(0).unbind()))
         gathered = {name: collective.gather_microbatches([result[name].contiguous() for result in rounds]) for name in sorted(rounds[0])}
-        norms = {name: gathered.pop("norm_" + name).nanmean() for name in ("host", "term", "replay") if "norm_" + name in gathered}
         reaches = {name: gathered.pop("reach_" + name).nanmean(0) for name in ("host", "term", "replay") if "reach_" + name in gathered}
         self.balance.update(norms, reaches)
         if "power" in gathered:

@@ -17,7 +17,7 @@ from madr_plugin.generator_access import GeneratorAccess
 from madr_plugin.host import construct
 
 GENERATOR_PHASES = ("Gmain", "Gboth", "G")  # the last: R3GAN's name
-REPORT_INTERVAL = 8  # steps; the numbers move slowly and small networks would notice the cost
+REPORT_INTERVAL = 32  # steps; the numbers move slowly and small networks would notice the cost
 NOT_CONFIG = ("random_seed", "training_set_kwargs", "resume_pkl")
 
 

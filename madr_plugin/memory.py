@@ -52,10 +52,11 @@ class SampleMemory:
         slots = self._choose_slots(len(features_BD), step, generator)
         source_of_slot = {slot: row for row, slot in enumerate(slots) if slot >= 0}  # a later sample replaces an earlier one
         if source_of_slot:
-            slot_index = torch.tensor(list(source_of_slot), device=features_BD.device)
-            row_index = torch.tensor(list(source_of_slot.values()), device=features_BD.device)
+            slot_index, row_index = torch.tensor([list(source_of_slot), list(source_of_slot.values())], device=features_BD.device).unbind()
             for name in self.FIELDS:
-                self.tensors[name][slot_index] = samples[name][row_index].to(self.tensors[name].dtype)
+                kept = self.tensors[name]
+                if kept.numel():
+                    kept[slot_index] = samples[name].index_select(0, row_index).to(kept.dtype)  # images of one latent fill the places of two
         return len(source_of_slot)
 
     @torch.no_grad()
@@ -128,8 +129,10 @@ class CellLedger:
         """Write a batch, the oldest entries give way."""
         window = len(self.cells_W)
         cell_B = cell_B[-window:]
-        slots = (self.next_slot + torch.arange(len(cell_B), device=cell_B.device)) % window
-        self.cells_W[slots] = cell_B.to(torch.int32)
+        up_to_end = min(len(cell_B), window - self.next_slot)
+        self.cells_W[self.next_slot:self.next_slot + up_to_end] = cell_B[:up_to_end]
+        if up_to_end < len(cell_B):
+            self.cells_W[:len(cell_B) - up_to_end] = cell_B[up_to_end:]
         self.next_slot = (self.next_slot + len(cell_B)) % window
         self.count = min(self.count + len(cell_B), window)
 

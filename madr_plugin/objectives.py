@@ -6,7 +6,7 @@ Must not know images, generators of images or processes: every process calls it 
 """
 import torch
 
-from madr_plugin import bandwidth, coverage, estimators, signal, terms
+from madr_plugin import bandwidth, coverage, estimators, kernels, signal, terms
 from madr_plugin.controllers import RecallController
 
 
@@ -17,14 +17,13 @@ class WitnessObjective:
 
     def __init__(self, config, reference, seed):
         self.reference, self.reals, self.seed = reference, config.reals, seed
-        kernel = terms.KERNELS[config.kernel]
-        self.kernel = lambda squared: kernel(squared, reference.scale)
+        self.kernel = kernels.KERNELS[config.kernel](reference.scale)
         self._null_power = {}  # by batch size
 
     def _draw(self, count, generator):
         """Features of reals: with anchors of the reals kept for radii, which spread as reals do."""
         if self.reference.mass_N is None:
-            return self.reference.features_ND[self.reference.draw(count, generator)]
+            return self.reference.features_ND.index_select(0, self.reference.draw(count, generator))
         subset_SD = self.reference.subset_SD
         return subset_SD[torch.randint(len(subset_SD), [count], generator=generator).to(subset_SD.device)]
 
@@ -43,7 +42,7 @@ class WitnessObjective:
         rows = self.reference.draw(self.reals, generator, weight_N)
         # The weights of a draw add up to 1, so that the whole attraction stays in balance with the repulsion.
         weight_n = None if pull_N is None else pull_N[rows] / pull_N[rows].sum()
-        return terms.witness_loss(features_BD, self.reference.features_ND[rows], self.kernel, weight_n)
+        return terms.witness_loss(features_BD, self.reference.features_ND.index_select(0, rows), self.kernel, weight_n)
 
     def after_step(self, step, memory):
         pass

@@ -12,7 +12,7 @@ import random
 import numpy as np
 import torch
 
-from madr_plugin import anchors, bandwidth, cells, collective, files, terms, view
+from madr_plugin import anchors, bandwidth, cells, collective, files, kernels, view
 from madr_plugin.config import parse_view
 from madr_plugin.errors import MADRError
 from madr_plugin.extractors.base import check_features
@@ -237,9 +237,9 @@ def _anchored(features_ND, bundle, config, seed):
     made = anchors.compress(features_ND, bundle["labels"], config.anchors, seed)
     half_KD = made["anchors"].to(torch.float16)
     anchors_KD = half_KD.to(torch.float32)
-    kernel = terms.KERNELS[config.kernel]
+    kernel = kernels.KERNELS[config.kernel](float(bundle["scale"]))
     error = [anchors.quantisation_error(features_ND, anchors_KD, made["anchor_of_real"]),
-             *anchors.kernel_error(features_ND, anchors_KD, made["anchor_of_real"], lambda squared: kernel(squared, float(bundle["scale"])))]
+             *anchors.kernel_error(features_ND, anchors_KD, made["anchor_of_real"], kernel)]
     cell_K = cells.nearest(anchors_KD, bundle["centroids"], made["anchor_class"], bundle["class"])
     return dict(
         features=half_KD, labels=made["anchor_class"], mass=made["mass"], cell_of_real=cell_K, anchor_error=torch.tensor(error),

@@ -14,51 +14,11 @@ def squared_distances(a_ND, b_MD):
 
 
 # ----------------------------------------------------------------------------
-# Kernels of a squared distance. `scale` is the median distance of the reals and stays fixed.
+# The published terms' kernel; those of the witness are in kernels.py.
 
 def gaussian_kernel(squared_NM, sigma):
     """k(a, b) = exp(-|a - b|^2 / (2 sigma^2))."""
     return torch.exp(squared_NM * (-0.5 / sigma ** 2))
-
-
-def mixture_kernel(squared_NM, scale):
-    """k(a, b) = 1/4 sum_{j=0..3} exp(-|a - b|^2 / (2 s_j^2)),  s_j = scale * 2^-j.
-
-    Halving s raises the exponential to its 4th power: one exp serves all four, and their derivative.
-    """
-    return _Mixture.apply(squared_NM, scale)
-
-
-class _Mixture(torch.autograd.Function):
-    """mixture_kernel with its first derivative by hand; the graph of the powers would take longer than everything else in the witness."""
-
-    @staticmethod
-    def forward(ctx, squared, scale):
-        k0 = torch.exp(squared * (-0.5 / scale ** 2))
-        k1 = k0.square().square()
-        k2 = k1.square().square()
-        k3 = k2.square().square()
-        if ctx.needs_input_grad[0]:
-            # d/ds of exp(-s 4^j / (2 scale^2)) is -4^j / (2 scale^2) times itself.
-            slope = k0.add(k1, alpha=4).add_(k2, alpha=16).add_(k3, alpha=64).mul_(-0.125 / scale ** 2)
-            ctx.save_for_backward(slope)
-        return k0.add(k1).add_(k2).add_(k3).div_(4)
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, gradient):
-        [slope] = ctx.saved_tensors
-        return gradient * slope, None
-
-
-def rational_quadratic_kernel(squared_NM, scale):
-    """k(a, b) = 1/5 sum_alpha (1 + |a - b|^2 / (2 alpha scale^2))^-alpha,  alpha in {.2, .5, 1, 2, 5}."""
-    alphas = (0.2, 0.5, 1.0, 2.0, 5.0)
-    relative = squared_NM / (2 * scale ** 2)
-    return sum((1 + relative / alpha) ** -alpha for alpha in alphas) / len(alphas)
-
-
-KERNELS = {"mixture": mixture_kernel, "rational-quadratic": rational_quadratic_kernel}
 
 
 # ----------------------------------------------------------------------------
@@ -68,14 +28,36 @@ def witness_loss(fake_BD, real_nD, kernel, weights_n=None):
     """L_wit = 1/(B(B-1)) sum_{i != j} k(f_i, f_j) - 2/B sum_i sum_r w_r k(f_i, x_r),  w_r = 1/n unless given.
 
     Unbiased MMD^2 without its constant: repulsion inside the PRESENT batch only, attraction to reals. Its expected
-    gradient is zero where generated and real features have the same distribution. kernel: squared distances -> values.
+    gradient is zero where generated and real features have the same distribution. kernel: one of kernels.py. Differentiable once.
     """
-    B, n = len(fake_BD), len(real_nD)
-    # One matrix of distances for both sums: at small batches the number of operations is what costs.
-    pull_n = fake_BD.new_full([n], 1 / n) if weights_n is None else weights_n
-    factors_BM = torch.cat([fake_BD.new_full([B], 1 / max(B - 1, 1)), -2 * pull_n]).repeat(B, 1).fill_diagonal_(0)
-    kernel_BM = kernel(squared_distances(fake_BD, torch.cat([fake_BD, real_nD])))
-    return (kernel_BM * factors_BM).sum() / B
+    return _Witness.apply(fake_BD, real_nD, kernel, weights_n)
+
+
+class _Witness(torch.autograd.Function):
+    """The gradient by hand, found on the way: with C_ij = dL/d|f_i - y_j|^2 over all y it is 2 sum_j C_ij (f_i - y_j).
+
+    At small batches the number of operations is what costs, and a graph doubles it.
+    """
+
+    @staticmethod
+    def forward(ctx, fake_BD, real_nD, kernel, weights_n):
+        B, n = len(fake_BD), len(real_nD)
+        among, pull = 1 / (B * max(B - 1, 1)), -2 / B * (1 / n if weights_n is None else weights_n)
+        both_MD = torch.cat([fake_BD, real_nD])
+        values_BM, slope_BM = kernel.with_slope(squared_distances(fake_BD, both_MD))
+        loss = (values_BM[:, :B].sum() - values_BM.diagonal().sum()) * among + (values_BM[:, B:].sum(0) * pull).sum()
+        if ctx.needs_input_grad[0]:
+            slope_BM[:, :B].mul_(2 * among)  # a pair of the batch stands in the sum twice
+            slope_BM[:, B:].mul_(pull)
+            slope_BM.fill_diagonal_(0)
+            ctx.save_for_backward(torch.addmm(slope_BM.sum(1, keepdim=True) * fake_BD, slope_BM, both_MD, alpha=-1).mul_(2))
+        return loss
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, gradient):
+        [gradient_BD] = ctx.saved_tensors
+        return gradient * gradient_BD, None, None, None
 
 
 def imle_loss(fake_RD, real_RD, scale, active_R=None):

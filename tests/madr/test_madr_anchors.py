@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 
-from madr_plugin import anchors, config, coverage, extractors, objectives, reference, terms, tilt
+from madr_plugin import anchors, config, coverage, extractors, kernels, objectives, reference, terms, tilt
 from madr_plugin.errors import MADRError
 from madr_plugin.seeds import generator_for
 from tests.madr.test_madr_loss import assert_same, copy_weights
@@ -14,14 +14,11 @@ from tests.madr.toy_host import Host, Images, madr_loss
 
 pytest.importorskip("faiss")
 NO_CLASS = torch.full([600], -1)
+kernel = kernels.MixtureKernel(2.0)
 
 
 def features(count=600, width=4, seed=0):
     return torch.randn([count, width], generator=torch.Generator().manual_seed(seed))
-
-
-def kernel(squared):
-    return terms.mixture_kernel(squared, 2.0)
 
 
 def errors(real_ND, made):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from scipy import stats
 
-from madr_plugin import cells, collective, config, controllers, coverage, estimators, extractors, files, reference, terms
+from madr_plugin import cells, collective, config, controllers, coverage, estimators, extractors, files, kernels, reference, terms
 from madr_plugin.errors import MADRError
 from madr_plugin.memory import CellLedger, SampleMemory
 from madr_plugin.seeds import generator_for
@@ -108,7 +108,7 @@ def test_gated_cells_see_a_small_missing_mode_where_kernels_do_not():
     weight_N = coverage.deficit_weights(counts, coverage.expected_counts(counts, fitted["shares"]), 20.0)[fitted["cell_of_real"]]
     missing = torch.from_numpy(mode == 3)
     assert weight_N[missing].mean() > 4 and weight_N[~missing].mean() < 2
-    kernel = lambda squared: terms.mixture_kernel(squared, 2.0)
+    kernel = kernels.MixtureKernel(2.0)
     ratio = kernel(terms.squared_distances(real[missing], fake)).mean() / kernel(terms.squared_distances(real[missing], real[:2000])).mean()
     assert ratio > 0.7  # the wide kernel hardly notices: this is why cells are the sensor
 

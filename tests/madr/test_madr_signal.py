@@ -2,14 +2,10 @@
 import pytest
 import torch
 
-from madr_plugin import signal, terms
+from madr_plugin import kernels, signal, terms
 from tests.madr.toy_host import Host, madr_loss
 
-SCALE = 4.0
-
-
-def kernel(squared):
-    return terms.mixture_kernel(squared, SCALE)
+kernel = kernels.MixtureKernel(4.0)
 
 
 @pytest.fixture(scope="module")

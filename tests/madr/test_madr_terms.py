@@ -4,7 +4,7 @@ import math
 import pytest
 import torch
 
-from madr_plugin import config, coverage, extractors, terms, view
+from madr_plugin import config, coverage, extractors, kernels, terms, view
 from madr_plugin.seeds import generator_for
 
 
@@ -13,7 +13,7 @@ def double(*shape, seed=0):
 
 
 def kernel_of(name, scale=1.3):
-    return lambda squared: terms.KERNELS[name](squared, scale)
+    return kernels.KERNELS[name](scale)
 
 
 @pytest.mark.parametrize("loss", [
@@ -35,6 +35,15 @@ def test_witness_is_its_definition():
     repulsion = sum(k(fake[i], fake[j]) for i in range(4) for j in range(4) if i != j) / (4 * 3)
     attraction = sum(k(f, x) for f in fake for x in real) / (4 * 7)
     assert float(terms.witness_loss(fake, real, kernel)) == pytest.approx(repulsion - 2 * attraction, rel=1e-9)
+
+
+@pytest.mark.parametrize("name", kernels.KERNELS)
+def test_kernel_with_its_slope_is_the_kernel(name):
+    kernel, squared = kernel_of(name), double(5, 4).square().requires_grad_()
+    values, slope = kernel.with_slope(squared)
+    assert torch.equal(values, kernel(squared))
+    [exact] = torch.autograd.grad(kernel(squared).sum(), squared)
+    assert torch.allclose(slope, exact, rtol=1e-12)
 
 
 def test_witness_of_one_image_has_only_the_attraction():
