@@ -1,4 +1,4 @@
-"""Judges the runs of experiments/backbone.py and writes experiments/results/backbone-<data>.json:
+"""Judges the runs of experiments/backbone.py and writes experiments/results/backbone-<data>-<kimg>kimg.json:
 
     python -m experiments.backbone_results --data=emoji32 --outdir=out/backbone --kimg=20 --madr-extractor=file:imagenet.pt
 
@@ -68,7 +68,7 @@ def main(data, outdir, methods, seeds, kimg, num_gen, space):
     source = detectors.find_detector(detectors.space_url(space))
     facts = dict(data=data, kimg=kimg, num_gen=num_gen, space=Path(space).name, space_sha256=source.sha256, sampling_seed=SEED, configuration=backbone.USUAL + backbone.DATA_FLAGS.get(data, []),
                  methods={method: dict(flags=backbone.METHODS[method], madr=backbone.madr_of(method)) for method in sorted(backbone.METHODS)}, rare_below=RARE_BELOW)
-    store = records.Store(records.RESULTS / f"backbone-{data}.json", facts)
+    store = records.Store(records.RESULTS / f"backbone-{data}-{kimg}kimg.json", facts)
     for seed in range(seeds):
         for method in methods.split(","):
             network = backbone.snapshot_of(outdir, data, method, seed, kimg)

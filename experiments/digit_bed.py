@@ -1,6 +1,7 @@
 """Beds of small digit images on which GANs drop modes within minutes on one core: data, networks and measures.
 
 `stacked`: three MNIST digits as the colours of a 14x14 image, 1000 modes, before a D that is weak on purpose.
+`stacked28`: the same at MNIST's own 28x28.
 `longtail`: one digit class per image (three writers as its colours), class d of probability ~ 100^(-d/9): the rarest
 holds 0.4% of the images. Must not know methods or statistics over seeds.
 """
@@ -14,7 +15,8 @@ from metrics.digit_data import Digits
 from metrics.sampling import stream
 from training import data_builders, data_mnist
 
-BEDS = ("stacked", "longtail")
+SIDES = {"stacked": 14, "longtail": 14, "stacked28": 28}  # of each bed's images, in pixels
+BEDS = tuple(SIDES)
 NUM_IMAGES = 50_000
 TAIL_RATIO = 100.0   # of the commonest class to the rarest
 RARE_BELOW = 0.03    # classes of a smaller true share count as rare
@@ -31,10 +33,10 @@ def half_size(images_N28):
     return ((blocks.sum(axis=(2, 4)) + 2) // 4).astype(np.uint8)
 
 
-def load_digits(mnist_folder, split):
-    """Digits of 14x14 of a split of MNIST; downloaded if the folder is None."""
+def load_digits(mnist_folder, split, side=14):
+    """Digits of 14x14 or 28x28 of a split of MNIST; downloaded if the folder is None."""
     images, labels, _ = data_mnist.load_mnist(mnist_folder, split)
-    return Digits(half_size(images), labels.astype(np.int64))
+    return Digits(half_size(images) if side == 14 else images, labels.astype(np.int64))
 
 
 def tail_shares():
@@ -45,19 +47,18 @@ def tail_shares():
 
 def draw_modes(bed, count, class_counts, rng):
     """Modes 100 r + 10 g + b of `count` images."""
-    if bed == "stacked":
+    if bed != "longtail":
         return data_builders.draw_modes(count, class_counts, data_builders.NUM_MODES, False, rng)
     return rng.choice(10, size=count, p=tail_shares()) * 111
 
 
 class StackedSet:
-    """A bed's fixed training images: uint8 [3, 14, 14], without labels, in the shape of a host's data set."""
-
-    image_shape = [3, 14, 14]
+    """A bed's fixed training images: uint8 [3, side, side], without labels, in the shape of a host's data set."""
 
     def __init__(self, bed, digits, num_images=NUM_IMAGES, seed=0):
         rng = np.random.RandomState([seed, BEDS.index(bed)])
         self.modes = draw_modes(bed, num_images, np.bincount(digits.labels, minlength=10), rng)
+        self.image_shape = [3, SIDES[bed], SIDES[bed]]
         self.images = digits.images[data_builders.draw_triples(self.modes, digits.labels, rng)]
 
     def __len__(self):
@@ -70,7 +71,7 @@ class StackedSet:
         return hashlib.sha256(self.images.tobytes()).hexdigest()
 
     def as_tensor(self):
-        """float32 [N, 3, 14, 14] in [-1, 1]."""
+        """float32 [N, 3, side, side] in [-1, 1]."""
         return torch.from_numpy(self.images).to(torch.float32) / 127.5 - 1
 
 
@@ -78,27 +79,29 @@ class StackedSet:
 # Networks: a small DCGAN with batch norm in G.
 
 class Generator(torch.nn.Module):
-    """z [N, 64] -> [N, 3, 14, 14] in [-1, 1]."""
+    """z [N, 64] -> [N, 3, side, side] in [-1, 1], side 14 or 28."""
 
-    def __init__(self):
+    def __init__(self, side=14):
         super().__init__()
         self.start = torch.nn.Sequential(torch.nn.Linear(Z_DIM, 32 * 49), torch.nn.Unflatten(1, (32, 7, 7)), torch.nn.BatchNorm2d(32), torch.nn.ReLU())
-        self.rest = torch.nn.Sequential(
-            torch.nn.ConvTranspose2d(32, 16, 4, stride=2, padding=1), torch.nn.BatchNorm2d(16), torch.nn.ReLU(),
-            torch.nn.Conv2d(16, 3, 3, padding=1), torch.nn.Tanh())
+        widths = [32, 16] if side == 14 else [32, 16, 8]
+        doublings = [layer for inputs, outputs in zip(widths, widths[1:])
+                     for layer in (torch.nn.ConvTranspose2d(inputs, outputs, 4, stride=2, padding=1), torch.nn.BatchNorm2d(outputs), torch.nn.ReLU())]
+        self.rest = torch.nn.Sequential(*doublings, torch.nn.Conv2d(widths[-1], 3, 3, padding=1), torch.nn.Tanh())
 
     def forward(self, z, c):
         return self.rest(self.start(z))
 
 
 class Discriminator(torch.nn.Module):
-    """[N, 3 * pack, 14, 14] -> [N, 1]; 8 and 16 channels: weaker than G on purpose."""
+    """[N, 3 * pack, side, side] -> [N, 1]; 8 and 16 channels, 4 before them at side 28: weaker than G on purpose."""
 
-    def __init__(self, pack=1):
+    def __init__(self, pack=1, side=14):
         super().__init__()
-        self.body = torch.nn.Sequential(
-            torch.nn.Conv2d(3 * pack, 8, 4, stride=2, padding=1), torch.nn.LeakyReLU(0.2),
-            torch.nn.Conv2d(8, 16, 4, stride=2, padding=1), torch.nn.LeakyReLU(0.2), torch.nn.Flatten(), torch.nn.Linear(16 * 9, 1))
+        widths = [3 * pack, 8, 16] if side == 14 else [3 * pack, 4, 8, 16]
+        halvings = [layer for inputs, outputs in zip(widths, widths[1:])
+                    for layer in (torch.nn.Conv2d(inputs, outputs, 4, stride=2, padding=1), torch.nn.LeakyReLU(0.2))]
+        self.body = torch.nn.Sequential(*halvings, torch.nn.Flatten(), torch.nn.Linear(16 * 9, 1))
 
     def forward(self, img, c):
         return self.body(img)
@@ -107,9 +110,9 @@ class Discriminator(torch.nn.Module):
 # ----------------------------------------------------------------------------------------------------------------
 # Measures.
 
-def obtain_classifier(mnist_folder):
-    """The digit classifier of 14x14 digits with its accuracy on MNIST's test digits; kept in the cache folder."""
-    digits, held_out = load_digits(mnist_folder, "train"), load_digits(mnist_folder, "test")
+def obtain_classifier(mnist_folder, side=14):
+    """The digit classifier of digits of this size with its accuracy on MNIST's test digits; kept in the cache folder."""
+    digits, held_out = load_digits(mnist_folder, "train", side), load_digits(mnist_folder, "test", side)
     recipe = digit_classifier.Recipe()
     key = hashlib.sha256(repr((digit_classifier.VERSION, recipe)).encode() + digits.images.tobytes() + held_out.images.tobytes()).hexdigest()
     path = digit_classifier.cache_path(key)
@@ -125,7 +128,7 @@ def obtain_classifier(mnist_folder):
 
 @torch.no_grad()
 def look_at(classifier, images):
-    """uint8 [N, 3, 14, 14] -> (digits int64 [N, 3], mean probability of the answers [N], features [N, 192]: the layer below the classes)."""
+    """uint8 [N, 3, H, W] -> (digits int64 [N, 3], mean probability of the answers [N], features [N, 192]: the layer below the classes)."""
     digits, confidence, features = [], [], []
     for planes in torch.from_numpy(images).flatten(0, 1).split(1536):
         body = classifier.net.body(digit_classifier.prepare(planes))
@@ -143,16 +146,16 @@ class Judge:
         self.bed, self.classifier, self.num_samples = bed, classifier, num_samples
         digits, self.real_confidence, features = look_at(classifier, dataset.images[:num_samples])
         self.real_moments = kernels.mean_and_covariance(features)
-        if bed == "stacked":
+        if bed != "longtail":
             data_K = modes.independent_digits(np.bincount(dataset.modes, minlength=1000))
             self.floor_kl, _, self.floor_modes = modes.real_data_floor(data_K, np.ones(1000), num_samples, stream("floor", 0))
 
     def __call__(self, images):
-        """{measure: number} of generated images, uint8 [N, 3, 14, 14]."""
+        """{measure: number} of generated images, uint8 [N, 3, side, side]."""
         digits, confidence, features = look_at(self.classifier, images)
         distance = kernels.frechet_distance(*kernels.mean_and_covariance(features), *self.real_moments)
         result = dict(frechet=distance, confidence=float(confidence.mean() / self.real_confidence.mean()))
-        return dict(result, **(self._stacked(digits) if self.bed == "stacked" else self._tail(digits)))
+        return dict(result, **(self._tail(digits) if self.bed == "longtail" else self._stacked(digits)))
 
     def _stacked(self, digits_N3):
         counts = np.bincount(modes.stacked_label(digits_N3), minlength=1000)
@@ -171,7 +174,7 @@ class Judge:
 
 @torch.no_grad()
 def sample(G, count, seed=0, batch=1000):
-    """uint8 images [count, 3, 14, 14] of the generator in its present state, always from the same latents."""
+    """uint8 images [count, 3, side, side] of the generator in its present state, always from the same latents."""
     was_training = G.training
     G.eval()
     z = torch.randn([count, Z_DIM], generator=torch.Generator().manual_seed(seed))

@@ -26,8 +26,9 @@ METHODS = {
     "tilt": dict(madr=dict(preset="witness", extractor="pca", tilt=1)),
     "default+tilt": dict(madr=dict(preset="default", extractor="pca", tilt=1)),
 }
-USUAL = {"stacked": "plain,default,r1,pacgan2,paper,witness", "longtail": "plain,witness,default,tilt"}
-STEPS = {"stacked": 1500, "longtail": 1500}
+_ALL = "plain,default,r1,pacgan2,paper,witness"
+USUAL = {"stacked": _ALL, "stacked28": _ALL, "longtail": "plain,witness,default,tilt"}
+STEPS = {"stacked": 1500, "longtail": 1500, "stacked28": 1500}
 SETTING = dict(batch=64, z_dim=digit_bed.Z_DIM, lr_G=1e-3, lr_D=1e-3, betas=(0.5, 0.999))
 EVALUATED_AT = (0.9, 1.0)  # parts of the run; the mean counts, since GANs swing from one evaluation to the next
 
@@ -36,7 +37,8 @@ def run(bed, method, seed, steps, dataset, judge):
     """One training -> {measure: mean over the evaluations, ..., seconds: CPU time of the training}."""
     torch.manual_seed(seed)
     options = METHODS[method]
-    G, D = digit_bed.Generator(), digit_bed.Discriminator(options.get("pack", 1))
+    side = digit_bed.SIDES[bed]
+    G, D = digit_bed.Generator(side), digit_bed.Discriminator(options.get("pack", 1), side)
     loss = small_gan.build_loss(G, D, dataset, seed, **options)
     due, seen = {round(part * steps) for part in EVALUATED_AT}, []
 
@@ -64,8 +66,9 @@ def main(bed, mnist, methods, seeds, first_seed, steps, out):
     unknown = [method for method in chosen if method not in METHODS]
     if unknown:
         raise click.UsageError(f"--methods knows {', '.join(METHODS)}, not {unknown[0]!r}")
-    classifier = digit_bed.obtain_classifier(mnist)
-    dataset = digit_bed.StackedSet(bed, digit_bed.load_digits(mnist, "train"))
+    side = digit_bed.SIDES[bed]
+    classifier = digit_bed.obtain_classifier(mnist, side)
+    dataset = digit_bed.StackedSet(bed, digit_bed.load_digits(mnist, "train", side))
     judge = digit_bed.Judge(bed, classifier, dataset)
     facts = dict(bed=bed, steps=steps, setting=SETTING, num_samples=judge.num_samples, evaluated_at=EVALUATED_AT, methods={name: small_gan.resolved(METHODS[name]) for name in METHODS},
                  classifier_accuracy=classifier.accuracy, floor_kl=getattr(judge, "floor_kl", None), data=dataset.content_fingerprint())

@@ -79,3 +79,12 @@ def test_sampling_leaves_the_generator_training_and_repeats_itself():
     first, again = digit_bed.sample(G, 16), digit_bed.sample(G, 16)
     assert G.training and first.shape == (16, 3, 14, 14) and first.dtype == np.uint8 and np.array_equal(first, again)
     assert digit_bed.Discriminator(pack=2)(torch.zeros([2, 6, 14, 14]), None).shape == (2, 1)
+
+
+@pytest.mark.parametrize("bed, side", digit_bed.SIDES.items())
+def test_networks_fit_the_size_of_their_bed(bed, side):
+    G, D = digit_bed.Generator(side), digit_bed.Discriminator(1, side)
+    images = G(torch.randn([4, digit_bed.Z_DIM]), None)
+    assert images.shape == (4, 3, side, side) and D(images, None).shape == (4, 1)
+    digits = Digits(np.zeros([20, side, side], np.uint8), np.arange(20) % 10)
+    assert digit_bed.StackedSet(bed, digits, num_images=30).image_shape == list(images.shape[1:])
