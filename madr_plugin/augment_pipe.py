@@ -32,12 +32,15 @@ class MADRAugmentPipe(torch.nn.Module):
         return self.base(images, *args, **kwargs)
 
     def carry(self, state):
-        """Hold these tensors ({name: tensor}) as buffers; they are referred to, not copied."""
+        """Hold these tensors ({name: tensor}) as buffers, on the device of the pipe; those that lie there are referred to, not copied.
+
+        Loops compare the buffers of all processes by NCCL, which knows no tensors of the CPU.
+        """
         for name in [name for name in self._buffers if name.startswith(PREFIX)]:
             if name[len(PREFIX):] not in state:
                 del self._buffers[name]
         for name, value in state.items():
-            self.register_buffer(PREFIX + name, value)
+            self.register_buffer(PREFIX + name, value.to(self.p.device))
 
     def carried(self):
         """What carry() was given, or a pickle brought back."""

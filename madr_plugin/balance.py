@@ -8,12 +8,15 @@ import torch
 from madr_plugin.errors import MADRError
 
 _TAKES_EDGES = tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 6)
-FIRST_OCCASIONS, EVERY = 8, 32
+FIRST_OCCASIONS, EVERY, EVERY_UNKNOWN = 8, 32, 4
 
 
-def reach_is_due(occasion):
-    """Whether a term is followed to the parameters at its occasion 0, 1, ...: seldom, since each costs a pass back through G."""
-    return occasion < FIRST_OCCASIONS or occasion % EVERY == 0
+def reach_is_due(occasion, known=True):
+    """Whether a term is followed to the parameters at its occasion 0, 1, ...: seldom, since each costs a pass back through G.
+
+    More often while its reach is not known, but not always: a term that is off gives nothing to follow.
+    """
+    return occasion < FIRST_OCCASIONS or occasion % (EVERY if known else EVERY_UNKNOWN) == 0
 
 
 def mean_norm(gradient_NCHW):

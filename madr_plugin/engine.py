@@ -62,8 +62,8 @@ class Engine:
         return self.config.replay_weight > 0 and self.memory.count > 0 and self.step % self.config.replay_interval == 0
 
     def _parameters_to_follow(self, name, interval, generator_access):
-        """Those of G to which a gradient is to be followed at this step; [] for most. Seldom, but at once where its reach is unknown."""
-        if not self.balance.at_parameters or not (balance.reach_is_due(self.step // interval) or self.balance.lacks(name)):
+        """Those of G to which a gradient is to be followed at this step; [] for most."""
+        if not self.balance.at_parameters or not balance.reach_is_due(self.step // interval, known=not self.balance.lacks(name)):
             return []
         parameters = generator_access.parameters()
         self.balance.note_parameters(parameters)

@@ -4,12 +4,16 @@ or through the one function by which they construct everything.
 Uses only what the fork itself has (its dnnlib, its train.py); no file of the fork is touched.
 """
 import functools
+import importlib
 import importlib.util
 import os
 import sys
 
-from madr_plugin import config, options
+import torch
+
+from madr_plugin import augment_pipe, collective, config, metrics, options
 from madr_plugin.errors import MADRError
+from madr_plugin.loss import MADRLoss
 
 # How the families prepare a run: function of train.py -> which of its values is the dict of training options.
 SEAMS = {
@@ -17,8 +21,10 @@ SEAMS = {
     "launch_training": "stylegan3, projected-gan, R3GAN: receives the options as its argument c",
 }
 
-_original_construct = None  # set while install() is in force
-_seen = {}                  # what the wrapped constructor has learned: training_set_kwargs
+CARRIER_P = 1e-9  # strength of an augmentation pipe that augments nothing: any but zero
+
+_originals = {}  # (module, name) -> function that install() has wrapped; empty while it is not in force
+_seen = {}       # what the wrapped functions have learned: training_set_kwargs, resume_state
 
 
 def load_train_script(path):
@@ -53,7 +59,7 @@ def _editing_result(original, flags):
     @functools.wraps(original)
     def setup_with_madr(*args, **kwargs):
         description, training_options = original(*args, **kwargs)
-        _apply(training_options, flags)
+        apply(training_options, flags)
         return description, training_options
     return setup_with_madr
 
@@ -62,12 +68,13 @@ def _editing_argument(original, flags):
     @functools.wraps(original)
     def launch_with_madr(*args, **kwargs):
         training_options = kwargs["c"] if "c" in kwargs else args[0]
-        _apply(training_options, flags)
+        apply(training_options, flags)
         return original(*args, **kwargs)
     return launch_with_madr
 
 
-def _apply(training_options, flags):
+def apply(training_options, flags):
+    """Put MADR into the options that a fork's train.py has prepared, in place. flags: madr=1 and knobs, as on the command line (options.py)."""
     if not flags.get("madr") and not any(name.startswith("madr_") and value is not None for name, value in flags.items()):
         return  # the fork as it is, whatever its options look like
     if "loss_kwargs" not in training_options or "class_name" not in training_options["loss_kwargs"]:
@@ -76,6 +83,9 @@ def _apply(training_options, flags):
     if flags.get("madr"):
         # The fork restores networks only; MADR's own state rides in the snapshot's augment_pipe.
         training_options["loss_kwargs"]["madr"]["resume_pkl"] = training_options.get("resume_pkl")
+        if training_options["augment_kwargs"]["base_kwargs"] is None and not training_options.get("augment_p"):
+            # Loops construct a pipe only where it is to do something; this one augments nothing and carries the state.
+            training_options["augment_p"] = CARRIER_P
 
 
 # ----------------------------------------------------------------------------
@@ -87,44 +97,77 @@ def install(**given):
     To be called at the top of the fork's train.py (so that spawned processes do it too). Options by name, as in config.py;
     none are needed. Calling it again does nothing; uninstall() restores.
     """
-    global _original_construct
-    if _original_construct is not None:
+    if _originals:
         return
     resolved = config.resolve(given)
     util = _host_util()
-    _original_construct = util.construct_class_by_name
+    original = util.construct_class_by_name
 
-    @functools.wraps(_original_construct)
+    @functools.wraps(original)
     def construct_with_madr(*args, class_name=None, **kwargs):
-        return _construct(util, resolved, args, class_name, kwargs)
-    construct_with_madr.madr_original = _original_construct
-    util.construct_class_by_name = construct_with_madr
+        return _construct(original, util, resolved, args, class_name, kwargs)
+    construct_with_madr.madr_original = original
+    _wrap(util, "construct_class_by_name", construct_with_madr)
+    _watch_snapshots()
+    _register_metrics(resolved)
 
 
 def uninstall():
-    """Undo install(). Objects constructed meanwhile stay as they are."""
-    global _original_construct
-    if _original_construct is None:
-        return
-    _host_util().construct_class_by_name = _original_construct
-    _original_construct = None
+    """Undo install(). Objects constructed meanwhile stay as they are, metrics stay registered."""
+    for (module, name), original in _originals.items():
+        setattr(module, name, original)
+    _originals.clear()
     _seen.clear()
 
 
-def _construct(util, resolved, args, class_name, kwargs):
-    original = _original_construct
+def _register_metrics(resolved):
+    """Now: train.py checks the names of --metrics before it constructs anything."""
+    try:
+        importlib.import_module("metrics.metric_main")
+    except ImportError:
+        pass  # a fork without metrics; metrics.register() finds none
+    metrics.register(resolved)
+
+
+def _wrap(module, name, wrapped):
+    _originals[module, name] = getattr(module, name)
+    setattr(module, name, wrapped)
+
+
+def _watch_snapshots():
+    """MADR's state in the last snapshot that the fork has loaded: the loop keeps the networks of --resume and drops the rest."""
+    try:
+        import legacy  # the fork's
+    except ImportError:
+        return
+    original = legacy.load_network_pkl
+
+    @functools.wraps(original)
+    def load_network_pkl(*args, **kwargs):
+        snapshot = original(*args, **kwargs)
+        _seen["resume_state"] = getattr(snapshot.get("augment_pipe"), augment_pipe.CARRIED, None) if isinstance(snapshot, dict) else None
+        return snapshot
+    _wrap(legacy, "load_network_pkl", load_network_pkl)
+
+
+def _construct(original, util, resolved, args, class_name, kwargs):
     kind = util.get_obj_by_name(class_name)
     if hasattr(kind, "accumulate_gradients") and class_name != options.LOSS_CLASS and "madr_plugin" not in kind.__module__:
-        madr = dict(resolved.as_dict(), random_seed=0, training_set_kwargs=_seen.get("training_set_kwargs"))
-        from madr_plugin.loss import MADRLoss
+        # The data set constructed last: train.py looks into the data before the loop opens them as they are to be trained on.
+        madr = dict(resolved.as_dict(), random_seed=_seed_of_loop(), training_set_kwargs=_seen.get("training_set_kwargs"), resume_state=_seen.get("resume_state"))
         return MADRLoss(*args, base_class_name=class_name, madr=madr, **kwargs)
     if class_name.rsplit(".", 1)[-1] == "AugmentPipe":
-        from madr_plugin.augment_pipe import MADRAugmentPipe
-        return MADRAugmentPipe(base=original(*args, class_name=class_name, **kwargs))
+        return augment_pipe.MADRAugmentPipe(base=original(*args, class_name=class_name, **kwargs))
     made = original(*args, class_name=class_name, **kwargs)
     if hasattr(kind, "image_shape") and hasattr(kind, "__getitem__"):
-        _seen.setdefault("training_set_kwargs", dict(kwargs, class_name=class_name))
+        _seen["training_set_kwargs"] = dict(kwargs, class_name=class_name)
     return made
+
+
+def _seed_of_loop():
+    """The run's seed: loops of this family begin with torch.manual_seed(seed * number of processes + rank)."""
+    rank, num_processes = collective.world()
+    return (torch.initial_seed() - rank) // num_processes
 
 
 def _host_util():

@@ -17,8 +17,8 @@ from madr_plugin.generator_access import GeneratorAccess
 from madr_plugin.host import construct
 
 GENERATOR_PHASES = ("Gmain", "Gboth", "G")  # the last: R3GAN's name
-REPORT_INTERVAL = 32  # steps; the numbers move slowly and small networks would notice the cost
-NOT_CONFIG = ("random_seed", "training_set_kwargs", "resume_pkl")
+REPORT_IMAGES, REPORT_STEPS = 2048, 32  # statistics are told after so many images, or steps where those take longer: each tick has some
+NOT_CONFIG = ("random_seed", "training_set_kwargs", "resume_pkl", "resume_state")
 
 
 class MADRLoss:
@@ -30,7 +30,9 @@ class MADRLoss:
         self.config = resolve({name: value for name, value in madr.items() if name not in NOT_CONFIG})
         self.seed = int(madr.get("random_seed", 0))
         self.training_set_kwargs = madr.get("training_set_kwargs")
-        self.resume_pkl = madr.get("resume_pkl")
+        self.resume_pkl = madr.get("resume_pkl")  # snapshot of a fork from which MADR's state is to be read; or, with install(),
+        self.resume_state = madr.get("resume_state")  # what the fork itself has read, None on processes that read nothing
+        self.takes_state = "resume_state" in madr or bool(self.resume_pkl)
         self.training_set = None
         self.augment_pipe = augment_pipe
         networks = dict(G=G) if G is not None else dict(G_mapping=G_mapping, G_synthesis=G_synthesis)
@@ -101,18 +103,21 @@ class MADRLoss:
         if self._state_to_load is not None:
             self.engine.load(self._state_to_load)
             self._state_to_load = None
-        elif self.resume_pkl:
+        elif self.takes_state:
             self._take_state_from_snapshot(print if rank == 0 else _silent)
 
     def _take_state_from_snapshot(self, announce):
         """In a fork whose loop restores networks only: MADR's state out of the snapshot that the run starts from."""
-        flat = pipes.state_in_snapshot(self.resume_pkl)
-        if flat is None:
-            announce(f"MADR: {self.resume_pkl} holds no MADR state; the memory starts empty")
+        source = self.resume_pkl or "the snapshot"
+        # Read by the first process alone, as the loops of forks do it.
+        flat = collective.from_first_process(lambda: (pipes.state_in_snapshot(self.resume_pkl) if self.resume_pkl else self.resume_state) or {}, self.device)
+        if not flat:
+            if self.resume_pkl:
+                announce(f"MADR: {source} holds no MADR state; the memory starts empty")
             return
         try:
             self.engine.load(pipes.unflatten(flat))
-            announce(f"MADR: state of step {self.engine.step} taken from {self.resume_pkl}")
+            announce(f"MADR: state of step {self.engine.step} taken from {source}")
         except MADRError as error:
             announce(f"MADR: the memory starts empty: {error}")
 
@@ -183,7 +188,7 @@ class MADRLoss:
             return
         with self.cost.running():
             self.engine.finish_step()
-            if self.engine.step % REPORT_INTERVAL == 1:
+            if (self.engine.step - 1) % min(REPORT_STEPS, max(1, REPORT_IMAGES * self.engine.step // self.engine.nimg)) == 0:
                 telemetry.report(self.engine.telemetry())
             if isinstance(self.augment_pipe, pipes.MADRAugmentPipe):
                 self.augment_pipe.carry(pipes.flatten(self.engine.live_state()))

@@ -43,7 +43,9 @@ class _Witness(torch.autograd.Function):
     def forward(ctx, fake_BD, real_nD, kernel, weights_n):
         B, n = len(fake_BD), len(real_nD)
         among, pull = 1 / (B * max(B - 1, 1)), -2 / B * (1 / n if weights_n is None else weights_n)
-        both_MD = torch.cat([fake_BD, real_nD])
+        centre_D = real_nD.mean(0)  # far from the origin the differences would be lost in rounding
+        fake_BD = fake_BD - centre_D
+        both_MD = torch.cat([fake_BD, real_nD - centre_D])
         values_BM, slope_BM = kernel.with_slope(squared_distances(fake_BD, both_MD))
         loss = (values_BM[:, :B].sum() - values_BM.diagonal().sum()) * among + (values_BM[:, B:].sum(0) * pull).sum()
         if ctx.needs_input_grad[0]:

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import dnnlib
+from madr_plugin import augment_pipe as pipes
 from training import augment, networks
 
 CHECKOUT = Path(__file__).parent / "family_checkout"
@@ -58,6 +59,9 @@ def test_snapshots_draw_the_same_image_elsewhere(tmp_path):
     torch.manual_seed(0)
     snapshots = {f"{in_G}-{in_D}.pkl": make_snapshot(in_G, in_D)
                  for in_G, in_D in [("skip", "resnet"), ("resnet", "skip"), ("orig", "orig")]}
+    carrier = pipes.MADRAugmentPipe(base=snapshots["orig-orig.pkl"]["augment_pipe"]).eval().requires_grad_(False)
+    carrier.carry(pipes.flatten(dict(step=7, memory=dict(features=torch.ones(3, 2)))))
+    snapshots["madr.pkl"] = dict(snapshots["orig-orig.pkl"], augment_pipe=carrier)
     for name, snapshot in snapshots.items():
         (tmp_path / name).write_bytes(pickle.dumps(snapshot))
     z, c, images = torch.randn(2, 8), torch.eye(2), torch.randn(2, 3, 16, 16)

@@ -1,5 +1,6 @@
 """MADR inside the training loop: off is the baseline, on is resumable, independent of processes, and leaves plain snapshots."""
 import copy
+import json
 import os
 import pickle
 import subprocess
@@ -62,6 +63,16 @@ def test_madr_watching_only_changes_nothing_and_madr_acting_does(tmp_path, loop_
         assert same_tensors(plain[network], watching[network])
     assert not same_tensors(plain["G"], acting["G"])
     assert watching["loss"]["madr"]["nimg"] == 32 and int(watching["loss"]["madr"]["step"]) == 4
+
+
+def test_every_tick_tells_of_madr(tmp_path, loop_options):
+    """One as long as MADR's longest interval between two reports, 32 steps."""
+    run(tmp_path, with_madr(loop_options(total_kimg=0.512, kimg_per_tick=0.256, network_snapshot_ticks=1), **SMALL))
+    ticks = [json.loads(line) for line in (tmp_path / "stats.jsonl").read_text().splitlines()]
+    names = ("coverage", "inside", "ess", "memory", "lambda", "gratio", "signal", "lambda_replay", "gratio_replay", "age_kimg")
+    assert len(ticks) == 3 and all(f"MADR/{name}" in tick for name in names[:-1] for tick in ticks)  # nothing is old before the first step
+    last = {name: ticks[-1][f"MADR/{name}"]["mean"] for name in names}
+    assert 0 < last["coverage"] <= 1.5 and 0 < last["ess"] <= 1 and last["memory"] == 1 and 0 < last["age_kimg"] <= 0.512
 
 
 TILT = dict(madr_tilt=1, madr_tilt_guard=0, madr_cells=4)

@@ -107,6 +107,17 @@ def test_measured_at_first_and_now_and_then():
     assert due[:8] == list(range(8)) and due[8:] == list(range(32, 100, 32))
 
 
+def test_a_term_that_is_off_does_not_cost_a_pass_at_every_step(monkeypatch):
+    """Nothing of it ever reaches a parameter: its reach stays unknown."""
+    passes = []
+    original = balance.Follower.reach
+    monkeypatch.setattr(balance.Follower, "reach", lambda self, *args: passes.append(True) or original(self, *args))
+    host = Host(madr_loss(dict(term="none", replay_interval=1)))
+    for _ in range(40):
+        host.step(num_microbatches=1)
+    assert host.loss.engine.balance.lacks("term") and len(passes) <= 2 * (8 + 8) + 8 + 2
+
+
 def test_resumed_before_the_next_measurement():
     host = Host(madr_loss(dict(replay_interval=1)))
     for _ in range(3):

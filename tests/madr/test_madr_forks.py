@@ -36,12 +36,14 @@ COMMON = {
         import numpy as np, torch
         class Dataset:
             image_shape = [3, 8, 8]
-            def __init__(self, path, count):
+            label_shape = [0]
+            def __init__(self, path, count, classes=0):
                 self.data = np.random.RandomState(0).randint(0, 256, [count, 3, 8, 8]).astype(np.uint8)
+                self.label_shape = [classes]
             def __len__(self):
                 return len(self.data)
             def __getitem__(self, index):
-                return self.data[index], np.zeros([0], np.float32)
+                return self.data[index], np.eye(*self.label_shape, dtype=np.float32)[index % max(self.label_shape[0], 1)] if self.label_shape[0] else np.zeros([0], np.float32)
         class Mapping(torch.nn.Module):
             def __init__(self):
                 super().__init__()
@@ -75,15 +77,18 @@ COMMON = {
         """,
     "training/training_loop.py": """
         import copy, os, pickle
-        import dnnlib, torch
-        def training_loop(training_set_kwargs, loss_kwargs, augment_kwargs, networks, steps, outdir, sync_argument, resume_pkl=None, random_seed=0, **_):
-            torch.manual_seed(0)
+        import dnnlib, legacy, torch
+        def training_loop(training_set_kwargs, loss_kwargs, augment_kwargs, networks, steps, outdir, sync_argument, augment_p=0, resume_pkl=None, random_seed=0, **_):
+            torch.manual_seed(random_seed)
             data = dnnlib.util.construct_class_by_name(**training_set_kwargs)
             G, D = (dnnlib.util.construct_class_by_name(class_name="training.parts." + name) for name in ("Generator", "Discriminator"))
             if resume_pkl:
                 with dnnlib.util.open_url(resume_pkl) as f:
-                    G.load_state_dict(pickle.load(f)["G"].state_dict())
-            pipe = dnnlib.util.construct_class_by_name(**augment_kwargs).train().requires_grad_(False)
+                    G.load_state_dict(legacy.load_network_pkl(f)["G"].state_dict())
+            pipe = None
+            if augment_kwargs is not None and augment_p > 0:
+                pipe = dnnlib.util.construct_class_by_name(**augment_kwargs).train().requires_grad_(False)
+                pipe.p.copy_(torch.as_tensor(augment_p))
             modules = dict(G=G) if networks == "G" else dict(G_mapping=G.mapping, G_synthesis=G.synthesis)
             loss = dnnlib.util.construct_class_by_name(device=torch.device("cpu"), D=D, augment_pipe=pipe, **modules, **loss_kwargs)
             opts = dict(G=torch.optim.Adam(G.parameters(), 1e-3), D=torch.optim.Adam(D.parameters(), 1e-3))
@@ -91,13 +96,14 @@ COMMON = {
                 for phase in ("Gmain", "Dmain"):
                     G.requires_grad_(phase[0] == "G"), D.requires_grad_(phase[0] == "D")
                     opts[phase[0]].zero_grad()
-                    z, c = torch.randn([8, 8]), torch.zeros([8, 0])
+                    z, c = torch.randn([8, 8]), torch.stack([torch.from_numpy(data[i][1]) for i in range(8)])
                     real = torch.stack([torch.from_numpy(data[i][0]).float() / 127.5 - 1 for i in range(8)])
                     extra = dict(sync=True) if sync_argument else {}
                     loss.accumulate_gradients(phase=phase, real_img=real, real_c=c, gen_z=z, gen_c=c, gain=1, **extra)
                     opts[phase[0]].step()
             print("loss is", type(loss).__name__)
-            pipe = copy.deepcopy(pipe).eval().requires_grad_(False).cpu()
+            if pipe is not None:
+                pipe = copy.deepcopy(pipe).eval().requires_grad_(False).cpu()
             with open(os.path.join(outdir, "snapshot.pkl"), "wb") as f:
                 pickle.dump(dict(G=G, D=D, G_ema=G, augment_pipe=pipe, training_set_kwargs=dict(training_set_kwargs)), f)
         """,
@@ -110,7 +116,8 @@ LOSS = """
             self.D, self.augment_pipe, self.r1_gamma = D, augment_pipe, r1_gamma
         def accumulate_gradients(self, phase, real_img, real_c, gen_z, gen_c, {arguments}):
             if phase == "Gmain":
-                loss = F.softplus(-self.D(self.augment_pipe(self.run_G(gen_z, gen_c)), gen_c))
+                images = self.run_G(gen_z, gen_c)
+                loss = F.softplus(-self.D(images if self.augment_pipe is None else self.augment_pipe(images), gen_c))
             else:
                 loss = F.softplus(self.D(self.run_G(gen_z, gen_c).detach(), gen_c)) + F.softplus(-self.D(real_img, real_c))
             loss.mean().mul(gain).backward()
@@ -120,7 +127,7 @@ OPTIONS = """
     import click, dnnlib
     {install}
     def make_options(outdir, gamma, resume):
-        c = dnnlib.EasyDict(random_seed=5, outdir=outdir, steps=4, networks="{networks}", sync_argument={sync})
+        c = dnnlib.EasyDict(random_seed=5, outdir=outdir, steps=12, augment_p=0.5, networks="{networks}", sync_argument={sync})
         c.training_set_kwargs = dnnlib.EasyDict(class_name="training.parts.Dataset", path=os.path.dirname(os.path.abspath(__file__)), count=40)
         c.loss_kwargs = dnnlib.EasyDict(class_name="training.loss.StyleGAN2Loss", r1_gamma=gamma)
         c.augment_kwargs = dnnlib.EasyDict(class_name="training.parts.AugmentPipe", strength=2)
@@ -188,21 +195,23 @@ import sys, json, pickle
 sys.path.insert(0, sys.argv[1])
 pipe = pickle.load(open(sys.argv[2], "rb"))["augment_pipe"]
 state = getattr(pipe, "_madr_state", {})
-print(json.dumps(dict(cls=type(pipe).__name__, step=int(state.get("step", -1)), plugin="madr_plugin" in sys.modules)))
+print(json.dumps(dict(cls=type(pipe).__name__, step=int(state.get("step", -1)), replayed=float(state["balance__norms__replay"]) > 0,
+                      classes=len(set(state["memory__tensors__labels"].argmax(1).tolist())) if state["memory__tensors__labels"].shape[1] else 0,
+                      plugin="madr_plugin" in sys.modules)))
 """
 
 
 @pytest.mark.parametrize("style", [FIRST_STYLE, SECOND_STYLE], ids=["built-before-launch", "launch-function"])
 def test_an_unmodified_fork_trains_with_madr_and_resumes(make_fork, style):
     fork, run = make_fork(style)
-    done = run("-m", "madr_plugin", fork / "train.py", f"--outdir={fork}", "--gamma=3", "--madr=1", "--madr-capacity=32", "--madr-deficit-window=32")
+    done = run("-m", "madr_plugin", fork / "train.py", f"--outdir={fork}", "--gamma=3", "--madr=1", "--madr-capacity=32", "--madr-deficit-window=32", "--madr-dead-zone=0")
     assert done.returncode == 0, done.stderr
     assert "loss is MADRLoss" in done.stdout and "real features" not in done.stderr
     seen = json.loads(run("-c", INSPECT, fork, fork / "snapshot.pkl").stdout)
-    assert seen == dict(cls="AugmentPipe", step=4, plugin=False)  # opened without the plugin, the state rides along
+    assert seen == dict(cls="AugmentPipe", step=12, replayed=True, classes=0, plugin=False)  # opened without the plugin, the state rides along
     again = run("-m", "madr_plugin", fork / "train.py", f"--outdir={fork}", f"--resume={fork}/snapshot.pkl", "--madr=1", "--madr-capacity=32",
-                "--madr-deficit-window=32", "--madr-tilt=1", "--madr-tilt-guard=0", "--madr-tilt-form=weight")
-    assert again.returncode == 0 and "state of step 4" in again.stdout, again.stdout + again.stderr
+                "--madr-deficit-window=32", "--madr-dead-zone=0", "--madr-tilt=1", "--madr-tilt-guard=0", "--madr-tilt-form=weight")
+    assert again.returncode == 0 and "state of step 12" in again.stdout, again.stdout + again.stderr
 
 
 def test_without_madr_the_fork_runs_as_it_is(make_fork):
@@ -212,12 +221,72 @@ def test_without_madr_the_fork_runs_as_it_is(make_fork):
 
 
 def test_the_one_call(make_fork):
-    call = "import madr_plugin\n    madr_plugin.install(); madr_plugin.install()"
+    call = "import madr_plugin\n    madr_plugin.install(dead_zone=0); madr_plugin.install()"
     fork, run = make_fork(SECOND_STYLE, install=call)
     done = run(fork / "train.py", f"--outdir={fork}")
     assert done.returncode == 0 and "loss is MADRLoss" in done.stdout, done.stderr
     seen = json.loads(run("-c", INSPECT, fork, fork / "snapshot.pkl").stdout)
-    assert seen["cls"] == "AugmentPipe" and seen["step"] == 4
+    assert seen["cls"] == "AugmentPipe" and seen["step"] == 12 and seen["replayed"]
+    again = run(fork / "train.py", f"--outdir={fork}", f"--resume={fork}/snapshot.pkl")
+    assert again.returncode == 0 and "state of step 12 taken from the snapshot" in again.stdout, again.stdout + again.stderr
+    assert json.loads(run("-c", INSPECT, fork, fork / "snapshot.pkl").stdout)["step"] == 24
+
+
+def edited(style, **changes):
+    """A stand-in with words replaced: {file: [(former, new), ...]}; the slashes of file names are written as double underscores."""
+    files = {**COMMON, **style}
+    for name, pairs in changes.items():
+        name = name.replace("__", "/") + ".py"
+        for former, new in pairs:
+            assert former in files[name]
+            files = {**files, name: files[name].replace(former, new)}
+    return files
+
+
+def test_the_one_call_takes_the_data_as_the_loop_opens_them_and_its_seed(make_fork):
+    call = """import madr_plugin
+    madr_plugin.install(capacity=32, deficit_window=32)
+    from metrics import metric_main
+    assert metric_main.is_valid_metric("madr_recall")  # as train.py asks before it constructs anything
+    dnnlib.util.construct_class_by_name(class_name="training.parts.Dataset", path=".", count=60, classes=3)  # a look into the data
+    import madr_plugin.loss
+    original = madr_plugin.loss.MADRLoss.__init__
+    def told(self, *args, **kwargs):
+        original(self, *args, **kwargs)
+        print("seed", self.seed, "count", self.training_set_kwargs["count"], "classes", self.training_set_kwargs.get("classes"))
+    madr_plugin.loss.MADRLoss.__init__ = told"""
+    metrics = {"metrics/__init__.py": "", "metrics/metric_main.py": """
+        known = {}
+        def register_metric(function):
+            known[function.__name__] = function
+            return function
+        def is_valid_metric(name):
+            return name in known
+        """}
+    fork, run = make_fork({**SECOND_STYLE, **metrics}, install=call)
+    done = run(fork / "train.py", f"--outdir={fork}")
+    assert done.returncode == 0 and "seed 5 count 40 classes None" in done.stdout, done.stdout + done.stderr
+
+
+def test_a_fork_whose_synthesis_takes_labels_too(make_fork):
+    style = edited(FIRST_STYLE, training__parts=[("def forward(self, ws):", "def forward(self, ws, c):"), ("(self.mapping(z, c))", "(self.mapping(z, c), c)")],
+                   training__loss=[("G_synthesis(G_mapping(z, c))", "G_synthesis(G_mapping(z, c), c)")], train=[("count=40)", "count=40, classes=4)")])
+    fork, run = make_fork(style)
+    done = run("-m", "madr_plugin", fork / "train.py", f"--outdir={fork}", "--madr=1", "--madr-capacity=32", "--madr-deficit-window=32", "--madr-dead-zone=0", "--madr-refresh=2")
+    assert done.returncode == 0, done.stderr
+    seen = json.loads(run("-c", INSPECT, fork, fork / "snapshot.pkl").stdout)
+    assert seen["replayed"] and seen["classes"] == 4
+
+
+@pytest.mark.parametrize("style", [FIRST_STYLE, SECOND_STYLE], ids=["built-before-launch", "launch-function"])
+def test_without_augmentation_too_the_state_rides_along(make_fork, style):
+    fork, run = make_fork(edited(style, train=[("augment_p=0.5, ", ""), ('c.augment_kwargs = dnnlib.EasyDict(class_name="training.parts.AugmentPipe", strength=2)', "c.augment_kwargs = None")]))
+    flags = [f"--outdir={fork}", "--madr=1", "--madr-capacity=32", "--madr-deficit-window=32", "--madr-dead-zone=0"]
+    done = run("-m", "madr_plugin", fork / "train.py", *flags)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(run("-c", INSPECT, fork, fork / "snapshot.pkl").stdout)["cls"] == "Identity"
+    again = run("-m", "madr_plugin", fork / "train.py", *flags, f"--resume={fork}/snapshot.pkl")
+    assert again.returncode == 0 and "state of step 12" in again.stdout, again.stdout + again.stderr
 
 
 def test_a_script_without_a_known_seam_is_refused(make_fork):
@@ -236,4 +305,4 @@ def test_install_is_undone_by_uninstall():
     madr_plugin.install(), madr_plugin.install()
     assert dnnlib.util.construct_class_by_name is not original
     madr_plugin.uninstall(), madr_plugin.uninstall()
-    assert dnnlib.util.construct_class_by_name is original and not forks._seen
+    assert dnnlib.util.construct_class_by_name is original and not forks._seen and not forks._originals

@@ -355,6 +355,7 @@ def in_ddp(make):
         host.mapping, host.synthesis = (torch.nn.parallel.DistributedDataParallel(part, broadcast_buffers=False) for part in parts)
         loss = make(host)
         host.mapping, host.synthesis = parts
+        host.in_ddp = True
         return loss
     return make_in_ddp
 

@@ -24,6 +24,13 @@ def carrying(base_kwargs):
     return pipe
 
 
+def test_what_it_carries_lies_on_its_own_device():
+    """Loops compare buffers by NCCL, which takes none of the CPU. The meta device stands in for a GPU."""
+    pipe = pipes.MADRAugmentPipe(base_kwargs=BASE).to("meta")
+    pipe.carry(pipes.flatten(state()))
+    assert len(list(pipe.buffers())) > 5 and {buffer.device.type for buffer in pipe.buffers()} == {"meta"}
+
+
 @pytest.mark.parametrize("base_kwargs", [BASE, None])
 def test_it_is_the_base(base_kwargs):
     pipe = carrying(base_kwargs)

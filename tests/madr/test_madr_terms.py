@@ -37,6 +37,22 @@ def test_witness_is_its_definition():
     assert float(terms.witness_loss(fake, real, kernel)) == pytest.approx(repulsion - 2 * attraction, rel=1e-9)
 
 
+def test_rational_quadratic_kernel_is_its_definition():
+    a, b = double(3), double(3, seed=1)
+    expected = sum((1 + float((a - b).square().sum()) / (2 * alpha * 1.7 ** 2)) ** -alpha for alpha in (0.2, 0.5, 1.0, 2.0, 5.0)) / 5
+    assert float(kernel_of("rational-quadratic", 1.7)((a - b).square().sum())) == pytest.approx(expected, rel=1e-12)
+
+
+def test_features_far_from_the_origin_lose_no_digits():
+    fake, real = double(4, 3) + 100, double(9, 3, seed=1) + 100
+    fake[1] = fake[0]
+
+    def gradient(dtype):
+        x = fake.to(dtype).requires_grad_()
+        return torch.autograd.grad(terms.witness_loss(x, real.to(dtype), kernel_of("mixture")), x)[0].to(torch.float64)
+    assert torch.allclose(gradient(torch.float32), gradient(torch.float64), rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.parametrize("name", kernels.KERNELS)
 def test_kernel_with_its_slope_is_the_kernel(name):
     kernel, squared = kernel_of(name), double(5, 4).square().requires_grad_()

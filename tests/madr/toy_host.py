@@ -65,6 +65,7 @@ class Host:
         torch.manual_seed(seed)
         self.mapping, self.synthesis, self.D = Mapping(c_dim=c_dim), Synthesis(), Discriminator()
         self.c_dim, self.batch_gpu, self.cur_nimg = c_dim, batch_gpu, 0
+        self.in_ddp = False  # whether G's gradients are averaged by DistributedDataParallel
         self.G_parameters = [*self.mapping.parameters(), *self.synthesis.parameters()]
         self.G_opt = torch.optim.Adam(self.G_parameters, lr=2e-3, betas=(0.0, 0.99))
         self.D_opt = torch.optim.Adam(self.D.parameters(), lr=2e-3, betas=(0.0, 0.99))
@@ -89,7 +90,7 @@ class Host:
             for r in range(rounds):
                 real, real_c, z, c = self.microbatch(index, r * num_gpus + rank)
                 self.loss.accumulate_gradients(phase, real, real_c, z, c, sync=(r == rounds - 1), gain=1 / rounds)
-            if num_gpus > 1:
+            if num_gpus > 1 and not (self.in_ddp and phase == "Gmain"):
                 for parameter in parameters:
                     torch.distributed.all_reduce(parameter.grad)
                     parameter.grad /= num_gpus
