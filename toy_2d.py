@@ -17,6 +17,7 @@ import torch
 from dnnlib import cli
 from dnnlib.files import atomic_open
 from experiments import records, small_gan
+from experiments.old_repulsion import OldRepulsion
 from madr_plugin.seeds import generator_for
 
 EXTENT = 5.0  # points lie in [-EXTENT, EXTENT]^2; pixels in [-1, 1]
@@ -29,6 +30,8 @@ METHODS = {
     "tilt": dict(madr=dict(preset="witness", extractor="pca", tilt=1, tilt_max=20.0, weight=2.0)),
     # The same cells and rule, the deficits counted in the present batch alone.
     "tilt-without-memory": dict(madr=dict(preset="witness", extractor="pca", tilt=1, tilt_max=20.0, weight=2.0, deficit_window=64, cells=102)),
+    # Repulsion from the features remembered (mean age: 300 steps) instead of the present batch.
+    "witness-of-old": dict(madr=dict(preset="witness", extractor="pca", shrink=0.0), objective=OldRepulsion),
     "r1": dict(r1_gamma=1.0),
     "pacgan2": dict(pack=2),
 }

@@ -37,18 +37,21 @@ class NonSaturatingLoss:
         loss.mul(gain).backward()
 
 
-def build_loss(G, D, dataset, seed, *, madr=None, **base_kwargs):
-    """The plain loss, or the plugin's around it. madr: options by name, None for none."""
+def build_loss(G, D, dataset, seed, *, madr=None, objective=None, **base_kwargs):
+    """The plain loss, or the plugin's around it. madr: options by name, None for none; objective: class to take the place of the plugin's."""
     if madr is None:
         return NonSaturatingLoss("cpu", G, D, **base_kwargs)
     loss = MADRLoss("cpu", G=G, D=D, base_class_name=f"{NonSaturatingLoss.__module__}.NonSaturatingLoss", madr=madr, **base_kwargs)
     loss.attach(dict(training_set=dataset, random_seed=seed))
+    if objective is not None:
+        loss.engine.objective = objective(loss.config, loss.engine.reference, seed)
     return loss
 
 
 def resolved(options):
     """A method's options with every knob of MADR spelled out: a file never holds runs of two defaults."""
-    return options if "madr" not in options else dict(options, madr=config.resolve(options["madr"]).as_dict())
+    named = {name: value.__name__ if isinstance(value, type) else value for name, value in options.items()}
+    return named if "madr" not in named else dict(named, madr=config.resolve(named["madr"]).as_dict())
 
 
 def train(loss, G, D, reals, seed, *, steps, batch, z_dim, lr_G, lr_D, betas, pack=1, each=None):

@@ -17,6 +17,7 @@ from madr_plugin.extractors.base import check_features
 from madr_plugin.seeds import generator_for
 from madr_plugin.terms import squared_distances
 
+LARGEST_MEMORY = 4 << 30  # bytes
 FEWEST_FOR_A_GAIN = 0.02  # accuracy by which a costlier extractor must beat a cheaper one to be recommended
 
 
@@ -113,6 +114,11 @@ def main(data, names, weights, width, input_size, max_images, seed):
     rows = np.random.RandomState(seed).permutation(len(dataset))[:max_images]
     if len(rows) < 16:
         raise MADRError(f"--data={data} holds {len(rows)} images; the check needs at least 16")
+    # All of them are kept, in float32.
+    affordable = max(LARGEST_MEMORY // (4 * int(np.prod(dataset.image_shape))), 16)
+    if len(rows) > affordable:
+        print(f"Looking at {affordable} images: more of this size would take over {LARGEST_MEMORY >> 30} GiB.")
+        rows = rows[:affordable]
     images, class_N = reference.read_images_and_classes(dataset, rows)
     class_N = class_N if (class_N >= 0).all() and len(class_N.unique()) > 1 else None
     what = "same label" if class_N is not None else "own shifted copy"

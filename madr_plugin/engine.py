@@ -24,7 +24,7 @@ class Engine:
         self.config, self.reference, self.extractor, self.seed, self.device = config, real_features, extractor, seed, device
         self.view_parts = parse_view(config.view, extractor.default_view)
         self.objective = objectives.build(config, real_features, seed)
-        self.memory = memory.SampleMemory(config.capacity, config.memory, config.half_life_kimg)
+        self.memory = memory.SampleMemory(config.capacity, config.memory, config.half_life_kimg, config.update_interval)
         self.sensor = CellSensor(real_features, config.deficit_window, config.deficit_max, config.cell_quantile, device)
         self.controller = controllers.IntegralController(config.control_kimg) if config.controller == "integral" else None
         self.balance = balance.GradientBalance(config.balance, {"term": config.weight, "replay": config.replay_weight}, device, config.balance_at)
@@ -53,7 +53,10 @@ class Engine:
 
     @property
     def replay_strength(self):
-        """Where the witness finds nothing but noise the replay, too, has nothing left to do."""
+        """The replay follows the witness: where that finds nothing but noise the pull, too, would be mostly noise.
+
+        So it rests also where a small mode is missing, which the witness's kernel does not see: the tilt is for those.
+        """
         strength = 1.0 if self.controller is None else self.controller.strength
         return strength if self.signal is None else strength * self.signal.factor()
 
@@ -113,6 +116,9 @@ class Engine:
         """
         generator = generator_for(self.seed, self.step, microbatch, "term")
         count = min(self.config.batch or len(image), len(image))
+        if count == 1 and self.config.term == "witness" and self.config.weight > 0:
+            raise MADRError("the witness compares the images of a microbatch, and this one is a single image; use --batch-gpu (and --madr-batch) of 2 or more, "
+                            "or --madr-term=none, or --madr=0")
         result = {name: value[:count] for name, value in latents.items()}
         result["norm_host"] = torch.zeros([], device=image.device)
         result.update(replayed)
@@ -222,12 +228,20 @@ class Engine:
     def _still_far(self, features_RD, real_rows, real_RD):
         """0 for reals that are reached: closer than the ball expected to hold `dead_zone` entries if p_g = p_data; None: no zone.
 
-        With 3 expected a ball is empty by chance in e^-3 = 5% of the draws: what is left of the pull at equilibrium.
+        With 3 expected a ball is empty by chance in about a tenth of the draws (it is itself drawn: its k-th of S reals): what is left of the
+        pull at equilibrium. With labels both are counted within the real's class.
         """
         if self.config.dead_zone == 0:
             return None
-        radius_R = self.reference.reach(real_rows, self.config.dead_zone, self.memory.count)
+        radius_R = self.reference.reach(real_rows, self.config.dead_zone, self._entries_per_class())
         return ((features_RD.detach() - real_RD).norm(dim=1) > radius_R).to(torch.float32)
+
+    def _entries_per_class(self):
+        """Entries of the memory among which _nearest_entries() looks for a real's: all, or those of each class, [classes]."""
+        class_K = reference.classes_of(self.memory.view("labels"))
+        if not self.sensor.has_classes or not (class_K >= 0).any():
+            return self.memory.count
+        return torch.bincount(class_K[class_K >= 0], minlength=int(self.reference.labels_N.max()) + 1)
 
     # --- end of a step ----------------------------------------------------------------------------------------------
 

@@ -21,10 +21,10 @@ class SampleMemory:
 
     FIELDS = ("features", "latents", "layers", "labels", "born", "importance")
 
-    def __init__(self, capacity, policy, half_life_kimg):
+    def __init__(self, capacity, policy, half_life_kimg, update_interval=1):
         self.capacity, self.policy = capacity, policy
-        # Entries die at random: a half-life of h images is a mean age of h / ln 2.
-        self.mean_age_nimg = half_life_kimg * 1000 / math.log(2)
+        # Entries die at random: a half-life of h images is a mean age of h / ln 2, in samples that are offered.
+        self.mean_age_offered = half_life_kimg * 1000 / math.log(2) / update_interval
         self.count = 0       # filled slots
         self.offered = 0     # samples offered so far
         self.next_slot = 0   # of the ring, under fifo
@@ -93,7 +93,7 @@ class SampleMemory:
 
     def _acceptance(self, capacity):
         if self.policy == "forgetting":
-            return capacity / self.mean_age_nimg
+            return capacity / self.mean_age_offered
         return capacity / self.offered
 
     def _victim(self, place):

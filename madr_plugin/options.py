@@ -5,6 +5,7 @@ StyleGAN2-ADA has, and nothing else.
 """
 import copy
 import dataclasses
+import os
 
 import click
 
@@ -34,7 +35,11 @@ def from_flags(flags):
             first = config.flag_of(sorted(given)[0])
             raise MADRError(f"{first} has no effect without --madr=1; add --madr=1 or leave {first} out")
         return None
-    return config.resolve(given)
+    resolved = config.resolve(given)
+    for path in resolved.weights.split(",") if resolved.weights else []:
+        if not os.path.isfile(path):
+            raise MADRError(f"--madr-weights={path} does not exist; give the path of a .safetensors or .pth file")
+    return resolved
 
 
 def apply(training_options, flags):

@@ -20,6 +20,9 @@ from madr_plugin.extractors.pca import PCAExtractor
 from madr_plugin.seeds import generator_for
 
 
+LARGEST_SIDE = 128  # images are kept at this side at most: the encoder sees 32 pixels of them, the views a little more
+
+
 def contrastive_loss(first_BD, second_BD, temperature=0.2):
     """-mean log softmax_j(cos(a_i, b_j) / t)_i, in both directions: every other image of the batch is a negative."""
     first_BD, second_BD = (torch.nn.functional.normalize(x, dim=1, eps=1e-6) for x in (first_BD, second_BD))
@@ -100,7 +103,7 @@ def main(data, out, steps, batch, width, max_images, flip, seed):
     if len(rows) < 16:
         raise MADRError(f"--data={data} holds {len(rows)} images; an encoder needs at least 16")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    tensors = train(reference.read_images(dataset, rows).to(device), width, steps, min(batch, len(rows)), seed, flip)
+    tensors = train(reference.read_images(dataset, rows, LARGEST_SIDE).to(device), width, steps, min(batch, len(rows)), seed, flip)
     save(out, tensors, dataset)
     print(f"Written: {out}. Check it with: python -m madr_plugin.check_extractor --data={data} --madr-extractor=pca --madr-extractor=own --madr-weights={out}")
 

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import random
+import time
 
 import numpy as np
 import torch
@@ -21,7 +22,8 @@ from madr_plugin.seeds import derived_seed, generator_for
 from madr_plugin.terms import squared_distances
 
 SUBSET = 2048  # reals against which radii are measured
-FORMAT = 4  # raise when the content of a cache file changes meaning
+TELL_SEC = 5   # between two lines on how far the extraction is
+FORMAT = 5  # raise when the content of a cache file changes meaning
 
 
 class Reference:
@@ -44,6 +46,7 @@ class Reference:
         self.subset_S = _spread_rows(len(self.features_ND)).to(device)
         # Radii are measured against reals: anchors lie apart from one another.
         self.subset_SD = moved["subset"].to(torch.float32) if "subset" in moved else self.features_ND[self.subset_S]
+        self.subset_labels_S = moved.get("subset_labels", self.labels_N[self.subset_S])
         self.image_cells_N, self.image_labels_N = moved.get("image_cells", self.cell_of_real_N), moved.get("image_labels", self.labels_N)
 
     def draw(self, count, generator, weight_N=None):
@@ -59,8 +62,11 @@ class Reference:
     def reach(self, rows, expected, draws):
         """Radius of the ball around each listed real that holds `expected` of `draws` samples if they come from p_data.
 
-        The k-th smallest distance to a fixed subset of S reals (not itself) with k = expected * S / draws.
+        The k-th smallest distance to a fixed subset of S reals (not itself) with k = expected * S / draws. draws: a number, or one per class
+        ([classes]): then S, too, are the reals of the subset that are of the listed real's class.
         """
+        if torch.is_tensor(draws):
+            return self._reach_within_class(rows, expected, draws)
         num_subset = len(self.subset_SD)
         neighbours = min(max(1, round(expected * num_subset / max(draws, 1))), num_subset - 1)
         squared_RS = squared_distances(self.features_ND[rows], self.subset_SD)
@@ -71,6 +77,18 @@ class Reference:
         if neighbours <= 32:  # the same value; kthvalue takes as long for the 3rd as for the 1000th
             return squared_RS.topk(neighbours, dim=1, largest=False).values[:, -1].sqrt()
         return squared_RS.kthvalue(neighbours, dim=1).values.sqrt()
+
+
+    def _reach_within_class(self, rows, expected, draws_of_class):
+        class_R, class_S = self.labels_N[rows], self.subset_labels_S
+        itself_RS = self.subset_S[None, :] == rows[:, None] if self.mass_N is None else torch.zeros([len(rows), len(class_S)], dtype=torch.bool, device=rows.device)
+        usable_RS = (class_S[None, :] == class_R[:, None]) & ~itself_RS
+        squared_RS = squared_distances(self.features_ND[rows], self.subset_SD).masked_fill(~usable_RS, float("inf"))
+        usable_R, draws_R = usable_RS.sum(1), draws_of_class[class_R].clamp(min=1)
+        place_R = (expected * usable_R / draws_R).round().clamp(min=1).minimum(usable_R).to(torch.int64) - 1
+        nearest_RS = squared_RS.sort(dim=1).values
+        # A real without others of its class in the subset has no ball: it is never reached.
+        return torch.where(usable_R > 0, nearest_RS.gather(1, place_R.clamp(min=0)[:, None])[:, 0], torch.zeros_like(nearest_RS[:, 0])).sqrt()
 
 
 def _spread_rows(num_rows):
@@ -92,11 +110,29 @@ def build(dataset, extractor, config, seed, device, announce=print):
         bundle = collective.from_first_process(lambda: _make_and_save(features_ND, labels_N, extractor, config, seed, identity, announce), device)
     if "anchor_error" in bundle:
         announce(anchors.sentence(len(bundle["image_cells"]), len(bundle["features"]), *bundle["anchor_error"].tolist(), config.reals))
+    for note in _notes(bundle, dataset, config):
+        announce(f"MADR: note: {note}")
     buffers = dict(extractor.named_buffers())
     for name, value in bundle.items():
         if name.startswith("extractor."):
             buffers[name[len("extractor."):]].copy_(value)
     return Reference({name: value for name, value in bundle.items() if not name.startswith("extractor.")}, device)
+
+
+def _notes(bundle, dataset, config):
+    """What a user with labels should know, sentence by sentence."""
+    label_shape = list(getattr(dataset, "label_shape", []))
+    present = sorted(set(bundle["labels"].tolist()) - {-1})
+    if len(label_shape) != 1 or not present:
+        return
+    absent = sorted(set(range(int(label_shape[0]))) - set(present))
+    if absent:
+        named = ", ".join(map(str, absent[:10])) + (", ..." if len(absent) > 10 else "")
+        yield (f"{len(absent)} of the {label_shape[0]} classes have no image among the {len(bundle['labels'])} of the reference ({named}): what G makes of them is "
+               "not replayed and not tilted; add images, or leave these classes out of the labels")
+    if len(present) > 1 and len(bundle["class"]) == len(present):
+        yield (f"{len(present)} classes share {config.num_cells} cells, one each, so that deficits within a class go unseen; "
+               f"--madr-cells={4 * len(present)} --madr-deficit-window={40 * len(present)} would show them")
 
 
 def _identity(dataset, extractor, config, seed):
@@ -144,12 +180,23 @@ def _load(identity, announce):
 
 def _make_and_save(features_ND, labels_N, extractor, config, seed, identity, announce):
     # Stored in half precision, so the first run must work with what a later one will read.
-    tensors = _bundle(features_ND.to(torch.float16), labels_N, extractor, config, seed)
+    half_ND = features_ND.to(torch.float16)
+    _check_rounding(features_ND, half_ND, seed, extractor.identity()["name"])
+    tensors = _bundle(half_ND, labels_N, extractor, config, seed)
     try:
         files.save_tensors(_path_of(identity), dict(identity=json.dumps(identity, sort_keys=True), tensors=tensors))
     except OSError as error:
         announce(f"MADR: real features not cached, they will be extracted again next time: {error}")
     return tensors
+
+
+def _check_rounding(features_ND, half_ND, seed, name):
+    """Refuse features that half precision blurs: small differences far from zero."""
+    error = (features_ND - half_ND.to(torch.float32)).norm(dim=1).median()
+    distance = bandwidth.quantile_of_sorted(bandwidth.pairwise_distances(features_ND, generator_for("reference-scale", seed)), 0.5)
+    if torch.isfinite(error) and float(error) > 0.05 * float(distance) > 0:
+        raise MADRError(f"the features of --madr-extractor={name} lie so far from zero that half precision loses their differences (rounding moves them by "
+                        f"{float(error / distance):.0%} of their distance); let the extractor subtract their mean, or choose another")
 
 
 def _order(num_images, seed):
@@ -161,9 +208,14 @@ def chosen_rows(num_images, config, seed):
     return _order(num_images, seed)[:config.reference_cap]
 
 
-def read_images(dataset, rows):
-    """Images of these indices as the host's loop hands them to its loss: float32 [n, C, H, W] in [-1, 1]."""
-    return read_images_and_classes(dataset, rows)[0]
+def read_images(dataset, rows, largest_side=None):
+    """Images of these indices as the host's loop hands them to its loss: float32 [n, C, H, W] in [-1, 1]; averaged down to a side if they are larger."""
+    parts = []
+    for images, _ in _batches(dataset, rows):
+        if largest_side is not None and images.shape[-1] > largest_side:
+            images = torch.nn.functional.adaptive_avg_pool2d(images, [largest_side, largest_side])
+        parts.append(images)
+    return torch.cat(parts)
 
 
 def read_images_and_classes(dataset, rows):
@@ -185,11 +237,13 @@ def _extract(dataset, extractor, config, seed, device, announce):
             value.copy_(fitted[name])
     whole = collective.sum_over_processes(lambda: _own_share(dataset, extractor, rows, config, seed, device, announce), device)
     check_features(whole["features"], extractor.identity()["name"])
+    if (whole["labels"] < 0).any():
+        whole["labels"].fill_(-1)  # attributes of which a few look one-hot are no classes
     return whole["features"], whole["labels"]
 
 
 def _fitted(dataset, extractor, rows, device):
-    extractor.fit(torch.cat([images.to(device) for images, _ in _batches(dataset, rows)]))
+    extractor.fit(torch.cat([extractor.shrunk(images.to(device)) for images, _ in _batches(dataset, rows)]))
     return {name: value.cpu().clone() for name, value in extractor.named_buffers()}
 
 
@@ -197,7 +251,7 @@ def _own_share(dataset, extractor, rows, config, seed, device, announce, batch_s
     """{features [N, D], labels [N]} with this process's batches filled in and zeros elsewhere: their sum is the whole, exactly."""
     rank, num_processes = collective.world()
     parts, features_ND, labels_N = parse_view(config.view, extractor.default_view), None, torch.zeros([len(rows)], dtype=torch.int64)
-    starts = range(0, len(rows), batch_size)
+    starts, told = range(0, len(rows), batch_size), time.monotonic()
     for number, start in enumerate(starts):
         # Every process takes its first batch, if need be one of another's, to learn the width of the features.
         is_own = number % num_processes == rank
@@ -210,7 +264,8 @@ def _own_share(dataset, extractor, rows, config, seed, device, announce, batch_s
             features_ND = torch.zeros([len(rows), features.shape[1]])
         if is_own:
             features_ND[here], labels_N[here] = features, classes
-        if here.stop // 10000 != here.start // 10000:
+        if time.monotonic() - told > TELL_SEC:
+            told = time.monotonic()
             announce(f"MADR: features of {here.stop} / {len(rows)} training images")
     return dict(features=features_ND, labels=labels_N)
 
@@ -243,7 +298,7 @@ def _anchored(features_ND, bundle, config, seed):
     cell_K = cells.nearest(anchors_KD, bundle["centroids"], made["anchor_class"], bundle["class"])
     return dict(
         features=half_KD, labels=made["anchor_class"], mass=made["mass"], cell_of_real=cell_K, anchor_error=torch.tensor(error),
-        subset=features_ND[_spread_rows(len(features_ND))].to(torch.float16), image_cells=bundle["cell_of_real"], image_labels=bundle["labels"])
+        subset=features_ND[_spread_rows(len(features_ND))].to(torch.float16), subset_labels=bundle["labels"][_spread_rows(len(features_ND))], image_cells=bundle["cell_of_real"], image_labels=bundle["labels"])
 
 
 def _batches(dataset, rows, batch_size=64):

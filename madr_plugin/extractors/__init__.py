@@ -36,8 +36,12 @@ def build(name, image_shape, width=0, seed=0, input_size=0, weights="", sha256="
         return EnsembleExtractor(parts, image_shape, width or 384, seed)
     if kind == "file":
         from madr_plugin.extractors.combined import FileExtractor, from_safetensors
+        if weights:
+            raise MADRError(f"--madr-weights has no effect with --madr-extractor={name}, which names its file; leave it out")
         if argument.endswith(".safetensors"):
             return from_safetensors(argument, image_shape, input_size, sha256)
+        if input_size:
+            raise MADRError(f"--madr-input-size has no effect with --madr-extractor={name}: a TorchScript module does its own resizing; leave it out")
         return FileExtractor(argument, image_shape, sha256)
     from madr_plugin.extractors.deep import DeepExtractor
     return DeepExtractor(name, image_shape, input_size, weights, sha256)

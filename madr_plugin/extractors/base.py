@@ -24,6 +24,10 @@ class Extractor(torch.nn.Module):
         """Plain dict that says which features these are, apart from what fit() adds."""
         raise NotImplementedError
 
+    def shrunk(self, images):
+        """As much of images [n, C, H, W] as fit() needs of them: thousands are kept at once."""
+        return images
+
     def fit(self, images):
         """Adapt to training images [n, C, H, W] in [-1, 1]. The result lies in the buffers."""
 

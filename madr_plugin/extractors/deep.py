@@ -7,6 +7,8 @@ import hashlib
 import os
 import socket
 import threading
+import urllib.parse
+import urllib.request
 
 import torch
 
@@ -26,7 +28,6 @@ MODELS = {
 }
 # Families whose position embeddings are interpolated, so that any multiple of the patch side will do.
 SIZABLE = ("vit", "deit", "deit3")
-HUB = ("huggingface.co", 443)
 
 
 class DeepExtractor(Extractor):
@@ -50,15 +51,24 @@ class DeepExtractor(Extractor):
         # Before the network is made, which takes seconds for a large one: what is missing is said at once.
         path = weights or _from_hub(name, model_name, settings)
         self.weights_sha256 = check_sha256(path, sha256)
-        network = timm.create_model(model_name, pretrained=False, **self.head, **sized)
-        load_weights(network, name, model_name, path)
-        # Not as a submodule with parameters: these must reach no optimizer, no snapshot and no consistency check.
-        self._network = [network.eval().requires_grad_(False)]
         channels = self.image_shape[0]
         if channels not in (1, 3):
             raise MADRError(f"--madr-extractor={name} takes images of 1 or 3 channels (the data has {channels}); use --madr-extractor=pca")
         self.register_buffer("mean", torch.tensor(settings.mean).reshape(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(settings.std).reshape(1, 3, 1, 1))
+        self._make_network(timm, path, sized)
+
+    def _make_network(self, timm, path, sized):
+        try:
+            network = timm.create_model(self.model_name, pretrained=False, **self.head, **sized)
+            load_weights(network, self.name, self.model_name, path)
+            # Not as a submodule with parameters: these must reach no optimizer, no snapshot and no consistency check.
+            self._network = [network.eval().requires_grad_(False)]
+            with torch.no_grad():
+                self(torch.zeros([1, *self.image_shape]))
+        except (RuntimeError, AssertionError, ValueError, ZeroDivisionError) as error:  # networks object to a size in ways of their own
+            raise MADRError(f"--madr-input-size={self.input_size} does not suit --madr-extractor={self.name} ({self.model_name}): {str(error)[:200]}; "
+                            "give a larger one, a multiple of the network's patch, or leave the option out") from error
 
     def _check_size(self, model_name, settings):
         """settings: timm's of a network that is made in its own size, else None."""
@@ -122,7 +132,7 @@ def read_state_dict(path):
             state = state[wrapper]
     if not isinstance(state, dict) or not all(torch.is_tensor(value) for value in state.values()):
         raise MADRError(f"--madr-weights={path} holds no named tensors; give a state dict")
-    return {key.removeprefix("module."): value for key, value in state.items()}
+    return {key.removeprefix("module.").removeprefix("backbone."): value for key, value in state.items()}
 
 
 def file_sha256(path):
@@ -167,12 +177,12 @@ def _from_hub(name, model_name, settings):
 
 
 def _reach_hub(timeout_sec):
-    """An error within that time unless the hub answers. In a thread: looking up a name knows no timeout."""
-    outcome = []
+    """An error within that time unless the hub, its mirror or the proxy on the way answers. In a thread: looking up a name knows no timeout."""
+    outcome, address = [], _hub_address()
 
     def connect():
         try:
-            socket.create_connection(HUB, timeout=timeout_sec).close()
+            socket.create_connection(address, timeout=timeout_sec).close()
             outcome.append(None)
         except OSError as error:
             outcome.append(error)
@@ -182,6 +192,18 @@ def _reach_hub(timeout_sec):
     error = outcome[0] if outcome else TimeoutError(f"no answer within {timeout_sec} s")
     if error is not None:
         raise error
+
+
+def _hub_address():
+    """(host, port) to which the hub's client will connect: HF_ENDPOINT and the proxies of the environment count."""
+    from huggingface_hub import constants
+    endpoint = urllib.parse.urlsplit(constants.ENDPOINT)
+    if not urllib.request.proxy_bypass(endpoint.hostname):
+        proxies = urllib.request.getproxies()
+        proxy = proxies.get(endpoint.scheme) or proxies.get("all")
+        if proxy:
+            endpoint = urllib.parse.urlsplit(proxy if "//" in proxy else f"http://{proxy}")
+    return endpoint.hostname, endpoint.port or (443 if endpoint.scheme == "https" else 80)
 
 
 def _import_timm(name):

@@ -28,9 +28,10 @@ class PCAExtractor(Extractor):
         return dict(name="pca", width=self.width, size=list(self.size), images=self.images_to_fit, seed=self.seed, version=1)
 
     def pixels(self, images):
-        if images.shape[-2:] != self.size:
-            images = torch.nn.functional.adaptive_avg_pool2d(images, self.size)
-        return images.to(self.mean_P.dtype).flatten(1)
+        return self.shrunk(images).to(self.mean_P.dtype).flatten(1)
+
+    def shrunk(self, images):
+        return torch.nn.functional.adaptive_avg_pool2d(images, self.size) if images.shape[-2:] != self.size else images
 
     def forward(self, images):
         return (self.pixels(images) - self.mean_P) @ self.basis_PD
