@@ -105,18 +105,36 @@ def build(dataset, extractor, config, seed, device, announce=print):
         announce("MADR: note: the encoder of --madr-weights was trained on other images than these; python -m madr_plugin.check_extractor tells whether it suits them")
     bundle = collective.from_first_process(lambda: _load(identity, announce), device)
     if not bundle:
-        with host_rng_untouched():
-            features_ND, labels_N = _extract(dataset, extractor, config, seed, device, announce)
-        bundle = collective.from_first_process(lambda: _make_and_save(features_ND, labels_N, extractor, config, seed, identity, announce), device)
+        found = _features(dataset, extractor, config, seed, identity, device, announce)
+        bundle = collective.from_first_process(lambda: _save(identity, _bundle(found["features"], found["labels"], extractor, config, seed), announce), device)
     if "anchor_error" in bundle:
         announce(anchors.sentence(len(bundle["image_cells"]), len(bundle["features"]), *bundle["anchor_error"].tolist(), config.reals))
     for note in _notes(bundle, dataset, config):
         announce(f"MADR: note: {note}")
+    _put_into(extractor, bundle)
+    return Reference({name: value for name, value in bundle.items() if not name.startswith("extractor.")}, device)
+
+
+def _put_into(extractor, tensors):
+    """What a cache file keeps of a fitted extractor."""
     buffers = dict(extractor.named_buffers())
-    for name, value in bundle.items():
+    for name, value in tensors.items():
         if name.startswith("extractor."):
             buffers[name[len("extractor."):]].copy_(value)
-    return Reference({name: value for name, value in bundle.items() if not name.startswith("extractor.")}, device)
+
+
+def _features(dataset, extractor, config, seed, identity, device, announce):
+    """dict(features float16 [N, D], labels [N], extractor.*): from a cache file of their own, since cells, anchors and most seeds ask for no new ones."""
+    # The seed chooses images: those that serve where not all do, and those to which the extractor is fitted.
+    chooses = config.reference_cap < len(dataset) or extractor.images_to_fit > 0
+    own = {name: identity[name] for name in ("format", "data", "selection", "extractor", "view", "cap")} | (dict(seed=seed) if chooses else {})
+    found = collective.from_first_process(lambda: _load(own, announce), device)
+    if not found:
+        with host_rng_untouched():
+            features_ND, labels_N = _extract(dataset, extractor, config, seed, device, announce)
+        found = collective.from_first_process(lambda: _save(own, _rounded(features_ND, labels_N, extractor, seed), announce), device)
+    _put_into(extractor, found)
+    return found
 
 
 def _notes(bundle, dataset, config):
@@ -178,11 +196,19 @@ def _load(identity, announce):
     return cached["tensors"]
 
 
-def _make_and_save(features_ND, labels_N, extractor, config, seed, identity, announce):
+def _rounded(features_ND, labels_N, extractor, seed):
     # Stored in half precision, so the first run must work with what a later one will read.
     half_ND = features_ND.to(torch.float16)
     _check_rounding(features_ND, half_ND, seed, extractor.identity()["name"])
-    tensors = _bundle(half_ND, labels_N, extractor, config, seed)
+    return dict(features=half_ND, labels=labels_N, **_kept_of(extractor))
+
+
+def _kept_of(extractor):
+    return {f"extractor.{name}": value.cpu().clone() for name, value in extractor.named_buffers()}
+
+
+def _save(identity, tensors, announce):
+    """Into the cache if it can be written; -> tensors."""
     try:
         files.save_tensors(_path_of(identity), dict(identity=json.dumps(identity, sort_keys=True), tensors=tensors))
     except OSError as error:
@@ -259,7 +285,7 @@ def _own_share(dataset, extractor, rows, config, seed, device, announce, batch_s
             continue
         here = slice(start, min(start + batch_size, len(rows)))
         images, classes = read_images_and_classes(dataset, rows[here])
-        features = extractor(view.apply(images.to(device), parts, generator_for("reference-view", seed, start))).to("cpu")
+        features = extractor(view.apply(images.to(device), parts, generator_for("reference-view", start))).to("cpu")
         if features_ND is None:
             features_ND = torch.zeros([len(rows), features.shape[1]])
         if is_own:
@@ -282,7 +308,7 @@ def _bundle(half_ND, labels_N, extractor, config, seed):
     bundle.update(cells.fit_cells_per_class(features_ND, labels_N, config.num_cells, config.cell_quantile, generator_for("reference-cells", seed)))
     if 0 < config.anchors < len(features_ND):
         bundle.update(_anchored(features_ND, bundle, config, seed))
-    bundle.update({f"extractor.{name}": value.cpu().clone() for name, value in extractor.named_buffers()})
+    bundle.update(_kept_of(extractor))
     digest = hashlib.sha256(bundle["features"].numpy().tobytes() + bundle["centroids"].numpy().tobytes()).digest()[:16]
     return dict(bundle, fingerprint=torch.tensor(list(digest), dtype=torch.uint8))
 

@@ -86,6 +86,9 @@ def test_weights_where_none_belong():
     for more, flag in ((dict(weights="x.pth"), "--madr-weights has"), (dict(sha256="0" * 64), "--madr-weights-sha256 has")):
         with pytest.raises(MADRError, match=f"{flag} no effect with --madr-extractor=pca"):
             extractors.build("pca", (3, 32, 32), **more)
+    for more, flag in ((dict(weights="x.pth"), "--madr-weights has"), (dict(input_size=64), "--madr-input-size has")):
+        with pytest.raises(MADRError, match=f"{flag} no effect with --madr-extractor=file:net.pt"):
+            extractors.build("file:net.pt", (3, 32, 32), **more)
     with pytest.raises(MADRError, match="lists more files than --madr-extractor=ensemble:pca.random takes; leave out x.pth"):
         extractors.build("ensemble:pca+random", (3, 32, 32), weights="x.pth")
 
@@ -146,6 +149,47 @@ class Fixed(extractors.RandomConvExtractor):
 def test_features_that_no_loss_can_use(value, words):
     with pytest.raises(MADRError, match=words):
         make_reference(Images(seed=41), Fixed(value))
+
+
+class Distant(Fixed):
+    """Differences of hundredths at the distance `value` from zero."""
+
+    def forward(self, images):
+        return images.flatten(1)[:, :4] * 0.1 + self.value
+
+
+def test_features_that_half_precision_would_blur():
+    with pytest.raises(MADRError, match="lie so far from zero that half precision loses their differences .*subtract their mean"):
+        make_reference(Images(seed=42), Distant(200.0))
+    assert len(make_reference(Images(seed=42), Distant(0.5)).features_ND) == 200
+
+
+def test_notes_on_classes_without_images_and_on_more_classes_than_cells():
+    said = []
+    dataset = Images(num_classes=7)  # its groups fill five of them
+    chosen = config.resolve(dict(cells=3))
+    extractor = extractors.build("pca", dataset.image_shape, 0, 0)
+    reference.build(dataset, extractor, chosen, 0, torch.device("cpu"), announce=said.append)
+    assert any("2 of the 7 classes have no image among the 200 of the reference (5, 6)" in line and "add images" in line for line in said)
+    assert any("5 classes share 3 cells" in line and "--madr-cells=20 --madr-deficit-window=200" in line for line in said)
+
+
+def test_attributes_of_which_a_few_look_like_classes_are_none():
+    dataset = Images(num_classes=3)
+    dataset.labels[::7] = [1, 1, 0]
+    host = Host(madr_loss(dict(replay_interval=1)), c_dim=3)
+    host.images, host.loss.engine = dataset, None
+    host.loss.attach(dict(training_set=dataset, random_seed=3))
+    for _ in range(4):
+        host.step()
+    assert set(host.loss.engine.reference.labels_N.tolist()) == {-1} and not host.loss.engine.sensor.has_classes
+
+
+@pytest.mark.parametrize("options, batch_gpu", [({}, 1), (dict(batch=1), 8)])
+def test_a_witness_of_a_single_image_is_refused(options, batch_gpu):
+    host = Host(madr_loss(options), batch_gpu=batch_gpu)
+    with pytest.raises(MADRError, match="a single image; use --batch-gpu .and --madr-batch. of 2 or more"):
+        host.step(num_microbatches=1)
 
 
 def test_images_smaller_than_the_patch():

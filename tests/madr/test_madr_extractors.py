@@ -62,6 +62,8 @@ def test_safetensors_weights(weights):
     ("timm:test_vit", dict(input_size=50), "multiple of the patch side 16"),
     ("timm:test_vit", dict(input_size=16), "at least 32"),
     ("timm:no_such_net", {}, "has no model"),
+    ("timm:test_vit ", dict(input_size=50, weights="VIT"), "--madr-input-size=50 does not suit --madr-extractor=timm:test_vit"),
+    ("timm:test_vit ", dict(input_size=8, weights="VIT"), "--madr-input-size=8 does not suit --madr-extractor=timm:test_vit"),
     ("dino", dict(image_shape=(4, 20, 20), weights="VIT"), "does not fit|1 or 3 channels"),
 ])
 def test_mistakes_are_answered_in_a_sentence(weights, name, kwargs, words):
@@ -70,7 +72,7 @@ def test_mistakes_are_answered_in_a_sentence(weights, name, kwargs, words):
     if name == "timm:test_vit" and "input_size" in kwargs:
         name = "timm:vit_tiny_patch16_224"
     with pytest.raises(MADRError, match=words):
-        extractors.build(name, **dict(dict(image_shape=(3, 20, 20)), **kwargs))
+        extractors.build(name.strip(), **dict(dict(image_shape=(3, 20, 20)), **kwargs))
 
 
 def test_offline_says_which_file_goes_where_within_two_seconds(monkeypatch):
@@ -81,6 +83,27 @@ def test_offline_says_which_file_goes_where_within_two_seconds(monkeypatch):
     with pytest.raises(MADRError, match=r"timm/test_vit.*model\.safetensors.*--madr-weights"):
         extractors.build("timm:test_vit", (3, 20, 20))
     assert time.monotonic() - start < 2
+
+
+@pytest.mark.parametrize("environment, expected", [
+    ({}, ("hub.example", 8443)), (dict(https_proxy="http://proxy.example:3128"), ("proxy.example", 3128)),
+    (dict(https_proxy="proxy.example:3128", no_proxy="hub.example"), ("hub.example", 8443))])
+def test_the_hub_is_looked_for_where_its_client_will_go(monkeypatch, environment, expected):
+    from huggingface_hub import constants
+    monkeypatch.setattr(constants, "ENDPOINT", "https://hub.example:8443")
+    for name in ("https_proxy", "HTTPS_PROXY", "http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    from madr_plugin.extractors import deep
+    assert deep._hub_address() == expected
+
+
+def test_full_checkpoints_of_dino_are_taken_apart(weights):
+    teacher = {f"module.backbone.{key}": value for key, value in torch.load(weights / "vit.pth", weights_only=True).items() if not key.startswith("head.")}
+    torch.save(dict(student={}, teacher={**teacher, "module.head.mlp.0.weight": torch.zeros(3, 3)}, epoch=1), weights / "full.pth")
+    one, other = (extractors.build("timm:test_vit", (3, 20, 20), weights=str(weights / name)) for name in ("full.pth", "vit.pth"))
+    assert torch.equal(one(images()), other(images()))
 
 
 def test_ensemble_joins_normalised_parts_by_a_stored_projection(weights):

@@ -18,9 +18,9 @@ def samples(first, count, importance=None):
                 labels=torch.zeros([count, 0]), importance=torch.ones([count]) if importance is None else importance)
 
 
-def fill(policy, seed, capacity=20, total=100, batch=10, half_life_kimg=1.0, importance_of=None):
-    memory = SampleMemory(capacity, policy, half_life_kimg)
-    for step in range(total // batch):
+def fill(policy, seed, capacity=20, total=100, batch=10, half_life_kimg=1.0, importance_of=None, update_interval=1):
+    memory = SampleMemory(capacity, policy, half_life_kimg, update_interval)
+    for step in range(0, total // batch, update_interval):
         first = step * batch
         importance = None if importance_of is None else torch.tensor([importance_of(n) for n in range(first, first + batch)])
         memory.offer(samples(first, batch, importance), step, first, generator_for("test", seed, step))
@@ -43,10 +43,11 @@ def test_reservoir_is_uniform():
     assert stats.chisquare(blocks).pvalue > 1e-3
 
 
-def test_forgetting_halves_at_its_half_life():
-    # Capacity 50; half-life 100 images; 1000 offered: survivors per age must follow 2^(-age/100).
+@pytest.mark.parametrize("update_interval", [1, 2])
+def test_forgetting_halves_at_its_half_life(update_interval):
+    # Capacity 50; half-life 100 images; 1000 generated: survivors per age must follow 2^(-age/100), also where every other batch is offered.
     runs = 60
-    kept = survivors("forgetting", runs, capacity=50, total=1000, batch=50, half_life_kimg=0.1)
+    kept = survivors("forgetting", runs, capacity=50, total=1000, batch=50 // update_interval, half_life_kimg=0.1, update_interval=update_interval)
     age = np.arange(1000)[::-1] // 100
     shares = np.array([kept[age == group].sum() for group in range(6)]) / (runs * 50)
     expected = 0.5 ** np.arange(6) * 0.5
@@ -71,9 +72,41 @@ def test_importance_evicts_what_lies_close_to_the_reals():
     assert kept[1::2].sum() > 1.5 * kept[::2].sum()
 
 
-def test_memory_is_the_same_wherever_the_batches_are_cut_from_the_same_generator():
-    a, b = fill("reservoir", 7), fill("reservoir", 7)
+@pytest.mark.parametrize("policy", ["reservoir", "fifo", "forgetting", "progressive", "importance"])
+def test_draws_follow_from_the_generator_handed_over_and_from_nothing_else(policy):
+    torch.manual_seed(0)
+    a = fill(policy, 7)
+    torch.manual_seed(1)
+    b, c = fill(policy, 7), fill(policy, 8)
     assert torch.equal(a.tensors["features"], b.tensors["features"]) and a.offered == b.offered == 100
+    assert policy == "fifo" or not torch.equal(a.view("features"), c.view("features"))
+
+
+class LabelledPoints(Images):
+    """Points of a plane with classes that say nothing about where a point lies."""
+
+    def __init__(self, count=1500, num_classes=5):
+        super().__init__(count=16)
+        random = np.random.RandomState(0)
+        self.images = ((random.randn(count, 2) * [0.25, 0.15] + 1) * 127.5).round().clip(0, 255)[:, :, None, None]
+        self.labels, self.image_shape, self.label_shape = np.eye(num_classes, dtype=np.float32)[random.randint(0, num_classes, count)], [2, 1, 1], [num_classes]
+
+
+def test_with_labels_a_ball_holds_as_many_entries_of_its_class_as_asked():
+    dataset = LabelledPoints()
+    extractor = extractors.build("pca", (2, 1, 1), width=2)
+    reals = reference.build(dataset, extractor, config.resolve(dict(deficit_window=64)), 0, torch.device("cpu"), announce=len)
+    drawn_RD = reals.features_ND[::3]  # as if they were generated: of the same distribution, and here the same points
+    class_R, rows = reals.labels_N[::3], torch.arange(1, 1500, 3)
+    entries_of_class = torch.bincount(class_R, minlength=5)
+    radius_r = reals.reach(rows, 3.0, entries_of_class)
+    own_class = class_R[None, :] == reals.labels_N[rows][:, None]
+    found = ((terms.squared_distances(reals.features_ND[rows], drawn_RD).sqrt() <= radius_r[:, None]) & own_class).sum(1)
+    assert float(found.float().mean()) == pytest.approx(3, rel=0.15)
+    assert 0.02 < float((found == 0).float().mean()) < 0.2  # what is left of the pull
+    # Counted over all classes alike, most reals would count as unreached.
+    blind = ((terms.squared_distances(reals.features_ND[rows], drawn_RD).sqrt() <= reals.reach(rows, 3.0, len(drawn_RD))[:, None]) & own_class).sum(1)
+    assert float((blind == 0).float().mean()) > 0.4
 
 
 def test_ledger_is_a_ring():
@@ -306,3 +339,43 @@ def test_shares_of_the_processes_sum_to_the_whole(monkeypatch, num_processes):
     for name in ("features", "labels"):
         assert torch.equal(sum(part[name] for part in shares), whole[name])
     assert (whole["features"].abs().sum(1) > 0).all() and sum((part["features"].abs().sum(1) > 0).sum() for part in shares) == 200
+
+
+def test_fitting_keeps_shrunk_images_only(monkeypatch):
+    """Thousands of large ones would not fit into a GPU. The result is that of the whole images."""
+    seen = []
+    original = extractors.PCAExtractor.fit
+    monkeypatch.setattr(extractors.PCAExtractor, "fit", lambda self, images: seen.append(tuple(images.shape)) or original(self, images))
+    dataset = Images()
+    dataset.images, dataset.image_shape = np.repeat(np.repeat(dataset.images, 8, axis=2), 8, axis=3), [3, 64, 64]
+    extractor = extractors.build("pca", dataset.image_shape)
+    reference.build(dataset, extractor, config.resolve(dict(deficit_window=64)), 0, torch.device("cpu"), announce=len)
+    assert seen == [(200, 3, 32, 32)]
+    whole = extractors.build("pca", dataset.image_shape)
+    original(whole, torch.from_numpy(dataset.images).float() / 127.5 - 1)
+    spans = [torch.linalg.qr(e.basis_PD[:, :4]).Q for e in (extractor, whole)]
+    assert torch.linalg.svdvals(spans[0].T @ spans[1]).min() > 0.999
+
+
+class Counting(extractors.RandomConvExtractor):
+    """Counts the images that pass; its features do not depend on the run."""
+
+    passed = 0
+
+    def __init__(self):
+        super().__init__((3, 8, 8), 4, 0)
+        self.images_to_fit = 0
+
+    def forward(self, images):
+        Counting.passed += len(images)
+        return super().forward(images)
+
+
+def test_features_are_extracted_once_whatever_follows_from_them():
+    for passed, seed, options in [(150, 0, {}), (150, 0, {}), (150, 1, {}), (150, 0, dict(cell_quantile=0.9)), (150, 0, dict(cells=5)), (150, 2, dict(view="shift", reference_cap=100_000)),
+                                  (250, 0, dict(reference_cap=100)), (350, 1, dict(reference_cap=100))]:
+        if options.get("view"):
+            passed, Counting.passed = 150, 0  # other views are other features
+        made = reference.build(Images(count=150, seed=51), Counting(), config.resolve(dict(deficit_window=64, **options)), seed, torch.device("cpu"), announce=len)
+        assert Counting.passed == passed, (seed, options)
+        assert len(made.features_ND) == min(150, options.get("reference_cap", 150))

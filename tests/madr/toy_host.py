@@ -49,7 +49,7 @@ class Images:
         self.group = random.randint(0, 5, [count])
         self.images = np.clip(base[self.group] + random.randint(-20, 20, [count, 3, 8, 8]), 0, 255).astype(np.uint8)
         self.labels = np.eye(num_classes, dtype=np.float32)[self.group % num_classes] if num_classes else np.zeros([count, 0], np.float32)
-        self.image_shape = [3, 8, 8]
+        self.image_shape, self.label_shape = [3, 8, 8], [num_classes]
 
     def __len__(self):
         return len(self.images)
