@@ -84,7 +84,7 @@ def backbone_part(study):
     entry = next(iter(next(iter(runs.values())).values()))
     if "madr_modes_kl" in entry:
         head += f" KL of perfect data {entry['madr_modes_floor_kl']:.2f}; digit classifier {entry['madr_modes_classifier_accuracy']:.2%} on digits it was not trained on."
-    compared = [against(runs, "default", measures)] if "default" in runs else []
+    compared = [against(runs, ours, measures) for ours in ("default", "tilt") if ours in runs]
     return "\n\n".join([head, means_table(runs, measures), *compared, provenance(runs)])
 
 

@@ -6,6 +6,7 @@ is used where K is in the thousands (anchors.py).
 """
 import torch
 
+from madr_plugin import coverage
 from madr_plugin.terms import squared_distances
 
 
@@ -45,6 +46,27 @@ def fit_cells_per_class(features_ND, class_N, num_cells, quantile, generator):
     whole = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     whole["radii"] = _widened_where_few(whole["radii"], whole["shares"] * len(features_ND))
     return dict(whole, cell_of_real=cell_N)
+
+
+@torch.no_grad()
+def held_out_overlap(features_ND, class_N, num_cells, quantile, generator, folds=5, max_rows=20000):
+    """Coverage of each fifth of the reals by cells fitted to the others, over what those others would show themselves -> 0-d, at most 1.
+
+    New images fall outside gates that were laid around the very reals: about 1 where reals are many, less where they are few. Less one standard
+    error of the fifths' mean, so that what is held against it comes to rest.
+    """
+    rows = torch.randperm(len(features_ND), generator=generator)[:max_rows]
+    if len(rows) < 10 * folds:
+        return torch.ones([])
+    ratios = []
+    for fold in range(folds):
+        is_tested = torch.arange(len(rows)) % folds == fold
+        tested, rest = rows[is_tested], rows[~is_tested]
+        fitted = fit_cells_per_class(features_ND[rest], class_N[rest], num_cells, quantile, generator)
+        cell_n = coverage.assign_to_cells(features_ND[tested], fitted["centroids"], fitted["radii"], class_N[tested], fitted["class"])
+        found = coverage.histogram_overlap(coverage.cell_counts(cell_n, len(fitted["shares"])), fitted["shares"], len(tested), quantile)
+        ratios.append(found / coverage.expected_overlap(fitted["shares"], len(tested), quantile))
+    return (torch.stack(ratios).mean() - torch.stack(ratios).std() / folds ** 0.5).clamp(0.05, 1)
 
 
 def _widened_where_few(radii_C, count_C, few=10):

@@ -23,7 +23,7 @@ from madr_plugin.terms import squared_distances
 
 SUBSET = 2048  # reals against which radii are measured
 TELL_SEC = 5   # between two lines on how far the extraction is
-FORMAT = 5  # raise when the content of a cache file changes meaning
+FORMAT = 6  # raise when the content of a cache file changes meaning
 
 
 class Reference:
@@ -42,6 +42,7 @@ class Reference:
         self.shares_C, self.cell_of_real_N, self.class_C = moved["shares"], moved["cell_of_real"], moved["class"]
         self.scale = float(moved["scale"])           # median real distance s0
         self.scale_low, self.scale_high = float(moved["scale_low"]), float(moved["scale_high"])
+        self.held_out = float(moved["held_out"])     # coverage of new images of the reals' distribution (cells.held_out_overlap)
         self.fingerprint = bytes(bundle["fingerprint"].tolist()).hex()
         self.subset_S = _spread_rows(len(self.features_ND)).to(device)
         # Radii are measured against reals: anchors lie apart from one another.
@@ -306,6 +307,7 @@ def _bundle(half_ND, labels_N, extractor, config, seed):
         raise MADRError("more than half of the training images have the same features; remove duplicates or choose another --madr-extractor")
     bundle = dict(features=half_ND, labels=labels_N, **scales)
     bundle.update(cells.fit_cells_per_class(features_ND, labels_N, config.num_cells, config.cell_quantile, generator_for("reference-cells", seed)))
+    bundle["held_out"] = cells.held_out_overlap(features_ND, labels_N, config.num_cells, config.cell_quantile, generator_for("reference-held-out", seed))
     if 0 < config.anchors < len(features_ND):
         bundle.update(_anchored(features_ND, bundle, config, seed))
     bundle.update(_kept_of(extractor))

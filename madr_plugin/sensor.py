@@ -37,15 +37,16 @@ class CellSensor:
         return None if self.deficit_max <= 1 else self.deficits()[self.reference.cell_of_real_N]
 
     def coverage(self):
-        """Covered share of the real mass over what p_g = p_data would show in this window: about 1 at equilibrium."""
-        window = self.ledger.count
-        shares_C = self.reference.shares_C
-        return coverage.histogram_overlap(self.counts(), shares_C, window, self.quantile) / coverage.expected_overlap(shares_C, window, self.quantile)
+        """Covered share of the real mass over what new images of the reals' distribution would show in this window: about 1 at equilibrium."""
+        return coverage.histogram_overlap(self.counts(), self.reference.shares_C, self.ledger.count, self.quantile) / self._expected()
+
+    def _expected(self):
+        return coverage.expected_overlap(self.reference.shares_C, self.ledger.count, self.quantile) * self.reference.held_out
 
     def coverage_deviation(self):
         """Standard deviation of coverage() over windows of this length where generated = real."""
         window, shares_C = self.ledger.count, self.reference.shares_C
-        return coverage.overlap_deviation(shares_C, window, self.quantile) / coverage.expected_overlap(shares_C, window, self.quantile)
+        return coverage.overlap_deviation(shares_C, window, self.quantile) / self._expected()
 
     def inside(self):
         """Share of the window's images inside some gate."""

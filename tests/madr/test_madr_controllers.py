@@ -1,13 +1,17 @@
 """What the controllers do with a real sensor, memory-weighted attraction, and that strengths know no scale."""
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 
-from madr_plugin import config, coverage
+from madr_plugin import cells, config, coverage
 from madr_plugin.balance import GradientBalance
+from madr_plugin.controllers import IntegralController
 from madr_plugin.errors import MADRError
 from madr_plugin.loss import MADRLoss
 from madr_plugin.seeds import generator_for
+from madr_plugin.sensor import CellSensor
 from tests.madr.test_madr_loss import NoAdversaryG, Points, Resampler, equilibrium_scores  # noqa: F401 (named by class below)
 from tests.madr.toy_host import Host, madr_loss
 
@@ -100,3 +104,40 @@ def test_refusals():
     for options in (dict(preset="paper", attraction="deficit"), dict(tilt=1, attraction="deficit")):
         with pytest.raises(MADRError, match="--madr-attraction=deficit .*without the tilt"):
             config.resolve(options)
+
+
+# --- coverage of new images -----------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("count", [300, 1500])
+def test_coverage_is_one_for_new_images_of_the_same_distribution_also_where_reals_are_few(count):
+    """In 16 dimensions gates laid around 300 points hold few others: uncorrected, coverage would end far below 1."""
+    draw = torch.Generator().manual_seed(0)
+    reals_ND, none = torch.randn([count, 16], generator=draw), torch.full([count], -1)
+    cells_of = lambda: torch.Generator().manual_seed(1)
+    fitted = cells.fit_cells_per_class(reals_ND, none, 30, 0.98, cells_of())
+    held_out = float(cells.held_out_overlap(reals_ND, none, 30, 0.98, cells_of()))
+    new_MD = torch.randn([4000, 16], generator=draw)
+    counts_C = coverage.cell_counts(coverage.assign_to_cells(new_MD, fitted["centroids"], fitted["radii"]), len(fitted["shares"]))
+    plain = float(coverage.histogram_overlap(counts_C, fitted["shares"], 4000, 0.98) / coverage.expected_overlap(fitted["shares"], 4000, 0.98))
+    assert plain / held_out == pytest.approx(1, abs=0.06)
+    assert plain < (0.85 if count == 300 else 0.97)
+
+
+def test_the_integral_controller_rests_for_a_generator_that_makes_new_images():
+    """...as for one that repeats the reals; and it works where half of them are left out."""
+    draw = torch.Generator().manual_seed(0)
+    reals_ND, none = torch.randn([800, 16], generator=draw), torch.full([800], -1)
+    fitted = cells.fit_cells_per_class(reals_ND, none, 51, 0.98, torch.Generator().manual_seed(1))
+
+    def strength_after(half, held_out, steps=200):
+        reals = SimpleNamespace(centroids_CD=fitted["centroids"], radii_C=fitted["radii"], shares_C=fitted["shares"], class_C=fitted["class"], held_out=held_out)
+        sensor, controller = CellSensor(reals, 512, 5.0, 0.98, torch.device("cpu")), IntegralController(3.0)
+        for _ in range(steps):
+            new_BD = torch.randn([64, 16], generator=draw)
+            new_BD[:, 0] = new_BD[:, 0].abs() if half else new_BD[:, 0]
+            sensor.note(new_BD, none[:64])
+            controller.update(float(sensor.coverage() + 2 * sensor.coverage_deviation()), 64)
+        return controller.strength
+    held_out = float(cells.held_out_overlap(reals_ND, none, 51, 0.98, torch.Generator().manual_seed(1)))
+    assert strength_after(half=False, held_out=held_out) == 0 and strength_after(half=True, held_out=held_out) == 1
+    assert strength_after(half=False, held_out=1.0) == 1  # without the yardstick of held-out reals it would never rest
