@@ -48,8 +48,11 @@ def fit_cells_per_class(features_ND, class_N, num_cells, quantile, generator):
     return dict(whole, cell_of_real=cell_N)
 
 
+LEAST_HELD_OUT = 0.5  # below, gates hold so few reals that the number means nothing
+
+
 @torch.no_grad()
-def held_out_overlap(features_ND, class_N, num_cells, quantile, generator, folds=5, max_rows=20000):
+def held_out_overlap(features_ND, class_N, num_cells, quantile, generator, folds=5, max_rows=8000):
     """Coverage of each fifth of the reals by cells fitted to the others, over what those others would show themselves -> 0-d, at most 1.
 
     New images fall outside gates that were laid around the very reals: about 1 where reals are many, less where they are few. Less one standard
@@ -66,7 +69,7 @@ def held_out_overlap(features_ND, class_N, num_cells, quantile, generator, folds
         cell_n = coverage.assign_to_cells(features_ND[tested], fitted["centroids"], fitted["radii"], class_N[tested], fitted["class"])
         found = coverage.histogram_overlap(coverage.cell_counts(cell_n, len(fitted["shares"])), fitted["shares"], len(tested), quantile)
         ratios.append(found / coverage.expected_overlap(fitted["shares"], len(tested), quantile))
-    return (torch.stack(ratios).mean() - torch.stack(ratios).std() / folds ** 0.5).clamp(0.05, 1)
+    return (torch.stack(ratios).mean() - torch.stack(ratios).std() / folds ** 0.5).clamp(LEAST_HELD_OUT, 1)
 
 
 def _widened_where_few(radii_C, count_C, few=10):

@@ -24,7 +24,7 @@ class Engine:
         self.config, self.reference, self.extractor, self.seed, self.device = config, real_features, extractor, seed, device
         self.view_parts = parse_view(config.view, extractor.default_view)
         self.objective = objectives.build(config, real_features, seed)
-        self.memory = memory.SampleMemory(config.capacity, config.memory, config.half_life_kimg, config.update_interval)
+        self.memory = memory.SampleMemory(config.capacity, config.memory, config.half_life_kimg)
         self.sensor = CellSensor(real_features, config.deficit_window, config.deficit_max, config.cell_quantile, device)
         self.controller = controllers.IntegralController(config.control_kimg) if config.controller == "integral" else None
         self.balance = balance.GradientBalance(config.balance, {"term": config.weight, "replay": config.replay_weight}, device, config.balance_at)
@@ -33,6 +33,7 @@ class Engine:
         self.nimg = 0        # generated images seen in them
         self.running = contextlib.nullcontext  # around own work inside the host's backward pass; the loss puts its cost meter here
         self._results = []   # one dict per local round of the running step
+        self._generated = 0  # images of those rounds, with the ones that --madr-batch leaves out
         self._tilt = (-1, None)  # step and what tilt_of_cells() found in it
 
     # --- during a step --------------------------------------------------------------------------------------------
@@ -125,6 +126,7 @@ class Engine:
         if renewed is not None:
             result["renewed_rows"], result["renewed_features"] = renewed
         self._results.append(result)
+        self._generated += len(image)
 
         def loss_of(x):
             features_BD = self.features(x, generator)
@@ -253,6 +255,7 @@ class Engine:
     def finish_step(self):
         """Apply the step's results of all microbatches of all processes, once, in global order."""
         rounds, self._results = self._results, []
+        generated, self._generated = self._generated * collective.world()[1], 0
         measured = [name for name in ("host", "term", "replay") if "norm_" + name in rounds[0]]
         norms_RT = [torch.stack([result.pop("norm_" + name) for name in measured]) for result in rounds]
         norms = dict(zip(measured, collective.gather_microbatches(norms_RT).nanmean(0).unbind()))
@@ -270,11 +273,11 @@ class Engine:
         self.sensor.note(features_BD, reference.classes_of(samples["labels"]))
         if self.step % self.config.update_interval == 0:
             samples["importance"] = self._importance(features_BD)
-            self.memory.offer(samples, self.step, self.nimg, generator_for(self.seed, self.step, "memory"))
-        self.nimg += len(features_BD)
+            self.memory.offer(samples, self.step, self.nimg, generator_for(self.seed, self.step, "memory"), generated * self.config.update_interval)
+        self.nimg += generated
         if self.controller is not None and self.step % self.config.control_interval == 0:
             # Counting noise at p_g = p_data is no deficit: without this allowance the strength would wander there instead of resting at 0.
-            self.controller.update(float(self.sensor.coverage() + 2 * self.sensor.coverage_deviation()), len(features_BD) * self.config.control_interval)
+            self.controller.update(float(self.sensor.coverage() + 2 * self.sensor.coverage_deviation()), generated * self.config.control_interval)
         self.objective.after_step(self.step, self.memory)
         self.step += 1
 
@@ -320,7 +323,7 @@ class Engine:
         if self.signal is not None:
             self.signal.load(state.get("signal"), self.device)
         self.objective.load(state.get("objective", {}), self.device)
-        self._results = []
+        self._results, self._generated = [], 0
         self._tilt = (-1, None)
 
     def kept_tensors(self):

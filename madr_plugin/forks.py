@@ -6,6 +6,7 @@ Uses only what the fork itself has (its dnnlib, its train.py); no file of the fo
 import functools
 import importlib
 import importlib.util
+import inspect
 import os
 import sys
 
@@ -83,9 +84,18 @@ def apply(training_options, flags):
     if flags.get("madr"):
         # The fork restores networks only; MADR's own state rides in the snapshot's augment_pipe.
         training_options["loss_kwargs"]["madr"]["resume_pkl"] = training_options.get("resume_pkl")
-        if training_options["augment_kwargs"]["base_kwargs"] is None and not training_options.get("augment_p"):
+        if training_options["augment_kwargs"]["base_kwargs"] is None and not training_options.get("augment_p") and _loop_takes("augment_p"):
             # Loops construct a pipe only where it is to do something; this one augments nothing and carries the state.
             training_options["augment_p"] = CARRIER_P
+
+
+def _loop_takes(name):
+    """Whether the fork's training loop has an argument of this name; options that it does not know would stop it."""
+    try:
+        parameters = inspect.signature(importlib.import_module("training.training_loop").training_loop).parameters
+    except (ImportError, AttributeError):
+        return False
+    return name in parameters
 
 
 # ----------------------------------------------------------------------------
@@ -140,12 +150,16 @@ def _watch_snapshots():
         import legacy  # the fork's
     except ImportError:
         return
-    original = legacy.load_network_pkl
+    original = getattr(legacy, "load_network_pkl", None)
+    if original is None:
+        return
 
     @functools.wraps(original)
     def load_network_pkl(*args, **kwargs):
         snapshot = original(*args, **kwargs)
-        _seen["resume_state"] = getattr(snapshot.get("augment_pipe"), augment_pipe.CARRIED, None) if isinstance(snapshot, dict) else None
+        state = getattr(snapshot.get("augment_pipe"), augment_pipe.CARRIED, None) if isinstance(snapshot, dict) else None
+        if state is not None:  # else another network that the loop needs
+            _seen["resume_state"] = state
         return snapshot
     _wrap(legacy, "load_network_pkl", load_network_pkl)
 
@@ -154,20 +168,23 @@ def _construct(original, util, resolved, args, class_name, kwargs):
     kind = util.get_obj_by_name(class_name)
     if hasattr(kind, "accumulate_gradients") and class_name != options.LOSS_CLASS and "madr_plugin" not in kind.__module__:
         # The data set constructed last: train.py looks into the data before the loop opens them as they are to be trained on.
-        madr = dict(resolved.as_dict(), random_seed=_seed_of_loop(), training_set_kwargs=_seen.get("training_set_kwargs"), resume_state=_seen.get("resume_state"))
+        madr = dict(resolved.as_dict(), random_seed=_seed_of_loop(kwargs.get("device")), training_set_kwargs=_seen.get("training_set_kwargs"),
+                    resume_state=_seen.pop("resume_state", None))
         return MADRLoss(*args, base_class_name=class_name, madr=madr, **kwargs)
     if class_name.rsplit(".", 1)[-1] == "AugmentPipe":
         return augment_pipe.MADRAugmentPipe(base=original(*args, class_name=class_name, **kwargs))
     made = original(*args, class_name=class_name, **kwargs)
     if hasattr(kind, "image_shape") and hasattr(kind, "__getitem__"):
         _seen["training_set_kwargs"] = dict(kwargs, class_name=class_name)
+        _seen.pop("resume_state", None)  # loops open their data before they load --resume: what was read earlier was looked at, no more
     return made
 
 
-def _seed_of_loop():
-    """The run's seed: loops of this family begin with torch.manual_seed(seed * number of processes + rank)."""
-    rank, num_processes = collective.world()
-    return (torch.initial_seed() - rank) // num_processes
+def _seed_of_loop(device):
+    """The run's seed, the same on all processes: loops of this family begin with torch.manual_seed(seed * number of processes + rank)."""
+    _, num_processes = collective.world()
+    of_first = collective.from_first_process(lambda: dict(seed=torch.tensor(torch.initial_seed() % 2 ** 62)), torch.device(device or "cpu"))
+    return int(of_first["seed"]) // num_processes
 
 
 def _host_util():

@@ -15,7 +15,8 @@ class GeneratorAccess:
     def __init__(self, mapping, synthesis):
         self.mapping, self.synthesis = mapping, synthesis
         self.host_passes_labels = True  # this family passes an empty [N, 0] tensor when there are none; some hosts pass None
-        self.synthesis_takes_labels = False  # projected-gan's does, beside ws
+        # projected-gan's does, beside ws. Known before the host's first call, since a resumed run may begin with a replay.
+        self.synthesis_takes_labels = mapping is not None and _requires(_without_ddp(synthesis), "c")
 
     @contextlib.contextmanager
     def first_image(self, on_image):
@@ -53,7 +54,6 @@ class GeneratorAccess:
         batch, device = image.shape[0], image.device
         z0, c, first_ws = mapped[0]
         self.host_passes_labels = c is not None
-        self.synthesis_takes_labels = self.mapping is not None and (len(args) > 1 or "c" in kwargs)
         labels = torch.zeros([batch, 0], device=device) if c is None else c.detach().to(torch.float32)
         latents = torch.stack([z.detach() for z, _, _ in mapped[:2]], dim=1).to(torch.float32)
         if self.mapping is None:
@@ -85,7 +85,7 @@ class GeneratorAccess:
             other = self._map(latents_RPZ[:, 1], c)
             index = torch.arange(ws.shape[1], device=ws.device)
             ws = torch.where((index[None, :] < layers_R[:, None])[:, :, None], ws, other)
-        return synthesis(ws, c) if self.synthesis_takes_labels else synthesis(ws)
+        return synthesis(ws, c=c) if self.synthesis_takes_labels else synthesis(ws)
 
     def _map(self, z, c):
         mapping = _without_ddp(self.mapping)
@@ -105,6 +105,12 @@ class GeneratorAccess:
                 for buffer, version, value in kept:
                     if buffer._version != version:
                         buffer.copy_(value)
+
+
+def _requires(module, name):
+    """Whether forward() has an argument of this name that has to be given."""
+    parameter = inspect.signature(module.forward).parameters.get(name)
+    return parameter is not None and parameter.default is inspect.Parameter.empty
 
 
 def _two(args, kwargs):

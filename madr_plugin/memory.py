@@ -21,10 +21,10 @@ class SampleMemory:
 
     FIELDS = ("features", "latents", "layers", "labels", "born", "importance")
 
-    def __init__(self, capacity, policy, half_life_kimg, update_interval=1):
+    def __init__(self, capacity, policy, half_life_kimg):
         self.capacity, self.policy = capacity, policy
-        # Entries die at random: a half-life of h images is a mean age of h / ln 2, in samples that are offered.
-        self.mean_age_offered = half_life_kimg * 1000 / math.log(2) / update_interval
+        # Entries die at random: a half-life of h images is a mean age of h / ln 2.
+        self.mean_age_nimg = half_life_kimg * 1000 / math.log(2)
         self.count = 0       # filled slots
         self.offered = 0     # samples offered so far
         self.next_slot = 0   # of the ring, under fifo
@@ -42,14 +42,17 @@ class SampleMemory:
         return self.tensors[name][:self.count]
 
     @torch.no_grad()
-    def offer(self, samples, step, nimg, generator):
-        """Offer a batch in order. samples: {field: [B, ...]} without `born`. Returns how many were taken."""
+    def offer(self, samples, step, nimg, generator, generated=None):
+        """Offer a batch in order. samples: {field: [B, ...]} without `born`. Returns how many were taken.
+
+        generated: images made since the last offer, if they were more than are offered.
+        """
         samples = dict(samples)
         features_BD = samples["features"]
         samples["born"] = torch.full([len(features_BD)], nimg, dtype=torch.int64, device=features_BD.device)
         if not self.tensors:
             self._allocate(samples)
-        slots = self._choose_slots(len(features_BD), step, generator)
+        slots = self._choose_slots(len(features_BD), step, generator, (generated or len(features_BD)) / len(features_BD))
         source_of_slot = {slot: row for row, slot in enumerate(slots) if slot >= 0}  # a later sample replaces an earlier one
         if source_of_slot:
             slot_index, row_index = torch.tensor([list(source_of_slot), list(source_of_slot.values())], device=features_BD.device).unbind()
@@ -71,7 +74,7 @@ class SampleMemory:
             value = samples[name]
             self.tensors[name] = torch.zeros([self.capacity, *value.shape[1:]], dtype=value.dtype, device=value.device)
 
-    def _choose_slots(self, batch_size, step, generator):
+    def _choose_slots(self, batch_size, step, generator, images_per_sample):
         """Slot of each offered sample, -1: not taken."""
         chances, places = draw_uniform(batch_size, generator), draw_uniform(batch_size, generator)
         capacity = self.effective_capacity(step)
@@ -85,15 +88,15 @@ class SampleMemory:
             elif self.count < capacity:
                 slots.append(self.count)
                 self.count += 1
-            elif chance >= self._acceptance(capacity):
+            elif chance >= self._acceptance(capacity, images_per_sample):
                 slots.append(-1)
             else:
                 slots.append(self._victim(place))
         return slots
 
-    def _acceptance(self, capacity):
+    def _acceptance(self, capacity, images_per_sample):
         if self.policy == "forgetting":
-            return capacity / self.mean_age_offered
+            return capacity / self.mean_age_nimg * images_per_sample
         return capacity / self.offered
 
     def _victim(self, place):

@@ -36,8 +36,8 @@ def from_flags(flags):
             raise MADRError(f"{first} has no effect without --madr=1; add --madr=1 or leave {first} out")
         return None
     resolved = config.resolve(given)
-    for path in resolved.weights.split(",") if resolved.weights else []:
-        if not os.path.isfile(path):
+    for path in resolved.weights.split(","):  # an empty one: the hub's
+        if path and not os.path.isfile(path):
             raise MADRError(f"--madr-weights={path} does not exist; give the path of a .safetensors or .pth file")
     return resolved
 

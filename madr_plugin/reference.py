@@ -88,8 +88,9 @@ class Reference:
         usable_R, draws_R = usable_RS.sum(1), draws_of_class[class_R].clamp(min=1)
         place_R = (expected * usable_R / draws_R).round().clamp(min=1).minimum(usable_R).to(torch.int64) - 1
         nearest_RS = squared_RS.sort(dim=1).values
-        # A real without others of its class in the subset has no ball: it is never reached.
-        return torch.where(usable_R > 0, nearest_RS.gather(1, place_R.clamp(min=0)[:, None])[:, 0], torch.zeros_like(nearest_RS[:, 0])).sqrt()
+        within_R = nearest_RS.gather(1, place_R.clamp(min=0)[:, None])[:, 0].sqrt()
+        # A class of which the subset holds no other real says nothing of its own.
+        return torch.where(usable_R > 0, within_R, self.reach(rows, expected, int(draws_of_class.sum()))) if (usable_R == 0).any() else within_R
 
 
 def _spread_rows(num_rows):
@@ -139,16 +140,20 @@ def _features(dataset, extractor, config, seed, identity, device, announce):
 
 
 def _notes(bundle, dataset, config):
-    """What a user with labels should know, sentence by sentence."""
+    """What a user with few images or with labels should know, sentence by sentence."""
+    labels_N = bundle.get("image_labels", bundle["labels"])
+    if float(bundle["held_out"]) <= cells.LEAST_HELD_OUT and len(labels_N) >= 50:
+        yield (f"{len(labels_N)} real images are few for {len(bundle['shares'])} cells: most new images of their kind fall outside the gates, and coverage and the "
+               f"controller that follows it are rough; --madr-cells={max(len(labels_N) // 20, 2)} would give each cell about twenty")
     label_shape = list(getattr(dataset, "label_shape", []))
-    present = sorted(set(bundle["labels"].tolist()) - {-1})
+    present = sorted(set(labels_N.tolist()) - {-1})
     if len(label_shape) != 1 or not present:
         return
     absent = sorted(set(range(int(label_shape[0]))) - set(present))
     if absent:
         named = ", ".join(map(str, absent[:10])) + (", ..." if len(absent) > 10 else "")
-        yield (f"{len(absent)} of the {label_shape[0]} classes have no image among the {len(bundle['labels'])} of the reference ({named}): what G makes of them is "
-               "not replayed and not tilted; add images, or leave these classes out of the labels")
+        yield (f"{len(absent)} of the {label_shape[0]} classes have no image among the {len(labels_N)} of the reference ({named}): what G makes of them is "
+               "not replayed and not tilted; add images, leave these classes out of the labels, or raise --madr-reference-cap")
     if len(present) > 1 and len(bundle["class"]) == len(present):
         yield (f"{len(present)} classes share {config.num_cells} cells, one each, so that deficits within a class go unseen; "
                f"--madr-cells={4 * len(present)} --madr-deficit-window={40 * len(present)} would show them")

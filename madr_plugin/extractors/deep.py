@@ -3,6 +3,7 @@
 Weights come from a local file (--madr-weights) or the model hub. Without either the run stops within seconds and says
 which file goes where: features of untrained weights would only look like features.
 """
+import contextlib
 import hashlib
 import os
 import socket
@@ -59,16 +60,22 @@ class DeepExtractor(Extractor):
         self._make_network(timm, path, sized)
 
     def _make_network(self, timm, path, sized):
-        try:
+        with self._size_blamed():
             network = timm.create_model(self.model_name, pretrained=False, **self.head, **sized)
-            load_weights(network, self.name, self.model_name, path)
-            # Not as a submodule with parameters: these must reach no optimizer, no snapshot and no consistency check.
-            self._network = [network.eval().requires_grad_(False)]
-            with torch.no_grad():
-                self(torch.zeros([1, *self.image_shape]))
-        except (RuntimeError, AssertionError, ValueError, ZeroDivisionError) as error:  # networks object to a size in ways of their own
-            raise MADRError(f"--madr-input-size={self.input_size} does not suit --madr-extractor={self.name} ({self.model_name}): {str(error)[:200]}; "
-                            "give a larger one, a multiple of the network's patch, or leave the option out") from error
+        load_weights(network, self.name, self.model_name, path)
+        # Not as a submodule with parameters: these must reach no optimizer, no snapshot and no consistency check.
+        self._network = [network.eval().requires_grad_(False)]
+        with self._size_blamed(), torch.no_grad():
+            self(torch.zeros([1, *self.image_shape]))
+
+    @contextlib.contextmanager
+    def _size_blamed(self):
+        """Networks object to a size in ways of their own."""
+        try:
+            yield
+        except (RuntimeError, AssertionError, ValueError, ZeroDivisionError) as error:
+            raise MADRError(f"--madr-extractor={self.name} ({self.model_name}) fails on images of {self.input_size} pixels: {str(error)[:200]}; give another "
+                            "--madr-input-size, a multiple of the network's patch and not too small, or leave the option out") from error
 
     def _check_size(self, model_name, settings):
         """settings: timm's of a network that is made in its own size, else None."""
@@ -106,7 +113,11 @@ def load_weights(network, name, model_name, path):
     state = read_state_dict(path)
     from timm.models import vision_transformer
     if isinstance(network, vision_transformer.VisionTransformer):
-        state = vision_transformer.checkpoint_filter_fn(state, network)  # other grids of position embeddings are interpolated
+        try:
+            state = vision_transformer.checkpoint_filter_fn(state, network)  # other grids of position embeddings are interpolated
+        except (RuntimeError, AssertionError, ValueError, KeyError, IndexError) as error:
+            raise MADRError(f"--madr-weights={path} does not fit --madr-extractor={name} ({model_name}) at {network.patch_embed.img_size} pixels: "
+                            f"{str(error)[:200]}; give the weights of that very model, or another --madr-input-size") from error
     wanted = network.state_dict()
     # A classifier's head is left out on purpose; anything else that lacks or differs is a wrong file.
     missing = [key for key in wanted if key not in state]
@@ -123,7 +134,7 @@ def read_state_dict(path):
     try:
         if str(path).endswith(".safetensors"):
             from safetensors.torch import load_file
-            return load_file(path)
+            return _without_wrappers(load_file(path))
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # each format has its own errors, and all mean the same to the user
         raise MADRError(f"--madr-weights={path} cannot be read as weights: {str(error)[:200]}") from error
@@ -132,6 +143,11 @@ def read_state_dict(path):
             state = state[wrapper]
     if not isinstance(state, dict) or not all(torch.is_tensor(value) for value in state.values()):
         raise MADRError(f"--madr-weights={path} holds no named tensors; give a state dict")
+    return _without_wrappers(state)
+
+
+def _without_wrappers(state):
+    """Names as the network itself has them: training code wraps it for several GPUs, or under a head."""
     return {key.removeprefix("module.").removeprefix("backbone."): value for key, value in state.items()}
 
 

@@ -174,6 +174,15 @@ def test_notes_on_classes_without_images_and_on_more_classes_than_cells():
     assert any("5 classes share 3 cells" in line and "--madr-cells=20 --madr-deficit-window=200" in line for line in said)
 
 
+def test_a_note_where_cells_are_too_many_for_the_images():
+    said, dataset = [], Images(count=60)
+    dataset.images = np.random.RandomState(0).randint(0, 256, [60, 3, 8, 8]).astype(np.uint8)
+    extractor = extractors.build("pca", dataset.image_shape, 0, 0)
+    made = reference.build(dataset, extractor, config.resolve({}), 0, torch.device("cpu"), announce=said.append)
+    assert made.held_out == 0.5
+    assert any("60 real images are few for" in line and "--madr-cells=3 would" in line for line in said)
+
+
 def test_attributes_of_which_a_few_look_like_classes_are_none():
     dataset = Images(num_classes=3)
     dataset.labels[::7] = [1, 1, 0]

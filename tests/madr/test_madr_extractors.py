@@ -62,8 +62,8 @@ def test_safetensors_weights(weights):
     ("timm:test_vit", dict(input_size=50), "multiple of the patch side 16"),
     ("timm:test_vit", dict(input_size=16), "at least 32"),
     ("timm:no_such_net", {}, "has no model"),
-    ("timm:test_vit ", dict(input_size=50, weights="VIT"), "--madr-input-size=50 does not suit --madr-extractor=timm:test_vit"),
-    ("timm:test_vit ", dict(input_size=8, weights="VIT"), "--madr-input-size=8 does not suit --madr-extractor=timm:test_vit"),
+    ("timm:test_vit ", dict(input_size=50, weights="VIT"), "fails on images of 50 pixels|does not fit --madr-extractor=timm:test_vit"),
+    ("timm:test_vit ", dict(input_size=8, weights="VIT"), "fails on images of 8 pixels|does not fit --madr-extractor=timm:test_vit"),
     ("dino", dict(image_shape=(4, 20, 20), weights="VIT"), "does not fit|1 or 3 channels"),
 ])
 def test_mistakes_are_answered_in_a_sentence(weights, name, kwargs, words):

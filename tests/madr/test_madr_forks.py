@@ -250,6 +250,8 @@ def test_the_one_call_takes_the_data_as_the_loop_opens_them_and_its_seed(make_fo
     assert metric_main.is_valid_metric("madr_recall")  # as train.py asks before it constructs anything
     dnnlib.util.construct_class_by_name(class_name="training.parts.Dataset", path=".", count=60, classes=3)  # a look into the data
     import madr_plugin.loss
+    import legacy
+    legacy.load_network_pkl(open(sys.argv[1], "rb")) if len(sys.argv) == 2 and sys.argv[1].endswith('.pkl') else None  # a look at another run's snapshot
     original = madr_plugin.loss.MADRLoss.__init__
     def told(self, *args, **kwargs):
         original(self, *args, **kwargs)
@@ -266,6 +268,9 @@ def test_the_one_call_takes_the_data_as_the_loop_opens_them_and_its_seed(make_fo
     fork, run = make_fork({**SECOND_STYLE, **metrics}, install=call)
     done = run(fork / "train.py", f"--outdir={fork}")
     assert done.returncode == 0 and "seed 5 count 40 classes None" in done.stdout, done.stdout + done.stderr
+    looked = run("-c", f"import sys; sys.argv = ['train.py', {str(fork / 'snapshot.pkl')!r}]; sys.path.insert(0, {str(fork)!r}); import train; "
+                       f"train.main([{f'--outdir={fork}'!r}], standalone_mode=False)")
+    assert looked.returncode == 0 and "loss is MADRLoss" in looked.stdout and "state of step" not in looked.stdout, looked.stdout + looked.stderr
 
 
 def test_a_fork_whose_synthesis_takes_labels_too(make_fork):
@@ -276,6 +281,18 @@ def test_a_fork_whose_synthesis_takes_labels_too(make_fork):
     assert done.returncode == 0, done.stderr
     seen = json.loads(run("-c", INSPECT, fork, fork / "snapshot.pkl").stdout)
     assert seen["replayed"] and seen["classes"] == 4
+    again = run("-m", "madr_plugin", fork / "train.py", f"--outdir={fork}", f"--resume={fork}/snapshot.pkl", "--madr=1", "--madr-capacity=32", "--madr-deficit-window=32",
+                "--madr-dead-zone=0", "--madr-replay-interval=4", "--madr-refresh=2")  # begins with a replay, before the fork has called its synthesis
+    assert again.returncode == 0 and "state of step 12" in again.stdout, again.stderr
+
+
+def test_a_loop_that_knows_no_strength_of_augmentation_is_given_none(make_fork):
+    style = edited(FIRST_STYLE, train=[("augment_p=0.5, ", ""), ('c.augment_kwargs = dnnlib.EasyDict(class_name="training.parts.AugmentPipe", strength=2)', "c.augment_kwargs = None")],
+                   training__training_loop=[("augment_p=0, ", ""), ("random_seed=0, **_", "random_seed=0"), ("augment_kwargs is not None and augment_p > 0", "augment_kwargs is not None"),
+                                            ("pipe.p.copy_(torch.as_tensor(augment_p))", "pass"), ("outdir, sync_argument", "outdir, sync_argument")])
+    fork, run = make_fork(style)
+    done = run("-m", "madr_plugin", fork / "train.py", f"--outdir={fork}", "--madr=1", "--madr-capacity=32", "--madr-deficit-window=32")
+    assert done.returncode == 0 and "loss is MADRLoss" in done.stdout, done.stderr
 
 
 @pytest.mark.parametrize("style", [FIRST_STYLE, SECOND_STYLE], ids=["built-before-launch", "launch-function"])

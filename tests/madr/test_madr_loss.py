@@ -390,3 +390,12 @@ def test_two_processes_equal_one(tmp_path):
         a, b = one["state"]["madr"]["memory"], first["state"]["madr"]["memory"]
         assert a["count"] == b["count"] and torch.equal(a["tensors"]["latents"], b["tensors"]["latents"])
         assert torch.allclose(a["tensors"]["features"], b["tensors"]["features"], atol=1e-3)
+
+
+def test_ages_count_all_generated_images_also_those_that_a_sub_batch_leaves_out():
+    host = Host(madr_loss(dict(batch=4)))
+    for _ in range(3):
+        host.step(num_microbatches=2)
+    engine = host.loss.engine
+    assert engine.nimg == 3 * 16 and engine.memory.offered == 3 * 8
+    assert engine.memory.view("born").unique().tolist() == [0, 16, 32]

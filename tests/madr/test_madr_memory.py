@@ -19,11 +19,11 @@ def samples(first, count, importance=None):
 
 
 def fill(policy, seed, capacity=20, total=100, batch=10, half_life_kimg=1.0, importance_of=None, update_interval=1):
-    memory = SampleMemory(capacity, policy, half_life_kimg, update_interval)
+    memory = SampleMemory(capacity, policy, half_life_kimg)
     for step in range(0, total // batch, update_interval):
         first = step * batch
         importance = None if importance_of is None else torch.tensor([importance_of(n) for n in range(first, first + batch)])
-        memory.offer(samples(first, batch, importance), step, first, generator_for("test", seed, step))
+        memory.offer(samples(first, batch, importance), step, first, generator_for("test", seed, step), batch * update_interval)
     return memory
 
 
