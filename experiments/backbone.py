@@ -31,6 +31,7 @@ def snapshot_of(outdir, data, method, seed, kimg):
     for options in sorted(folder_of(outdir, data, method).glob("*/training_options.json")):
         network, stated = options.parent / f"network-snapshot-{kimg:06d}.pkl", json.loads(options.read_text(encoding="utf-8"))
         trained = {name: value for name, value in stated["loss_kwargs"].get("madr", {}).items() if name not in NOT_CONFIG}
+        trained = config.resolve(trained).as_dict() if trained else trained  # a knob that came later stood at its default
         if stated["random_seed"] == seed and trained == madr_of(method) and network.exists():
             return network
     return None

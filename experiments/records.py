@@ -14,6 +14,7 @@ import torch
 import doctor
 from dnnlib.errors import UserError
 from dnnlib.files import atomic_write_text
+from madr_plugin import config
 from metrics import comparison
 from torch_utils.process_lock import ProcessLock
 
@@ -31,7 +32,8 @@ class Store:
         if not self.path.exists():
             return []
         known = json.loads(self.path.read_text(encoding="utf-8"))
-        differing = sorted(name for name in {*known["facts"], *self.facts} if known["facts"].get(name) != self.facts.get(name))
+        stated = _with_later_knobs(known["facts"])
+        differing = sorted(name for name in {*stated, *self.facts} if stated.get(name) != self.facts.get(name))
         if differing:
             raise UserError(f"{self.path} was written under other settings ({', '.join(differing)}); move it away or give another file.")
         return known["entries"]
@@ -45,6 +47,18 @@ class Store:
         with ProcessLock(self.path.with_suffix(".lock"), limit_sec=60, say=print):
             self.entries = [*self._read(), dict(method=method, seed=seed, **result, **machine())]
             atomic_write_text(self.path, json.dumps(dict(facts=self.facts, entries=self.entries), indent=1) + "\n")
+
+
+def _with_later_knobs(facts):
+    """A knob that MADR has got since the file was written stood at its default then."""
+    methods = facts.get("methods")
+    if not isinstance(methods, dict):
+        return facts
+    later = {}
+    for name, options in methods.items():
+        madr = options.get("madr") if isinstance(options, dict) else None
+        later[name] = dict(options, madr={**config.resolve(dict(preset=madr.get("preset", "default"))).as_dict(), **madr}) if madr else options
+    return dict(facts, methods=later)
 
 
 def machine():

@@ -65,6 +65,8 @@ class MADRConfig:
     refresh: int = knob(0, "Memory entries whose features are renewed with the present generator, per microbatch and step", 0, 1_000_000)
     start_fill: float = knob(0.0, "The published terms stay off until this share of the memory is filled", 0, 1)
 
+    start_step: int = knob(0, "...and until so many generator steps are done", 0, 10_000_000)
+
     beta: float = knob(1.0, "Sharpness of the published weights softmax(-beta * coverage)", 0, 1e6)
     controller: str = knob("none", "What moves the strength during training", choices=("none", "sigmoid", "adaptive", "integral"))
     recall_target: float = knob(0.8, "Target recall tau of the published controller", 0, 1)
@@ -72,6 +74,9 @@ class MADRConfig:
     control_interval: int = knob(4, "Generator steps between two moves of the controller", 1, 100_000)
     control_kimg: float = knob(100.0, "Thousands of images in which --madr-controller=integral moves from full strength to none", 0.001, 1e6)
     estimator: str = knob("exact", "How the published coverage score is computed", choices=("exact", "incremental", "faiss", "ratio"))
+    top_k: int = knob(0, "Nearest memory entries that count in the published coverage score of a real; 0: all", 0, 1_000_000)
+    bandwidth: str = knob("memory", "Published bandwidth: median distance in the memory, or led over from the reals' in the first 5000 steps (warm)",
+                          choices=("memory", "warm"))
     bandwidth_interval: int = knob(1000, "Generator steps between two renewals of the published bandwidth", 1, 1_000_000)
 
     extractor: str = knob("pca", f"Feature space: {EXTRACTOR_HELP}")
@@ -93,10 +98,12 @@ class MADRConfig:
         if self.controller in ("sigmoid", "adaptive") and self.term not in ("paper", "enhanced"):
             raise MADRError(f"--madr-controller={self.controller} follows the published recall; use it with --madr-term=paper or enhanced, "
                             "or choose --madr-controller=integral")
-        if self.estimator == "ratio" and self.term != "paper":
-            raise MADRError(f"--madr-estimator=ratio weighs all entries against the reals; use it with --madr-term=paper (got {self.term})")
-        if self.estimator == "faiss" and self.term != "enhanced":
-            raise MADRError("--madr-estimator=faiss searches nearest entries; use it with --madr-term=enhanced, or choose exact or incremental")
+        if self.estimator == "ratio" and (self.term not in ("paper", "enhanced") or self.top_k):
+            raise MADRError(f"--madr-estimator=ratio weighs all entries against the reals; use it with --madr-term=paper and without --madr-top-k "
+                            f"(got {self.term}, {self.top_k})")
+        if self.estimator == "faiss" and (self.term not in ("paper", "enhanced") or not self.top_k):
+            raise MADRError("--madr-estimator=faiss searches nearest entries; use it with --madr-term=enhanced, or with --madr-term=paper --madr-top-k=20, "
+                            "or choose exact or incremental")
         if self.tilt and self.term != "witness":
             raise MADRError(f"--madr-tilt=1 tilts the reals of D and of the witness together; use it with --madr-term=witness (got {self.term})")
         if any(len(part) != 64 or set(part.lower()) - set("0123456789abcdef") for part in self.weights_sha256.split(",") if self.weights_sha256):
@@ -129,6 +136,8 @@ class MADRConfig:
 _PAPER = dict(
     term="paper", weight=1.0, balance="fixed", controller="sigmoid", replay_weight=0.0, memory="reservoir", update_interval=100, start_fill=0.25,
     extractor="dino")
+# What the term `enhanced` is beside E1; each also to be had alone. Its controller, memory and extractor belong to the preset.
+_ENHANCED_TERM = dict(top_k=20, bandwidth="warm", start_step=500)
 PRESETS = {
     "default": {},
     "witness": dict(replay_weight=0.0),
@@ -177,6 +186,8 @@ def resolve(given):
     if preset not in PRESETS:
         raise MADRError(f"--madr-preset must be one of {', '.join(PRESET_NAMES)} (got {preset!r})")
     values = {**PRESETS[preset], **given}
+    if values.get("term") == "enhanced":
+        values = {**_ENHANCED_TERM, **values}
     config = MADRConfig(**values)
     if "balance" not in values and not config.measures_signal:
         # Against its present norm a term keeps its strength at equilibrium, unless the measured share of noise takes it away.

@@ -60,17 +60,16 @@ class WitnessObjective:
 class PublishedObjective:
     """`paper` (E1) and `enhanced` (E2): weighted attraction to all reals, weights from a memory's coverage scores.
 
-    Off (None) until the memory is filled to start_fill. Scores, bandwidth, radius and recall follow the memory, which
+    Off (None) until the memory is filled to start_fill and start_step steps are done. Scores, bandwidth, radius and recall follow the memory, which
     changes every update_interval steps only.
     """
 
-    TOP_K = 20
     PAIRS = 1000  # memory entries whose pairwise distances give bandwidth and radius
 
     def __init__(self, config, reference, seed):
         self.config, self.reference, self.seed = config, reference, seed
         self.controller = RecallController("none" if config.controller == "integral" else config.controller, config.recall_target, config.recall_slope)
-        self.estimator = estimators.build(config.estimator, reference.features_ND, self.TOP_K if config.term == "enhanced" else None, reference.mass_N)
+        self.estimator = estimators.build(config.estimator, reference.features_ND, config.top_k or None, reference.mass_N)
         self.weights_N = None
         self.sigma = self.radius = self.recall = None
         self.scored_at = -1  # samples offered to the memory when the weights were computed
@@ -86,7 +85,7 @@ class PublishedObjective:
 
     @torch.no_grad()
     def after_step(self, step, memory):
-        if memory.count < max(self.config.start_fill * self.config.capacity, 4):
+        if memory.count < max(self.config.start_fill * self.config.capacity, 4) or step + 1 < self.config.start_step:
             return
         memory_KD = memory.view("features")
         renew = self.sigma is None or step % self.config.bandwidth_interval == 0
@@ -103,7 +102,7 @@ class PublishedObjective:
         generator = torch.Generator().manual_seed(self.seed + step)
         distances = bandwidth.pairwise_distances(memory_KD, generator, self.PAIRS)
         median = bandwidth.quantile_of_sorted(distances, 0.5)
-        if self.config.term == "enhanced":
+        if self.config.bandwidth == "warm":
             limits = [torch.full_like(median, value) for value in (self.reference.scale, self.reference.scale_low, self.reference.scale_high)]
             median = bandwidth.warm_started(step, median, *limits)
         self.sigma = float(median.clamp(min=1e-6))

@@ -4,6 +4,7 @@ import pytest
 
 from dnnlib.errors import UserError
 from experiments import records
+from madr_plugin import config
 
 
 def test_a_store_keeps_what_was_put_and_refuses_other_settings(tmp_path):
@@ -24,3 +25,12 @@ def test_interval_is_student_t():
     mean, half = records.mean_and_interval([1.0, 2.0, 3.0])
     assert mean == 2 and half == pytest.approx(4.302653 * 1 / np.sqrt(3), rel=1e-5)
     assert np.isnan(records.mean_and_interval([1.0])[1])
+
+
+def test_knobs_that_came_later_stood_at_their_defaults(tmp_path):
+    now = config.resolve(dict(preset="witness", weight=2.0)).as_dict()
+    earlier = {name: value for name, value in now.items() if name != "start_step"}
+    records.Store(tmp_path / "bed.json", dict(methods=dict(plain={}, witness=dict(madr=earlier)))).put("plain", 0, dict(kl=1.0))
+    assert records.Store(tmp_path / "bed.json", dict(methods=dict(plain={}, witness=dict(madr=now)))).get("plain", 0)["kl"] == 1.0
+    with pytest.raises(UserError, match="methods"):
+        records.Store(tmp_path / "bed.json", dict(methods=dict(plain={}, witness=dict(madr=dict(now, start_step=3)))))

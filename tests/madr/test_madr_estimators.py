@@ -69,3 +69,31 @@ def test_the_ratio_makes_weights_that_differ():
     assert float(terms.effective_number(ratio)) < float(terms.effective_number(plain)) and float(ratio.sum()) == pytest.approx(1)
     with pytest.raises(MADRError, match="--madr-estimator=ratio .*--madr-term=paper"):
         config.resolve(dict(estimator="ratio"))
+
+
+def test_parts_of_enhanced_come_with_its_term_or_alone():
+    preset = config.resolve(dict(preset="enhanced"))
+    assert (preset.top_k, preset.bandwidth, preset.start_step) == (20, "warm", 500) == tuple(
+        getattr(config.resolve(dict(term="enhanced", balance="fixed")), name) for name in ("top_k", "bandwidth", "start_step"))
+    assert config.resolve(dict(preset="enhanced", start_step=0, top_k=3)).top_k == 3
+    alone = config.resolve(dict(preset="paper", top_k=5, estimator="faiss"))
+    assert (alone.top_k, alone.bandwidth, alone.start_step) == (5, "memory", 0)
+
+
+def test_the_published_term_starts_after_the_stated_steps():
+    host = Host(madr_loss(dict(preset="paper", extractor="pca", update_interval=1, start_fill=0.1, start_step=6)))
+    started = []
+    for _ in range(8):
+        host.step(num_microbatches=2)
+        started.append(host.loss.engine.objective.weights_N is not None)
+    assert started == [False] * 5 + [True] * 3
+
+
+def test_top_k_alone_changes_the_scores():
+    weights = []
+    for top_k in (0, 2):
+        host = Host(madr_loss(dict(preset="paper", extractor="pca", update_interval=1, start_fill=0.1, top_k=top_k)))
+        for _ in range(3):
+            host.step(num_microbatches=2)
+        weights.append(host.loss.engine.objective.weights_N)
+    assert not torch.allclose(*weights)

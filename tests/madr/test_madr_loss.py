@@ -46,7 +46,7 @@ class NoAdversary:
 @pytest.mark.parametrize("madr", [
     dict(preset="witness", balance="fixed"), dict(preset="paper", extractor="pca", update_interval=1, start_fill=0.1),
     dict(term="none", replay_weight=1.0, balance="fixed", replay_interval=1, dead_zone=0.0), dict(preset="default", balance="fixed"),
-    dict(preset="enhanced", extractor="random", update_interval=1, start_fill=0.1)], ids=["witness", "paper", "replay", "default", "enhanced"])
+    dict(preset="enhanced", extractor="random", update_interval=1, start_fill=0.1, start_step=0)], ids=["witness", "paper", "replay", "default", "enhanced"])
 def test_coverage_loss_moves_the_generator(madr, monkeypatch):
     host = Host(madr_loss(madr))
     warmed(host, 8)
