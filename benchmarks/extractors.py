@@ -21,7 +21,7 @@ from dnnlib import cli
 from dnnlib.errors import UserError
 from dnnlib.files import atomic_write_text
 from experiments import records
-from madr_plugin import check_extractor, command, extractors, reference
+from madr_plugin import check_extractor, command, extractors, real_images
 
 
 @click.command()
@@ -33,7 +33,7 @@ def main(data, spaces, max_images, out):
     """Nearest-neighbour accuracy, spread and time of several feature spaces."""
     torch.set_num_threads(1)
     dataset = command.open_images(data)
-    images, class_N = reference.read_images_and_classes(dataset, np.random.RandomState(0).permutation(len(dataset))[:max_images])
+    images, class_N = real_images.read_images_and_classes(dataset, np.random.RandomState(0).permutation(len(dataset))[:max_images])
     if not (class_N >= 0).all():
         raise UserError(f"--data={data} has no labels; make it with dataset_tool.py from one folder per class.")
     rows = []
@@ -42,7 +42,7 @@ def main(data, spaces, max_images, out):
         extractor = extractors.build(name, dataset.image_shape, 0, 0, 0, weights, "").eval().requires_grad_(False)
         rows.append(dict(space="file:" + Path(name).name if name.startswith("file:") else name, **check_extractor.check(extractor, images, class_N)))
         print(rows[-1], flush=True)
-    result = dict(data=Path(data).name, fingerprint=reference.data_fingerprint(dataset), image_shape=list(map(int, dataset.image_shape)), images=len(images),
+    result = dict(data=Path(data).name, fingerprint=real_images.data_fingerprint(dataset), image_shape=list(map(int, dataset.image_shape)), images=len(images),
                   classes=len(class_N.unique()), rows=rows, seed=0, threads=1, load_average=round(os.getloadavg()[0], 1), **records.machine())
     atomic_write_text(out, json.dumps(result, indent=1) + "\n")
     print(f"Wrote {out}")

@@ -22,7 +22,7 @@ import legacy
 from dnnlib import cli
 from dnnlib.files import atomic_write_text
 from doctor import processor_name
-from madr_plugin import balance, config, extractors, objectives, reference, tap
+from madr_plugin import balance, config, extractors, objectives, real_images, reference, tap
 from madr_plugin.seeds import generator_for
 
 BATCH, BATCHES = 16, 8
@@ -32,7 +32,7 @@ def relative_reach(network, space):
     """balance.relative_reach() of means over BATCHES batches, as training measures it."""
     saved = legacy.open_network(str(network), verbose=False)
     G, D = saved["G"].train().requires_grad_(True), saved["D"].eval().requires_grad_(False)
-    dataset, options = reference.open_dataset(saved["training_set_kwargs"]), config.resolve(dict(extractor=space))
+    dataset, options = real_images.open_dataset(saved["training_set_kwargs"]), config.resolve(dict(extractor=space))
     extractor = extractors.build(space, dataset.image_shape, 0, 0, 0, "", "").eval().requires_grad_(False)
     objective = objectives.build(options, reference.build(dataset, extractor, options, 0, torch.device("cpu"), announce=lambda *_: None), 0)
     parameters, measured = list(G.parameters()), dict(term=[], host=[])

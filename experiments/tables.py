@@ -95,7 +95,8 @@ def toy_part(layout):
                         f"{document['date']}; {document['machine']}; PyTorch {document['torch']}."])
 
 
-PARTS = {**{f"toy-{layout}": (toy_part, layout) for layout in ("ring", "grid", "imbalanced")}, "toy-imbalanced-long": (toy_part, "long/imbalanced"), **{bed: (digits_part, bed) for bed in DIGITS},
+PARTS = {**{f"toy-{layout}": (toy_part, layout) for layout in ("ring", "grid", "imbalanced")}, "toy-imbalanced-long": (toy_part, "long/imbalanced"),
+         **{bed: (digits_part, bed) for bed in DIGITS},
          **{f"backbone-{study}": (backbone_part, study) for study in ("emoji32-20kimg", "emoji32-40kimg", "stacked-mnist-20kimg")}}
 
 

@@ -9,6 +9,8 @@ import torch
 from madr_plugin import coverage
 from madr_plugin.terms import squared_distances
 
+LEAST_HELD_OUT = 0.5  # of held_out_overlap(); below, gates hold so few reals that the number means nothing
+
 
 @torch.no_grad()
 def fit_cells(features_ND, num_cells, quantile, generator, iterations=15, max_rows=20000):
@@ -46,9 +48,6 @@ def fit_cells_per_class(features_ND, class_N, num_cells, quantile, generator):
     whole = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     whole["radii"] = _widened_where_few(whole["radii"], whole["shares"] * len(features_ND))
     return dict(whole, cell_of_real=cell_N)
-
-
-LEAST_HELD_OUT = 0.5  # below, gates hold so few reals that the number means nothing
 
 
 @torch.no_grad()

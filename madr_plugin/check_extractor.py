@@ -11,7 +11,7 @@ import click
 import numpy as np
 import torch
 
-from madr_plugin import bandwidth, command, extractors, reference, view
+from madr_plugin import bandwidth, command, extractors, real_images, view
 from madr_plugin.errors import MADRError
 from madr_plugin.extractors.base import check_features
 from madr_plugin.seeds import generator_for
@@ -119,7 +119,7 @@ def main(data, names, weights, width, input_size, max_images, seed):
     if len(rows) > affordable:
         print(f"Looking at {affordable} images: more of this size would take over {LARGEST_MEMORY >> 30} GiB.")
         rows = rows[:affordable]
-    images, class_N = reference.read_images_and_classes(dataset, rows)
+    images, class_N = real_images.read_images_and_classes(dataset, rows)
     class_N = class_N if (class_N >= 0).all() and len(class_N.unique()) > 1 else None
     what = "same label" if class_N is not None else "own shifted copy"
     print(f"{len(images)} images; accuracy: share of nearest neighbours with the {what}\n")

@@ -64,8 +64,7 @@ class MADRConfig:
     update_interval: int = knob(1, "Offer generated samples to the memory every so many generator steps", 1, 100_000)
     refresh: int = knob(0, "Memory entries whose features are renewed with the present generator, per microbatch and step", 0, 1_000_000)
     start_fill: float = knob(0.0, "The published terms stay off until this share of the memory is filled", 0, 1)
-
-    start_step: int = knob(0, "...and until so many generator steps are done", 0, 10_000_000)
+    start_step: int = knob(0, "The published terms stay off until so many generator steps are done", 0, 10_000_000)
 
     beta: float = knob(1.0, "Sharpness of the published weights softmax(-beta * coverage)", 0, 1e6)
     controller: str = knob("none", "What moves the strength during training", choices=("none", "sigmoid", "adaptive", "integral"))

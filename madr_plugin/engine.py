@@ -8,7 +8,7 @@ import math
 
 import torch
 
-from madr_plugin import balance, collective, controllers, memory, objectives, reference, signal, tap, terms, tilt, view
+from madr_plugin import balance, collective, controllers, memory, objectives, real_images, signal, tap, terms, tilt, view
 from madr_plugin.config import parse_view
 from madr_plugin.errors import MADRError
 from madr_plugin.sensor import CellSensor
@@ -221,7 +221,7 @@ class Engine:
         unusable_K = self.memory.view("layers") < 0
         if unusable_K.any():
             squared_RK = squared_RK.masked_fill(unusable_K[None, :], math.inf)
-        class_K = reference.classes_of(self.memory.view("labels"))
+        class_K = real_images.classes_of(self.memory.view("labels"))
         if (class_K >= 0).any():
             squared_RK = squared_RK.masked_fill((class_R[:, None] >= 0) & (class_R[:, None] != class_K[None, :]), math.inf)
         nearest_R, entry_R = squared_RK.min(dim=1)
@@ -240,7 +240,7 @@ class Engine:
 
     def _entries_per_class(self):
         """Entries of the memory among which _nearest_entries() looks for a real's: all, or those of each class, [classes]."""
-        class_K = reference.classes_of(self.memory.view("labels"))
+        class_K = real_images.classes_of(self.memory.view("labels"))
         if not self.sensor.has_classes or not (class_K >= 0).any():
             return self.memory.count
         return torch.bincount(class_K[class_K >= 0], minlength=int(self.reference.labels_N.max()) + 1)
@@ -270,7 +270,7 @@ class Engine:
             self.memory.renew_features(*renewed)
         samples = {name: value.flatten(0, 1) for name, value in gathered.items()}
         features_BD = samples["features"]
-        self.sensor.note(features_BD, reference.classes_of(samples["labels"]))
+        self.sensor.note(features_BD, real_images.classes_of(samples["labels"]))
         if self.step % self.config.update_interval == 0:
             samples["importance"] = self._importance(features_BD)
             self.memory.offer(samples, self.step, self.nimg, generator_for(self.seed, self.step, "memory"), generated * self.config.update_interval)

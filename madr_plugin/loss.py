@@ -9,7 +9,7 @@ import inspect
 import torch
 
 from madr_plugin import augment_pipe as pipes
-from madr_plugin import collective, cost, extractors, metrics, reference, telemetry, tilt, tilt_tap
+from madr_plugin import collective, cost, extractors, metrics, real_images, reference, telemetry, tilt, tilt_tap
 from madr_plugin.config import resolve
 from madr_plugin.engine import Engine
 from madr_plugin.errors import MADRError
@@ -17,7 +17,7 @@ from madr_plugin.generator_access import GeneratorAccess
 from madr_plugin.host import construct
 
 GENERATOR_PHASES = ("Gmain", "Gboth", "G")  # the last: R3GAN's name
-REPORT_IMAGES, REPORT_STEPS = 2048, 32  # statistics are told after so many images, or steps where those take longer: each tick has some
+REPORT_IMAGES, REPORT_STEPS = 2048, 32  # statistics are told after so many images, at the latest after so many steps
 NOT_CONFIG = ("random_seed", "training_set_kwargs", "resume_pkl", "resume_state")
 
 
@@ -30,8 +30,8 @@ class MADRLoss:
         self.config = resolve({name: value for name, value in madr.items() if name not in NOT_CONFIG})
         self.seed = int(madr.get("random_seed", 0))
         self.training_set_kwargs = madr.get("training_set_kwargs")
-        self.resume_pkl = madr.get("resume_pkl")  # snapshot of a fork from which MADR's state is to be read; or, with install(),
-        self.resume_state = madr.get("resume_state")  # what the fork itself has read, None on processes that read nothing
+        # In forks: the snapshot from which MADR's state is to be read or, with install(), what the fork itself has read of it (None: nothing).
+        self.resume_pkl, self.resume_state = madr.get("resume_pkl"), madr.get("resume_state")
         self.takes_state = "resume_state" in madr or bool(self.resume_pkl)
         self.training_set = None
         self.augment_pipe = augment_pipe
@@ -86,7 +86,7 @@ class MADRLoss:
         if self.engine is not None:
             return
         rank, _ = collective.world()
-        dataset = self.training_set if self.training_set is not None else reference.open_dataset(self.training_set_kwargs)
+        dataset = self.training_set if self.training_set is not None else real_images.open_dataset(self.training_set_kwargs)
         try:
             extractor = extractors.build(self.config.extractor, dataset.image_shape, self.config.width, self.seed,
                                          self.config.input_size, self.config.weights, self.config.weights_sha256)
@@ -188,7 +188,7 @@ class MADRLoss:
             return
         with self.cost.running():
             self.engine.finish_step()
-            if (self.engine.step - 1) % min(REPORT_STEPS, max(1, REPORT_IMAGES * self.engine.step // self.engine.nimg)) == 0:
+            if self._report_is_due():
                 telemetry.report(self.engine.telemetry())
             if isinstance(self.augment_pipe, pipes.MADRAugmentPipe):
                 self.augment_pipe.carry(pipes.flatten(self.engine.live_state()))
@@ -197,6 +197,12 @@ class MADRLoss:
             telemetry.report_cost(*self.cost.figures(), sum(mebibytes.values()))  # every process: the host joins their statistics
             if collective.world()[0] == 0:
                 print(cost.sentence(*self.cost.figures(), mebibytes), flush=True)
+
+    def _report_is_due(self):
+        """Often enough for every tick to have some numbers, seldom enough for small networks not to notice the cost."""
+        images_per_step = self.engine.nimg / self.engine.step
+        interval = min(REPORT_STEPS, max(1, int(REPORT_IMAGES / images_per_step)))
+        return (self.engine.step - 1) % interval == 0
 
     # --- state ----------------------------------------------------------------------------------------------------------
 

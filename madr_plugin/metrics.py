@@ -8,7 +8,7 @@ import sys
 
 import torch
 
-from madr_plugin import collective, extractors, reference, seeds
+from madr_plugin import collective, extractors, real_images, reference, seeds
 from madr_plugin.config import MADRConfig
 from madr_plugin.errors import MADRError
 from madr_plugin.terms import squared_distances
@@ -90,8 +90,8 @@ def compute(opts, num_gen, config):
     """{'': {number: value}, '_<held-out space>': ...} over all reals, without mirrored copies."""
     results, held_out = {}, held_out_extractor(config.extractor)
     whole = {name: value for name, value in dict(max_size=None, xflip=False).items() if name in opts.dataset_kwargs}
-    dataset = reference.open_dataset(dict(opts.dataset_kwargs, **whole))
-    with reference.host_rng_untouched():
+    dataset = real_images.open_dataset(dict(opts.dataset_kwargs, **whole))
+    with real_images.host_rng_untouched():
         for suffix, space in (("", config), (f"_{held_out}", MADRConfig(extractor=held_out))):
             space = MADRConfig(**{name: getattr(space, name) for name in FEATURE_KNOBS}, view="none", reference_cap=MAX_REALS)
             extractor = extractors.build(space.extractor, dataset.image_shape, space.width, 0, space.input_size, space.weights, space.weights_sha256)

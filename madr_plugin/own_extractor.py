@@ -13,12 +13,11 @@ import click
 import numpy as np
 import torch
 
-from madr_plugin import bandwidth, command, reference, view
+from madr_plugin import bandwidth, command, real_images, view
 from madr_plugin.errors import MADRError
 from madr_plugin.extractors import own
 from madr_plugin.extractors.pca import PCAExtractor
 from madr_plugin.seeds import generator_for
-
 
 LARGEST_SIDE = 128  # images are kept at this side at most: the encoder sees 32 pixels of them, the views a little more
 
@@ -75,7 +74,7 @@ def _finished(weights, images, seed):
 def save(path, tensors, dataset):
     """Write the file atomically, with the fingerprint of the data that it was trained on."""
     about = dict(format=own.FORMAT, image_shape=list(map(int, dataset.image_shape)), pca_width=tensors["pca.basis_PD"].shape[1],
-                 data_fingerprint=reference.data_fingerprint(dataset))
+                 data_fingerprint=real_images.data_fingerprint(dataset))
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
@@ -103,7 +102,7 @@ def main(data, out, steps, batch, width, max_images, flip, seed):
     if len(rows) < 16:
         raise MADRError(f"--data={data} holds {len(rows)} images; an encoder needs at least 16")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    tensors = train(reference.read_images(dataset, rows, LARGEST_SIDE).to(device), width, steps, min(batch, len(rows)), seed, flip)
+    tensors = train(real_images.read_images(dataset, rows, LARGEST_SIDE).to(device), width, steps, min(batch, len(rows)), seed, flip)
     save(out, tensors, dataset)
     print(f"Written: {out}. Check it with: python -m madr_plugin.check_extractor --data={data} --madr-extractor=pca --madr-extractor=own --madr-weights={out}")
 

@@ -1,23 +1,19 @@
 """Features of the real training set: extracted once, kept on disk under a hash of what they depend on, with the scales
 and cells that follow from them.
 
-Reads images through the host's own dataset class. Draws from its own generators and leaves the host's alone.
+Must not know how images are read (real_images.py) or what the terms make of them.
 """
-import contextlib
 import hashlib
 import json
-import os
-import random
 import time
 
 import numpy as np
 import torch
 
-from madr_plugin import anchors, bandwidth, cells, collective, files, kernels, view
+from madr_plugin import anchors, bandwidth, cells, collective, files, kernels, real_images, view
 from madr_plugin.config import parse_view
 from madr_plugin.errors import MADRError
 from madr_plugin.extractors.base import check_features
-from madr_plugin.host import construct
 from madr_plugin.seeds import derived_seed, generator_for
 from madr_plugin.terms import squared_distances
 
@@ -132,7 +128,7 @@ def _features(dataset, extractor, config, seed, identity, device, announce):
     own = {name: identity[name] for name in ("format", "data", "selection", "extractor", "view", "cap")} | (dict(seed=seed) if chooses else {})
     found = collective.from_first_process(lambda: _load(own, announce), device)
     if not found:
-        with host_rng_untouched():
+        with real_images.host_rng_untouched():
             features_ND, labels_N = _extract(dataset, extractor, config, seed, device, announce)
         found = collective.from_first_process(lambda: _save(own, _rounded(features_ND, labels_N, extractor, seed), announce), device)
     _put_into(extractor, found)
@@ -162,29 +158,9 @@ def _notes(bundle, dataset, config):
 def _identity(dataset, extractor, config, seed):
     """Everything the bundle depends on."""
     identity = dict(
-        format=FORMAT, data=data_fingerprint(dataset), selection=_selection(dataset), extractor=extractor.identity(), view=list(parse_view(config.view, extractor.default_view)),
+        format=FORMAT, data=real_images.data_fingerprint(dataset), selection=real_images.selection(dataset), extractor=extractor.identity(), view=list(parse_view(config.view, extractor.default_view)),
         cap=config.reference_cap, cells=config.num_cells, quantile=config.cell_quantile, seed=seed)
     return dict(identity, anchors=config.anchors, anchor_kernel=config.kernel) if config.anchors else identity
-
-
-def _selection(dataset):
-    """Which of the stored images the object shows and how: a fingerprint speaks of the stored ones, whatever the options."""
-    digest = hashlib.sha256(repr((len(dataset), [int(size) for size in getattr(dataset, "label_shape", [])])).encode())
-    for name in ("_raw_idx", "_xflip"):  # as in every data set of the StyleGAN2-ADA kind
-        digest.update(np.ascontiguousarray(getattr(dataset, name, [])).tobytes())
-    return digest.hexdigest()
-
-
-def data_fingerprint(dataset):
-    """The host's own content hash where it has one, else a hash over the number of images and evenly spaced samples."""
-    if hasattr(dataset, "content_fingerprint"):
-        return str(dataset.content_fingerprint())
-    digest = hashlib.sha256(repr((len(dataset), tuple(dataset.image_shape))).encode())
-    for index in np.unique(np.linspace(0, len(dataset) - 1, 512).astype(int)):
-        image, label = dataset[int(index)]
-        digest.update(np.ascontiguousarray(image).tobytes())
-        digest.update(np.ascontiguousarray(label).tobytes())
-    return digest.hexdigest()
 
 
 def _path_of(identity):
@@ -240,22 +216,6 @@ def chosen_rows(num_images, config, seed):
     return _order(num_images, seed)[:config.reference_cap]
 
 
-def read_images(dataset, rows, largest_side=None):
-    """Images of these indices as the host's loop hands them to its loss: float32 [n, C, H, W] in [-1, 1]; averaged down to a side if they are larger."""
-    parts = []
-    for images, _ in _batches(dataset, rows):
-        if largest_side is not None and images.shape[-1] > largest_side:
-            images = torch.nn.functional.adaptive_avg_pool2d(images, [largest_side, largest_side])
-        parts.append(images)
-    return torch.cat(parts)
-
-
-def read_images_and_classes(dataset, rows):
-    """(images as read_images(), class index [n]; -1 without labels)."""
-    images, classes = zip(*_batches(dataset, rows))
-    return torch.cat(images), torch.cat(classes)
-
-
 @torch.no_grad()
 def _extract(dataset, extractor, config, seed, device, announce):
     """(features [N, D] float32, labels [N]) of the reference rows, each process reading its share. Fits the extractor."""
@@ -275,7 +235,7 @@ def _extract(dataset, extractor, config, seed, device, announce):
 
 
 def _fitted(dataset, extractor, rows, device):
-    extractor.fit(torch.cat([extractor.shrunk(images.to(device)) for images, _ in _batches(dataset, rows)]))
+    extractor.fit(torch.cat([extractor.shrunk(images.to(device)) for images, _ in real_images.batches(dataset, rows)]))
     return {name: value.cpu().clone() for name, value in extractor.named_buffers()}
 
 
@@ -290,7 +250,7 @@ def _own_share(dataset, extractor, rows, config, seed, device, announce, batch_s
         if not is_own and not (features_ND is None and number == len(starts) - 1):
             continue
         here = slice(start, min(start + batch_size, len(rows)))
-        images, classes = read_images_and_classes(dataset, rows[here])
+        images, classes = real_images.read_images_and_classes(dataset, rows[here])
         features = extractor(view.apply(images.to(device), parts, generator_for("reference-view", start))).to("cpu")
         if features_ND is None:
             features_ND = torch.zeros([len(rows), features.shape[1]])
@@ -332,41 +292,3 @@ def _anchored(features_ND, bundle, config, seed):
     return dict(
         features=half_KD, labels=made["anchor_class"], mass=made["mass"], cell_of_real=cell_K, anchor_error=torch.tensor(error),
         subset=features_ND[_spread_rows(len(features_ND))].to(torch.float16), subset_labels=bundle["labels"][_spread_rows(len(features_ND))], image_cells=bundle["cell_of_real"], image_labels=bundle["labels"])
-
-
-def _batches(dataset, rows, batch_size=64):
-    """(images [n, C, H, W] float32 in [-1, 1], class [n]) in the order of `rows`."""
-    for start in range(0, len(rows), batch_size):
-        items = [dataset[int(row)] for row in rows[start:start + batch_size]]
-        images = torch.from_numpy(np.stack([np.asarray(item[0]) for item in items])).to(torch.float32) / 127.5 - 1
-        labels = np.stack([np.asarray(item[1], dtype=np.float32).reshape(-1) for item in items])
-        yield images, classes_of(torch.from_numpy(labels))
-
-
-def classes_of(labels_NL):
-    """Class index of one-hot labels; -1 where there are no labels or labels of another kind."""
-    if labels_NL.shape[1] == 0:
-        return torch.full([len(labels_NL)], -1, dtype=torch.int64, device=labels_NL.device)
-    one_hot_N = ((labels_NL == 0) | (labels_NL == 1)).all(1) & (labels_NL.sum(1) == 1)
-    return torch.where(one_hot_N, labels_NL.argmax(1), torch.full_like(labels_NL[:, 0], -1, dtype=torch.int64))
-
-
-@contextlib.contextmanager
-def host_rng_untouched():
-    """Dataset classes may draw from Python's or numpy's global generators; the host must not notice that we read it."""
-    python_state, numpy_state, torch_state = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    try:
-        yield
-    finally:
-        random.setstate(python_state)
-        np.random.set_state(numpy_state)
-        torch.set_rng_state(torch_state)
-
-
-def open_dataset(training_set_kwargs):
-    """The host's dataset, by the host's own constructor."""
-    if not training_set_kwargs:
-        raise MADRError("MADR does not know the training set: pass training_set_kwargs in loss_kwargs.madr, or call loss.attach(context)")
-    if "path" in training_set_kwargs and not os.path.exists(training_set_kwargs["path"]):
-        raise MADRError(f"MADR: training set {training_set_kwargs['path']} does not exist; check --data")
-    return construct(**training_set_kwargs)

@@ -6,7 +6,7 @@ know losses or networks.
 import numpy as np
 import torch
 
-from madr_plugin import reference
+from madr_plugin import real_images, reference
 from madr_plugin.seeds import generator_for
 
 
@@ -71,14 +71,14 @@ class TiltedReals:
         class_N = engine.reference.image_labels_N
         class_B = torch.full([len(real_img)], -1, device=v_N.device)
         if real_c is not None and (class_N >= 0).any():
-            class_B = reference.classes_of(real_c.flatten(1)).to(v_N.device)
+            class_B = real_images.classes_of(real_c.flatten(1)).to(v_N.device)
         generator = generator_for(self.seed, engine.step, microbatch, "tilt", phase)
         row_B = replacements(v_N, class_N, class_B, generator).cpu()
         places = (row_B >= 0).nonzero()[:, 0]
         if len(places) == 0:
             return real_img
-        with reference.host_rng_untouched():
-            images = reference.read_images(self.dataset, self.rows_N[row_B[places].numpy()])
+        with real_images.host_rng_untouched():
+            images = real_images.read_images(self.dataset, self.rows_N[row_B[places].numpy()])
         real_img = real_img.clone()
         real_img[places.to(real_img.device)] = images.to(real_img)
         return real_img
@@ -86,5 +86,5 @@ class TiltedReals:
 
 def open_for(training_set, training_set_kwargs, config, seed):
     """TiltedReals of a run. A data set of its own where possible: the host's may share a file with its loader's processes."""
-    dataset = reference.open_dataset(training_set_kwargs) if training_set_kwargs else training_set
+    dataset = real_images.open_dataset(training_set_kwargs) if training_set_kwargs else training_set
     return TiltedReals(dataset, np.sort(reference.chosen_rows(len(dataset), config, seed)), seed)

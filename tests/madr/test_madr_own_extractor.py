@@ -7,7 +7,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from madr_plugin import check_extractor, command, extractors, own_extractor, reference
+from madr_plugin import check_extractor, command, extractors, own_extractor, real_images, reference
 from madr_plugin.config import resolve
 from madr_plugin.errors import MADRError
 from tests.madr.toy_host import Host, madr_loss
@@ -36,7 +36,7 @@ def encoder(pictures, tmp_path_factory):
 
 
 def test_training_lowers_the_contrastive_loss(pictures):
-    images = reference.read_images(command.open_images(str(pictures)), np.arange(48))
+    images = real_images.read_images(command.open_images(str(pictures)), np.arange(48))
     lines = []
     own_extractor.train(images, 8, 25, 32, seed=0, announce=lines.append)
     losses = [float(line.split("loss")[1].split()[0]) for line in lines]
@@ -46,9 +46,9 @@ def test_training_lowers_the_contrastive_loss(pictures):
 def test_file_is_read_back_frozen_and_differentiable(pictures, encoder):
     extractor = extractors.build("own", (3, 16, 16), weights=str(encoder))
     dataset = command.open_images(str(pictures))
-    assert not list(extractor.parameters()) and extractor.data_fingerprint == reference.data_fingerprint(dataset)
+    assert not list(extractor.parameters()) and extractor.data_fingerprint == real_images.data_fingerprint(dataset)
     assert [path.name for path in encoder.parent.iterdir()] == ["own.safetensors"]
-    x = reference.read_images(dataset, np.arange(48)).requires_grad_()
+    x = real_images.read_images(dataset, np.arange(48)).requires_grad_()
     features = extractor(x)
     assert features.shape == (48, 8 + 64) and torch.equal(features, extractors.build("own", (3, 16, 16), weights=str(encoder))(x))
     median = torch.pdist(features.detach()).median()
@@ -59,7 +59,7 @@ def test_file_is_read_back_frozen_and_differentiable(pictures, encoder):
 
 
 def test_training_is_reproducible(pictures):
-    images = reference.read_images(command.open_images(str(pictures)), np.arange(48))
+    images = real_images.read_images(command.open_images(str(pictures)), np.arange(48))
     one, two = (own_extractor.train(images, 4, 2, 16, seed=3, announce=len) for _ in range(2))
     assert all(torch.equal(one[name], two[name]) for name in one)
 
