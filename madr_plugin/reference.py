@@ -75,8 +75,8 @@ class Reference:
             return squared_RS.topk(neighbours, dim=1, largest=False).values[:, -1].sqrt()
         return squared_RS.kthvalue(neighbours, dim=1).values.sqrt()
 
-
     def _reach_within_class(self, rows, expected, draws_of_class):
+        """reach() with reals and draws of each real's own class; where the subset holds no other real of it, over all classes."""
         class_R, class_S = self.labels_N[rows], self.subset_labels_S
         itself_RS = self.subset_S[None, :] == rows[:, None] if self.mass_N is None else torch.zeros([len(rows), len(class_S)], dtype=torch.bool, device=rows.device)
         usable_RS = (class_S[None, :] == class_R[:, None]) & ~itself_RS
@@ -85,7 +85,6 @@ class Reference:
         place_R = (expected * usable_R / draws_R).round().clamp(min=1).minimum(usable_R).to(torch.int64) - 1
         nearest_RS = squared_RS.sort(dim=1).values
         within_R = nearest_RS.gather(1, place_R.clamp(min=0)[:, None])[:, 0].sqrt()
-        # A class of which the subset holds no other real says nothing of its own.
         return torch.where(usable_R > 0, within_R, self.reach(rows, expected, int(draws_of_class.sum()))) if (usable_R == 0).any() else within_R
 
 
