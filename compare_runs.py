@@ -1,15 +1,15 @@
 """Compare training runs: `python compare_runs.py runs/*` prints a table of methods over seeds from the runs' metric lines.
 
-How runs are read is in training/run_set/, what is compared and written in metrics/run_table/; nothing in the run folders changes.
+How runs are read is in reporting/run_table/, with what is compared and written; nothing in the run folders changes.
 """
 import click
 
 from dnnlib import cli, files
 from dnnlib.errors import UserError
 from metrics import metric_main
-from metrics.run_table import render, selection
-from metrics.run_table.table import Choices, make_table
-from training.run_set import runs
+from reporting.run_table import render, selection
+from reporting.run_table.table import Choices, make_table
+from reporting.run_table import runs
 
 
 @click.command(context_settings=dict(max_content_width=140))

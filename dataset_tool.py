@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from dnnlib import cli
 from dnnlib.errors import UserError
-from training import data_builders, data_check, data_sources, data_transforms, data_writer
+from training.data import builders, image_check, sources, transforms, writer
 
 _NOTES_SHOWN = 20        # lines per kind of mere note when converting; --check shows all
 _CLASS_ROWS_SHOWN = 30   # larger sets of classes are summed up in a line
@@ -39,20 +39,20 @@ class _RequiredUnless(click.Option):
 @click.option("--dest", cls=_RequiredUnless, unless=["check"], required=True, metavar="PATH",
               help="A .zip archive (replaced if it exists) or a new or empty folder.")
 @click.option("--max-images", type=int, default=None, metavar="N", help="Take only the first N images.")
-@click.option("--resize-filter", type=click.Choice(list(data_transforms.RESIZE_FILTERS)), default="lanczos", show_default=True,
+@click.option("--resize-filter", type=click.Choice(list(transforms.RESIZE_FILTERS)), default="lanczos", show_default=True,
               help="How to filter when changing the size.")
-@click.option("--transform", type=click.Choice(data_transforms.TRANSFORMS), default=None,
+@click.option("--transform", type=click.Choice(transforms.TRANSFORMS), default=None,
               help="center-crop: the middle square. center-crop-wide|-tall: the middle band of the shape width:height, filled "
                    "up to a square with black. pad: the whole picture on black. stretch: the whole picture, distorted.")
 @click.option("--width", type=int, default=None, metavar="PIXELS", help="Width to scale to.")
 @click.option("--height", type=int, default=None, metavar="PIXELS", help="Height to scale to.")
-@click.option("--labels", type=click.Choice(data_sources.LABEL_MODES), default="json", show_default=True,
+@click.option("--labels", type=click.Choice(sources.LABEL_MODES), default="json", show_default=True,
               help="json: from the source's dataset.json (or from the archive itself). folders: one class per sub-folder. "
                    "none: drop them.")
 @click.option("--fix", is_flag=True, help="Mend what can be mended (colour modes, EXIF rotation) and drop unreadable and "
                                           "duplicate images, saying so for each.")
 @click.option("--check", is_flag=True, is_eager=True, help="Only list what is wrong with the source; write nothing.")
-@click.option("--build", type=click.Choice(data_builders.BUILDERS), default=None, is_eager=True,
+@click.option("--build", type=click.Choice(builders.BUILDERS), default=None, is_eager=True,
               help="Build a set of 1000 modes instead of converting: three digits as the channels of an RGB image.")
 @click.option("--split", type=click.Choice(["train", "eval", "test"]), default="train", show_default=True,
               help="With --build: training digits, or the digits kept for evaluation (no digit is in both).")
@@ -61,7 +61,7 @@ class _RequiredUnless(click.Option):
 @click.option("--num-images", type=click.IntRange(min=1), default=None, metavar="N",
               help="With --build: number of images.  [default: stacked-digits 50000, eval 10000; stacked-mnist 128000, test "
                    "26000]")
-@click.option("--modes", type=click.IntRange(1, data_builders.NUM_MODES), default=data_builders.NUM_MODES, show_default=True,
+@click.option("--modes", type=click.IntRange(1, builders.NUM_MODES), default=builders.NUM_MODES, show_default=True,
               metavar="N", help="With --build: only the modes 0 ... N-1.")
 @click.option("--imbalanced", is_flag=True, help="With --build: 30% of the images uniform over the modes, the others "
                                                  "int(Normal(700, 200)), clipped.")
@@ -87,13 +87,13 @@ def main(ctx, source, dest, max_images, resize_filter, transform, width, height,
                       ["max_images", "resize_filter", "transform", "width", "height", "labels", "fix", "check"])
         _build(build, source, dest, split, dict(seed=seed, num_images=num_images, modes=modes, imbalanced=imbalanced))
         return
-    _refuse_flags(ctx, "it belongs to --build=" + "|".join(data_builders.BUILDERS),
+    _refuse_flags(ctx, "it belongs to --build=" + "|".join(builders.BUILDERS),
                   ["split", "seed", "num_images", "modes", "imbalanced"])
-    data_transforms.output_size(transform, width, height)
+    transforms.output_size(transform, width, height)
     if not check:
-        data_writer.check_destination(dest, source)
-    images = data_sources.open_source(source, labels, max_images)
-    convert = data_transforms.make_transform(transform, width, height, resize_filter)
+        writer.check_destination(dest, source)
+    images = sources.open_source(source, labels, max_images)
+    convert = transforms.make_transform(transform, width, height, resize_filter)
     if check:
         _check(images, convert)
     else:
@@ -121,7 +121,7 @@ def _progress(total, text):
 
 
 def _convert(images, transform, dest, fix, show_classes):
-    report = data_check.convert(images, transform, dest, fix, _progress(images.num_images, "Converting"))
+    report = image_check.convert(images, transform, dest, fix, _progress(images.num_images, "Converting"))
     _print_faults(report, fix, notes_shown=_NOTES_SHOWN)
     if not report.is_sound(fix):
         raise UserError(_summary(report, fix) + "\nNothing was written.")
@@ -130,7 +130,7 @@ def _convert(images, transform, dest, fix, show_classes):
 
 
 def _check(images, transform):
-    report = data_check.ConversionPass(images, transform, fix=False).run(_progress(images.num_images, "Checking"))
+    report = image_check.ConversionPass(images, transform, fix=False).run(_progress(images.num_images, "Checking"))
     _print_faults(report, fix=False, notes_shown=None)
     _print_classes(report, images.class_names, all_classes=True)
     if not report.is_sound(fix=False):
@@ -146,12 +146,12 @@ def _faults_by_kind(faults):
     by_kind = defaultdict(list)
     for fault in faults:
         by_kind[fault.kind].append(fault)
-    return sorted(by_kind.items(), key=lambda item: (data_check.FAULT_KINDS[item[0]].noted, item[0]))
+    return sorted(by_kind.items(), key=lambda item: (image_check.FAULT_KINDS[item[0]].noted, item[0]))
 
 
 def _print_faults(report, fix, notes_shown):
     for kind_name, faults in _faults_by_kind(report.faults):
-        kind = data_check.FAULT_KINDS[kind_name]
+        kind = image_check.FAULT_KINDS[kind_name]
         shown = faults[:notes_shown] if kind.noted and not (fix and kind.mend) else faults
         for fault in shown:
             print(fault.text() + (f" -> {kind.mend}" if fix and kind.mend else ""))
@@ -167,13 +167,13 @@ def _summary(report, fix):
     num_files = len({fault.name for fault in serious})
     lines = [f"{num_files} of {report.num_seen} images {'have faults' if num_files > 1 else 'has faults'}:"]
     for kind_name, faults in _faults_by_kind(serious):
-        kind = data_check.FAULT_KINDS[kind_name]
+        kind = image_check.FAULT_KINDS[kind_name]
         lines.append(f"  {len(faults):6d}  {kind.title}: {kind.remedy or f'--fix helps ({kind.mend})'}")
     return "\n".join(lines)
 
 
 def _print_classes(report, class_names, all_classes):
-    counts = data_sources.class_counts(report.labels)
+    counts = sources.class_counts(report.labels)
     if not counts:
         return
     if all_classes or len(counts) <= _CLASS_ROWS_SHOWN:
@@ -189,17 +189,17 @@ def _print_classes(report, class_names, all_classes):
 
 
 def _build(builder, source, dest, split, options):
-    data_writer.check_destination(dest, source)
+    writer.check_destination(dest, source)
     progress = lambda items: _progress(len(items), "Building")(items)
     if builder == "stacked-digits":
         if source is not None:
             raise UserError("--source has no effect with --build=stacked-digits (the digits come with scikit-learn); leave it "
                             "away.")
         split = "eval" if split == "test" else split
-        counts = data_builders.build_stacked_digits(dest, split=split, progress=progress, **options)
+        counts = builders.build_stacked_digits(dest, split=split, progress=progress, **options)
     else:
         split = "test" if split == "eval" else split
-        counts = data_builders.build_stacked_mnist(dest, source=source, split=split, progress=progress, **options)
+        counts = builders.build_stacked_mnist(dest, source=source, split=split, progress=progress, **options)
     print(f"Wrote {sum(counts.values())} images (32x32, RGB; {split} digits, seed {options['seed']}) to {dest}: "
           f"{len(counts)} of {options['modes']} modes, {min(counts.values())} to {max(counts.values())} images each")
 

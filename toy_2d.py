@@ -18,7 +18,7 @@ from dnnlib import cli
 from dnnlib.files import atomic_open
 from experiments import records, small_gan
 from experiments.old_repulsion import OldRepulsion
-from madr_plugin.seeds import generator_for
+from madr_plugin.base.seeds import generator_for
 
 EXTENT = 5.0  # points lie in [-EXTENT, EXTENT]^2; pixels in [-1, 1]
 METHODS = {

@@ -31,7 +31,8 @@ from dnnlib import cli
 from dnnlib.files import atomic_write_text
 from doctor import processor_name
 from tests.training import planted_modes
-from training import config, diversity_alarm, diversity_monitor, diversity_watch, training_loop
+from training import config, training_loop
+from training.diversity import alarm, monitor as diversity_monitor, watch
 
 HEALTHY_TICKS, LEARNING_TICKS, SICK_TICKS = 60, (3, 10, 40), 10
 DEFAULT_KIMG_PER_TICK = 4
@@ -84,8 +85,7 @@ def measure_cost(resolution, ticks, steps_per_tick):
         kimg_per_tick = steps_per_tick * options.batch_size / 1000
         options.update(kimg_per_tick=kimg_per_tick, total_kimg=(ticks + 1) * kimg_per_tick, image_snapshot_ticks=None, network_snapshot_ticks=None,
                        diversity_monitor=True, device="cpu", snap_res=128, run_dir=folder)
-        trainer, watch = training_loop.Trainer, diversity_watch.DiversityWatch
-        with cpu_seconds_of(dict(step=(trainer, "train_step"), look=(watch, "look"), begin=(watch, "begin"))) as seconds, contextlib.redirect_stdout(io.StringIO()):
+        with cpu_seconds_of(dict(step=(training_loop.Trainer, "train_step"), look=(watch.DiversityWatch, "look"), begin=(watch.DiversityWatch, "begin"))) as seconds, contextlib.redirect_stdout(io.StringIO()):
             training_loop.training_loop(**options)
     look, steps = statistics.median(seconds["look"][1:]), seconds["step"][2:]
     per_kimg = statistics.fmean(steps) / options.batch_size * 1000  # mean: lazy regularisation makes steps unlike
@@ -130,7 +130,7 @@ def margins(runs):
     for numbers in runs:
         level, former = 0.0, 0.0
         for tick in numbers:
-            if level >= diversity_alarm.ESTABLISHED:
+            if level >= alarm.ESTABLISHED:
                 lowest.append(max(tick["diversity"], former) / level)
                 turnovers.append(tick["turnover"])
             level, former = max(level, min(tick["diversity"], former)), tick["diversity"]
@@ -150,7 +150,7 @@ def sick_runs(num_seeds):
             found = [tick["alarm"] for tick in numbers]
             delay = next((tick + 1 for tick, state in enumerate(found) if state), None)
             delays["never" if delay is None else str(delay)] += 1
-            states[diversity_alarm.NAMES[int(found[-1])]] += 1
+            states[alarm.NAMES[int(found[-1])]] += 1
         rows.append(dict(kind=kind, runs=num_seeds, ticks_until_alarm=dict(delays), called=dict(states)))
     return rows
 

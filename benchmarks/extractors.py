@@ -21,7 +21,8 @@ from dnnlib import cli
 from dnnlib.errors import UserError
 from dnnlib.files import atomic_write_text
 from experiments import records
-from madr_plugin import check_extractor, command, extractors, real_images
+from madr_plugin import check_extractor, command, extractors
+from madr_plugin.reals import real_images
 
 
 @click.command()

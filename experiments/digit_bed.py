@@ -13,7 +13,7 @@ import torch
 from metrics import digit_classifier, kernels, modes
 from metrics.digit_data import Digits
 from metrics.sampling import stream
-from training import data_builders, data_mnist
+from training.data import builders, mnist
 
 SIDES = {"stacked": 14, "longtail": 14, "stacked28": 28}  # of each bed's images, in pixels
 BEDS = tuple(SIDES)
@@ -35,7 +35,7 @@ def half_size(images_N28):
 
 def load_digits(mnist_folder, split, side=14):
     """Digits of 14x14 or 28x28 of a split of MNIST; downloaded if the folder is None."""
-    images, labels, _ = data_mnist.load_mnist(mnist_folder, split)
+    images, labels, _ = mnist.load_mnist(mnist_folder, split)
     return Digits(half_size(images) if side == 14 else images, labels.astype(np.int64))
 
 
@@ -48,7 +48,7 @@ def tail_shares():
 def draw_modes(bed, count, class_counts, rng):
     """Modes 100 r + 10 g + b of `count` images."""
     if bed != "longtail":
-        return data_builders.draw_modes(count, class_counts, data_builders.NUM_MODES, False, rng)
+        return builders.draw_modes(count, class_counts, builders.NUM_MODES, False, rng)
     return rng.choice(10, size=count, p=tail_shares()) * 111
 
 
@@ -59,7 +59,7 @@ class StackedSet:
         rng = np.random.RandomState([seed, BEDS.index(bed)])
         self.modes = draw_modes(bed, num_images, np.bincount(digits.labels, minlength=10), rng)
         self.image_shape = [3, SIDES[bed], SIDES[bed]]
-        self.images = digits.images[data_builders.draw_triples(self.modes, digits.labels, rng)]
+        self.images = digits.images[builders.draw_triples(self.modes, digits.labels, rng)]
 
     def __len__(self):
         return len(self.images)

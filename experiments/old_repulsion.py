@@ -1,7 +1,7 @@
 """The witness with its repulsion from remembered features instead of the present batch: the form that MADR does not take, for comparison."""
 import torch
 
-from madr_plugin import terms
+from madr_plugin.maths import terms
 from madr_plugin.objectives import WitnessObjective
 
 

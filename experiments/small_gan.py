@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from madr_plugin import config
 from madr_plugin.loss import MADRLoss
-from madr_plugin.seeds import generator_for
+from madr_plugin.base.seeds import generator_for
 
 
 class NonSaturatingLoss:

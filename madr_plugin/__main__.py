@@ -7,7 +7,7 @@ import sys
 import click
 
 from madr_plugin import config, forks, metrics, options
-from madr_plugin.errors import MADRError
+from madr_plugin.base.errors import MADRError
 
 
 @click.command(context_settings=dict(ignore_unknown_options=True, help_option_names=["--madr-help"]))

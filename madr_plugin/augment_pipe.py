@@ -8,7 +8,7 @@ import copyreg
 
 import torch
 
-from madr_plugin.host import construct
+from madr_plugin.host.construct import construct
 
 CARRIED = "_madr_state"  # attribute of the base pipe under which the tensors ride
 PREFIX = "madr__"        # of the buffers

@@ -1,8 +1,8 @@
 """What the plugin's own commands share: the one place where mistakes become a sentence, and the user's images."""
 import sys
 
-from madr_plugin.errors import MADRError
-from madr_plugin.host import construct
+from madr_plugin.base.errors import MADRError
+from madr_plugin.host.construct import construct
 
 
 def run(main):

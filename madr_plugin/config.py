@@ -5,7 +5,7 @@ torch or the host.
 """
 import dataclasses
 
-from madr_plugin.errors import MADRError
+from madr_plugin.base.errors import MADRError
 
 
 def knob(default, meaning, low=None, high=None, choices=None):

@@ -8,11 +8,18 @@ import math
 
 import torch
 
-from madr_plugin import balance, collective, controllers, memory, objectives, real_images, signal, tap, terms, tilt, view
+from madr_plugin.strength import balance, controllers, signal
+from madr_plugin.base import collective, view
+from madr_plugin.memory import sample_memory
+from madr_plugin import objectives
+from madr_plugin.reals import real_images
+from madr_plugin.host import tap
+from madr_plugin.maths import terms
+from madr_plugin.tilt import tilted_reals
 from madr_plugin.config import parse_view
-from madr_plugin.errors import MADRError
-from madr_plugin.sensor import CellSensor
-from madr_plugin.seeds import generator_for, global_rng_replaced
+from madr_plugin.base.errors import MADRError
+from madr_plugin.memory.sensor import CellSensor
+from madr_plugin.base.seeds import generator_for, global_rng_replaced
 
 STATE_FORMAT = 1
 
@@ -24,7 +31,7 @@ class Engine:
         self.config, self.reference, self.extractor, self.seed, self.device = config, real_features, extractor, seed, device
         self.view_parts = parse_view(config.view, extractor.default_view)
         self.objective = objectives.build(config, real_features, seed)
-        self.memory = memory.SampleMemory(config.capacity, config.memory, config.half_life_kimg)
+        self.memory = sample_memory.SampleMemory(config.capacity, config.memory, config.half_life_kimg)
         self.sensor = CellSensor(real_features, config.deficit_window, config.deficit_max, config.cell_quantile, device)
         self.controller = controllers.IntegralController(config.control_kimg) if config.controller == "integral" else None
         self.balance = balance.GradientBalance(config.balance, {"term": config.weight, "replay": config.replay_weight}, device, config.balance_at)
@@ -96,7 +103,7 @@ class Engine:
 
     def _witness_weights(self):
         v_C, reals = self.tilt_of_cells(), self.reference
-        return None if v_C is None else tilt.normalised_within_classes(v_C[reals.cell_of_real_N], reals.labels_N, reals.mass_N)
+        return None if v_C is None else tilted_reals.normalised_within_classes(v_C[reals.cell_of_real_N], reals.labels_N, reals.mass_N)
 
     @torch.no_grad()
     def _pull_weights(self):
@@ -104,7 +111,7 @@ class Engine:
         if self.config.attraction != "deficit":
             return None
         reals = self.reference
-        return tilt.normalised_within_classes(self.sensor.deficits()[reals.cell_of_real_N], reals.labels_N, reals.mass_N)
+        return tilted_reals.normalised_within_classes(self.sensor.deficits()[reals.cell_of_real_N], reals.labels_N, reals.mass_N)
 
     def features(self, images, generator):
         """phi(view(x)): float32 [N, D], with gradients to the images."""
@@ -345,7 +352,7 @@ class Engine:
             values["gratio_replay"] = self.balance.ratio("replay") * self.replay_strength
         if self.config.tilt:
             v_N = self.tilt()
-            values["tilt"] = 0.0 if v_N is None else tilt.replaced_share(v_N, self.reference.image_labels_N)
+            values["tilt"] = 0.0 if v_N is None else tilted_reals.replaced_share(v_N, self.reference.image_labels_N)
         if self.memory.count:
             values["age_kimg"] = (self.nimg - self.memory.view("born").to(torch.float64)).mean() / 1000
         values.update(self.objective.telemetry())

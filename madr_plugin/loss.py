@@ -9,12 +9,16 @@ import inspect
 import torch
 
 from madr_plugin import augment_pipe as pipes
-from madr_plugin import collective, cost, extractors, metrics, real_images, reference, telemetry, tilt, tilt_tap
+from madr_plugin.base import collective
+from madr_plugin.host import cost, telemetry
+from madr_plugin import extractors, metrics
+from madr_plugin.reals import real_images, reference
+from madr_plugin.tilt import tilted_reals, tilted_logits
 from madr_plugin.config import resolve
 from madr_plugin.engine import Engine
-from madr_plugin.errors import MADRError
-from madr_plugin.generator_access import GeneratorAccess
-from madr_plugin.host import construct
+from madr_plugin.base.errors import MADRError
+from madr_plugin.host.generator_access import GeneratorAccess
+from madr_plugin.host.construct import construct
 
 GENERATOR_PHASES = ("Gmain", "Gboth", "G")  # the last: R3GAN's name
 REPORT_IMAGES, REPORT_STEPS = 2048, 32  # statistics are told after so many images, at the latest after so many steps
@@ -50,7 +54,7 @@ class MADRLoss:
         self.round_index = 0
         self._state_to_load = None
         self._tilted_reals = None
-        self._real_weights = tilt_tap.RealLogitWeights(D, augment_pipe) if self.config.tilt_form == "weight" else None
+        self._real_weights = tilted_logits.RealLogitWeights(D, augment_pipe) if self.config.tilt_form == "weight" else None
         self.cost = cost.CostMeter(self.device)
         self._reals_of = ("", -1)  # D phase and its last round
         if self.config.tilt and "real_img" not in self.signature.parameters:
@@ -99,7 +103,7 @@ class MADRLoss:
         self.engine = Engine(self.config, real_features, extractor, self.seed, self.device)
         self.engine.running = self.cost.running
         if self.config.tilt and self._real_weights is None:
-            self._tilted_reals = tilt.open_for(self.training_set, self.training_set_kwargs, self.config, self.seed)
+            self._tilted_reals = tilted_reals.open_for(self.training_set, self.training_set_kwargs, self.config, self.seed)
         if self._state_to_load is not None:
             self.engine.load(self._state_to_load)
             self._state_to_load = None

@@ -6,8 +6,9 @@ Must not know images, generators of images or processes: every process calls it 
 """
 import torch
 
-from madr_plugin import bandwidth, coverage, estimators, kernels, signal, terms
-from madr_plugin.controllers import RecallController
+from madr_plugin.maths import bandwidth, coverage, estimators, kernels, terms
+from madr_plugin.strength import signal
+from madr_plugin.strength.controllers import RecallController
 
 
 class WitnessObjective:

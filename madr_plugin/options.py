@@ -10,7 +10,7 @@ import os
 import click
 
 from madr_plugin import config
-from madr_plugin.errors import MADRError
+from madr_plugin.base.errors import MADRError
 
 LOSS_CLASS = "madr_plugin.loss.MADRLoss"
 PIPE_CLASS = "madr_plugin.augment_pipe.MADRAugmentPipe"

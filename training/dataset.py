@@ -13,7 +13,7 @@ import torch.utils.data
 
 import dnnlib
 from dnnlib.errors import UserError
-from . import dataset_io
+from training.data import dataset_io
 
 
 class Dataset(torch.utils.data.Dataset):

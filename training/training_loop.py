@@ -17,8 +17,9 @@ from dnnlib import files
 from dnnlib.errors import UserError
 from metrics import diversity_kernels, requirements
 from torch_utils import devices, distributed, misc, training_stats
-from training import ada, diversity_watch, ema, evaluation, monitor, phases, provenance, setup, snapshots, state
-from training.report import page
+from training import ada, ema, evaluation, monitor, phases, provenance, setup, snapshots, state
+from training.diversity import watch
+from reporting.run_page import page
 from training.snapshots import save_image_grid, setup_snapshot_image_grid  # noqa: F401 (people's scripts import them from here)
 
 # How often several GPUs ask one another whether one of them was told to stop; asking makes the GPU wait.
@@ -143,7 +144,7 @@ class Trainer:
                 G=self.G, D=self.D, G_ema=self.G_ema, rank=o.rank, num_gpus=o.num_gpus, device=self.device, run_dir=o.run_dir,
                 training_set=self.training_set, training_set_kwargs=o.training_set_kwargs, random_seed=o.random_seed,
                 batch_size=o.batch_size, batch_gpu=o.batch_gpu))
-        self.watch = diversity_watch.DiversityWatch(
+        self.watch = watch.DiversityWatch(
             o.diversity_monitor, self.is_first, self.device, o.random_seed, self.G.z_dim, self.labels, diversity_kernels.k_means)
 
     # --- state ------------------------------------------------------------------------------------------------------

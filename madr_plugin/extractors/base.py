@@ -5,7 +5,7 @@ is). It is differentiable with respect to the image: no no_grad, no detach, or t
 """
 import torch
 
-from madr_plugin.errors import MADRError
+from madr_plugin.base.errors import MADRError
 
 
 class Extractor(torch.nn.Module):

@@ -13,7 +13,7 @@ import urllib.request
 
 import torch
 
-from madr_plugin.errors import MADRError
+from madr_plugin.base.errors import MADRError
 from madr_plugin.extractors.base import Extractor
 
 # name -> (timm model, default input side; 0: the model's own)

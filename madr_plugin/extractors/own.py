@@ -9,7 +9,7 @@ import os
 import torch
 import torch.nn.functional as F
 
-from madr_plugin.errors import MADRError
+from madr_plugin.base.errors import MADRError
 from madr_plugin.extractors.base import Extractor
 from madr_plugin.extractors.deep import check_sha256
 from madr_plugin.extractors.pca import PCAExtractor

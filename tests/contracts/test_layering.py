@@ -7,20 +7,23 @@ from pathlib import Path
 
 import pytest
 
-PACKAGES = ["dnnlib", "torch_utils", "training", "metrics", "madr_plugin", "experiments"]
+PACKAGES = ["dnnlib", "torch_utils", "training", "metrics", "reporting", "madr_plugin", "experiments"]
 # What each package may import of this project, as first parts of dotted names.
 ALLOWED = {
     "dnnlib": {"dnnlib"},
     "torch_utils": {"dnnlib", "torch_utils"},
     "metrics": {"dnnlib", "torch_utils", "metrics", "legacy", "training"},
-    "training": {"dnnlib", "torch_utils", "training", "legacy", "metrics"},
+    "training": {"dnnlib", "torch_utils", "training", "legacy", "metrics", "reporting"},
+    "reporting": {"dnnlib", "torch_utils", "training", "metrics", "legacy", "reporting"},
     # Inside functions it meets whatever host it runs in; see test_plugin_imports_nothing_of_a_host_when_imported.
     "madr_plugin": {"madr_plugin", "dnnlib", "torch_utils", "training", "metrics", "legacy"},
     "legacy": {"dnnlib", "torch_utils", "training"},
-    "experiments": {"dnnlib", "torch_utils", "training", "metrics", "madr_plugin", "legacy", "experiments"},
+    "experiments": {"dnnlib", "torch_utils", "training", "metrics", "madr_plugin", "legacy", "reporting", "experiments"},
 }
 # Only these modules of training/ may know of metrics, and only these of metrics/ of training (data sets, by name or subclass).
 TRAINING_KNOWS_METRICS = {"training.training_loop", "training.evaluation"}
+# The loop writes the run's page; nothing else of training/ knows that there is one.
+TRAINING_KNOWS_REPORTING = {"training.training_loop"}
 # torch and everything above it stays out of dnnlib; a data set needs no GPU library beyond torch's base class.
 FORBIDDEN_OUTSIDE = {"dnnlib": {"torch", "torchvision"}}
 
@@ -71,12 +74,14 @@ def test_layers(repo, package):
         assert not outside, f"{name} imports {outside}"
         if package == "training" and name not in TRAINING_KNOWS_METRICS:
             assert "metrics" not in own(used), f"{name} imports metrics"
+        if package == "training" and name not in TRAINING_KNOWS_REPORTING:
+            assert "reporting" not in own(used), f"{name} imports reporting"
     assert checked > 0
 
 
 def test_only_root_scripts_name_the_plugin(repo):
     for name, path in modules(repo).items():
-        if name.split(".")[0] in ("dnnlib", "torch_utils", "training", "metrics", "legacy", "export"):
+        if name.split(".")[0] in ("dnnlib", "torch_utils", "training", "metrics", "reporting", "legacy", "export"):
             tree = ast.parse(path.read_text(encoding="utf-8"))
             dotted = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.startswith("madr_plugin.")]
             assert not dotted and not any(used.startswith("madr_plugin") for used in imports(name, path)), f"{name} names madr_plugin: {dotted}"

@@ -13,7 +13,8 @@ import report
 from dnnlib import cli
 from dnnlib.errors import UserError
 from training import snapshots
-from training.report import charts, curves, diversity_file, markup, page, pictures, run_folder, sections
+from reporting.run_page import charts, curves, markup, page, pictures, sections
+from reporting import diversity_file, run_folder
 from training.training_loop import training_loop
 
 VOID = {"meta", "img", "input", "br", "link"}

@@ -10,7 +10,8 @@ import report
 from dnnlib import cli
 from tests.e2e.test_report import read_page
 from training import provenance
-from training.report import diversity_file, diversity_sections, page, run_folder
+from reporting import diversity_file, run_folder
+from reporting.run_page import diversity_sections, page
 from training.training_loop import training_loop
 
 QUICK = ["--num-gen=60", "--device=cpu"]

@@ -6,9 +6,12 @@ import sys
 import pytest
 import torch
 
-from madr_plugin import anchors, config, coverage, extractors, kernels, objectives, reference, terms, tilt
-from madr_plugin.errors import MADRError
-from madr_plugin.seeds import generator_for
+from madr_plugin.reals import anchors, reference
+from madr_plugin import config, extractors, objectives
+from madr_plugin.maths import coverage, kernels, terms
+from madr_plugin.tilt import tilted_reals
+from madr_plugin.base.errors import MADRError
+from madr_plugin.base.seeds import generator_for
 from tests.madr.test_madr_loss import assert_same, copy_weights
 from tests.madr.toy_host import Host, Images, madr_loss
 
@@ -87,7 +90,7 @@ def test_for_duplicated_points_weights_say_the_same_as_all_of_them():
     v = torch.tensor([1.0, 4, 1, 2, 1, 3])
     repeat = lambda values: values.repeat_interleave(mass.long())
     classes = torch.tensor([0, 0, 0, 1, 1, 1])
-    assert torch.allclose(repeat(tilt.normalised_within_classes(v, classes, mass)), tilt.normalised_within_classes(repeat(v), repeat(classes)))
+    assert torch.allclose(repeat(tilted_reals.normalised_within_classes(v, classes, mass)), tilted_reals.normalised_within_classes(repeat(v), repeat(classes)))
 
 
 def test_the_reference_draws_anchors_by_their_mass():

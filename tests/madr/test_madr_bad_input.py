@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from madr_plugin import config, extractors, reference
+from madr_plugin import config, extractors
+from madr_plugin.reals import reference
 from madr_plugin import metrics as plugin_metrics
-from madr_plugin.errors import MADRError
+from madr_plugin.base.errors import MADRError
 from tests.madr.toy_host import Host, Images, madr_loss
 
 

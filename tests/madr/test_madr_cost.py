@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from madr_plugin import cost
+from madr_plugin.host import cost
 from tests.madr.toy_host import Host, madr_loss
 
 

@@ -4,8 +4,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from madr_plugin import config, coverage, estimators, terms
-from madr_plugin.errors import MADRError
+from madr_plugin import config
+from madr_plugin.maths import coverage, estimators, terms
+from madr_plugin.base.errors import MADRError
 from tests.madr.toy_host import Host, madr_loss
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from madr_plugin import extractors
-from madr_plugin.errors import MADRError
+from madr_plugin.base.errors import MADRError
 
 timm = pytest.importorskip("timm")
 

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from madr_plugin import balance as balances
-from madr_plugin import tap
-from madr_plugin.balance import GradientBalance
-from madr_plugin.errors import MADRError
-from madr_plugin.generator_access import GeneratorAccess
+from madr_plugin.strength import balance as balances
+from madr_plugin.host import tap
+from madr_plugin.strength.balance import GradientBalance
+from madr_plugin.base.errors import MADRError
+from madr_plugin.host.generator_access import GeneratorAccess
 from madr_plugin.loss import MADRLoss
 from tests.madr.toy_host import Host, Images, base_loss, madr_loss
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from madr_plugin import metrics as plugin_metrics
-from madr_plugin.errors import MADRError
+from madr_plugin.base.errors import MADRError
 from metrics import metric_main, neighbours
 from tests.madr.test_madr_forks import COMMON, FIRST_STYLE, make_fork  # noqa: F401 (a fixture)
 from tests.madr.toy_host import Host, Images, base_loss

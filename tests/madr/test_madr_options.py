@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from madr_plugin import config, options
-from madr_plugin.errors import MADRError
+from madr_plugin.base.errors import MADRError
 
 TRAINING_OPTIONS = dict(
     random_seed=4, training_set_kwargs=dict(class_name="training.dataset.ImageFolderDataset", path="x.zip"),

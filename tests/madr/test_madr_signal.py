@@ -2,7 +2,8 @@
 import pytest
 import torch
 
-from madr_plugin import kernels, signal, terms
+from madr_plugin.maths import kernels, terms
+from madr_plugin.strength import signal
 from tests.madr.toy_host import Host, madr_loss
 
 kernel = kernels.MixtureKernel(4.0)

@@ -4,8 +4,10 @@ import math
 import pytest
 import torch
 
-from madr_plugin import config, coverage, extractors, kernels, terms, view
-from madr_plugin.seeds import generator_for
+from madr_plugin import config, extractors
+from madr_plugin.maths import coverage, kernels, terms
+from madr_plugin.base import view
+from madr_plugin.base.seeds import generator_for
 
 
 def double(*shape, seed=0):

@@ -4,9 +4,9 @@ import copy
 import pytest
 import torch
 
-from madr_plugin import tilt
+from madr_plugin.tilt import tilted_reals
 from madr_plugin.config import resolve
-from madr_plugin.errors import MADRError
+from madr_plugin.base.errors import MADRError
 from tests.madr.toy_host import Host, madr_loss
 
 TILT = dict(preset="witness", tilt=1, tilt_guard=0.0, deficit_window=64, cells=5)
@@ -20,12 +20,12 @@ def test_replacing_some_reals_equals_drawing_all_in_proportion_to_v():
     v_N = torch.tensor([1.0, 1.0, 5.0, 1.5, 1.0, 2.0])
     class_N = torch.full([6], -1)
     uniform_B = torch.randint(6, [60000], generator=generator())
-    row_B = tilt.replacements(v_N, class_N, torch.full([60000], -1), torch.Generator().manual_seed(1))
+    row_B = tilted_reals.replacements(v_N, class_N, torch.full([60000], -1), torch.Generator().manual_seed(1))
     final_B = torch.where(row_B >= 0, row_B, uniform_B)
     expected_N = v_N / v_N.sum() * 60000
     chi_square = ((torch.bincount(final_B, minlength=6) - expected_N).square() / expected_N).sum()
     assert float(chi_square) < 20.5  # 99.9% point of 5 degrees of freedom
-    assert float((row_B >= 0).float().mean()) == pytest.approx(float(tilt.replaced_share(v_N, class_N)), abs=0.01)
+    assert float((row_B >= 0).float().mean()) == pytest.approx(float(tilted_reals.replaced_share(v_N, class_N)), abs=0.01)
     assert set(row_B.unique().tolist()) <= {-1, 2, 3, 5}  # only reals in deficit are brought in
 
 
@@ -33,9 +33,9 @@ def test_classes_keep_their_mass():
     v_N = torch.tensor([1.0, 4.0, 1.0, 1.0, 1.0])
     class_N = torch.tensor([0, 0, 1, 1, 1])
     class_B = torch.tensor([0, 1, 2] * 500)  # class 2: not among the reference
-    row_B = tilt.replacements(v_N, class_N, class_B, generator())
+    row_B = tilted_reals.replacements(v_N, class_N, class_B, generator())
     assert (row_B[class_B != 0] == -1).all() and set(row_B[class_B == 0].tolist()) == {-1, 1}
-    w_N = tilt.normalised_within_classes(v_N, class_N)
+    w_N = tilted_reals.normalised_within_classes(v_N, class_N)
     assert torch.allclose(w_N, torch.tensor([0.4, 1.6, 1, 1, 1]))
 
 

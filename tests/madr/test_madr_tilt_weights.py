@@ -4,10 +4,10 @@ import copy
 import pytest
 import torch
 
-from madr_plugin import tilt_tap
+from madr_plugin.tilt import tilted_logits
 from madr_plugin.augment_pipe import MADRAugmentPipe
 from madr_plugin.config import resolve
-from madr_plugin.errors import MADRError
+from madr_plugin.base.errors import MADRError
 from tests.madr.test_madr_loss import assert_same, copy_weights
 from tests.madr.toy_host import BASE, Host, base_loss, madr_loss
 
@@ -131,7 +131,7 @@ def test_a_host_that_shows_d_other_images_is_refused():
 
 def test_classes_keep_their_mean_weight_and_unknown_ones_their_own():
     v_C, share_C, class_C = torch.tensor([1.0, 4, 1, 2]), torch.tensor([0.3, 0.1, 0.2, 0.4]), torch.tensor([0, 0, 1, 1])
-    w_C = tilt_tap.weight_of_cells(v_C, share_C, class_C)
+    w_C = tilted_logits.weight_of_cells(v_C, share_C, class_C)
     assert torch.allclose((w_C * share_C)[:2].sum(), share_C[:2].sum()) and torch.allclose((w_C * share_C)[2:].sum(), share_C[2:].sum())
     host = started(c_dim=2)
     real, labels = reals(host)
@@ -168,9 +168,9 @@ def test_refusals():
     with pytest.raises(MADRError, match="--madr-tilt-form=weight has no effect without --madr-tilt=1"):
         resolve(dict(tilt_form="weight"))
     with pytest.raises(MADRError, match="argument D"):
-        tilt_tap.RealLogitWeights(None, None)
+        tilted_logits.RealLogitWeights(None, None)
     with pytest.raises(MADRError, match="one row of logits per image"):
-        tilt_tap._weigh_gradient(torch.zeros([3, 1]), torch.ones(4))
+        tilted_logits._weigh_gradient(torch.zeros([3, 1]), torch.ones(4))
 
 
 def test_without_the_flag_no_hook_is_set():

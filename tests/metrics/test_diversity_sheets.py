@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from dnnlib.errors import UserError
-from metrics import digit_classifier, digit_data, diversity_sheets, photo_networks
+from metrics import digit_classifier, digit_data, photo_networks
+from reporting import diversity_sheets
 from metrics.metric_utils import MetricOptions
-from training.data_builders import build_stacked_digits
+from training.data.builders import build_stacked_digits
 from training.dataset import ImageFolderDataset
 
 NUM_GEN = 400

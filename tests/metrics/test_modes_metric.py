@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from dnnlib.errors import UserError
 from metrics import digit_classifier, digit_data, metric_main, metric_utils, mode_coverage, modes
-from training.data_builders import build_stacked_digits, build_stacked_mnist
+from training.data.builders import build_stacked_digits, build_stacked_mnist
 from training.dataset import ImageFolderDataset
 
 QUICK = digit_classifier.Recipe(min_steps=150, max_steps=150, batch_size=64)

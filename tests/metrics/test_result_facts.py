@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from metrics import digit_classifier, diversity, metric_main, metric_utils
-from metrics.run_table import likeness
-from training.data_builders import build_stacked_digits
+from reporting.run_table import likeness
+from training.data.builders import build_stacked_digits
 
 ON_DIGITS = ["madr_modes", "madr_modes5k"]
 # metric -> (k, tie rule)
@@ -53,7 +53,7 @@ def test_every_line_states_what_it_depends_on(metric, options, toy_generator, mo
         assert lines[0]["facts"]["num_real"] == 30
     if metric.removesuffix("_10k") in NEIGHBOURS:
         assert (lines[0]["facts"]["k"], lines[0]["facts"]["tie_rule"]) == NEIGHBOURS[metric.removesuffix("_10k")]
-    # A fact that is measured must be listed in metrics/run_table/likeness.py, or runs could never be compared.
+    # A fact that is measured must be listed in reporting/run_table/likeness.py, or runs could never be compared.
     assert lines[0]["results"] != lines[1]["results"] or metric == "madr_cycling"
     assert likeness.differences([("a", lines[0]), ("b", lines[1])]) == ([], [])
 

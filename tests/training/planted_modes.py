@@ -5,10 +5,10 @@ import numpy as np
 import torch
 
 from metrics import diversity_kernels
-from training import diversity_alarm, diversity_monitor
+from training.diversity import alarm, monitor as diversity_monitor
 
 NUM_MODES, SIZE = 10, 3 * 8 * 8
-LATE = diversity_alarm.GRACE_STEPS  # steps after which a start is over
+LATE = alarm.GRACE_STEPS  # steps after which a start is over
 STEPS_PER_TICK = 250
 
 TEMPLATES = np.random.default_rng(7).uniform(-1, 1, [NUM_MODES, SIZE])

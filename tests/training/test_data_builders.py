@@ -1,18 +1,18 @@
-"""training.data_builders: the stacks' bytes, labels and distributions; training and evaluation digits never mix."""
+"""training.data.builders: the stacks' bytes, labels and distributions; training and evaluation digits never mix."""
 import os
 
 import numpy as np
 import pytest
 
 from dnnlib.errors import UserError
-from training import data_builders, data_mnist, dataset_io
+from training.data import builders, mnist, dataset_io
 from training.dataset import ImageFolderDataset
 
 from tests.training.data_fixtures import write_mnist
 
 
 def digits_of(split):
-    digits, labels, _ = data_builders._load_small_digits(split)
+    digits, labels, _ = builders._load_small_digits(split)
     return digits, labels
 
 
@@ -22,7 +22,7 @@ def by_content(digits, labels):
 
 def test_stacked_digits_are_what_their_labels_say(tmp_path):
     path = str(tmp_path / "digits.zip")
-    counts = data_builders.build_stacked_digits(path, num_images=200, seed=3)
+    counts = builders.build_stacked_digits(path, num_images=200, seed=3)
     dataset = ImageFolderDataset(path, use_labels=True)
     assert len(dataset) == 200 == sum(counts.values()) and dataset.image_shape == [3, 32, 32]
     training, evaluation = by_content(*digits_of("train")), by_content(*digits_of("eval"))
@@ -45,12 +45,12 @@ def test_no_digit_is_in_both_splits():
 
 def test_split_rule_by_hand():
     labels = np.array([5, 5, 7, 5, 5, 7, 7, 7, 5, 5, 5, 5])
-    assert np.flatnonzero(data_builders.is_eval_digit(labels)).tolist() == [4, 7, 11]
+    assert np.flatnonzero(builders.is_eval_digit(labels)).tolist() == [4, 7, 11]
 
 
 def test_same_seed_same_bytes(tmp_path):
     def built(name, **options):
-        data_builders.build_stacked_digits(str(tmp_path / name), **dict(dict(num_images=50, seed=1), **options))
+        builders.build_stacked_digits(str(tmp_path / name), **dict(dict(num_images=50, seed=1), **options))
         return (tmp_path / name).read_bytes()
     first = built("a.zip")
     assert first == built("b.zip")
@@ -61,24 +61,24 @@ def test_same_seed_same_bytes(tmp_path):
 def test_enlarged_digits_keep_their_shape():
     images = np.zeros([1, 8, 8], dtype=np.uint8)
     images[0, 3:5, 3:5] = 16
-    large = data_builders.enlarge_digits(images)[0].astype(float)
+    large = builders.enlarge_digits(images)[0].astype(float)
     assert large.shape == (30, 30) and np.array_equal(large, large.T) and np.array_equal(large, large[::-1, ::-1])
     assert large[14:16, 14:16].min() == 255 and large[:6].max() <= 2
-    flat = data_builders.enlarge_digits(np.full([1, 8, 8], 8, np.uint8))[0]
+    flat = builders.enlarge_digits(np.full([1, 8, 8], 8, np.uint8))[0]
     assert (flat[8:22, 8:22] == 128).all()  # 8/16 * 255 = 127.5, rounded up
-    sampled = data_builders.enlarge_digits(digits8 := np.random.RandomState(0).randint(0, 17, [4, 8, 8]))[:, 4:28:3, 4:28:3]
+    sampled = builders.enlarge_digits(digits8 := np.random.RandomState(0).randint(0, 17, [4, 8, 8]))[:, 4:28:3, 4:28:3]
     assert np.array_equal(sampled, np.floor(digits8 * 255 / 16 + 0.5))  # interpolation goes through the samples
 
 
 def test_balanced_modes_follow_the_digit_frequencies():
     counts = np.array([1, 2, 3, 4, 5, 6, 7, 8, 9, 10])
-    modes = data_builders.draw_modes(200_000, counts, 1000, False, np.random.RandomState(0))
+    modes = builders.draw_modes(200_000, counts, 1000, False, np.random.RandomState(0))
     share = counts / counts.sum()
     expected = 200_000 * (share[:, None, None] * share[:, None] * share).reshape(-1)
     observed = np.bincount(modes, minlength=1000)
     chi_square = ((observed - expected) ** 2 / expected).sum()
     assert abs(chi_square - 999) < 5 * np.sqrt(2 * 999)
-    first = data_builders.draw_modes(20_000, counts, 120, False, np.random.RandomState(0))
+    first = builders.draw_modes(20_000, counts, 120, False, np.random.RandomState(0))
     observed = np.bincount(first, minlength=120)
     assert first.max() == 119 and len(observed) == 120
     expected = expected[:120] / expected[:120].sum() * 20_000
@@ -86,7 +86,7 @@ def test_balanced_modes_follow_the_digit_frequencies():
 
 
 def test_imbalanced_modes_have_the_stated_law():
-    modes = data_builders.draw_modes(400_000, np.ones(10, int), 1000, True, np.random.RandomState(0))
+    modes = builders.draw_modes(400_000, np.ones(10, int), 1000, True, np.random.RandomState(0))
     share = np.bincount(modes, minlength=1000) / 400_000
     from scipy.stats import norm
     at_top = 0.3 / 1000 + 0.7 * norm.sf(999, 700, 200)
@@ -98,7 +98,7 @@ def test_imbalanced_modes_have_the_stated_law():
 def test_triples_are_uniform_within_their_class():
     labels = np.array([0, 1, 1, 2, 2, 2, 2] + list(range(3, 10)))
     modes = np.full(8000, 12)
-    triples = data_builders.draw_triples(modes, labels, np.random.RandomState(0))
+    triples = builders.draw_triples(modes, labels, np.random.RandomState(0))
     assert (labels[triples] == [0, 1, 2]).all()
     assert np.abs(np.bincount(triples[:, 2], minlength=7)[3:7] / 8000 - 0.25).max() < 0.02
 
@@ -108,7 +108,7 @@ def test_stacked_mnist(tmp_path):
     test_images, test_labels, _ = write_mnist(tmp_path / "mnist", per_class=2, seed=2, prefix="t10k", compress=False)
     for split, images, labels in [("train", train_images, train_labels), ("test", test_images, test_labels)]:
         path = str(tmp_path / f"{split}.zip")
-        data_builders.build_stacked_mnist(path, source=str(tmp_path / "mnist"), split=split, num_images=60, modes=777)
+        builders.build_stacked_mnist(path, source=str(tmp_path / "mnist"), split=split, num_images=60, modes=777)
         known = by_content(images, labels)
         dataset = ImageFolderDataset(path, use_labels=True)
         for index in range(60):
@@ -126,25 +126,25 @@ def test_builder_faults(tmp_path):
     for options, match in [(dict(modes=0), "--modes must lie"), (dict(modes=1001), "--modes must lie"),
                            (dict(modes=777, imbalanced=True), "--imbalanced is defined over all 1000"), (dict(num_images=-1), "--num-images")]:
         with pytest.raises(UserError, match=match):
-            data_builders.build_stacked_digits(dest, **options)
+            builders.build_stacked_digits(dest, **options)
     with pytest.raises(UserError, match="is not a folder"):
-        data_builders.build_stacked_mnist(dest, source=str(tmp_path / "nothing"))
+        builders.build_stacked_mnist(dest, source=str(tmp_path / "nothing"))
     with pytest.raises(UserError, match="holds no train-images-idx3-ubyte.gz"):
-        data_builders.build_stacked_mnist(dest, source=str(tmp_path))
+        builders.build_stacked_mnist(dest, source=str(tmp_path))
     with pytest.raises(UserError, match="no digit 3"):
-        data_builders.draw_triples(np.array([333]), np.array([1, 2]), np.random.RandomState(0))
+        builders.draw_triples(np.array([333]), np.array([1, 2]), np.random.RandomState(0))
     with pytest.raises(UserError, match="no digits for the first 100 modes"):
-        data_builders.draw_modes(5, np.array([0] + [1] * 9), 100, False, np.random.RandomState(0))
+        builders.draw_modes(5, np.array([0] + [1] * 9), 100, False, np.random.RandomState(0))
     assert os.listdir(tmp_path) == []
 
 
 @pytest.mark.skipif("MADR_TEST_MNIST" not in os.environ, reason="set MADR_TEST_MNIST to the folder of the real idx files")
 def test_real_mnist(tmp_path):
     folder = os.environ["MADR_TEST_MNIST"]
-    images, labels, _ = data_mnist.load_mnist(folder, "train")
+    images, labels, _ = mnist.load_mnist(folder, "train")
     assert images.shape == (60000, 28, 28) and np.bincount(labels).tolist()[:3] == [5923, 6742, 5958]
-    for name, digest in data_mnist._GZIP_SHA256.items():
+    for name, digest in mnist._GZIP_SHA256.items():
         import dnnlib.util
         dnnlib.util.open_url(os.path.join(folder, name), digest=digest).close()
-    counts = data_builders.build_stacked_mnist(str(tmp_path / "s.zip"), source=folder, num_images=3000)
+    counts = builders.build_stacked_mnist(str(tmp_path / "s.zip"), source=folder, num_images=3000)
     assert sum(counts.values()) == 3000 and len(counts) > 900

@@ -1,4 +1,4 @@
-"""training.data_check: every kind of bad picture in one listing, and what mending makes of it."""
+"""training.data.image_check: every kind of bad picture in one listing, and what mending makes of it."""
 import io
 import os
 
@@ -6,8 +6,8 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from training import data_check, data_sources, data_transforms
-from training.data_sources import SourceImage
+from training.data import image_check, sources, transforms
+from training.data.sources import SourceImage
 from training.dataset import ImageFolderDataset
 
 from tests.training.data_fixtures import encoded, numbered, pixels, png, write_folder, write_zip
@@ -88,15 +88,15 @@ def good_files(count=30):
 
 def source_of(tmp_path, files, pack=write_folder, labels="json"):
     path = tmp_path / ("set.zip" if pack is write_zip else "set")
-    return data_sources.open_source(pack(path, files), labels=labels)
+    return sources.open_source(pack(path, files), labels=labels)
 
 
 def no_transform():
-    return data_transforms.make_transform(None, None, None, "lanczos")
+    return transforms.make_transform(None, None, None, "lanczos")
 
 
 def check(source, fix=False, transform=None):
-    return data_check.ConversionPass(source, transform or no_transform(), fix=fix).run()
+    return image_check.ConversionPass(source, transform or no_transform(), fix=fix).run()
 
 
 @pytest.mark.parametrize("pack", [write_folder, write_zip])
@@ -109,7 +109,7 @@ def test_one_pass_lists_every_kind_of_fault(tmp_path, pack):
     found = {}
     for fault in report.faults:
         found.setdefault(fault.name, set()).add(fault.kind)
-        assert fault.name in fault.text() and data_check.FAULT_KINDS[fault.kind].title in fault.text()
+        assert fault.name in fault.text() and image_check.FAULT_KINDS[fault.kind].title in fault.text()
     expected = {name: {kind} for name, (_, kind) in bad.items()}
     for grey_too in ("la.png", "sixteen.png", "bilevel.png"):
         expected[grey_too].add("grey")
@@ -125,7 +125,7 @@ def test_damaged_zip_member_is_one_bad_file(tmp_path):
     path = tmp_path / "set.zip"
     write_zip(path, numbered(3))
     path.write_bytes(flipped_byte(path.read_bytes(), 200))
-    report = check(data_sources.open_source(str(path)))
+    report = check(sources.open_source(str(path)))
     assert [(fault.name, fault.kind) for fault in report.faults] == [("00000/img00000000.png", "unreadable")]
     assert "damaged" in report.faults[0].text()
 
@@ -133,9 +133,9 @@ def test_damaged_zip_member_is_one_bad_file(tmp_path):
 def test_fix_mends_and_writes(tmp_path):
     files = dict(good_files(), **{name: data for name, (data, _) in bad_files().items()})
     source = source_of(tmp_path, files)
-    untouched = data_check.convert(source, no_transform(), str(tmp_path / "refused.zip"), fix=False)
+    untouched = image_check.convert(source, no_transform(), str(tmp_path / "refused.zip"), fix=False)
     assert not untouched.is_sound(False) and os.listdir(tmp_path) == ["set"]
-    report = data_check.convert(source, no_transform(), str(tmp_path / "out.zip"), fix=True)
+    report = image_check.convert(source, no_transform(), str(tmp_path / "out.zip"), fix=True)
     dropped = {"empty.png", "cut.png", "cut_end.png", "cut.jpg", "text.png", "flipped.png", "float.tiff", "twin.png"}
     kept = sorted(name for name in files if name not in dropped | {".DS_Store", "notes.txt"})
     assert report.is_sound(True) and report.num_kept == len(kept)
@@ -155,7 +155,7 @@ def test_transparency_is_laid_over_white():
     image = np.zeros([2, 2, 4], dtype=np.uint8)
     image[..., 3] = [[0, 255], [128, 255]]
     image[1, 1, 0] = 200
-    result, faults = data_check.examine(SourceImage("x.png", data=encoded(image)))
+    result, faults = image_check.examine(SourceImage("x.png", data=encoded(image)))
     assert [fault.kind for fault in faults] == ["alpha"]
     assert result[0, 0].tolist() == [255] * 3 and result[0, 1].tolist() == [0] * 3 and result[1, 1].tolist() == [200, 0, 0]
     assert abs(int(result[1, 0, 0]) - 127) <= 1
@@ -165,7 +165,7 @@ def test_transparency_is_laid_over_white():
 def test_every_exif_orientation(orientation):
     data = jpeg_with_orientation(orientation)
     stored = np.asarray(PIL.Image.open(io.BytesIO(data)))
-    result, faults = data_check.examine(SourceImage("x.jpg", data=data))
+    result, faults = image_check.examine(SourceImage("x.jpg", data=data))
     upright = {1: stored, 2: stored[:, ::-1], 3: stored[::-1, ::-1], 4: stored[::-1], 5: stored.swapaxes(0, 1),
                6: np.rot90(stored, -1), 7: np.rot90(stored, 2).swapaxes(0, 1), 8: np.rot90(stored)}[orientation]
     assert np.array_equal(result, upright) and len(faults) == (orientation > 1)
@@ -180,7 +180,7 @@ def test_mixed_grey_and_colour_follow_the_majority(tmp_path, majority, first_is_
     source = source_of(tmp_path, files)
     kind = "grey" if majority == 3 else "colour"
     assert [(f.name, f.kind) for f in check(source).faults] == [("img0.png" if first_is_odd else "img9.png", kind)]
-    assert data_check.convert(source, no_transform(), str(tmp_path / "fixed"), fix=True).channels == majority
+    assert image_check.convert(source, no_transform(), str(tmp_path / "fixed"), fix=True).channels == majority
     fixed = ImageFolderDataset(str(tmp_path / "fixed"))
     assert fixed.num_channels == majority and len([fixed[i] for i in range(6)]) == 6
     odd = np.repeat(pixels(30, channels=1)[None], 3, 0) if majority == 3 else \
@@ -190,10 +190,10 @@ def test_mixed_grey_and_colour_follow_the_majority(tmp_path, majority, first_is_
 
 def test_duplicates_are_noted_and_dropped_by_fix_only(tmp_path):
     source = source_of(tmp_path, {"a.png": png(1), "b.png": png(2), "c.png": encoded(pixels(1), compress_level=9)})
-    report = data_check.convert(source, no_transform(), str(tmp_path / "kept"), fix=False)
+    report = image_check.convert(source, no_transform(), str(tmp_path / "kept"), fix=False)
     assert [(f.name, f.kind, f.detail) for f in report.faults] == [("c.png", "duplicate", "first seen as a.png")]
     assert len(ImageFolderDataset(str(tmp_path / "kept"))) == 3
-    data_check.convert(source, no_transform(), str(tmp_path / "single"), fix=True)
+    image_check.convert(source, no_transform(), str(tmp_path / "single"), fix=True)
     assert len(ImageFolderDataset(str(tmp_path / "single"))) == 2
 
 
@@ -203,10 +203,10 @@ def test_a_resolution_that_no_network_takes_is_one_line(tmp_path):
 
 
 def test_nothing_usable_is_not_sound(tmp_path):
-    report = data_check.convert(source_of(tmp_path, {"a.png": b"", "b.png": b"x"}), no_transform(), str(tmp_path / "o.zip"), True)
+    report = image_check.convert(source_of(tmp_path, {"a.png": b"", "b.png": b"x"}), no_transform(), str(tmp_path / "o.zip"), True)
     assert report.num_kept == 0 and not report.is_sound(True) and not (tmp_path / "o.zip").exists()
 
 
 def test_every_fault_kind_has_a_way_out():
-    for name, kind in data_check.FAULT_KINDS.items():
+    for name, kind in image_check.FAULT_KINDS.items():
         assert kind.title and (kind.noted or kind.mend or kind.remedy), name

@@ -1,4 +1,4 @@
-"""training.data_writer, data_transforms and data_sources: PNG bytes, all-or-nothing files, geometry, the usual archives."""
+"""training.data.writer, transforms and sources: PNG bytes, all-or-nothing files, geometry, the usual archives."""
 import gzip
 import io
 import json
@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dnnlib.errors import UserError
-from training import data_mnist, data_sources, data_transforms, data_writer, dataset_io
+from training.data import dataset_io, mnist, sources, transforms, writer
+from training.data.writer import open_writer
 from training.dataset import ImageFolderDataset
 
 from tests.training.data_fixtures import encoded, idx_bytes, pixels, png, write_cifar10, write_folder, write_mnist, write_zip
@@ -28,7 +29,7 @@ from tests.training.data_fixtures import encoded, idx_bytes, pixels, png, write_
 @given(st.integers(1, 70), st.integers(1, 400), st.sampled_from([1, 3]), st.integers(0, 99))
 def test_png_bytes_decode_to_the_pixels(height, width, channels, seed):
     image = pixels(seed, width, channels, height)
-    data = data_writer.encode_png(image)
+    data = writer.encode_png(image)
     with PIL.Image.open(io.BytesIO(data)) as decoded:
         decoded.verify()  # checks every chunk's checksum
     assert np.array_equal(np.asarray(PIL.Image.open(io.BytesIO(data))), image)
@@ -37,7 +38,7 @@ def test_png_bytes_decode_to_the_pixels(height, width, channels, seed):
 @pytest.mark.parametrize("name", ["set.zip", "set", "new/deeper/set.zip", "new/deeper/set"])
 def test_written_set_reads_back(tmp_path, name):
     dest = str(tmp_path / name)
-    with data_writer.open_writer(dest) as writer:
+    with open_writer(dest) as writer:
         for i in range(3):
             writer.add(pixels(i), i)
         writer.class_names, writer.provenance = ["a", "b", "c"], {"builder": "test"}
@@ -54,12 +55,12 @@ def test_written_set_reads_back(tmp_path, name):
 
 
 def test_names_of_many_images():
-    assert data_writer.image_name(0) == "00000/img00000000.png" and data_writer.image_name(1234567) == "01234/img01234567.png"
+    assert writer.image_name(0) == "00000/img00000000.png" and writer.image_name(1234567) == "01234/img01234567.png"
 
 
 def test_equal_images_give_equal_bytes(tmp_path):
     for name in ("a.zip", "b.zip"):
-        with data_writer.open_writer(str(tmp_path / name)) as writer:
+        with open_writer(str(tmp_path / name)) as writer:
             writer.add(pixels(1), 0)
     assert (tmp_path / "a.zip").read_bytes() == (tmp_path / "b.zip").read_bytes()
 
@@ -69,7 +70,7 @@ def test_an_error_leaves_what_was_there(tmp_path, name):
     dest = tmp_path / name
     if name == "set.zip":
         dest.write_bytes(b"old")
-    with pytest.raises(RuntimeError), data_writer.open_writer(str(dest)) as writer:
+    with pytest.raises(RuntimeError), open_writer(str(dest)) as writer:
         writer.add(pixels(1))
         raise RuntimeError
     assert os.listdir(tmp_path) == (["set.zip"] if name == "set.zip" else [])
@@ -78,7 +79,7 @@ def test_an_error_leaves_what_was_there(tmp_path, name):
 
 
 def test_labels_are_for_all_or_none(tmp_path):
-    with pytest.raises(ValueError, match="1 of 2"), data_writer.open_writer(str(tmp_path / "a.zip")) as writer:
+    with pytest.raises(ValueError, match="1 of 2"), open_writer(str(tmp_path / "a.zip")) as writer:
         writer.add(pixels(1), 0)
         writer.add(pixels(2))
     assert os.listdir(tmp_path) == []
@@ -91,9 +92,9 @@ def test_destination_faults(tmp_path):
     for dest, source, match in [(full, None, "not empty"), (tmp_path / "file", None, "is a file"), (tmp_path / "dir.zip", None, "is a folder"),
                                 (full, full, "the --source itself"), ("/", None, "not empty|mounted")]:
         with pytest.raises(UserError, match=match):
-            data_writer.check_destination(str(dest), source)
+            writer.check_destination(str(dest), source)
     (tmp_path / "empty").mkdir()
-    data_writer.check_destination(str(tmp_path / "empty"))
+    writer.check_destination(str(tmp_path / "empty"))
 
 
 # Transforms.
@@ -105,7 +106,7 @@ def gradient(width, height):
 
 
 def transformed(name, width, height, source_size, resize_filter="box"):
-    return data_transforms.make_transform(name, width, height, resize_filter)(gradient(*source_size))
+    return transforms.make_transform(name, width, height, resize_filter)(gradient(*source_size))
 
 
 def test_transform_geometry():
@@ -122,7 +123,7 @@ def test_transform_geometry():
     assert abs(int(wide[8, 0, 1]) - 255 * 8.5 / 47) < 3  # the band of rows 8 ... 39 of 48
     tall = transformed("center-crop-tall", 16, 32, (48, 64))
     assert tall.shape == (32, 32, 3) and not tall[:, :8].any() and (tall[:, 8:24, 2] == 9).all()
-    plain = data_transforms.make_transform(None, 8, None, "lanczos")(gradient(16, 8))
+    plain = transforms.make_transform(None, 8, None, "lanczos")(gradient(16, 8))
     assert plain.shape == (8, 8, 3)
 
 
@@ -135,20 +136,20 @@ def test_crops_leave_out_what_they_would_enlarge():
 
 def test_grey_pictures_and_filters():
     grey = pixels(3, 32, 1)
-    for name in data_transforms.TRANSFORMS:
-        assert data_transforms.make_transform(name, 16, 16, "lanczos")(grey).shape == (16, 16)
-    box = data_transforms.make_transform("stretch", 16, 16, "box")(grey)
+    for name in transforms.TRANSFORMS:
+        assert transforms.make_transform(name, 16, 16, "lanczos")(grey).shape == (16, 16)
+    box = transforms.make_transform("stretch", 16, 16, "box")(grey)
     mean = grey.reshape(16, 2, 16, 2).mean(axis=(1, 3))
     assert np.abs(box - mean).max() <= 1
-    assert not np.array_equal(box, data_transforms.make_transform("stretch", 16, 16, "lanczos")(grey))
+    assert not np.array_equal(box, transforms.make_transform("stretch", 16, 16, "lanczos")(grey))
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.sampled_from(data_transforms.TRANSFORMS), st.integers(3, 6), st.integers(1, 90), st.integers(1, 90))
+@given(st.sampled_from(transforms.TRANSFORMS), st.integers(3, 6), st.integers(1, 90), st.integers(1, 90))
 def test_every_picture_comes_out_at_the_stated_size(name, log_side, width, height):
     side = 2 ** log_side
-    result = data_transforms.make_transform(name, side, side, "lanczos")(gradient(width, height))
-    assert data_transforms.output_size(name, side, side) == (side, side)
+    result = transforms.make_transform(name, side, side, "lanczos")(gradient(width, height))
+    assert transforms.output_size(name, side, side) == (side, side)
     if result is None:
         assert name.startswith("center-crop-") and (min(width, height) < side or width != height)
     else:
@@ -162,7 +163,7 @@ def test_every_picture_comes_out_at_the_stated_size(name, log_side, width, heigh
     ("center-crop-wide", 48, 32, "48x48")])
 def test_contradictory_sizes_are_refused(name, width, height, match):
     with pytest.raises(UserError, match=match):
-        data_transforms.output_size(name, width, height)
+        transforms.output_size(name, width, height)
 
 
 # Sources.
@@ -175,13 +176,13 @@ def loaded(source):
 @pytest.mark.parametrize("compress", [True, False])
 def test_mnist_source(tmp_path, compress):
     images, labels, path = write_mnist(tmp_path, compress=compress)
-    source = data_sources.open_source(path)
+    source = sources.open_source(path)
     items = loaded(source)
     assert source.num_images == len(items) == 30 and source.has_labels and source.class_names == [str(i) for i in range(10)]
     for item, image, label in zip(items, images, labels):
         assert item.label == label and type(item.label) is int and item.pixels.shape == (32, 32)
         assert np.array_equal(item.pixels[2:30, 2:30], image) and item.pixels.sum() == image.sum()
-    unlabelled = data_sources.open_source(path, labels="none", max_images=4)
+    unlabelled = sources.open_source(path, labels="none", max_images=4)
     assert [item.label for item in unlabelled] == [None] * 4 and not unlabelled.has_labels
 
 
@@ -189,17 +190,17 @@ def test_mnist_faults(tmp_path):
     _, _, path = write_mnist(tmp_path)
     os.unlink(tmp_path / "train-labels-idx1-ubyte.gz")
     with pytest.raises(UserError, match="no label file beside.*--labels=none"):
-        data_sources.open_source(path)
+        sources.open_source(path)
     whole = open(path, "rb").read()
     for content, match in [(whole[:-100], "incomplete or damaged"), (gzip.compress(gzip.decompress(whole)[:-5]), "states the shape"),
                            (gzip.compress(b"hello world"), "not an idx file"), (gzip.compress(b"\0\0\x08\x03\0"), "incomplete")]:
         open(path, "wb").write(content)
         with pytest.raises(UserError, match=match):
-            data_mnist.read_idx(path)
+            mnist.read_idx(path)
     (tmp_path / "train-labels-idx1-ubyte.gz").write_bytes(idx_bytes(np.zeros(4, np.uint8)))
     open(path, "wb").write(whole)
     with pytest.raises(UserError, match="do not.*belong together"):
-        data_sources.open_source(path)
+        sources.open_source(path)
 
 
 def test_mnist_downloads_try_every_mirror_and_check_the_hash(monkeypatch):
@@ -210,7 +211,7 @@ def test_mnist_downloads_try_every_mirror_and_check_the_hash(monkeypatch):
         raise UserError("no network.")
     monkeypatch.setattr("dnnlib.util.open_url", refuse)
     with pytest.raises(UserError, match="Cannot fetch train-images.*no network.*--source"):
-        data_mnist.load_mnist(None, "train")
+        mnist.load_mnist(None, "train")
     assert len(asked) == 2 and len({digest for _, digest in asked}) == 1 and len(asked[0][1]) == 64
     assert all(url.startswith("https://") and url.endswith("/train-images-idx3-ubyte.gz") for url, _ in asked)
 
@@ -218,12 +219,12 @@ def test_mnist_downloads_try_every_mirror_and_check_the_hash(monkeypatch):
 def test_cifar10_source(tmp_path):
     path = str(tmp_path / "cifar-10-python.tar.gz")
     images, labels = write_cifar10(path)
-    source = data_sources.open_source(path)
+    source = sources.open_source(path)
     items = loaded(source)
     assert source.class_names == ["airplane", "automobile", "bird"] and source.num_images == 12
     assert [item.label for item in items] == labels
     assert all(np.array_equal(item.pixels, image.transpose(1, 2, 0)) for item, image in zip(items, images))
-    assert len(loaded(data_sources.open_source(path, labels="none", max_images=5))) == 5
+    assert len(loaded(sources.open_source(path, labels="none", max_images=5))) == 5
 
 
 class _Evil:
@@ -240,12 +241,12 @@ def test_cifar10_faults(tmp_path, monkeypatch):
         info.size = len(data)
         archive.addfile(info, io.BytesIO(data))
     with pytest.raises(UserError, match="refused to load .*system"):
-        data_sources.open_source(path)
+        sources.open_source(path)
     assert not os.path.exists("was_here")
     for content in (b"x", gzip.compress(b"x" * 2000), gzip.compress(b"")):
         open(path, "wb").write(content)
         with pytest.raises(UserError, match="not a readable cifar-10"):
-            data_sources.open_source(path)
+            sources.open_source(path)
 
 
 def test_lsun_source(tmp_path):
@@ -255,36 +256,36 @@ def test_lsun_source(tmp_path):
     with lmdb.open(path, map_size=1 << 20) as database, database.begin(write=True) as transaction:
         for key, value in pictures.items():
             transaction.put(key, value)
-    source = data_sources.open_source(path)
+    source = sources.open_source(path)
     assert source.num_images == 4 and not source.has_labels
     assert [(item.name, item.data) for item in source] == [(key.decode(), value) for key, value in sorted(pictures.items())]
-    assert [item.name for item in data_sources.open_source(path, max_images=2)] == ["key0", "key1"]
+    assert [item.name for item in sources.open_source(path, max_images=2)] == ["key0", "key1"]
     with pytest.raises(UserError, match="--labels=folders needs a folder"):
-        data_sources.open_source(path, labels="folders")
+        sources.open_source(path, labels="folders")
 
 
 def test_lsun_without_the_package(tmp_path, monkeypatch):
     (tmp_path / "cat_lmdb").mkdir()
     monkeypatch.setitem(sys.modules, "lmdb", None)
     with pytest.raises(UserError, match="pip install lmdb"):
-        data_sources.open_source(str(tmp_path / "cat_lmdb"))
+        sources.open_source(str(tmp_path / "cat_lmdb"))
 
 
 def test_broken_lsun(tmp_path):
     pytest.importorskip("lmdb")
     write_folder(tmp_path / "cat_lmdb", {"data.mdb": b"nonsense" * 100})
     with pytest.raises(UserError, match="Cannot open the LMDB"):
-        data_sources.open_source(str(tmp_path / "cat_lmdb"))
+        sources.open_source(str(tmp_path / "cat_lmdb"))
 
 
 def test_labels_from_folders(tmp_path):
     path = write_zip(tmp_path / "set.zip", {"dog/x/1.png": png(1), "cat/1.png": png(2), "dog/2.png": png(3), "loose.png": png(4)})
-    source = data_sources.open_source(path, labels="folders")
+    source = sources.open_source(path, labels="folders")
     assert source.class_names == ["cat", "dog"]
     assert {item.name: item.label for item in source} == {"dog/x/1.png": 1, "cat/1.png": 0, "dog/2.png": 1, "loose.png": None}
     single = write_folder(tmp_path / "single", {"all/1.png": png(1)})
     with pytest.raises(UserError, match="one sub-folder per class.*only 'all'"):
-        data_sources.open_source(single, labels="folders")
+        sources.open_source(single, labels="folders")
 
 
 def test_source_faults(tmp_path):
@@ -292,6 +293,6 @@ def test_source_faults(tmp_path):
     write_folder(tmp_path / "empty", {"a.txt": b"x"})
     for path, match in [("gone", "nothing at --source"), ("thing.bin", "of no known kind"), ("empty", "holds no images")]:
         with pytest.raises(UserError, match=match):
-            data_sources.open_source(str(tmp_path / path))
+            sources.open_source(str(tmp_path / path))
     with pytest.raises(UserError, match="--max-images"):
-        data_sources.open_source(str(tmp_path / "empty"), max_images=0)
+        sources.open_source(str(tmp_path / "empty"), max_images=0)

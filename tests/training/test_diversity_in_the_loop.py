@@ -14,8 +14,9 @@ import torch
 
 import train
 from torch_utils import distributed
-from training import diversity_watch, loss, networks, state
-from training.diversity_monitor import NAMES, PREFIX
+from training.diversity import watch
+from training import loss, networks, state
+from training.diversity.monitor import NAMES, PREFIX
 from training.training_loop import training_loop
 
 NUM_MODES, RESOLUTION = 10, 16
@@ -162,7 +163,7 @@ def test_resume_is_bitwise(tmp_path, options):
 
 def test_a_stop_leaves_the_healthy_snapshot_as_it_was(tmp_path, options, monkeypatch):
     """The signal comes within the kimg of the snapshot that an alarm would name."""
-    monkeypatch.setattr(diversity_watch.DiversityWatch, "healthy_snapshot", lambda self: "network-snapshot-000000.pkl")
+    monkeypatch.setattr(watch.DiversityWatch, "healthy_snapshot", lambda self: "network-snapshot-000000.pkl")
     contents = []
 
     def stop():

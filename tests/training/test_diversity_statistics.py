@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tests.training.planted_modes import SIZE, drawn, fitted_monitor, images_of, only
-from training import diversity_statistics
+from training.diversity import statistics as diversity_statistics
 
 
 def measured(reference, thumbs):

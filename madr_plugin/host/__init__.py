@@ -1,0 +1,1 @@
+"""Meets the host: its classes, its generator, its gradient, its statistics."""

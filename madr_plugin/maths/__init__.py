@@ -1,0 +1,1 @@
+"""Holds the mathematics: pure functions of tensors, each with its equation."""

@@ -1,0 +1,1 @@
+"""Remembers generated images, and counts which cells they leave out."""

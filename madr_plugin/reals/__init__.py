@@ -1,0 +1,1 @@
+"""Holds what is known of the real images: features, cells, anchors, and how the host's images are read."""

@@ -1,0 +1,1 @@
+"""Decides how strongly MADR's gradients act: balance, measured noise, controllers."""

@@ -1,0 +1,1 @@
+"""Shows D more of the real images that the generator leaves out."""

@@ -1,0 +1,1 @@
+"""Writes the page of one run: report.html."""

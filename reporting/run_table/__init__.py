@@ -1,0 +1,1 @@
+"""Writes the table of many runs: methods over seeds, with paired differences."""

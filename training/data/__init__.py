@@ -1,0 +1,1 @@
+"""Reads, checks and writes data sets of images, and builds the synthetic ones."""

@@ -1,0 +1,245 @@
+"""Where pictures come from: a folder, a zip, CIFAR-10's archive, MNIST's idx files, an LSUN database.
+
+Each source yields SourceImage after SourceImage in a fixed order. Pictures in files are handed on as bytes, unjudged.
+Must not know how pictures are checked, transformed or written.
+"""
+import contextlib
+import io
+import os
+import pickle
+import re
+import tarfile
+import zipfile
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any, Dict, Iterator, List, Optional, Tuple
+
+import numpy as np
+
+from dnnlib.errors import UserError
+from training.data import dataset_io, mnist
+
+LABEL_MODES = ["json", "folders", "none"]
+_MNIST_NAME = re.compile(r".*-images-idx3-ubyte(\.gz)?$")
+
+
+@dataclass(frozen=True)
+class SourceImage:
+    """One picture: `data` (an image file's bytes) or `pixels` (uint8 [H, W] or [H, W, 3]); label None: it has none."""
+    name: str
+    label: Any = None
+    data: Optional[bytes] = None
+    pixels: Optional[np.ndarray] = None
+    read_fault: str = ""  # why there are neither
+
+
+class Source:
+    """Base: iterate for the pictures; `max_images` limits how many are looked at."""
+
+    num_images = 0
+    has_labels = False
+    class_names: Optional[List[str]] = None
+
+    def __init__(self):
+        self.notes: List[Tuple[str, str]] = []  # (file name, kind of note) for what is not a picture of the set
+
+    def __iter__(self) -> Iterator[SourceImage]:
+        raise NotImplementedError(f"{type(self).__name__} must define __iter__")
+
+
+class FileSource(Source):
+    """Image files in a folder or zip. labels: 'json' (dataset.json), 'folders' (top-level sub-folder = class), 'none'."""
+
+    def __init__(self, path: str, labels: str, max_images: Optional[int]):
+        super().__init__()
+        self._files = dataset_io.open_files(path)
+        self._names = [name for name in self._files.names if dataset_io.is_image_name(name)][:max_images]
+        if not self._names:
+            raise UserError(f"--source={path} holds no images ({len(self._files.names)} other files); their names must end in "
+                            f"{', '.join(sorted(dataset_io.IMAGE_SUFFIXES))}.")
+        self.num_images = len(self._names)
+        self._note_other_files()
+        self._labels = self._labels_from_folders(path) if labels == "folders" else {}
+        if labels == "json":
+            self._labels = self._labels_from_json(with_strays=max_images is None)
+        self.has_labels = bool(self._labels)
+
+    def _note_other_files(self) -> None:
+        for name in self._files.names:
+            if name != dataset_io.METADATA_NAME and not dataset_io.is_image_name(name):
+                self.notes.append((name, "hidden" if dataset_io.is_hidden(name) else "not-an-image"))
+
+    def _labels_from_folders(self, path: str) -> Dict[str, Any]:
+        class_of = {name: name.split("/")[0] for name in self._names if "/" in name}
+        self.class_names = sorted(set(class_of.values()))
+        if len(self.class_names) < 2:
+            found = f"only '{self.class_names[0]}'" if self.class_names else "none"
+            raise UserError(f"--labels=folders needs one sub-folder per class right below {path}, but found {found}; give "
+                            f"the folder that holds the class folders, or leave --labels away.")
+        number = {class_name: i for i, class_name in enumerate(self.class_names)}
+        return {name: number[class_name] for name, class_name in class_of.items()}
+
+    def _labels_from_json(self, with_strays: bool) -> Dict[str, Any]:
+        metadata = dataset_io.read_metadata(self._files)
+        labels = metadata.labels or {}
+        known = [name for name in self._names if name in labels]
+        if known:
+            # Refuses mixtures of kinds; images without a label are the check's business.
+            dataset_io.label_array(labels, known, self._files.where(dataset_io.METADATA_NAME))
+            self.class_names = metadata.class_names
+        if with_strays:
+            self.notes.extend((name, "label-without-image") for name in sorted(set(labels) - set(self._names)))
+        return labels
+
+    def __iter__(self) -> Iterator[SourceImage]:
+        for name in self._names:
+            label = self._labels.get(name)
+            data, fault = None, ""
+            try:
+                data = self._files.read(name)
+            except UserError as error:  # one more bad file, not the end of the pass
+                fault = str(error)
+            yield SourceImage(name, label=label, data=data, read_fault=fault)
+
+
+class ArraySource(Source):
+    """Pictures that are pixels already: uint8 [N, H, W] or [N, H, W, 3]."""
+
+    def __init__(self, images: np.ndarray, labels: Optional[np.ndarray], class_names: Optional[List[str]], name_format: str):
+        super().__init__()
+        self._images, self._labels, self._name_format = images, labels, name_format
+        self.num_images = len(images)
+        self.has_labels = labels is not None
+        self.class_names = class_names if self.has_labels else None
+
+    def __iter__(self) -> Iterator[SourceImage]:
+        for index, pixels in enumerate(self._images):
+            label = None if self._labels is None else int(self._labels[index])
+            yield SourceImage(self._name_format.format(index), label=label, pixels=pixels)
+
+
+class LmdbSource(Source):
+    """An LSUN database: image files as values, in the order of their keys; no labels."""
+
+    def __init__(self, path: str, max_images: Optional[int]):
+        super().__init__()
+        self._path = path
+        with self._opened() as transaction:
+            entries = transaction.stat()["entries"]
+        if entries == 0:
+            raise UserError(f"The LMDB database {path} is empty.")
+        self.num_images = entries if max_images is None else min(entries, max_images)
+
+    @contextlib.contextmanager
+    def _opened(self):
+        try:
+            import lmdb
+        except ImportError as error:
+            raise UserError(f"--source={self._path} is an LMDB database, which needs a package: pip install lmdb") from error
+        try:
+            database = lmdb.open(self._path, readonly=True, lock=False)
+        except lmdb.Error as error:
+            raise UserError(f"Cannot open the LMDB database {self._path}: {error}; it may be an incomplete copy.") from error
+        with database, database.begin() as transaction:
+            yield transaction
+
+    def __iter__(self) -> Iterator[SourceImage]:
+        with self._opened() as transaction:
+            for _, (key, value) in zip(range(self.num_images), transaction.cursor()):
+                yield SourceImage(key.decode("ascii", "backslashreplace"), data=bytes(value))
+
+
+def open_source(path: str, labels: str = "json", max_images: Optional[int] = None) -> Source:
+    """The source at a path, recognised by what lies there; `labels` is one of LABEL_MODES."""
+    if max_images is not None and max_images < 1:
+        raise UserError(f"--max-images must be at least 1 (got {max_images}); leave it away to take all.")
+    if not os.path.exists(path):
+        raise UserError(f"There is nothing at --source={path}; check the path (from {os.getcwd()}).")
+    is_folder = os.path.isdir(path)
+    if is_folder and (os.path.exists(os.path.join(path, "data.mdb")) or os.path.normpath(path).endswith("_lmdb")):
+        return _without_folder_labels(LmdbSource(path, max_images), labels, path)
+    if is_folder or path.lower().endswith(".zip") or zipfile.is_zipfile(path):
+        return FileSource(path, labels, max_images)
+    if _MNIST_NAME.match(os.path.basename(path)):
+        return _without_folder_labels(_open_mnist(path, labels, max_images), labels, path)
+    if path.lower().endswith((".tar.gz", ".tgz", ".tar")):
+        return _without_folder_labels(_open_cifar10(path, labels, max_images), labels, path)
+    raise UserError(f"--source={path} is of no known kind; known are: a folder, a .zip, cifar-10-python.tar.gz, "
+                    f"train-images-idx3-ubyte.gz, and an LSUN ..._lmdb folder.")
+
+
+def _without_folder_labels(source: Source, labels: str, path: str) -> Source:
+    if labels == "folders":
+        raise UserError(f"--labels=folders needs a folder or zip of images, not {path}; leave it away: labels that the "
+                        f"archive itself holds are taken by default.")
+    return source
+
+
+def class_counts(labels: List[Any]) -> Dict[int, int]:
+    """Number of images per class number, in order; empty for labels that are vectors."""
+    return dict(sorted(Counter(label for label in labels if isinstance(label, int)).items()))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# MNIST and CIFAR-10.
+
+
+def _open_mnist(path: str, labels: str, max_images: Optional[int]) -> ArraySource:
+    labels_path = mnist.labels_path_for(path)
+    if labels == "none":
+        images, numbers = mnist.read_idx(path)[0], None
+    elif labels_path is None:
+        raise UserError(f"There is no label file beside {path} (…-labels-idx1-ubyte.gz); put it there, or say --labels=none.")
+    else:
+        images, numbers, _ = mnist.read_digits(path, labels_path)
+    if images.ndim != 3:
+        raise UserError(f"{path} has the shape {list(images.shape)}; images need [number, height, width].")
+    images = images[:max_images]
+    if images.shape[1:] == (28, 28):
+        images = np.pad(images, [(0, 0), (2, 2), (2, 2)])  # to 32x32, the next power of two
+    return ArraySource(images, None if numbers is None else numbers[:max_images], [str(i) for i in range(10)], "digit {:05d}")
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    """Loads nothing but plain containers and numpy arrays: a pickle from the web must not run code."""
+
+    def find_class(self, module, name):
+        # Asked from numpy itself: the module that holds them has moved between versions.
+        allowed = {"_reconstruct": np.zeros(0).__reduce__()[0], "ndarray": np.ndarray, "dtype": np.dtype,
+                   "scalar": np.float64(0).__reduce__()[0]}
+        if module.split(".")[0] == "numpy" and name in allowed:
+            return allowed[name]
+        if (module, name) == ("_codecs", "encode"):
+            return lambda text, encoding: text.encode(encoding)
+        raise pickle.UnpicklingError(f"refused to load {module}.{name}")
+
+
+def _open_cifar10(path: str, labels: str, max_images: Optional[int]) -> ArraySource:
+    try:
+        batches, class_names = _read_cifar10_batches(path)
+        images = np.concatenate([np.asarray(batch["data"], dtype=np.uint8) for batch in batches])
+        images = images.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)[:max_images]
+        numbers = np.concatenate([np.asarray(batch["labels"], dtype=np.int64) for batch in batches])[:max_images]
+        if len(images) != len(numbers):
+            raise ValueError(f"{len(images)} images but {len(numbers)} labels")
+    except (OSError, EOFError, tarfile.TarError, pickle.UnpicklingError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path} is not a readable cifar-10-python.tar.gz ({type(error).__name__}: {error}); download it "
+                        f"again from https://www.cs.toronto.edu/~kriz/cifar.html") from error
+    return ArraySource(images, None if labels == "none" else numbers, class_names, "image {:05d}")
+
+
+def _read_cifar10_batches(path: str) -> Tuple[List[Dict[str, Any]], Optional[List[str]]]:
+    batches, class_names = {}, None
+    with tarfile.open(path) as archive:
+        for member in archive:
+            name = os.path.basename(member.name)
+            if not member.isfile() or not re.fullmatch(r"data_batch_\d|batches\.meta", name):
+                continue
+            content = _ArrayUnpickler(io.BytesIO(archive.extractfile(member).read()), encoding="latin1").load()
+            if name == "batches.meta":
+                class_names = list(content["label_names"])
+            else:
+                batches[name] = content
+    if not batches:
+        raise ValueError("no data_batch_1 ... data_batch_5 inside")
+    return [batches[name] for name in sorted(batches)], class_names

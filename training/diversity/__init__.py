@@ -1,0 +1,1 @@
+"""Watches the diversity of generated images during training, with or without MADR."""
