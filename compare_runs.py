@@ -7,9 +7,8 @@ import click
 from dnnlib import cli, files
 from dnnlib.errors import UserError
 from metrics import metric_main
-from reporting.run_table import render, selection
+from reporting.run_table import render, runs, selection
 from reporting.run_table.table import Choices, make_table
-from reporting.run_table import runs
 
 
 @click.command(context_settings=dict(max_content_width=140))

@@ -28,7 +28,7 @@ VIDEO_FRAMES_PER_SEC = 10
 
 def vgg16_features(path=None, device="cpu", verbose=False):
     """The perceptual distance LPIPS with VGG16, on images of at most 256 pixels. path: the TorchScript file, if it is local."""
-    from metrics import detectors    # Only here: the pixel distance needs nothing of the metrics.
+    from metrics import detectors  # Only here: the pixel distance needs nothing of the metrics.
     source = detectors.find_detector(detectors.VGG16_URL, {"vgg16": path} if path else None, verbose=verbose)
     detector = detectors.load_detector(source, torch.device(device))
     for parameter in detector.parameters():
@@ -198,7 +198,7 @@ def missing_video_packages():
 
 def write_video(generator, trajectory, target_pixels, path):
     """proj.mp4: the target at the left, the picture of each step's latent at the right."""
-    import imageio    # Optional; see missing_video_packages.
+    import imageio  # Optional; see missing_video_packages.
 
     # The encoder wants a file of its own with the right ending; the finished video is renamed.
     partial = f"{os.path.splitext(path)[0]}.partial.mp4"

@@ -14,13 +14,12 @@ from calc_metrics import dataset_options, trained_in, with_weights
 from dnnlib import cli
 from dnnlib.errors import UserError
 from metrics import detectors
-from reporting import diversity_sheets
 from metrics.metric_utils import MetricOptions
 from metrics.progress import ProgressMonitor
+from reporting import diversity_file, diversity_sheets, run_folder
+from reporting.run_page import page
 from torch_utils import devices
 from training import snapshots
-from reporting import diversity_file, run_folder
-from reporting.run_page import page
 
 NUM_GEN = 5000
 

@@ -22,11 +22,11 @@ import legacy
 from dnnlib import cli
 from dnnlib.files import atomic_write_text
 from doctor import processor_name
-from madr_plugin.strength import balance
 from madr_plugin import config, extractors, objectives
-from madr_plugin.reals import real_images, reference
-from madr_plugin.host import tap
 from madr_plugin.base.seeds import generator_for
+from madr_plugin.host import tap
+from madr_plugin.reals import real_images, reference
+from madr_plugin.strength import balance
 
 BATCH, BATCHES = 16, 8
 

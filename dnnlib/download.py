@@ -10,7 +10,6 @@ import re
 import socket
 import threading
 import time
-from typing import Optional, Tuple
 from urllib.parse import unquote, urlparse
 from urllib.request import url2pathname
 
@@ -36,7 +35,7 @@ def path_of_file_url(url: str) -> str:
     return url2pathname(unquote(parsed.netloc) + parsed.path)
 
 
-def open_local(path: str, return_filename: bool, digest: Optional[str]):
+def open_local(path: str, return_filename: bool, digest: str | None):
     """The opened file, or its path after the same checks."""
     if not os.path.isfile(path):
         kind = "it is a folder" if os.path.isdir(path) else "there is no such file"
@@ -54,7 +53,7 @@ def file_digest(path: str) -> str:
     return sha256.hexdigest()
 
 
-def _check_digest(path: str, digest: Optional[str], remedy: str) -> None:
+def _check_digest(path: str, digest: str | None, remedy: str) -> None:
     if digest is None:
         return
     found = file_digest(path)
@@ -73,7 +72,7 @@ def cache_file_name(url: str) -> str:
 
 
 def open_remote(url: str, cache_dir: str, num_attempts: int, verbose: bool, return_filename: bool, cache: bool,
-                digest: Optional[str]):
+                digest: str | None):
     """The downloaded file, opened or by name. See dnnlib.util.open_url."""
     if urlparse(url).scheme not in ("http", "https"):
         raise UserError(f"Cannot open {url}: only https, http and file addresses are known; download it by other means "
@@ -100,7 +99,7 @@ def open_remote(url: str, cache_dir: str, num_attempts: int, verbose: bool, retu
     return path if return_filename else open(path, "rb")
 
 
-def _find_cached(url: str, cache_dir: str, digest: Optional[str]) -> Optional[str]:
+def _find_cached(url: str, cache_dir: str, digest: str | None) -> str | None:
     """The file of this URL in the cache, or one that the person placed there under its plain name."""
     hashed_name = cache_file_name(url)
     url_hash, plain_name = hashed_name.split("_", 1)
@@ -119,7 +118,7 @@ def _find_cached(url: str, cache_dir: str, digest: Optional[str]) -> Optional[st
     return path
 
 
-def _place_by_hand(url: str, cache_dir: str, digest: Optional[str]) -> str:
+def _place_by_hand(url: str, cache_dir: str, digest: str | None) -> str:
     name = cache_file_name(url)
     hint = f"Or download it elsewhere and place it as {name} in the folder {cache_dir}"
     if digest is not None:
@@ -127,7 +126,7 @@ def _place_by_hand(url: str, cache_dir: str, digest: Optional[str]) -> str:
     return hint + "."
 
 
-def _download_with_retries(url: str, file, cache_dir: str, num_attempts: int, verbose: bool, digest: Optional[str]) -> None:
+def _download_with_retries(url: str, file, cache_dir: str, num_attempts: int, verbose: bool, digest: str | None) -> None:
     by_hand = _place_by_hand(url, cache_dir, digest)
     reason = _why_unreachable(url)
     if reason is not None:
@@ -167,7 +166,7 @@ def _connect_timeout_sec() -> float:
         raise UserError(f"DNNLIB_CONNECT_TIMEOUT_SEC must be a number of seconds (got {text!r}).") from None
 
 
-def _host_to_connect(url: str) -> Tuple[str, int]:
+def _host_to_connect(url: str) -> tuple[str, int]:
     """The host and port that a request for this URL talks to first: the proxy's, if there is one."""
     from requests.utils import get_environ_proxies, select_proxy
 
@@ -178,7 +177,7 @@ def _host_to_connect(url: str) -> Tuple[str, int]:
     return parsed.hostname, parsed.port or {"https": 443, "socks5": 1080, "socks5h": 1080}.get(parsed.scheme, 80)
 
 
-def _why_unreachable(url: str) -> Optional[str]:
+def _why_unreachable(url: str) -> str | None:
     """None if a connection can be opened, else the reason in words.
 
     In a thread of its own because the look-up of a name has no time limit that Python could set.

@@ -12,7 +12,8 @@ import re
 import socket
 import sys
 import uuid
-from typing import Iterator, List, Union
+from collections.abc import Iterator
+from typing import Union
 
 from .errors import UserError
 
@@ -151,7 +152,7 @@ def _process_is_alive(pid: int) -> bool:
     return True
 
 
-def clean_stale_temporaries(folder: PathLike) -> List[str]:
+def clean_stale_temporaries(folder: PathLike) -> list[str]:
     """Remove the hidden files that killed writers of this host left in `folder`; returns the removed paths.
 
     Files of living processes and of other hosts are left alone.

@@ -4,7 +4,6 @@ Every number of that page between marks comes from here. Must not know how the n
 """
 import json
 import sys
-from pathlib import Path
 
 import numpy as np
 

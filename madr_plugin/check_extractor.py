@@ -11,14 +11,14 @@ import click
 import numpy as np
 import torch
 
-from madr_plugin.maths import bandwidth
 from madr_plugin import command, extractors
-from madr_plugin.reals import real_images
 from madr_plugin.base import view
 from madr_plugin.base.errors import MADRError
-from madr_plugin.extractors.base import check_features
 from madr_plugin.base.seeds import generator_for
+from madr_plugin.extractors.base import check_features
+from madr_plugin.maths import bandwidth
 from madr_plugin.maths.terms import squared_distances
+from madr_plugin.reals import real_images
 
 LARGEST_MEMORY = 4 << 30  # bytes
 FEWEST_FOR_A_GAIN = 0.02  # accuracy by which a costlier extractor must beat a cheaper one to be recommended

@@ -8,18 +8,18 @@ import math
 
 import torch
 
-from madr_plugin.strength import balance, controllers, signal
-from madr_plugin.base import collective, view
-from madr_plugin.memory import sample_memory
 from madr_plugin import objectives
-from madr_plugin.reals import real_images
+from madr_plugin.base import collective, view
+from madr_plugin.base.errors import MADRError
+from madr_plugin.base.seeds import generator_for, global_rng_replaced
+from madr_plugin.config import parse_view
 from madr_plugin.host import tap
 from madr_plugin.maths import terms
-from madr_plugin.tilt import tilted_reals
-from madr_plugin.config import parse_view
-from madr_plugin.base.errors import MADRError
+from madr_plugin.memory import sample_memory
 from madr_plugin.memory.sensor import CellSensor
-from madr_plugin.base.seeds import generator_for, global_rng_replaced
+from madr_plugin.reals import real_images
+from madr_plugin.strength import balance, controllers, signal
+from madr_plugin.tilt import tilted_reals
 
 STATE_FORMAT = 1
 

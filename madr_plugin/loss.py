@@ -8,17 +8,16 @@ import inspect
 
 import torch
 
-from madr_plugin import augment_pipe as pipes
+from madr_plugin import augment_pipe as pipes, extractors, metrics
 from madr_plugin.base import collective
-from madr_plugin.host import cost, telemetry
-from madr_plugin import extractors, metrics
-from madr_plugin.reals import real_images, reference
-from madr_plugin.tilt import tilted_reals, tilted_logits
+from madr_plugin.base.errors import MADRError
 from madr_plugin.config import resolve
 from madr_plugin.engine import Engine
-from madr_plugin.base.errors import MADRError
-from madr_plugin.host.generator_access import GeneratorAccess
+from madr_plugin.host import cost, telemetry
 from madr_plugin.host.construct import construct
+from madr_plugin.host.generator_access import GeneratorAccess
+from madr_plugin.reals import real_images, reference
+from madr_plugin.tilt import tilted_logits, tilted_reals
 
 GENERATOR_PHASES = ("Gmain", "Gboth", "G")  # the last: R3GAN's name
 REPORT_IMAGES, REPORT_STEPS = 2048, 32  # statistics are told after so many images, at the latest after so many steps

@@ -8,12 +8,12 @@ import sys
 
 import torch
 
-from madr_plugin.base import collective, seeds
 from madr_plugin import extractors
-from madr_plugin.reals import real_images, reference
-from madr_plugin.config import MADRConfig
+from madr_plugin.base import collective, seeds
 from madr_plugin.base.errors import MADRError
+from madr_plugin.config import MADRConfig
 from madr_plugin.maths.terms import squared_distances
+from madr_plugin.reals import real_images, reference
 
 NUMBERS = ("precision", "recall", "density", "coverage")
 SIZES = {"": 50_000, "_10k": 10_000}

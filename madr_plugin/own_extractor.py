@@ -13,14 +13,14 @@ import click
 import numpy as np
 import torch
 
-from madr_plugin.maths import bandwidth
 from madr_plugin import command
-from madr_plugin.reals import real_images
 from madr_plugin.base import view
 from madr_plugin.base.errors import MADRError
+from madr_plugin.base.seeds import generator_for
 from madr_plugin.extractors import own
 from madr_plugin.extractors.pca import PCAExtractor
-from madr_plugin.base.seeds import generator_for
+from madr_plugin.maths import bandwidth
+from madr_plugin.reals import real_images
 
 LARGEST_SIDE = 128  # images are kept at this side at most: the encoder sees 32 pixels of them, the views a little more
 

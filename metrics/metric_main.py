@@ -12,9 +12,18 @@ import torch
 
 import dnnlib
 from dnnlib.errors import UserError
-from metrics import METRICS_VERSION
-from metrics import (cycling, diversity, frechet_inception_distance, further_diversity, inception_score, kernel_inception_distance, mode_coverage,
-                     perceptual_path_length, precision_recall)
+from metrics import (
+    METRICS_VERSION,
+    cycling,
+    diversity,
+    frechet_inception_distance,
+    further_diversity,
+    inception_score,
+    kernel_inception_distance,
+    mode_coverage,
+    perceptual_path_length,
+    precision_recall,
+)
 from metrics.metric_utils import MetricOptions, state_every_fact
 
 _metrics = {}
@@ -95,7 +104,7 @@ def report_metric(result_dict, run_dir=None, snapshot_pkl=None):
     print(text, flush=True)
     if run_dir is not None and os.path.isdir(run_dir):
         # One write of one line: a reader never sees half of it, and earlier lines are never touched.
-        with open(os.path.join(run_dir, f"metric-{result_dict['metric']}.jsonl"), "at", encoding="utf-8") as file:
+        with open(os.path.join(run_dir, f"metric-{result_dict['metric']}.jsonl"), "a", encoding="utf-8") as file:
             file.write(text + "\n")
 
 

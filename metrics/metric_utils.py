@@ -11,8 +11,7 @@ import torch
 
 import dnnlib
 from dnnlib.errors import UserError
-from metrics import detectors as detector_files
-from metrics import sampling, stats_cache
+from metrics import detectors as detector_files, sampling, stats_cache
 from metrics.feature_stats import FeatureStats
 from metrics.progress import ProgressMonitor
 

@@ -9,7 +9,19 @@ import torch
 from dnnlib.download import file_digest
 from dnnlib.errors import UserError
 from dnnlib.util import construct_class_by_name
-from metrics import METRICS_VERSION, coverage_map, detectors, digit_classifier, diversity, memorisation, metric_utils, mode_coverage, modes, neighbours, sampling
+from metrics import (
+    METRICS_VERSION,
+    coverage_map,
+    detectors,
+    digit_classifier,
+    diversity,
+    memorisation,
+    metric_utils,
+    mode_coverage,
+    modes,
+    neighbours,
+    sampling,
+)
 
 FALLBACK_SPACES = ("random-conv", "pixels")  # need no file; the first in which the network was not trained
 NUM_MISSING, NUM_COPIES = 18, 12  # shown

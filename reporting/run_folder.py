@@ -11,8 +11,8 @@ import time
 from dataclasses import dataclass, field
 
 from dnnlib.errors import UserError
-from training import provenance, snapshots, state
 from reporting import diversity_file
+from training import provenance, snapshots, state
 
 OPTIONS_FILE, STATS_FILE, LOG_FILE = "training_options.json", "stats.jsonl", "log.txt"
 FAKES_REGEX = re.compile(r"^fakes(\d+)\.png$")

@@ -6,12 +6,13 @@ Must not know pickles, except for the records that safe_globals makes of them.
 """
 import dataclasses
 import inspect
-from typing import Any, Dict
+from typing import Any
 
-import dnnlib
 import numpy as np
 import torch
 from torch.overrides import TorchFunctionMode
+
+import dnnlib
 
 from .pickle_machine import Refused, kind
 from .safe_globals import PersistentRecord
@@ -62,12 +63,12 @@ class Description:
     class_name: str
     init_args: tuple
     init_kwargs: dict
-    tensors: Dict[str, torch.Tensor] = dataclasses.field(default_factory=dict)  # parameters and buffers
-    requires_grad: Dict[str, bool] = dataclasses.field(default_factory=dict)  # parameters only
-    training: Dict[str, bool] = dataclasses.field(default_factory=dict)
-    classes: Dict[str, str] = dataclasses.field(default_factory=dict)
-    attributes: Dict[str, Dict[str, Any]] = dataclasses.field(default_factory=dict)  # plain ones, where known
-    passengers: Dict[str, Dict[str, dict]] = dataclasses.field(default_factory=dict)  # attributes that are {name: tensor}
+    tensors: dict[str, torch.Tensor] = dataclasses.field(default_factory=dict)  # parameters and buffers
+    requires_grad: dict[str, bool] = dataclasses.field(default_factory=dict)  # parameters only
+    training: dict[str, bool] = dataclasses.field(default_factory=dict)
+    classes: dict[str, str] = dataclasses.field(default_factory=dict)
+    attributes: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)  # plain ones, where known
+    passengers: dict[str, dict[str, dict]] = dataclasses.field(default_factory=dict)  # attributes that are {name: tensor}
 
 
 # ---------------------------------------------------------------------------------------------------------------------

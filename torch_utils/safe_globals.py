@@ -10,9 +10,10 @@ import pickle
 import re
 import warnings
 
-import dnnlib
 import numpy as np
 import torch
+
+import dnnlib
 
 from .pickle_machine import Buildable, Function, Refused, kind, simple_key
 

@@ -6,7 +6,6 @@ Must not know how files are made (dataset_tool.py) or what the images are used f
 import mmap
 import os
 import zlib
-from typing import List, Optional
 
 import numpy as np
 import torch.utils.data
@@ -45,7 +44,7 @@ class Dataset(torch.utils.data.Dataset):
     def _load_raw_image(self, raw_idx) -> np.ndarray:
         raise NotImplementedError(f"{type(self).__name__} must define _load_raw_image(raw_idx)")
 
-    def _load_raw_labels(self) -> Optional[np.ndarray]:
+    def _load_raw_labels(self) -> np.ndarray | None:
         """Labels of all stored images: int64 [N], float32 [N, L], or None."""
         return None
 
@@ -159,12 +158,12 @@ class Dataset(torch.utils.data.Dataset):
         return self.has_labels and self._labels().dtype == np.int64
 
     @property
-    def class_names(self) -> Optional[List[str]]:
+    def class_names(self) -> list[str] | None:
         """Names of the classes in the order of their numbers; None when the set does not state them."""
         return None
 
     @property
-    def provenance(self) -> Optional[dict]:
+    def provenance(self) -> dict | None:
         """How the set was made, as its maker stated it; None when the set does not say."""
         return None
 
@@ -216,12 +215,12 @@ class ImageFolderDataset(Dataset):
         self._labels()  # faults in the labels must show before training starts
 
     @property
-    def class_names(self) -> Optional[List[str]]:
+    def class_names(self) -> list[str] | None:
         names = self._metadata.class_names
         return None if names is None else list(names)
 
     @property
-    def provenance(self) -> Optional[dict]:
+    def provenance(self) -> dict | None:
         stated = self._metadata.provenance
         return dict(stated) if isinstance(stated, dict) else None
 
@@ -285,7 +284,7 @@ class _ImageCache:
     Two processes may fill the same place at once; they write the same bytes, and the flag is set after them.
     """
 
-    def __init__(self, raw_indices: np.ndarray, image_shape: List[int]):
+    def __init__(self, raw_indices: np.ndarray, image_shape: list[int]):
         self._place = {int(raw_idx): place for place, raw_idx in enumerate(raw_indices)}
         count = len(raw_indices)
         # mmap(-1) is shared with forked children and is not bound by the size of /dev/shm, which containers keep tiny.
@@ -298,7 +297,7 @@ class _ImageCache:
         # A pickled copy starts empty: sending the pixels would cost more than reading them again.
         return _ImageCache, (np.array(list(self._place), dtype=np.int64), list(self._images.shape[1:]))
 
-    def get(self, raw_idx: int) -> Optional[np.ndarray]:
+    def get(self, raw_idx: int) -> np.ndarray | None:
         place = self._place[raw_idx]
         return self._images[place] if self._filled[place] else None
 

@@ -16,10 +16,10 @@ import dnnlib
 from dnnlib import files
 from dnnlib.errors import UserError
 from metrics import diversity_kernels, requirements
+from reporting.run_page import page
 from torch_utils import devices, distributed, misc, training_stats
 from training import ada, ema, evaluation, monitor, phases, provenance, setup, snapshots, state
 from training.diversity import watch
-from reporting.run_page import page
 from training.snapshots import save_image_grid, setup_snapshot_image_grid  # noqa: F401 (people's scripts import them from here)
 
 # How often several GPUs ask one another whether one of them was told to stop; asking makes the GPU wait.

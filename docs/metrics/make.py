@@ -8,7 +8,6 @@ pictures beside this file and the text between the marks of docs/metrics.md. Wor
 """
 import datetime
 import json
-import re
 import shlex
 import sys
 from pathlib import Path
@@ -29,7 +28,6 @@ import calc_metrics
 import dnnlib
 import legacy
 from dnnlib import cli
-from dnnlib.errors import UserError
 from experiments import pages
 from metrics import diversity, diversity_kernels, given_features, metric_main, neighbours
 from metrics.metric_utils import MetricOptions

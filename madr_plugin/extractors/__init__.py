@@ -1,6 +1,6 @@
 """Frozen feature extractors: images in, features out, gradients back to the image. See base.py for the protocol."""
-from madr_plugin.config import split_extractor
 from madr_plugin.base.errors import MADRError
+from madr_plugin.config import split_extractor
 from madr_plugin.extractors.pca import PCAExtractor
 from madr_plugin.extractors.random_conv import RandomConvExtractor
 

@@ -7,10 +7,10 @@ import warnings
 import torch
 
 from madr_plugin.base.errors import MADRError
+from madr_plugin.base.seeds import generator_for
 from madr_plugin.extractors.base import Extractor
 from madr_plugin.extractors.deep import DeepExtractor, check_sha256
 from madr_plugin.extractors.own import FORMAT, OwnExtractor, import_safetensors
-from madr_plugin.base.seeds import generator_for
 
 
 class EnsembleExtractor(Extractor):

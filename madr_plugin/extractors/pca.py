@@ -4,10 +4,10 @@ The scale is chosen so that the median distance of two training images is 1.
 """
 import torch
 
-from madr_plugin.maths.bandwidth import pairwise_distances, quantile_of_sorted
 from madr_plugin.base.errors import MADRError
-from madr_plugin.extractors.base import Extractor
 from madr_plugin.base.seeds import generator_for
+from madr_plugin.extractors.base import Extractor
+from madr_plugin.maths.bandwidth import pairwise_distances, quantile_of_sorted
 
 
 class PCAExtractor(Extractor):

@@ -6,9 +6,9 @@ import math
 
 import torch
 
-from madr_plugin.maths.bandwidth import pairwise_distances, quantile_of_sorted
-from madr_plugin.extractors.base import Extractor
 from madr_plugin.base.seeds import generator_for
+from madr_plugin.extractors.base import Extractor
+from madr_plugin.maths.bandwidth import pairwise_distances, quantile_of_sorted
 
 
 class RandomConvExtractor(Extractor):

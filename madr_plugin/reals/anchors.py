@@ -7,9 +7,9 @@ import math
 
 import torch
 
-from madr_plugin.maths import cells, terms
 from madr_plugin.base.errors import MADRError
 from madr_plugin.base.seeds import derived_seed
+from madr_plugin.maths import cells, terms
 
 ITERATIONS = 20
 ERROR_SAMPLE = 2048  # reals on which the kernel's part of the error is measured

@@ -10,14 +10,14 @@ import time
 import numpy as np
 import torch
 
-from madr_plugin.reals import anchors, real_images
-from madr_plugin.maths import bandwidth, cells, kernels
 from madr_plugin.base import collective, files, view
-from madr_plugin.config import parse_view
 from madr_plugin.base.errors import MADRError
-from madr_plugin.extractors.base import check_features
 from madr_plugin.base.seeds import derived_seed, generator_for
+from madr_plugin.config import parse_view
+from madr_plugin.extractors.base import check_features
+from madr_plugin.maths import bandwidth, cells, kernels
 from madr_plugin.maths.terms import squared_distances
+from madr_plugin.reals import anchors, real_images
 
 SUBSET = 2048  # reals against which radii are measured
 TELL_SEC = 5   # between two lines on how far the extraction is

@@ -9,10 +9,10 @@ import contextlib
 
 import torch
 
-from madr_plugin.maths import cells
-from madr_plugin.reals import real_images
 from madr_plugin.base.errors import MADRError
 from madr_plugin.base.seeds import generator_for
+from madr_plugin.maths import cells
+from madr_plugin.reals import real_images
 
 
 def weight_of_cells(v_C, share_C, class_C):

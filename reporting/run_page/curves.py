@@ -4,9 +4,9 @@ import json
 import math
 from dataclasses import dataclass
 
+from reporting.run_folder import is_number
 from reporting.run_page.charts import format_number
 from reporting.run_page.markup import Section, as_json, chart, details, table, text
-from reporting.run_folder import is_number
 
 MAX_CHARTS = 48          # of names that no group below knows
 MAX_FACTS_TEXT = 4000    # per line of a metric, in characters

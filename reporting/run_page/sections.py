@@ -7,8 +7,8 @@ import os
 import shlex
 
 import dnnlib
-from reporting.run_page import curves, diversity_sections, pictures
 from reporting import run_folder
+from reporting.run_page import curves, diversity_sections, pictures
 from reporting.run_page.charts import format_number
 from reporting.run_page.markup import Section, as_json, code, details, file_size, pairs, table, text
 

@@ -3,11 +3,10 @@ import ast
 import importlib
 import inspect
 import json
+from pathlib import Path
 
 import click
 import pytest
-
-from pathlib import Path
 
 API = json.loads((Path(__file__).parent.parent / "golden" / "api.json").read_text())
 MISSING = "no default"

@@ -14,8 +14,7 @@ import scipy.stats
 import calc_metrics
 import compare_runs
 from dnnlib import cli
-from reporting.run_table import likeness
-from reporting.run_table import methods
+from reporting.run_table import likeness, methods
 from training.training_loop import training_loop
 
 NOW = 1_800_000_000

@@ -10,9 +10,8 @@ import pytest
 
 import dataset_tool
 from dnnlib import cli
-from training.dataset import ImageFolderDataset
-
 from tests.training.data_fixtures import encoded, numbered, pixels, png, write_cifar10, write_folder, write_mnist, write_zip
+from training.dataset import ImageFolderDataset
 
 
 @pytest.fixture(autouse=True)

@@ -12,9 +12,9 @@ import pytest
 import report
 from dnnlib import cli
 from dnnlib.errors import UserError
-from training import snapshots
-from reporting.run_page import charts, curves, markup, page, pictures, sections
 from reporting import diversity_file, run_folder
+from reporting.run_page import charts, curves, markup, page, pictures, sections
+from training import snapshots
 from training.training_loop import training_loop
 
 VOID = {"meta", "img", "input", "br", "link"}

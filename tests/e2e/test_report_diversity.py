@@ -8,10 +8,10 @@ import pytest
 
 import report
 from dnnlib import cli
-from tests.e2e.test_report import read_page
-from training import provenance
 from reporting import diversity_file, run_folder
 from reporting.run_page import diversity_sections, page
+from tests.e2e.test_report import read_page
+from training import provenance
 from training.training_loop import training_loop
 
 QUICK = ["--num-gen=60", "--device=cpu"]
@@ -142,8 +142,9 @@ def test_what_cannot_be_looked_at_is_told_on_the_page(run, tiny_zip, tmp_path, c
     if case == "missing":
         # The snapshot names its data by path.
         (tmp_path / "no").mkdir()
-        import legacy
         import pickle
+
+        import legacy
         path = run / "network-snapshot-000001.pkl"
         snapshot = legacy.open_network(str(path), verbose=False)
         snapshot["training_set_kwargs"]["path"] = str(tmp_path / "gone.zip")

@@ -9,8 +9,7 @@ import time
 import pytest
 import torch
 
-from training import monitor, state
-from training import training_loop as training_loop_module
+from training import monitor, state, training_loop as training_loop_module
 from training.loss import StyleGAN2Loss
 from training.training_loop import training_loop
 

@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from madr_plugin import config, extractors
-from madr_plugin.reals import reference
-from madr_plugin import metrics as plugin_metrics
+from madr_plugin import config, extractors, metrics as plugin_metrics
 from madr_plugin.base.errors import MADRError
+from madr_plugin.reals import reference
 from tests.madr.toy_host import Host, Images, madr_loss
 
 

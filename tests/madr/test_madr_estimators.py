@@ -1,12 +1,11 @@
 """Every route to the published coverage score gives the same number, and its ratio to the reals' own is 1 at p_g = p_data."""
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from madr_plugin import config
-from madr_plugin.maths import coverage, estimators, terms
 from madr_plugin.base.errors import MADRError
+from madr_plugin.maths import coverage, estimators, terms
 from tests.madr.toy_host import Host, madr_loss
 
 

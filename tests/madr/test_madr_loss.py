@@ -7,12 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from madr_plugin.strength import balance as balances
-from madr_plugin.host import tap
-from madr_plugin.strength.balance import GradientBalance
 from madr_plugin.base.errors import MADRError
+from madr_plugin.host import tap
 from madr_plugin.host.generator_access import GeneratorAccess
 from madr_plugin.loss import MADRLoss
+from madr_plugin.strength.balance import GradientBalance
 from tests.madr.toy_host import Host, Images, base_loss, madr_loss
 
 

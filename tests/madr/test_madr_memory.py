@@ -4,14 +4,14 @@ import pytest
 import torch
 from scipy import stats
 
-from madr_plugin.maths import cells, coverage, estimators, kernels, terms
-from madr_plugin.base import collective, files
 from madr_plugin import config, extractors
-from madr_plugin.strength import controllers
-from madr_plugin.reals import reference
+from madr_plugin.base import collective, files
 from madr_plugin.base.errors import MADRError
-from madr_plugin.memory.sample_memory import CellLedger, SampleMemory
 from madr_plugin.base.seeds import generator_for
+from madr_plugin.maths import cells, coverage, estimators, kernels, terms
+from madr_plugin.memory.sample_memory import CellLedger, SampleMemory
+from madr_plugin.reals import reference
+from madr_plugin.strength import controllers
 from tests.madr.toy_host import Images
 
 

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from madr_plugin import config, extractors
-from madr_plugin.maths import coverage, kernels, terms
 from madr_plugin.base import view
 from madr_plugin.base.seeds import generator_for
+from madr_plugin.maths import coverage, kernels, terms
 
 
 def double(*shape, seed=0):

@@ -4,12 +4,12 @@ import copy
 import pytest
 import torch
 
-from madr_plugin.tilt import tilted_logits
 from madr_plugin.augment_pipe import MADRAugmentPipe
-from madr_plugin.config import resolve
 from madr_plugin.base.errors import MADRError
-from tests.madr.test_madr_loss import assert_same, copy_weights
-from tests.madr.toy_host import BASE, Host, base_loss, madr_loss
+from madr_plugin.config import resolve
+from madr_plugin.tilt import tilted_logits
+from tests.madr.test_madr_loss import copy_weights
+from tests.madr.toy_host import Host, base_loss, madr_loss
 
 TILT = dict(preset="witness", tilt=1, tilt_guard=0.0, deficit_window=64, cells=5)
 

@@ -1,5 +1,4 @@
 """Networks and detectors of milliseconds for the tests of the metrics."""
-import numpy as np
 import pytest
 import torch
 

@@ -4,8 +4,7 @@ import pytest
 import torch
 
 from dnnlib.errors import UserError
-from metrics import diversity_kernels as kernels
-from metrics import metric_main
+from metrics import diversity_kernels as kernels, metric_main
 
 
 def brute_smooth_recall(real, fake):

@@ -5,8 +5,8 @@ import torch
 
 from dnnlib.errors import UserError
 from metrics import digit_classifier, digit_data, photo_networks
-from reporting import diversity_sheets
 from metrics.metric_utils import MetricOptions
+from reporting import diversity_sheets
 from training.data.builders import build_stacked_digits
 from training.dataset import ImageFolderDataset
 

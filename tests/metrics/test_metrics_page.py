@@ -37,7 +37,7 @@ def test_coverage_of_perfect_data_is_as_stated(repo):
     text = (repo / "docs" / "metrics.md").read_text()
     assert f"{neighbours.expected_coverage(50_000, 50_000, 3):.3f}"[1:] + " for k = 3" in text
     assert f"{neighbours.expected_coverage(50_000, 50_000, 5):.3f}"[1:] + " for k = 5" in text
-    assert f"2,000 reals and 10,000 generated images " + f"{neighbours.expected_coverage(2000, 10_000, 5):.4f}"[1:] in text
+    assert "2,000 reals and 10,000 generated images " + f"{neighbours.expected_coverage(2000, 10_000, 5):.4f}"[1:] in text
 
 
 HEALTHY = dict(variety=0.95, precision=0.7, coverage=0.9, expected_coverage=0.969)
@@ -64,6 +64,7 @@ def test_thresholds_are_those_of_the_page(make, repo):
 
 def test_any_run_folder_becomes_a_section_with_a_picture(make, tmp_path, tiny_zip):
     import pickle
+
     from training.networks import Generator
     run = tmp_path / "00000-tiny"
     run.mkdir()

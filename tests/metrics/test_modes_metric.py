@@ -1,5 +1,4 @@
 """The modes metric: digits found inside a stacked set, the classifier learned from them, generators of known quality."""
-import glob
 import os
 
 import numpy as np

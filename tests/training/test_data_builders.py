@@ -5,10 +5,9 @@ import numpy as np
 import pytest
 
 from dnnlib.errors import UserError
-from training.data import builders, mnist, dataset_io
-from training.dataset import ImageFolderDataset
-
 from tests.training.data_fixtures import write_mnist
+from training.data import builders, dataset_io, mnist
+from training.dataset import ImageFolderDataset
 
 
 def digits_of(split):

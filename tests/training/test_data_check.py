@@ -6,11 +6,10 @@ import numpy as np
 import PIL.Image
 import pytest
 
+from tests.training.data_fixtures import encoded, numbered, pixels, png, write_folder, write_zip
 from training.data import image_check, sources, transforms
 from training.data.sources import SourceImage
 from training.dataset import ImageFolderDataset
-
-from tests.training.data_fixtures import encoded, numbered, pixels, png, write_folder, write_zip
 
 
 def picture(seed, mode, size=16):

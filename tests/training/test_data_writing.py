@@ -11,16 +11,13 @@ import zipfile
 import numpy as np
 import PIL.Image
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from dnnlib.errors import UserError
+from tests.training.data_fixtures import encoded, idx_bytes, pixels, png, write_cifar10, write_folder, write_mnist, write_zip
 from training.data import dataset_io, mnist, sources, transforms, writer
 from training.data.writer import open_writer
 from training.dataset import ImageFolderDataset
-
-from tests.training.data_fixtures import encoded, idx_bytes, pixels, png, write_cifar10, write_folder, write_mnist, write_zip
-
 
 # PNG and writers.
 

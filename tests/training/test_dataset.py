@@ -7,13 +7,11 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 
 from dnnlib.errors import UserError
-from training.dataset import Dataset, ImageFolderDataset
-
 from tests.training.data_fixtures import encoded, numbered, pixels, png, write_folder, write_zip
+from training.dataset import Dataset, ImageFolderDataset
 
 
 @pytest.fixture

@@ -3,7 +3,20 @@ import numpy as np
 import pytest
 import torch
 
-from tests.training.planted_modes import LATE, NUM_MODES, SIZE, STEPS_PER_TICK, drawn, fitted_monitor, healthy_life, images_of, new_monitor, only, run_life, wobbling
+from tests.training.planted_modes import (
+    LATE,
+    NUM_MODES,
+    SIZE,
+    STEPS_PER_TICK,
+    drawn,
+    fitted_monitor,
+    healthy_life,
+    images_of,
+    new_monitor,
+    only,
+    run_life,
+    wobbling,
+)
 
 HEALTHY_TICKS = 12
 LATE_TICKS = LATE // STEPS_PER_TICK

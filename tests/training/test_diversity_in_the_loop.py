@@ -14,8 +14,8 @@ import torch
 
 import train
 from torch_utils import distributed
-from training.diversity import watch
 from training import loss, networks, state
+from training.diversity import watch
 from training.diversity.monitor import NAMES, PREFIX
 from training.training_loop import training_loop
 

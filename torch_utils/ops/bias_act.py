@@ -5,8 +5,8 @@
 Must not know about layers or networks.
 """
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Callable
 
 import torch
 import torch.nn.functional as F

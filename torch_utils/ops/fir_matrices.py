@@ -6,7 +6,7 @@ order are again matrix products. At 8 to 256 pixels this beats depthwise convolu
 second derivative (benchmarks/ops_cpu.py). Must not know about autograd, networks or devices other than the CPU.
 """
 from functools import lru_cache
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 import torch
 
@@ -27,7 +27,7 @@ class AxisPlan(NamedTuple):
 
 
 @lru_cache(maxsize=64)
-def separate(taps_2d: tuple[tuple[float, ...], ...], tolerance: float) -> Optional[tuple[tuple[float, ...], tuple[float, ...]]]:
+def separate(taps_2d: tuple[tuple[float, ...], ...], tolerance: float) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
     """rows x columns of taps -> (column factor, row factor) whose outer product they are, or None if they are none.
 
     `tolerance` is relative to the largest tap: the rounding error of the type that the result is computed in.

@@ -3,7 +3,7 @@
 `impl='cuda'` asks for the kernel and means: take it where the tensor is on a CUDA device and the kernel has been built, else
 compute the same in plain PyTorch. `impl='ref'` always means plain PyTorch. Must not build anything itself.
 """
-from typing import Callable, Optional
+from collections.abc import Callable
 
 IMPLEMENTATIONS = ("ref", "cuda")
 
@@ -28,7 +28,7 @@ def describe(op_name: str, device_type: str) -> str:
     return "compiled kernel" if _loaders[op_name]() is not None else "plain PyTorch (its kernel could not be built, see above)"
 
 
-def find(op_name: str, impl: str, x) -> Optional[object]:
+def find(op_name: str, impl: str, x) -> object | None:
     """The compiled module to use for x, or None for plain PyTorch."""
     if impl not in IMPLEMENTATIONS:
         raise ValueError(f"impl must be one of {', '.join(IMPLEMENTATIONS)} (got {impl!r})")

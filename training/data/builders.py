@@ -5,7 +5,8 @@ papers report). Label = 100 * red + 10 * green + blue digit. Must not know how s
 """
 import hashlib
 from collections import Counter
-from typing import Any, Callable, Dict, Iterable, Optional, Tuple
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import numpy as np
 
@@ -27,8 +28,8 @@ _SPLIT_NUMBER = {"train": 0, "eval": 1, "test": 1}
 Progress = Callable[[Iterable], Iterable]
 
 
-def build_stacked_digits(dest: str, split: str = "train", num_images: Optional[int] = None, modes: int = NUM_MODES,
-                         imbalanced: bool = False, seed: int = 0, progress: Progress = iter) -> Dict[int, int]:
+def build_stacked_digits(dest: str, split: str = "train", num_images: int | None = None, modes: int = NUM_MODES,
+                         imbalanced: bool = False, seed: int = 0, progress: Progress = iter) -> dict[int, int]:
     """Write Stacked Digits (32x32, enlarged smoothly from 8x8) to a zip or folder; returns the image count per mode.
 
     split: 'train' or 'eval', which share no digit: of each class, in scikit-learn's order, the 4th, 8th, 12th ... digit
@@ -40,9 +41,9 @@ def build_stacked_digits(dest: str, split: str = "train", num_images: Optional[i
     return _build_stack("stacked-digits", dest, digits, labels, split, num_images, modes, imbalanced, seed, provenance, progress)
 
 
-def build_stacked_mnist(dest: str, source: Optional[str] = None, split: str = "train", num_images: Optional[int] = None,
+def build_stacked_mnist(dest: str, source: str | None = None, split: str = "train", num_images: int | None = None,
                         modes: int = NUM_MODES, imbalanced: bool = False, seed: int = 0,
-                        progress: Progress = iter) -> Dict[int, int]:
+                        progress: Progress = iter) -> dict[int, int]:
     """Write Stacked MNIST (32x32: 28x28 with a border of 2) to a zip or folder; returns the image count per mode.
 
     source: folder with MNIST's idx files; None downloads them.
@@ -58,8 +59,8 @@ def build_stacked_mnist(dest: str, source: Optional[str] = None, split: str = "t
     return _build_stack("stacked-mnist", dest, digits, labels, split, num_images, modes, imbalanced, seed, provenance, progress)
 
 
-def _build_stack(builder: str, dest: str, digits: np.ndarray, labels: np.ndarray, split: str, num_images: Optional[int],
-                 modes: int, imbalanced: bool, seed: int, provenance: Dict[str, Any], progress: Progress) -> Dict[int, int]:
+def _build_stack(builder: str, dest: str, digits: np.ndarray, labels: np.ndarray, split: str, num_images: int | None,
+                 modes: int, imbalanced: bool, seed: int, provenance: dict[str, Any], progress: Progress) -> dict[int, int]:
     num_images = num_images or DEFAULT_NUM_IMAGES[builder, split]
     rng = np.random.RandomState([seed, _SPLIT_NUMBER[split]])  # RandomState's numbers are frozen for ever
     mode_numbers = draw_modes(num_images, np.bincount(labels, minlength=10), modes, imbalanced, rng)
@@ -121,7 +122,7 @@ def draw_triples(mode_numbers: np.ndarray, labels: np.ndarray, rng: np.random.Ra
 # scikit-learn's digits.
 
 
-def _load_small_digits(split: str) -> Tuple[np.ndarray, np.ndarray, str]:
+def _load_small_digits(split: str) -> tuple[np.ndarray, np.ndarray, str]:
     """uint8 [N, 30, 30], labels [N] of a split, and the SHA-256 of all 8x8 originals with their labels."""
     try:
         from sklearn.datasets import load_digits

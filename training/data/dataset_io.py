@@ -12,7 +12,7 @@ import threading
 import zipfile
 import zlib
 from dataclasses import dataclass
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any
 
 import numpy as np
 import PIL.Image
@@ -49,7 +49,7 @@ class FolderFiles:
         for folder, _, files in os.walk(path):
             relative = os.path.relpath(folder, path).replace(os.sep, "/")
             found.extend(name if relative == "." else f"{relative}/{name}" for name in files)
-        self.names: List[str] = sorted(found)
+        self.names: list[str] = sorted(found)
 
     def where(self, name: str) -> str:
         """How to call this file when speaking to a person."""
@@ -70,7 +70,7 @@ class FolderFiles:
         except OSError as error:
             raise self._unreadable(name, error) from error
 
-    def size_and_crc(self, name: str) -> Tuple[int, int]:
+    def size_and_crc(self, name: str) -> tuple[int, int]:
         """Length in bytes and CRC-32; reads the whole file."""
         size = crc = 0
         try:
@@ -108,14 +108,14 @@ class ZipFiles:
                             f"get it again, or make it anew with dataset_tool.py.") from error
         except OSError as error:
             raise UserError(f"Cannot read {path}: {error.strerror or error}; check the file and its permissions.") from error
-        self.names: List[str] = sorted(self._infos)
+        self.names: list[str] = sorted(self._infos)
         self._opened = None  # (process id, file, lock)
 
     def where(self, name: str) -> str:
         """How to call this file when speaking to a person."""
         return f"{name} in {self.path}"
 
-    def size_and_crc(self, name: str) -> Tuple[int, int]:
+    def size_and_crc(self, name: str) -> tuple[int, int]:
         """Length in bytes and CRC-32 as the archive's directory states them; reads nothing."""
         info = self._infos[name]
         return info[3], info[4]
@@ -210,9 +210,9 @@ def open_files(path: str):
 @dataclass(frozen=True)
 class Metadata:
     """What dataset.json says: labels by file name (None: the set has none), names of the classes, how it was made."""
-    labels: Optional[Dict[str, Any]] = None
-    class_names: Optional[List[str]] = None
-    provenance: Optional[Dict[str, Any]] = None
+    labels: dict[str, Any] | None = None
+    class_names: list[str] | None = None
+    provenance: dict[str, Any] | None = None
 
 
 def read_metadata(files) -> Metadata:
@@ -232,14 +232,14 @@ def read_metadata(files) -> Metadata:
                     provenance=content.get("provenance"))
 
 
-def _labels_by_name(entries, where: str) -> Optional[Dict[str, Any]]:
+def _labels_by_name(entries, where: str) -> dict[str, Any] | None:
     if entries is None or entries == []:
         return None
     if isinstance(entries, dict):
         entries = list(entries.items())
     if not isinstance(entries, list):
         raise UserError(f'"labels" in {where} must be a list of [file name, label] pairs or null.')
-    labels: Dict[str, Any] = {}
+    labels: dict[str, Any] = {}
     for position, entry in enumerate(entries):
         if not (isinstance(entry, (list, tuple)) and len(entry) == 2 and isinstance(entry[0], str)):
             raise UserError(f'Entry {position} of "labels" in {where} must be [file name, label] (got {entry!r:.80}).')
@@ -250,7 +250,7 @@ def _labels_by_name(entries, where: str) -> Optional[Dict[str, Any]]:
     return labels
 
 
-def _checked_class_names(names, where: str) -> Optional[List[str]]:
+def _checked_class_names(names, where: str) -> list[str] | None:
     if names is None:
         return None
     if not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
@@ -258,13 +258,13 @@ def _checked_class_names(names, where: str) -> Optional[List[str]]:
     return names
 
 
-def first_few(names: List[str], count: int = 5) -> str:
+def first_few(names: list[str], count: int = 5) -> str:
     """'a, b, c and 7 more': for messages about many files."""
     listed = ", ".join(names[:count])
     return listed if len(names) <= count else f"{listed} and {len(names) - count} more"
 
 
-def label_array(labels: Dict[str, Any], names: List[str], where: str) -> np.ndarray:
+def label_array(labels: dict[str, Any], names: list[str], where: str) -> np.ndarray:
     """Labels of the named files: int64 [N] for class numbers, float32 [N, L] for vectors."""
     missing = [name for name in names if name not in labels]
     if missing:
@@ -309,7 +309,7 @@ def decode_image(data: bytes, where: str) -> np.ndarray:
     raise UserError(f"The image {where} has colour mode {mode}; training takes 8-bit grey (L) or RGB: {_FIX_HINT}")
 
 
-def stored_shape(files, name: str) -> List[int]:
+def stored_shape(files, name: str) -> list[int]:
     """[channel, height, width] of a stored picture, from its header where possible (PNG), else by decoding it."""
     head = files.head(name, 26)
     if head[:8] == b"\x89PNG\r\n\x1a\n" and head[12:16] == b"IHDR" and len(head) == 26:

@@ -6,8 +6,9 @@ import hashlib
 import io
 import zlib
 from collections import defaultdict
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, Callable, Dict, Iterable, List, Optional, Tuple
+from typing import Any
 
 import numpy as np
 import PIL.Image
@@ -38,7 +39,7 @@ class FaultKind:
     noted: bool = False
 
 
-FAULT_KINDS: Dict[str, FaultKind] = {
+FAULT_KINDS: dict[str, FaultKind] = {
     "empty": FaultKind("empty file", mend="dropped"),
     "truncated": FaultKind("truncated file", mend="dropped"),
     "unreadable": FaultKind("unreadable image", mend="dropped"),
@@ -88,7 +89,7 @@ class _Unusable(Exception):
     """This picture cannot be decoded: (kind, detail)."""
 
 
-def examine(image: SourceImage) -> Tuple[Optional[np.ndarray], List[Fault]]:
+def examine(image: SourceImage) -> tuple[np.ndarray | None, list[Fault]]:
     """The picture as upright 8-bit grey [H, W] or RGB [H, W, 3], mended where needed, and what was wrong with it.
 
     None in place of the pixels when it cannot be decoded.
@@ -97,7 +98,7 @@ def examine(image: SourceImage) -> Tuple[Optional[np.ndarray], List[Fault]]:
         return image.pixels, []
     if image.data is None:
         return None, [Fault(image.name, "unreadable", image.read_fault)]
-    faults: List[Fault] = []
+    faults: list[Fault] = []
     try:
         pixels = _decode(image.data, lambda kind, detail="": faults.append(Fault(image.name, kind, detail)))
     except _Unusable as error:
@@ -180,18 +181,18 @@ def _over_white(image: PIL.Image.Image, mode: str) -> PIL.Image.Image:
 @dataclass
 class Report:
     """What a pass found."""
-    faults: List[Fault] = field(default_factory=list)
+    faults: list[Fault] = field(default_factory=list)
     num_seen: int = 0
     num_kept: int = 0
-    size: Optional[Tuple[int, int]] = None  # (width, height) of most images
+    size: tuple[int, int] | None = None  # (width, height) of most images
     channels: int = 0                       # 1 or 3, of most images
-    labels: List[Any] = field(default_factory=list)
+    labels: list[Any] = field(default_factory=list)
 
     def is_sound(self, fix: bool) -> bool:
         """Whether the set can be written."""
         return self.num_kept > 0 and not self.serious(fix)
 
-    def serious(self, fix: bool) -> List[Fault]:
+    def serious(self, fix: bool) -> list[Fault]:
         """The faults that keep the set from being written."""
         return [fault for fault in self.faults if fault.is_serious(fix)]
 
@@ -203,13 +204,13 @@ class ConversionPass:
     end; until then `channels` (default: as the first picture) is what is written.
     """
 
-    def __init__(self, source: Source, transform: Transform, fix: bool, writer: Optional[DatasetWriter] = None,
-                 channels: Optional[int] = None):
+    def __init__(self, source: Source, transform: Transform, fix: bool, writer: DatasetWriter | None = None,
+                 channels: int | None = None):
         self.source, self.transform, self.fix, self.writer, self.channels = source, transform, fix, writer, channels
         self.report = Report()
-        self._names_by_size: Dict[Tuple[int, int], List[str]] = defaultdict(list)
-        self._names_by_channels: Dict[int, List[str]] = defaultdict(list)
-        self._first_with_pixels: Dict[bytes, str] = {}
+        self._names_by_size: dict[tuple[int, int], list[str]] = defaultdict(list)
+        self._names_by_channels: dict[int, list[str]] = defaultdict(list)
+        self._first_with_pixels: dict[bytes, str] = {}
         self._can_write = writer is not None
 
     def run(self, progress: Callable = lambda images: images) -> Report:
@@ -293,7 +294,7 @@ class _Abandon(Exception):
 
 
 def convert(source: Source, transform: Transform, dest: str, fix: bool, progress: Callable = lambda images: images,
-            channels: Optional[int] = None) -> Report:
+            channels: int | None = None) -> Report:
     """Write the source to `dest`, if `report.is_sound(fix)`; otherwise `dest` stays as it was."""
     try:
         with open_writer(dest) as writer:

@@ -6,7 +6,6 @@ import gzip
 import hashlib
 import os
 import zlib
-from typing import Dict, Optional, Tuple
 
 import numpy as np
 
@@ -24,7 +23,7 @@ _GZIP_SHA256 = {
 }
 
 
-def read_idx(path: str) -> Tuple[np.ndarray, str]:
+def read_idx(path: str) -> tuple[np.ndarray, str]:
     """The uint8 array in an idx file (gzipped or not), and the SHA-256 of its uncompressed bytes.
 
     Format: two zero bytes, type (8 = unsigned byte), number of dimensions, each dimension as a big-endian 32-bit number,
@@ -49,7 +48,7 @@ def read_idx(path: str) -> Tuple[np.ndarray, str]:
     return np.frombuffer(data, dtype=np.uint8, offset=4 + 4 * dimensions).reshape(shape), hashlib.sha256(data).hexdigest()
 
 
-def labels_path_for(images_path: str) -> Optional[str]:
+def labels_path_for(images_path: str) -> str | None:
     """The label file that belongs to an image file by MNIST's naming, if it lies beside it."""
     folder, name = os.path.split(images_path)
     wanted = name.replace("-images-idx3", "-labels-idx1")
@@ -60,7 +59,7 @@ def labels_path_for(images_path: str) -> Optional[str]:
     return None
 
 
-def read_digits(images_path: str, labels_path: str) -> Tuple[np.ndarray, np.ndarray, Dict[str, str]]:
+def read_digits(images_path: str, labels_path: str) -> tuple[np.ndarray, np.ndarray, dict[str, str]]:
     """Images uint8 [N, H, W], labels uint8 [N], and the SHA-256 of both files' content by file name."""
     images, images_hash = read_idx(images_path)
     labels, labels_hash = read_idx(labels_path)
@@ -70,7 +69,7 @@ def read_digits(images_path: str, labels_path: str) -> Tuple[np.ndarray, np.ndar
     return images, labels, {_stem(images_path): images_hash, _stem(labels_path): labels_hash}
 
 
-def load_mnist(folder: Optional[str], split: str) -> Tuple[np.ndarray, np.ndarray, Dict[str, str]]:
+def load_mnist(folder: str | None, split: str) -> tuple[np.ndarray, np.ndarray, dict[str, str]]:
     """The digits of a split ('train' or 'test') from idx files in `folder`, or downloaded when it is None."""
     names = [f"{_SPLIT_PREFIX[split]}-{part}-ubyte" for part in ("images-idx3", "labels-idx1")]
     if folder is None:

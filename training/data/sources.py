@@ -11,8 +11,9 @@ import re
 import tarfile
 import zipfile
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Dict, Iterator, List, Optional, Tuple
+from typing import Any
 
 import numpy as np
 
@@ -28,8 +29,8 @@ class SourceImage:
     """One picture: `data` (an image file's bytes) or `pixels` (uint8 [H, W] or [H, W, 3]); label None: it has none."""
     name: str
     label: Any = None
-    data: Optional[bytes] = None
-    pixels: Optional[np.ndarray] = None
+    data: bytes | None = None
+    pixels: np.ndarray | None = None
     read_fault: str = ""  # why there are neither
 
 
@@ -38,10 +39,10 @@ class Source:
 
     num_images = 0
     has_labels = False
-    class_names: Optional[List[str]] = None
+    class_names: list[str] | None = None
 
     def __init__(self):
-        self.notes: List[Tuple[str, str]] = []  # (file name, kind of note) for what is not a picture of the set
+        self.notes: list[tuple[str, str]] = []  # (file name, kind of note) for what is not a picture of the set
 
     def __iter__(self) -> Iterator[SourceImage]:
         raise NotImplementedError(f"{type(self).__name__} must define __iter__")
@@ -50,7 +51,7 @@ class Source:
 class FileSource(Source):
     """Image files in a folder or zip. labels: 'json' (dataset.json), 'folders' (top-level sub-folder = class), 'none'."""
 
-    def __init__(self, path: str, labels: str, max_images: Optional[int]):
+    def __init__(self, path: str, labels: str, max_images: int | None):
         super().__init__()
         self._files = dataset_io.open_files(path)
         self._names = [name for name in self._files.names if dataset_io.is_image_name(name)][:max_images]
@@ -69,7 +70,7 @@ class FileSource(Source):
             if name != dataset_io.METADATA_NAME and not dataset_io.is_image_name(name):
                 self.notes.append((name, "hidden" if dataset_io.is_hidden(name) else "not-an-image"))
 
-    def _labels_from_folders(self, path: str) -> Dict[str, Any]:
+    def _labels_from_folders(self, path: str) -> dict[str, Any]:
         class_of = {name: name.split("/")[0] for name in self._names if "/" in name}
         self.class_names = sorted(set(class_of.values()))
         if len(self.class_names) < 2:
@@ -79,7 +80,7 @@ class FileSource(Source):
         number = {class_name: i for i, class_name in enumerate(self.class_names)}
         return {name: number[class_name] for name, class_name in class_of.items()}
 
-    def _labels_from_json(self, with_strays: bool) -> Dict[str, Any]:
+    def _labels_from_json(self, with_strays: bool) -> dict[str, Any]:
         metadata = dataset_io.read_metadata(self._files)
         labels = metadata.labels or {}
         known = [name for name in self._names if name in labels]
@@ -105,7 +106,7 @@ class FileSource(Source):
 class ArraySource(Source):
     """Pictures that are pixels already: uint8 [N, H, W] or [N, H, W, 3]."""
 
-    def __init__(self, images: np.ndarray, labels: Optional[np.ndarray], class_names: Optional[List[str]], name_format: str):
+    def __init__(self, images: np.ndarray, labels: np.ndarray | None, class_names: list[str] | None, name_format: str):
         super().__init__()
         self._images, self._labels, self._name_format = images, labels, name_format
         self.num_images = len(images)
@@ -121,7 +122,7 @@ class ArraySource(Source):
 class LmdbSource(Source):
     """An LSUN database: image files as values, in the order of their keys; no labels."""
 
-    def __init__(self, path: str, max_images: Optional[int]):
+    def __init__(self, path: str, max_images: int | None):
         super().__init__()
         self._path = path
         with self._opened() as transaction:
@@ -149,7 +150,7 @@ class LmdbSource(Source):
                 yield SourceImage(key.decode("ascii", "backslashreplace"), data=bytes(value))
 
 
-def open_source(path: str, labels: str = "json", max_images: Optional[int] = None) -> Source:
+def open_source(path: str, labels: str = "json", max_images: int | None = None) -> Source:
     """The source at a path, recognised by what lies there; `labels` is one of LABEL_MODES."""
     if max_images is not None and max_images < 1:
         raise UserError(f"--max-images must be at least 1 (got {max_images}); leave it away to take all.")
@@ -175,7 +176,7 @@ def _without_folder_labels(source: Source, labels: str, path: str) -> Source:
     return source
 
 
-def class_counts(labels: List[Any]) -> Dict[int, int]:
+def class_counts(labels: list[Any]) -> dict[int, int]:
     """Number of images per class number, in order; empty for labels that are vectors."""
     return dict(sorted(Counter(label for label in labels if isinstance(label, int)).items()))
 
@@ -184,7 +185,7 @@ def class_counts(labels: List[Any]) -> Dict[int, int]:
 # MNIST and CIFAR-10.
 
 
-def _open_mnist(path: str, labels: str, max_images: Optional[int]) -> ArraySource:
+def _open_mnist(path: str, labels: str, max_images: int | None) -> ArraySource:
     labels_path = mnist.labels_path_for(path)
     if labels == "none":
         images, numbers = mnist.read_idx(path)[0], None
@@ -214,7 +215,7 @@ class _ArrayUnpickler(pickle.Unpickler):
         raise pickle.UnpicklingError(f"refused to load {module}.{name}")
 
 
-def _open_cifar10(path: str, labels: str, max_images: Optional[int]) -> ArraySource:
+def _open_cifar10(path: str, labels: str, max_images: int | None) -> ArraySource:
     try:
         batches, class_names = _read_cifar10_batches(path)
         images = np.concatenate([np.asarray(batch["data"], dtype=np.uint8) for batch in batches])
@@ -228,7 +229,7 @@ def _open_cifar10(path: str, labels: str, max_images: Optional[int]) -> ArraySou
     return ArraySource(images, None if labels == "none" else numbers, class_names, "image {:05d}")
 
 
-def _read_cifar10_batches(path: str) -> Tuple[List[Dict[str, Any]], Optional[List[str]]]:
+def _read_cifar10_batches(path: str) -> tuple[list[dict[str, Any]], list[str] | None]:
     batches, class_names = {}, None
     with tarfile.open(path) as archive:
         for member in archive:

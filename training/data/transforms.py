@@ -2,7 +2,7 @@
 
 Pure functions of pixels. Must not know files, labels or data sets.
 """
-from typing import Callable, Optional, Tuple
+from collections.abc import Callable
 
 import numpy as np
 import PIL.Image
@@ -12,10 +12,10 @@ from dnnlib.errors import UserError
 TRANSFORMS = ["center-crop", "center-crop-wide", "center-crop-tall", "pad", "stretch"]
 RESIZE_FILTERS = {"box": PIL.Image.Resampling.BOX, "lanczos": PIL.Image.Resampling.LANCZOS}
 
-Transform = Callable[[np.ndarray], Optional[np.ndarray]]
+Transform = Callable[[np.ndarray], np.ndarray | None]
 
 
-def output_size(name: Optional[str], width: Optional[int], height: Optional[int]) -> Optional[Tuple[int, int]]:
+def output_size(name: str | None, width: int | None, height: int | None) -> tuple[int, int] | None:
     """(width, height) of the images that the options lead to; None when it depends on the pictures.
 
     Refuses contradictory options, before any picture is read.
@@ -52,7 +52,7 @@ def check_output_size(width: int, height: int) -> None:
                         f"--width={below} --height={below} (or {2 * below}).")
 
 
-def make_transform(name: Optional[str], width: Optional[int], height: Optional[int], resize_filter: str) -> Transform:
+def make_transform(name: str | None, width: int | None, height: int | None, resize_filter: str) -> Transform:
     """A function from uint8 [H, W(, 3)] to the same of the wanted size; it returns None for a picture to leave out."""
     resample = RESIZE_FILTERS[resize_filter]
     output_size(name, width, height)
@@ -91,7 +91,7 @@ def _fit_and_pad(pixels: np.ndarray, width: int, height: int, resample) -> np.nd
     return _on_black(fitted, width, height)
 
 
-def _crop_to_band(pixels: np.ndarray, width: int, height: int, resample) -> Optional[np.ndarray]:
+def _crop_to_band(pixels: np.ndarray, width: int, height: int, resample) -> np.ndarray | None:
     """The full-width band of aspect width:height from the middle, scaled to width x height, on a black square.
 
     None for pictures that are narrower than `width` (they would be enlarged) or too flat to fill the band.
@@ -102,5 +102,5 @@ def _crop_to_band(pixels: np.ndarray, width: int, height: int, resample) -> Opti
     return _on_black(_resize(_centre_window(pixels, pixels.shape[1], band), width, height, resample), width, width)
 
 
-def _swap_axes(pixels: Optional[np.ndarray]) -> Optional[np.ndarray]:
+def _swap_axes(pixels: np.ndarray | None) -> np.ndarray | None:
     return None if pixels is None else np.ascontiguousarray(pixels.swapaxes(0, 1))

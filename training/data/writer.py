@@ -10,7 +10,8 @@ import struct
 import uuid
 import zipfile
 import zlib
-from typing import Any, Dict, Iterator, List, Optional
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -62,9 +63,9 @@ class DatasetWriter:
 
     def __init__(self, save_bytes):
         self._save_bytes = save_bytes  # (name, bytes) -> None
-        self._labels: List[Any] = []
-        self.class_names: Optional[List[str]] = None
-        self.provenance: Optional[Dict[str, Any]] = None
+        self._labels: list[Any] = []
+        self.class_names: list[str] | None = None
+        self.provenance: dict[str, Any] | None = None
 
     @property
     def num_images(self) -> int:
@@ -89,7 +90,7 @@ class DatasetWriter:
         self._save_bytes(METADATA_NAME, json.dumps(content).encode())
 
 
-def check_destination(dest: str, source: Optional[str] = None) -> None:
+def check_destination(dest: str, source: str | None = None) -> None:
     """Refuse a destination that cannot be written, before any work is done."""
     if source is not None and os.path.exists(source) and os.path.exists(dest) and os.path.samefile(source, dest):
         raise UserError(f"--dest is the --source itself ({dest}); choose another path.")

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from torch_utils import misc
-from training.diversity import alarm, statistics as diversity_statistics
 from training import phases
+from training.diversity import alarm, statistics as diversity_statistics
 
 NUM_FAKES = 256     # images of G per tick
 MAX_REALS = 1024    # read once, when the run starts
