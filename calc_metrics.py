@@ -2,6 +2,7 @@
 
 Prints one JSON line per metric and, when the pickle lies in a run folder, appends it to metric-<name>.jsonl there.
 """
+
 import json
 import os
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ _CACHE_SWITCH = {"on": True, "off": False}
 @dataclass(frozen=True)
 class Job:
     """All that one process needs; picklable, since every process opens the network itself."""
+
     network: str
     metrics: tuple
     dataset_kwargs: dict
@@ -50,11 +52,13 @@ class Job:
 # ----------------------------------------------------------------------------------------------------------------
 # What to compute, and on which data.
 
+
 def check_metrics(names):
     unknown = [name for name in names if not metric_main.is_valid_metric(name)]
     if unknown:
-        raise UserError("\n".join([f"--metrics does not know {', '.join(unknown)}; it can only contain the following values:",
-                                   *metric_main.list_valid_metrics()]))
+        raise UserError(
+            "\n".join([f"--metrics does not know {', '.join(unknown)}; it can only contain the following values:", *metric_main.list_valid_metrics()])
+        )
     if not names:
         raise UserError("--metrics names no metric; give at least one, like --metrics=fid50k_full.")
 
@@ -91,8 +95,10 @@ def _training_set_options(stated, trust):
         raise UserError("The network pickle does not say which data it was trained on; give the data set with --data=PATH.")
     kwargs = dnnlib.EasyDict(stated)
     if not _names_own_dataset(kwargs.get("class_name")) and not trust:
-        raise UserError(f"The network pickle names {kwargs.get('class_name')!r} as its data set class, which is refused because it could "
-                        "run any code; give the data set with --data=PATH, or trust the file with --trust-pickle.")
+        raise UserError(
+            f"The network pickle names {kwargs.get('class_name')!r} as its data set class, which is refused because it could "
+            "run any code; give the data set with --data=PATH, or trust the file with --trust-pickle."
+        )
     path = kwargs.get("path")
     if path is not None and not os.path.exists(path):
         raise UserError(f"The training data of the network, {path}, is not there any more; give it with --data=PATH.")
@@ -122,6 +128,7 @@ def snapshots_of(network, trust, device):
 
     def opener(name):
         return lambda: legacy.open_network(os.path.join(folder, name), trust=trust, verbose=False)["G_ema"].eval().requires_grad_(False).to(device)
+
     return {name: opener(name) for name in names}
 
 
@@ -145,7 +152,9 @@ class NetworkOption(click.Option):
         if opts.get("run") is None:
             return value, source
         if "network" in opts:
-            raise UserError(f"--network={opts['network']} and --run={opts['run']} exclude one another; --run takes the newest snapshot of its folder.")
+            raise UserError(
+                f"--network={opts['network']} and --run={opts['run']} exclude one another; --run takes the newest snapshot of its folder."
+            )
         return newest_snapshot(opts["run"]), source
 
 
@@ -178,13 +187,18 @@ def with_weights(detectors, space, weights):
 def check_baseline(snapshot, baseline, trust):
     """Refuse a baseline that draws other images than the network: no number of the two could be compared."""
     G, B = snapshot["G_ema"], legacy.open_network(baseline, trust=trust, verbose=False)["G_ema"]
-    for what, mine, other in [("resolution", G.img_resolution, B.img_resolution), ("channels", G.img_channels, B.img_channels), ("label size", G.c_dim, B.c_dim)]:
+    for what, mine, other in [
+        ("resolution", G.img_resolution, B.img_resolution),
+        ("channels", G.img_channels, B.img_channels),
+        ("label size", G.c_dim, B.c_dim),
+    ]:
         if mine != other:
             raise UserError(f"--baseline={baseline} has {what} {other}, the network {mine}; compare networks of the same images and labels.")
 
 
 # ----------------------------------------------------------------------------------------------------------------
 # Computing.
+
 
 def evaluate(rank, job):
     """The body of every process."""
@@ -193,8 +207,11 @@ def evaluate(rank, job):
     torch.backends.cudnn.benchmark = True
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
-    networks = {path: legacy.open_network(path, trust=job.trust, verbose=False)["G_ema"].eval().requires_grad_(False).to(device)
-                for path in (job.network, job.baseline) if path is not None}
+    networks = {
+        path: legacy.open_network(path, trust=job.trust, verbose=False)["G_ema"].eval().requires_grad_(False).to(device)
+        for path in (job.network, job.baseline)
+        if path is not None
+    }
     if rank == 0 and job.verbose:
         _print_summary(networks[job.network], device)
     for metric in job.metrics:
@@ -204,10 +221,27 @@ def evaluate(rank, job):
                 print(f"Calculating {metric}{' of the baseline' if path == job.baseline != job.network else ''}...", flush=True)
             items[path] = {}
             results[path] = repeats.calc_repeated(
-                metric, repeats=job.repeats, modes=job.modes, G=G, dataset_kwargs=job.dataset_kwargs, num_gpus=num_gpus, rank=rank, device=device,
-                progress=metric_utils.ProgressMonitor(verbose=job.verbose), cache=job.cache, detectors=job.detectors, seed=job.seed,
-                num_gen=job.num_gen, num_real=job.num_real, batch_size=job.batch_size, space=job.space, strict_ties=job.strict_ties,
-                trained_in=trained_in(path), per_item=items[path], snapshots=snapshots_of(path, job.trust, device))
+                metric,
+                repeats=job.repeats,
+                modes=job.modes,
+                G=G,
+                dataset_kwargs=job.dataset_kwargs,
+                num_gpus=num_gpus,
+                rank=rank,
+                device=device,
+                progress=metric_utils.ProgressMonitor(verbose=job.verbose),
+                cache=job.cache,
+                detectors=job.detectors,
+                seed=job.seed,
+                num_gen=job.num_gen,
+                num_real=job.num_real,
+                batch_size=job.batch_size,
+                space=job.space,
+                strict_ties=job.strict_ties,
+                trained_in=trained_in(path),
+                per_item=items[path],
+                snapshots=snapshots_of(path, job.trust, device),
+            )
         if rank == 0:
             _report(job, results, items, same_latents=len({G.z_dim for G in networks.values()}) == 1)
 
@@ -217,17 +251,32 @@ def _report(job, results, items, same_latents):
     if job.baseline is not None:
         theirs = results[job.baseline]
         compared = comparison.compare(
-            result.results, theirs.results, items[job.network], items[job.baseline], sampling.stream("bootstrap", job.seed), same_latents,
-            *(facts.get("repeats", {}).get("values") for facts in (result.facts, theirs.facts)))
+            result.results,
+            theirs.results,
+            items[job.network],
+            items[job.baseline],
+            sampling.stream("bootstrap", job.seed),
+            same_latents,
+            *(facts.get("repeats", {}).get("values") for facts in (result.facts, theirs.facts)),
+        )
         result.facts["comparison"] = dict(
-            baseline=job.baseline, results=compared, level=comparison.LEVEL, num_resamples=comparison.NUM_RESAMPLES, bootstrap_seed=job.seed,
-            sampling_seed=job.seed, same_latents=same_latents)
+            baseline=job.baseline,
+            results=compared,
+            level=comparison.LEVEL,
+            num_resamples=comparison.NUM_RESAMPLES,
+            bootstrap_seed=job.seed,
+            sampling_seed=job.seed,
+            same_latents=same_latents,
+        )
         metric_main.report_metric(theirs, snapshot_pkl=job.baseline)
     metric_main.report_metric(result, run_dir=job.run_dir, snapshot_pkl=job.network)
     if job.baseline is not None:
         print(comparison.as_text(compared))
-        print(f"Seed {job.seed} of latents, labels and bootstrap; {comparison.NUM_RESAMPLES} resamples; "
-              f"{'the same' if same_latents else 'other'} latents for both.", flush=True)
+        print(
+            f"Seed {job.seed} of latents, labels and bootstrap; {comparison.NUM_RESAMPLES} resamples; "
+            f"{'the same' if same_latents else 'other'} latents for both.",
+            flush=True,
+        )
     if job.verbose:
         if job.repeats > 1:
             print(repeats.as_text(result))
@@ -241,8 +290,10 @@ def evaluate_given_features(real_path, fake_path, metrics, others, device, **how
             raise UserError(f"{flag} has no effect beside --real-features and --fake-features: the features are there already; leave it out.")
     unfit = [metric for metric in metrics if not metric_main.takes_given_features(metric)]
     if unfit:
-        raise UserError(f"--metrics={','.join(unfit)} needs images, not features; with --real-features and --fake-features there are "
-                        f"{', '.join(filter(metric_main.takes_given_features, metric_main.list_valid_metrics()))}.")
+        raise UserError(
+            f"--metrics={','.join(unfit)} needs images, not features; with --real-features and --fake-features there are "
+            f"{', '.join(filter(metric_main.takes_given_features, metric_main.list_valid_metrics()))}."
+        )
     given = given_features.load(real_path, fake_path)
     for metric in metrics:
         metric_main.report_metric(metric_main.calc_metric(metric, given=given, device=device, **how))
@@ -261,27 +312,76 @@ def _print_summary(G, device):
 @click.option("--mirror", type=bool, metavar="BOOL", help="Whether the data set includes mirrored copies  [default: as in the training]")
 @click.option("--gpus", type=int, default=1, show_default=True, metavar="INT", help="Number of processes, one GPU each")
 @click.option("--verbose", type=bool, default=True, show_default=True, metavar="BOOL", help="Print options and progress")
-@click.option("--detector", "detectors", type=cli.NamedPath(), multiple=True,
-              help="Local file of a feature detector, as inception=PATH or vgg16=PATH; may be repeated")
+@click.option(
+    "--detector",
+    "detectors",
+    type=cli.NamedPath(),
+    multiple=True,
+    help="Local file of a feature detector, as inception=PATH or vgg16=PATH; may be repeated",
+)
 @click.option("--cache", type=click.Choice(list(_CACHE_SWITCH)), default="on", show_default=True, help="Use and keep statistics of the real images")
 @click.option("--seed", type=click.IntRange(0, MAX_SEED), default=0, show_default=True, help="Seed of latents, labels and subsets")
-@click.option("--repeats", "num_repeats", type=click.IntRange(min=1), default=1, show_default=True,
-              help="Draw the generated images that many times, from seed, seed + 1, ...; reports the mean, the deviation and every value")
-@click.option("--modes", type=click.IntRange(2, digit_data.NUM_MODES),
-              help="Count only the stacked-digit modes with labels below this, as dataset_tool.py --modes draws them; 777 is the MADR paper's number")
+@click.option(
+    "--repeats",
+    "num_repeats",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Draw the generated images that many times, from seed, seed + 1, ...; reports the mean, the deviation and every value",
+)
+@click.option(
+    "--modes",
+    type=click.IntRange(2, digit_data.NUM_MODES),
+    help="Count only the stacked-digit modes with labels below this, as dataset_tool.py --modes draws them; 777 is the MADR paper's number",
+)
 @click.option("--num-gen", type=click.IntRange(min=1), help="Generate this many images instead of the metric's number; noted in the result")
 @click.option("--num-real", type=click.IntRange(min=1), help="Use at most this many real images; noted in the result")
 @click.option("--batch", "batch_size", type=click.IntRange(min=1), help="Images per generated batch  [default: by resolution]")
 @click.option("--baseline", metavar="PATH", help="A second network, judged on the same images and latents; prints the difference and its interval")
-@click.option("--madr-extractor", metavar="NAME", help="Feature space of the madr_* metrics: dino, dinov2, inception, pixels, random-conv or file:PATH of a TorchScript file  [default: dino]")
+@click.option(
+    "--madr-extractor",
+    metavar="NAME",
+    help="Feature space of the madr_* metrics: dino, dinov2, inception, pixels, random-conv or file:PATH of a TorchScript file  [default: dino]",
+)
 @click.option("--madr-weights", metavar="PATH", help="File with the weights of that space")
-@click.option("--madr-ties", type=click.Choice(["count", "ignore"]), default="count", show_default=True, help="Whether an item exactly on the rim of a neighbourhood lies inside (<=) or not (<)")
-@click.option("--real-features", metavar="PATH", help="Features of the real images computed elsewhere, .npz or .npy, in place of --network and --data")
+@click.option(
+    "--madr-ties",
+    type=click.Choice(["count", "ignore"]),
+    default="count",
+    show_default=True,
+    help="Whether an item exactly on the rim of a neighbourhood lies inside (<=) or not (<)",
+)
+@click.option(
+    "--real-features", metavar="PATH", help="Features of the real images computed elsewhere, .npz or .npy, in place of --network and --data"
+)
 @click.option("--fake-features", metavar="PATH", help="Features of the generated images, likewise")
 @cli.device_option
 @cli.trust_option
-def main(network, run, metrics, data, mirror, gpus, verbose, detectors, cache, seed, num_repeats, modes, num_gen, num_real, batch_size, baseline, madr_extractor,
-         madr_weights, madr_ties, real_features, fake_features, device, trust_pickle):
+def main(
+    network,
+    run,
+    metrics,
+    data,
+    mirror,
+    gpus,
+    verbose,
+    detectors,
+    cache,
+    seed,
+    num_repeats,
+    modes,
+    num_gen,
+    num_real,
+    batch_size,
+    baseline,
+    madr_extractor,
+    madr_weights,
+    madr_ties,
+    real_features,
+    fake_features,
+    device,
+    trust_pickle,
+):
     """Calculate quality and diversity metrics of a network pickle.
 
     \b
@@ -308,13 +408,32 @@ def main(network, run, metrics, data, mirror, gpus, verbose, detectors, cache, s
     check_seeds(seed, num_repeats)
     if real_features is not None or fake_features is not None:
         evaluate_given_features(
-            real_features, fake_features, metrics,
-            {"--network": network, "--run": run, "--baseline": baseline, "--data": data, "--madr-extractor": madr_extractor, "--madr-weights": madr_weights,
-             "--detector": detectors, "--gpus": gpus != 1, "--repeats": num_repeats != 1, "--modes": modes, "--batch": batch_size,
-             "--mirror": mirror is not None, "--cache": click.get_current_context().get_parameter_source("cache") is not click.core.ParameterSource.DEFAULT,
-             "--trust-pickle": trust_pickle},
-            devices.resolve(device), progress=metric_utils.ProgressMonitor(verbose=verbose), seed=seed, num_gen=num_gen, num_real=num_real,
-            strict_ties=madr_ties == "ignore")
+            real_features,
+            fake_features,
+            metrics,
+            {
+                "--network": network,
+                "--run": run,
+                "--baseline": baseline,
+                "--data": data,
+                "--madr-extractor": madr_extractor,
+                "--madr-weights": madr_weights,
+                "--detector": detectors,
+                "--gpus": gpus != 1,
+                "--repeats": num_repeats != 1,
+                "--modes": modes,
+                "--batch": batch_size,
+                "--mirror": mirror is not None,
+                "--cache": click.get_current_context().get_parameter_source("cache") is not click.core.ParameterSource.DEFAULT,
+                "--trust-pickle": trust_pickle,
+            },
+            devices.resolve(device),
+            progress=metric_utils.ProgressMonitor(verbose=verbose),
+            seed=seed,
+            num_gen=num_gen,
+            num_real=num_real,
+            strict_ties=madr_ties == "ignore",
+        )
         return
     if madr_extractor is not None:
         space_url(madr_extractor)
@@ -333,9 +452,26 @@ def main(network, run, metrics, data, mirror, gpus, verbose, detectors, cache, s
         print("Dataset options:")
         print(json.dumps(dataset_kwargs, indent=2))
     job = Job(
-        network=network, metrics=tuple(metrics), dataset_kwargs=dict(dataset_kwargs), num_gpus=gpus, device_name=device_name, verbose=verbose,
-        trust=trust_pickle, cache=_CACHE_SWITCH[cache], detectors=detectors, seed=seed, num_gen=num_gen, num_real=num_real,
-        batch_size=batch_size, run_dir=run_dir_of(network), baseline=baseline, space=madr_extractor, strict_ties=madr_ties == "ignore", repeats=num_repeats, modes=modes)
+        network=network,
+        metrics=tuple(metrics),
+        dataset_kwargs=dict(dataset_kwargs),
+        num_gpus=gpus,
+        device_name=device_name,
+        verbose=verbose,
+        trust=trust_pickle,
+        cache=_CACHE_SWITCH[cache],
+        detectors=detectors,
+        seed=seed,
+        num_gen=num_gen,
+        num_real=num_real,
+        batch_size=batch_size,
+        run_dir=run_dir_of(network),
+        baseline=baseline,
+        space=madr_extractor,
+        strict_ties=madr_ties == "ignore",
+        repeats=num_repeats,
+        modes=modes,
+    )
     if verbose:
         print("Launching processes...", flush=True)
     distributed.launch(evaluate, job, num_processes=gpus, device_name=device_name)

@@ -2,6 +2,7 @@
 
 How runs are read is in reporting/run_table/, with what is compared and written; nothing in the run folders changes.
 """
+
 import click
 
 from dnnlib import cli, files
@@ -13,11 +14,21 @@ from reporting.run_table.table import Choices, make_table
 
 @click.command(context_settings=dict(max_content_width=140))
 @click.argument("run_folders", nargs=-1, metavar="RUN...")
-@click.option("--baseline", metavar="METHOD", help="Method that the others are compared with  [default: the one without MADR, if there is exactly one]")
+@click.option(
+    "--baseline", metavar="METHOD", help="Method that the others are compared with  [default: the one without MADR, if there is exactly one]"
+)
 @click.option("--metrics", type=cli.CommaList(), help="Metrics to compare, comma-separated  [default: all that the runs have lines of]")
-@click.option("--group", "groups", type=cli.NamedPath(), multiple=True, metavar="NAME=GLOB",
-              help="Call the runs whose folder matches GLOB the method NAME; may be repeated  [default: by their options apart from the seed]")
-@click.option("--policy", type=click.Choice(selection.POLICIES), default="last", show_default=True, help="Which line up to that point stands for a run")
+@click.option(
+    "--group",
+    "groups",
+    type=cli.NamedPath(),
+    multiple=True,
+    metavar="NAME=GLOB",
+    help="Call the runs whose folder matches GLOB the method NAME; may be repeated  [default: by their options apart from the seed]",
+)
+@click.option(
+    "--policy", type=click.Choice(selection.POLICIES), default="last", show_default=True, help="Which line up to that point stands for a run"
+)
 @click.option("--at", type=click.Choice(selection.POINTS), default="kimg", show_default=True, help="Compare at equal kimg or at equal training time")
 @click.option("--kimg", type=cli.IntRange(min=0), metavar="INT", help="This kimg  [default: the largest that all runs have a line of]")
 @click.option("--format", "form", type=click.Choice(render.FORMATS), default="markdown", show_default=True, help="Form of the table")

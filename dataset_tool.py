@@ -2,6 +2,7 @@
 
 Options and printing only; the work is done in training/data_*.py.
 """
+
 import signal
 from collections import defaultdict
 
@@ -12,8 +13,8 @@ from dnnlib import cli
 from dnnlib.errors import UserError
 from training.data import builders, image_check, sources, transforms, writer
 
-_NOTES_SHOWN = 20        # lines per kind of mere note when converting; --check shows all
-_CLASS_ROWS_SHOWN = 30   # larger sets of classes are summed up in a line
+_NOTES_SHOWN = 20  # lines per kind of mere note when converting; --check shows all
+_CLASS_ROWS_SHOWN = 30  # larger sets of classes are summed up in a line
 
 
 class _RequiredUnless(click.Option):
@@ -33,41 +34,86 @@ class _RequiredUnless(click.Option):
 
 
 @click.command(context_settings={"max_content_width": 110})
-@click.option("--source", cls=_RequiredUnless, unless=["build"], required=True, metavar="PATH",
-              help="Folder or zip of images, cifar-10-python.tar.gz, train-images-idx3-ubyte.gz, or an LSUN ..._lmdb folder. "
-                   "With --build=stacked-mnist: the folder with MNIST's four files (left away: they are downloaded).")
-@click.option("--dest", cls=_RequiredUnless, unless=["check"], required=True, metavar="PATH",
-              help="A .zip archive (replaced if it exists) or a new or empty folder.")
+@click.option(
+    "--source",
+    cls=_RequiredUnless,
+    unless=["build"],
+    required=True,
+    metavar="PATH",
+    help="Folder or zip of images, cifar-10-python.tar.gz, train-images-idx3-ubyte.gz, or an LSUN ..._lmdb folder. "
+    "With --build=stacked-mnist: the folder with MNIST's four files (left away: they are downloaded).",
+)
+@click.option(
+    "--dest",
+    cls=_RequiredUnless,
+    unless=["check"],
+    required=True,
+    metavar="PATH",
+    help="A .zip archive (replaced if it exists) or a new or empty folder.",
+)
 @click.option("--max-images", type=int, default=None, metavar="N", help="Take only the first N images.")
-@click.option("--resize-filter", type=click.Choice(list(transforms.RESIZE_FILTERS)), default="lanczos", show_default=True,
-              help="How to filter when changing the size.")
-@click.option("--transform", type=click.Choice(transforms.TRANSFORMS), default=None,
-              help="center-crop: the middle square. center-crop-wide|-tall: the middle band of the shape width:height, filled "
-                   "up to a square with black. pad: the whole picture on black. stretch: the whole picture, distorted.")
+@click.option(
+    "--resize-filter",
+    type=click.Choice(list(transforms.RESIZE_FILTERS)),
+    default="lanczos",
+    show_default=True,
+    help="How to filter when changing the size.",
+)
+@click.option(
+    "--transform",
+    type=click.Choice(transforms.TRANSFORMS),
+    default=None,
+    help="center-crop: the middle square. center-crop-wide|-tall: the middle band of the shape width:height, filled "
+    "up to a square with black. pad: the whole picture on black. stretch: the whole picture, distorted.",
+)
 @click.option("--width", type=int, default=None, metavar="PIXELS", help="Width to scale to.")
 @click.option("--height", type=int, default=None, metavar="PIXELS", help="Height to scale to.")
-@click.option("--labels", type=click.Choice(sources.LABEL_MODES), default="json", show_default=True,
-              help="json: from the source's dataset.json (or from the archive itself). folders: one class per sub-folder. "
-                   "none: drop them.")
-@click.option("--fix", is_flag=True, help="Mend what can be mended (colour modes, EXIF rotation) and drop unreadable and "
-                                          "duplicate images, saying so for each.")
+@click.option(
+    "--labels",
+    type=click.Choice(sources.LABEL_MODES),
+    default="json",
+    show_default=True,
+    help="json: from the source's dataset.json (or from the archive itself). folders: one class per sub-folder. none: drop them.",
+)
+@click.option(
+    "--fix", is_flag=True, help="Mend what can be mended (colour modes, EXIF rotation) and drop unreadable and duplicate images, saying so for each."
+)
 @click.option("--check", is_flag=True, is_eager=True, help="Only list what is wrong with the source; write nothing.")
-@click.option("--build", type=click.Choice(builders.BUILDERS), default=None, is_eager=True,
-              help="Build a set of 1000 modes instead of converting: three digits as the channels of an RGB image.")
-@click.option("--split", type=click.Choice(["train", "eval", "test"]), default="train", show_default=True,
-              help="With --build: training digits, or the digits kept for evaluation (no digit is in both).")
-@click.option("--seed", type=click.IntRange(0, 2 ** 32 - 1), default=0, show_default=True,
-              help="With --build: seed of the random triples.")
-@click.option("--num-images", type=click.IntRange(min=1), default=None, metavar="N",
-              help="With --build: number of images.  [default: stacked-digits 50000, eval 10000; stacked-mnist 128000, test "
-                   "26000]")
-@click.option("--modes", type=click.IntRange(1, builders.NUM_MODES), default=builders.NUM_MODES, show_default=True,
-              metavar="N", help="With --build: only the modes 0 ... N-1.")
-@click.option("--imbalanced", is_flag=True, help="With --build: 30% of the images uniform over the modes, the others "
-                                                 "int(Normal(700, 200)), clipped.")
+@click.option(
+    "--build",
+    type=click.Choice(builders.BUILDERS),
+    default=None,
+    is_eager=True,
+    help="Build a set of 1000 modes instead of converting: three digits as the channels of an RGB image.",
+)
+@click.option(
+    "--split",
+    type=click.Choice(["train", "eval", "test"]),
+    default="train",
+    show_default=True,
+    help="With --build: training digits, or the digits kept for evaluation (no digit is in both).",
+)
+@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="With --build: seed of the random triples.")
+@click.option(
+    "--num-images",
+    type=click.IntRange(min=1),
+    default=None,
+    metavar="N",
+    help="With --build: number of images.  [default: stacked-digits 50000, eval 10000; stacked-mnist 128000, test 26000]",
+)
+@click.option(
+    "--modes",
+    type=click.IntRange(1, builders.NUM_MODES),
+    default=builders.NUM_MODES,
+    show_default=True,
+    metavar="N",
+    help="With --build: only the modes 0 ... N-1.",
+)
+@click.option("--imbalanced", is_flag=True, help="With --build: 30% of the images uniform over the modes, the others int(Normal(700, 200)), clipped.")
 @click.pass_context
-def main(ctx, source, dest, max_images, resize_filter, transform, width, height, labels, fix, check, build, split, seed,
-         num_images, modes, imbalanced):
+def main(
+    ctx, source, dest, max_images, resize_filter, transform, width, height, labels, fix, check, build, split, seed, num_images, modes, imbalanced
+):
     """Convert pictures into a data set for training, or build one with known modes.
 
     Every picture is looked at in one pass; whatever is wrong is listed by file name, and nothing is written unless the
@@ -83,12 +129,12 @@ def main(ctx, source, dest, max_images, resize_filter, transform, width, height,
     """
     _end_cleanly_when_terminated()
     if build is not None:
-        _refuse_flags(ctx, f"--build={build} makes its own images",
-                      ["max_images", "resize_filter", "transform", "width", "height", "labels", "fix", "check"])
+        _refuse_flags(
+            ctx, f"--build={build} makes its own images", ["max_images", "resize_filter", "transform", "width", "height", "labels", "fix", "check"]
+        )
         _build(build, source, dest, split, dict(seed=seed, num_images=num_images, modes=modes, imbalanced=imbalanced))
         return
-    _refuse_flags(ctx, "it belongs to --build=" + "|".join(builders.BUILDERS),
-                  ["split", "seed", "num_images", "modes", "imbalanced"])
+    _refuse_flags(ctx, "it belongs to --build=" + "|".join(builders.BUILDERS), ["split", "seed", "num_images", "modes", "imbalanced"])
     transforms.output_size(transform, width, height)
     if not check:
         writer.check_destination(dest, source)
@@ -109,6 +155,7 @@ def _refuse_flags(ctx, reason, names):
 def _end_cleanly_when_terminated():
     def stop(signum, frame):
         raise SystemExit(128 + signum)  # an exception, so that unfinished files are removed on the way out
+
     signal.signal(signal.SIGTERM, stop)
 
 
@@ -193,15 +240,16 @@ def _build(builder, source, dest, split, options):
     progress = lambda items: _progress(len(items), "Building")(items)
     if builder == "stacked-digits":
         if source is not None:
-            raise UserError("--source has no effect with --build=stacked-digits (the digits come with scikit-learn); leave it "
-                            "away.")
+            raise UserError("--source has no effect with --build=stacked-digits (the digits come with scikit-learn); leave it away.")
         split = "eval" if split == "test" else split
         counts = builders.build_stacked_digits(dest, split=split, progress=progress, **options)
     else:
         split = "test" if split == "eval" else split
         counts = builders.build_stacked_mnist(dest, source=source, split=split, progress=progress, **options)
-    print(f"Wrote {sum(counts.values())} images (32x32, RGB; {split} digits, seed {options['seed']}) to {dest}: "
-          f"{len(counts)} of {options['modes']} modes, {min(counts.values())} to {max(counts.values())} images each")
+    print(
+        f"Wrote {sum(counts.values())} images (32x32, RGB; {split} digits, seed {options['seed']}) to {dest}: "
+        f"{len(counts)} of {options['modes']} modes, {min(counts.values())} to {max(counts.values())} images each"
+    )
 
 
 if __name__ == "__main__":

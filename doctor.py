@@ -3,6 +3,7 @@
 Every line is gathered on its own: whatever is broken is reported as such and the rest still appears. Must not need a network,
 a GPU or even a working PyTorch.
 """
+
 import importlib
 import importlib.metadata
 import os
@@ -16,11 +17,48 @@ import click
 
 from dnnlib import cli, make_cache_dir_path
 
-PACKAGES = ("torch", "torchvision", "numpy", "scipy", "pillow", "click", "timm", "faiss-cpu", "faiss-gpu-cu12", "scikit-learn", "requests", "psutil",
-            "tqdm", "tensorboard", "safetensors", "matplotlib", "ninja", "setuptools", "imageio", "imageio-ffmpeg", "lmdb", "wandb", "triton")
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "numpy",
+    "scipy",
+    "pillow",
+    "click",
+    "timm",
+    "faiss-cpu",
+    "faiss-gpu-cu12",
+    "scikit-learn",
+    "requests",
+    "psutil",
+    "tqdm",
+    "tensorboard",
+    "safetensors",
+    "matplotlib",
+    "ninja",
+    "setuptools",
+    "imageio",
+    "imageio-ffmpeg",
+    "lmdb",
+    "wandb",
+    "triton",
+)
 # Settings that change what is computed, where or how fast. None of them holds a secret.
-VARIABLES = ("CUDA_VISIBLE_DEVICES", "CUDA_HOME", "CXX", "TORCH_CUDA_ARCH_LIST", "TORCH_EXTENSIONS_DIR", "DNNLIB_CACHE_DIR", "OMP_NUM_THREADS",
-             "MKL_NUM_THREADS", "PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ENABLE_MPS_FALLBACK", "WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_ADDR")
+VARIABLES = (
+    "CUDA_VISIBLE_DEVICES",
+    "CUDA_HOME",
+    "CXX",
+    "TORCH_CUDA_ARCH_LIST",
+    "TORCH_EXTENSIONS_DIR",
+    "DNNLIB_CACHE_DIR",
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "PYTORCH_CUDA_ALLOC_CONF",
+    "PYTORCH_ENABLE_MPS_FALLBACK",
+    "WORLD_SIZE",
+    "RANK",
+    "LOCAL_RANK",
+    "MASTER_ADDR",
+)
 LABEL_WIDTH = 18
 
 
@@ -122,7 +160,10 @@ def pytorch():
     yield "cuDNN", torch.backends.cudnn.version()
     for index in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(index)
-        yield f"cuda:{index}", f"{properties.name}, {properties.total_memory / 2**30:.1f} GiB, compute capability {properties.major}.{properties.minor}"
+        yield (
+            f"cuda:{index}",
+            f"{properties.name}, {properties.total_memory / 2**30:.1f} GiB, compute capability {properties.major}.{properties.minor}",
+        )
 
 
 def compiling():
@@ -150,15 +191,27 @@ def packages():
 
 def folders():
     extensions = os.environ.get("TORCH_EXTENSIONS_DIR") or Path.home() / ".cache" / "torch_extensions"
-    for label, path in (("this checkout", Path(__file__).resolve().parent), ("working folder", Path.cwd()),
-                        ("downloads, metrics", Path(make_cache_dir_path())), ("plugins", Path(extensions))):
+    for label, path in (
+        ("this checkout", Path(__file__).resolve().parent),
+        ("working folder", Path.cwd()),
+        ("downloads, metrics", Path(make_cache_dir_path())),
+        ("plugins", Path(extensions)),
+    ):
         yield label, f"{path}: {folder_state(path)}"
 
 
 def folder_state(path: Path) -> str:
     """Whether it is there and can be written to (or made), and the space on its disk."""
     existing = next(place for place in [path, *path.parents] if place.exists())
-    state = "is no folder" if not existing.is_dir() else "not writable" if not os.access(existing, os.W_OK) else "writable" if existing == path else "not made yet"
+    state = (
+        "is no folder"
+        if not existing.is_dir()
+        else "not writable"
+        if not os.access(existing, os.W_OK)
+        else "writable"
+        if existing == path
+        else "not made yet"
+    )
     usage = shutil.disk_usage(existing)
     return f"{state}, {usage.free / 2**30:.1f} of {usage.total / 2**30:.1f} GiB free"
 

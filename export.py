@@ -3,6 +3,7 @@
 Neither file can hold code. They hold networks alone: tensors that a plugin lets ride on the pickle's augment_pipe stay
 behind. Must not know what the networks are used for.
 """
+
 import json
 import os
 import pickle
@@ -35,8 +36,7 @@ def _to_json(value, where):
         return {"__easydict__": parts} if isinstance(value, dnnlib.EasyDict) else parts
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
-    raise UserError(f"{where} holds a {type(value).__name__}, which cannot be written as JSON; "
-                    "keep this snapshot as a pickle.")
+    raise UserError(f"{where} holds a {type(value).__name__}, which cannot be written as JSON; keep this snapshot as a pickle.")
 
 
 def _from_json(value):
@@ -73,7 +73,10 @@ def export_snapshot(source, dest, trust=False):
             extra[str(key)] = _to_json(value, f"{source}: {key}")
 
     document = dict(
-        format=FORMAT, version=FORMAT_VERSION, networks=networks, extra=extra,
+        format=FORMAT,
+        version=FORMAT_VERSION,
+        networks=networks,
+        extra=extra,
         training_set_kwargs=_to_json(data["training_set_kwargs"], f"{source}: training_set_kwargs"),
         provenance=dict(file=os.path.basename(str(source)), sha256=download.file_digest(path)),
     )
@@ -90,8 +93,9 @@ def _describe(module, key, tensors):
     try:
         description = rebuild.describe_module(module)
     except Refused as refused:
-        raise UserError(f"{key} cannot be exported: it is of {refused.what}, and the two files hold no code to build it "
-                        "from; keep this snapshot as a pickle.") from refused
+        raise UserError(
+            f"{key} cannot be exported: it is of {refused.what}, and the two files hold no code to build it from; keep this snapshot as a pickle."
+        ) from refused
     for name, tensor in description.tensors.items():
         tensors[f"{key}.{name}"] = tensor.cpu().clone(memory_format=torch.contiguous_format)
     return dict(
@@ -127,8 +131,9 @@ def import_snapshot(source):
     except Refused as refused:
         raise UserError(f"{root}.json was refused: it describes {refused.what}.") from refused
     except (KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{root}.json is not a whole description of networks ({type(error).__name__}: {error}); "
-                        "export the snapshot again.") from error
+        raise UserError(
+            f"{root}.json is not a whole description of networks ({type(error).__name__}: {error}); export the snapshot again."
+        ) from error
     for key in ("augment_pipe", "training_set_kwargs"):
         snapshot.setdefault(key, None)
     return snapshot
@@ -138,15 +143,17 @@ def _rebuild(network, key, tensors):
     if not rebuild.is_known_class(network["class_name"]):
         raise Refused(f"class {str(network['class_name'])[:100]}, which is not known here")
     prefix = key + "."
-    return rebuild.rebuild(rebuild.Description(
-        class_name=network["class_name"],
-        init_args=tuple(rebuild.plain(_from_json(network["init_args"]))),
-        init_kwargs=rebuild.plain(_from_json(network["init_kwargs"])),
-        tensors={name[len(prefix):]: tensor for name, tensor in tensors.items() if name.startswith(prefix)},
-        requires_grad=dict(network["requires_grad"]),
-        training=dict(network["training"]),
-        classes=dict(network["classes"]),
-    ))
+    return rebuild.rebuild(
+        rebuild.Description(
+            class_name=network["class_name"],
+            init_args=tuple(rebuild.plain(_from_json(network["init_args"]))),
+            init_kwargs=rebuild.plain(_from_json(network["init_kwargs"])),
+            tensors={name[len(prefix) :]: tensor for name, tensor in tensors.items() if name.startswith(prefix)},
+            requires_grad=dict(network["requires_grad"]),
+            training=dict(network["training"]),
+            classes=dict(network["classes"]),
+        )
+    )
 
 
 def _read_document(path):
@@ -158,8 +165,7 @@ def _read_document(path):
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not JSON ({error}); export the snapshot again.") from error
     if not isinstance(document, dict) or document.get("format") != FORMAT or document.get("version") != FORMAT_VERSION:
-        raise UserError(f"{path} does not describe networks (format {FORMAT!r}, version {FORMAT_VERSION}); "
-                        "give a file that export.py has written.")
+        raise UserError(f"{path} does not describe networks (format {FORMAT!r}, version {FORMAT_VERSION}); give a file that export.py has written.")
     return document
 
 
@@ -176,10 +182,8 @@ def _read_tensors(path):
 
 
 @click.command()
-@click.option("--source", help="Network pickle (path or URL), or a .json/.safetensors that this tool has written.",
-              required=True, metavar="PATH")
-@click.option("--dest", help="Where to write: a name for the pair of files, or a .pkl to turn a pair back.",
-              required=True, metavar="PATH")
+@click.option("--source", help="Network pickle (path or URL), or a .json/.safetensors that this tool has written.", required=True, metavar="PATH")
+@click.option("--dest", help="Where to write: a name for the pair of files, or a .pkl to turn a pair back.", required=True, metavar="PATH")
 @cli.trust_option
 def main(source, dest, trust_pickle):
     """Turn a network pickle into files that can hold no code (safetensors + JSON), or back.
@@ -198,8 +202,7 @@ def main(source, dest, trust_pickle):
         print(f"Wrote {dest}")
         return
     if dest.endswith(".pkl"):
-        raise UserError(f"--dest must not end in .pkl when --source is a pickle (got {dest}); "
-                        "use legacy.py to convert pickles.")
+        raise UserError(f"--dest must not end in .pkl when --source is a pickle (got {dest}); use legacy.py to convert pickles.")
     for path in export_snapshot(source, dest, trust=trust_pickle):
         print(f"Wrote {path}")
 

@@ -1,4 +1,5 @@
 """Draw pictures with a trained network, from seeds or from projected latents."""
+
 import os
 import time
 import zipfile
@@ -34,7 +35,8 @@ def load_projected_w(path, num_ws, w_dim):
     if ws.ndim != 3 or ws.shape[1:] != (num_ws, w_dim) or len(ws) == 0:
         raise UserError(
             f"--projected-w={path} has the shape {list(ws.shape)}, but this network takes [any number, {num_ws}, {w_dim}]; "
-            "project the picture with the same network")
+            "project the picture with the same network"
+        )
     if not (np.issubdtype(ws.dtype, np.number) and np.isfinite(ws).all()):
         raise UserError(f"--projected-w={path} holds values that are not finite numbers; project the picture again")
     return torch.from_numpy(ws.astype(np.float32))
@@ -66,7 +68,13 @@ def drawn_from_ws(generator, ws, *, noise_mode="const", batch=1, device="cpu"):
 @click.option("--class", "class_index", type=int, help="Class to draw, counted from 0; needed if the network has classes")
 @click.option("--noise-mode", type=click.Choice(pictures.NOISE_MODES), default="const", show_default=True, help="Noise inside the network")
 @click.option("--projected-w", help="Draw the latents in this .npz file of projector.py instead of seeds", metavar="FILE")
-@click.option("--batch", type=int, default=1, show_default=True, help="Pictures drawn at a time; more is faster on a GPU and can change the last digit of a pixel")
+@click.option(
+    "--batch",
+    type=int,
+    default=1,
+    show_default=True,
+    help="Pictures drawn at a time; more is faster on a GPU and can change the last digit of a pixel",
+)
 @click.option("--outdir", required=True, metavar="DIR", help="Where the pictures go")
 @cli.device_option
 @cli.trust_option
@@ -95,8 +103,7 @@ def main(network, seeds, trunc, class_index, noise_mode, projected_w, batch, out
         total, name, kind = len(ws), "proj{:02d}.png", "latent"
     else:
         label = pictures.label_of_class(generator, class_index, device)
-        drawn = drawn_from_seeds(
-            generator, seeds, label, truncation_psi=trunc, noise_mode=noise_mode, batch=batch, device=device)
+        drawn = drawn_from_seeds(generator, seeds, label, truncation_psi=trunc, noise_mode=noise_mode, batch=batch, device=device)
         total, name, kind = len(seeds), "seed{:04d}.png", "seed"
 
     started, done = time.perf_counter(), 0

@@ -2,6 +2,7 @@
 
 The one door through which every tool gets at networks in files or on the web. Must not know what is done with them.
 """
+
 import copy
 import inspect
 import os
@@ -22,7 +23,8 @@ _FP16_SETTINGS = dict(num_fp16_res=4, conv_clamp=256)
 _HOW_TO_CONVERT = (
     "Networks of the TensorFlow code cannot be read here. Convert the file once with legacy.py of NVIDIA's "
     "stylegan2-ada-pytorch: `python legacy.py --source=old.pkl --dest=new.pkl` in a checkout of that repository; "
-    "the new file opens here.")
+    "the new file opens here."
+)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -74,8 +76,7 @@ def _refuse_other_kinds(f, name):
     if not start:
         problem = "is empty; it may be the rest of an interrupted download or save. Get it again"
     elif start.startswith(b"PK\x03\x04"):
-        problem = "is a zip archive (a data set, or a training state?) and not a network pickle; " \
-                  "give the network-snapshot-*.pkl of the run"
+        problem = "is a zip archive (a data set, or a training state?) and not a network pickle; give the network-snapshot-*.pkl of the run"
     elif text.startswith((b"<!doctype", b"<html")):
         problem = "is a web page and not a network pickle; download the file itself"
     elif text.startswith(b"version https://git-lfs"):
@@ -91,12 +92,12 @@ def _completed(data, name):
     if isinstance(data, tuple) and len(data) == 3 and not any(isinstance(part, torch.nn.Module) for part in data):
         raise _tensorflow_error(name)  # G, D, Gs with --trust-pickle in an environment where they did load
     if not isinstance(data, dict):
-        raise UserError(f"{name} is a pickle, but not of networks (it holds a {type(data).__name__}); "
-                        "give a network-snapshot-*.pkl.")
+        raise UserError(f"{name} is a pickle, but not of networks (it holds a {type(data).__name__}); give a network-snapshot-*.pkl.")
     for key in _NETWORK_KEYS:
         if not isinstance(data.get(key), torch.nn.Module):
-            raise UserError(f"{name} is not a network snapshot: it has no network {key!r} "
-                            f"(it holds {', '.join(sorted(map(str, data))[:10]) or 'nothing'}).")
+            raise UserError(
+                f"{name} is not a network snapshot: it has no network {key!r} (it holds {', '.join(sorted(map(str, data))[:10]) or 'nothing'})."
+            )
     data.setdefault("training_set_kwargs", None)
     data.setdefault("augment_pipe", None)
     for key, kind in (("training_set_kwargs", dict), ("augment_pipe", torch.nn.Module)):
@@ -131,8 +132,10 @@ def _with_fp16(network, key):
         with torch.random.fork_rng(devices=[]):  # the initial weights are replaced at once
             converted = type(network)(**kwargs)
     except TypeError as error:
-        raise UserError(f"force_fp16 does not fit {key}: its class {type(network).__name__} has no half-precision "
-                        "settings of the StyleGAN2-ADA kind; leave it away.") from error
+        raise UserError(
+            f"force_fp16 does not fit {key}: its class {type(network).__name__} has no half-precision "
+            "settings of the StyleGAN2-ADA kind; leave it away."
+        ) from error
     misc.copy_params_and_buffers(network, converted, require_all=True)
     for (_, old), (_, new) in zip(network.named_parameters(), converted.named_parameters()):
         new.requires_grad_(old.requires_grad)
@@ -182,8 +185,14 @@ def convert_network_pickle(source, dest, force_fp16=False, trust=False):
 @click.command()
 @click.option("--source", help="Network pickle to read: a path or a URL.", required=True, metavar="PKL")
 @click.option("--dest", help="Network pickle to write.", required=True, metavar="PKL")
-@click.option("--force-fp16", help="Half precision at the four highest resolutions, conv_clamp 256.", type=bool,
-              default=False, show_default=True, metavar="BOOL")
+@click.option(
+    "--force-fp16",
+    help="Half precision at the four highest resolutions, conv_clamp 256.",
+    type=bool,
+    default=False,
+    show_default=True,
+    metavar="BOOL",
+)
 @cli.trust_option
 def main(source, dest, force_fp16, trust_pickle):
     """Convert an old network pickle to one that this project and NVIDIA's stylegan2-ada-pytorch open.

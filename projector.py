@@ -2,6 +2,7 @@
 
 `project` is the method and can be imported; the rest reads the target and writes the results.
 """
+
 import copy
 import importlib.util
 import io
@@ -26,9 +27,11 @@ VIDEO_FRAMES_PER_SEC = 10
 
 # --- Distances: functions from images [N,C,H,W] in [0, 255] to features [N,F]; the distance is the squared difference. ---
 
+
 def vgg16_features(path=None, device="cpu", verbose=False):
     """The perceptual distance LPIPS with VGG16, on images of at most 256 pixels. path: the TorchScript file, if it is local."""
     from metrics import detectors  # Only here: the pixel distance needs nothing of the metrics.
+
     source = detectors.find_detector(detectors.VGG16_URL, {"vgg16": path} if path else None, verbose=verbose)
     detector = detectors.load_detector(source, torch.device(device))
     for parameter in detector.parameters():
@@ -38,6 +41,7 @@ def vgg16_features(path=None, device="cpu", verbose=False):
         if images.shape[2] > 256:
             images = F.interpolate(images, size=(256, 256), mode="area")
         return detectors.run_detector(detector, source, images, dict(resize_images=False, return_lpips=True))
+
     return features
 
 
@@ -51,6 +55,7 @@ def pixel_features(images):
 
 
 # --- The method. ---
+
 
 def learning_rate(progress, initial, rampdown, rampup):
     """Linear rise in the first share `rampup` of the steps, cosine fall in the last share `rampdown`; progress in [0, 1)."""
@@ -77,8 +82,7 @@ def latent_statistics(G, c, num_samples, device):
     """Centre [1, 1, w_dim] of the intermediate latents, and the square root of their mean squared distance from it."""
     z = np.random.RandomState(123).randn(num_samples, G.z_dim).astype(np.float32)
     with torch.no_grad():
-        w = torch.cat([
-            G.mapping(part.to(device), c.expand(len(part), -1))[:, :1] for part in torch.from_numpy(z).split(1000)])
+        w = torch.cat([G.mapping(part.to(device), c.expand(len(part), -1))[:, :1] for part in torch.from_numpy(z).split(1000)])
         w_avg = w.mean(dim=0, keepdim=True)
         return w_avg, (w - w_avg).square().sum(dim=(1, 2)).mean().sqrt()
 
@@ -103,9 +107,24 @@ class _NoiseMaps:
             noise *= noise.square().mean().clamp(min=1e-12).rsqrt()
 
 
-def project(G, target, *, num_steps=1000, w_avg_samples=10000, initial_learning_rate=0.1, initial_noise_factor=0.05,
-            lr_rampdown_length=0.25, lr_rampup_length=0.05, noise_ramp_length=0.75, regularize_noise_weight=1e5,
-            features=None, c=None, seed=303, verbose=False, device="cpu"):
+def project(
+    G,
+    target,
+    *,
+    num_steps=1000,
+    w_avg_samples=10000,
+    initial_learning_rate=0.1,
+    initial_noise_factor=0.05,
+    lr_rampdown_length=0.25,
+    lr_rampup_length=0.05,
+    noise_ramp_length=0.75,
+    regularize_noise_weight=1e5,
+    features=None,
+    c=None,
+    seed=303,
+    verbose=False,
+    device="cpu",
+):
     """The latents found on the way, [num_steps, num_ws, w_dim]; the last one is the result.
 
     target: [C,H,W] in [0, 255], of the size that G draws. features: see above; VGG16 if not given. c: [1, c_dim] label,
@@ -117,7 +136,7 @@ def project(G, target, *, num_steps=1000, w_avg_samples=10000, initial_learning_
         raise UserError(f"the target must have the shape {list(expected)} that the network draws (got {list(target.shape)}); resize it first")
     if num_steps < 1:
         raise UserError(f"--num-steps must be at least 1 (got {num_steps})")
-    G = copy.deepcopy(G).eval().requires_grad_(False).to(device)    # Its noise maps are going to change.
+    G = copy.deepcopy(G).eval().requires_grad_(False).to(device)  # Its noise maps are going to change.
     c = pictures.label_of_class(G, None, device) if c is None else c.to(device)
     features = features or vgg16_features(device=device)
     generator = torch.Generator().manual_seed(seed)
@@ -147,7 +166,7 @@ def project(G, target, *, num_steps=1000, w_avg_samples=10000, initial_learning_
         optimizer.step()
         noise_maps.normalize()
         trajectory.append(w.detach()[0].clone())
-        if step % max(num_steps // 20, 1) == 0 or step == num_steps - 1:    # Not every step: reading a number waits for the device.
+        if step % max(num_steps // 20, 1) == 0 or step == num_steps - 1:  # Not every step: reading a number waits for the device.
             _report(step, num_steps, distance.item(), loss.item(), started, verbose)
     return torch.stack(trajectory).expand(-1, G.num_ws, -1).clone()
 
@@ -164,17 +183,18 @@ def _report(step, num_steps, distance, loss, started, verbose):
 
 # --- Files. ---
 
+
 def load_target(path, resolution, channels):
     """uint8 [H,W,C] of the network's size from any picture; says what it changed."""
     try:
         with PIL.Image.open(path) as opened:
             picture = PIL.ImageOps.exif_transpose(opened)
-            if picture.mode[0] in "IF":    # Converting would clip them to white.
+            if picture.mode[0] in "IF":  # Converting would clip them to white.
                 raise UserError(f"--target={path} has more than 8 bits per pixel; save it with 8 bits per channel")
             if picture.mode in ("LA", "PA", "RGBA") or "transparency" in picture.info:
                 print(f"{path}: transparency is ignored.")
             picture = picture.convert("L" if channels == 1 else "RGB")
-    except OSError as error:    # Missing, not a picture, cut short.
+    except OSError as error:  # Missing, not a picture, cut short.
         reason = error.strerror or "not a picture that can be read"
         raise UserError(f"--target={path} cannot be opened ({reason}); give a PNG or JPEG picture") from error
     except (SyntaxError, ValueError, PIL.Image.DecompressionBombError) as error:
@@ -245,8 +265,13 @@ def _choose_features(distance, detectors, device):
 @click.option("--num-steps", type=int, default=1000, show_default=True, help="Optimisation steps")
 @click.option("--seed", type=int, default=303, show_default=True, help="Seed of all randomness")
 @click.option("--save-video", type=bool, default=True, show_default=True, help="Write proj.mp4, the way to the result")
-@click.option("--distance", type=click.Choice(["vgg16", "pixel"]), default="vgg16", show_default=True,
-              help="vgg16: perceptual, needs a network of 60 MB once; pixel: multi-scale L2, needs nothing")
+@click.option(
+    "--distance",
+    type=click.Choice(["vgg16", "pixel"]),
+    default="vgg16",
+    show_default=True,
+    help="vgg16: perceptual, needs a network of 60 MB once; pixel: multi-scale L2, needs nothing",
+)
 @click.option("--detector", "detectors", type=cli.NamedPath(), multiple=True, metavar="vgg16=PATH", help="Local file of the VGG16 TorchScript")
 @click.option("--class", "class_index", type=int, help="Class of the target, counted from 0; needed if the network has classes")
 @click.option("--outdir", required=True, metavar="DIR", help="Where target.png, proj.png, projected_w.npz and proj.mp4 go")
@@ -274,8 +299,15 @@ def main(ctx, network, target, num_steps, seed, save_video, distance, detectors,
 
     started = time.perf_counter()
     trajectory = project(
-        generator, torch.from_numpy(target_pixels.transpose(2, 0, 1).copy()), num_steps=num_steps, features=features, c=label,
-        seed=seed, verbose=True, device=device)
+        generator,
+        torch.from_numpy(target_pixels.transpose(2, 0, 1).copy()),
+        num_steps=num_steps,
+        features=features,
+        c=label,
+        seed=seed,
+        verbose=True,
+        device=device,
+    )
     print(f"Projected in {time.perf_counter() - started:.1f} s.")
 
     pictures.save_png(target_pixels, os.path.join(outdir, "target.png"))

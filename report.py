@@ -4,6 +4,7 @@ Samples over time, what is missing, curves, metrics, settings and what to do nex
 while the run goes on. What it finds out about a snapshot's diversity is kept in the run folder, so that the page can be
 made again at once.
 """
+
 import os
 
 import click
@@ -44,8 +45,14 @@ def look_at_diversity(network, *, data, num_gen, num_real, space, detector_paths
     led_by = trained_in(network)
     space, reason = diversity_sheets.choose_space(space, led_by, detector_paths)
     opts = MetricOptions(
-        G=G, dataset_kwargs=dict(dataset_options(snapshot, data, None, trust)), device=device, progress=ProgressMonitor(verbose=True),
-        detectors=detector_paths, space=space, trained_in=led_by)
+        G=G,
+        dataset_kwargs=dict(dataset_options(snapshot, data, None, trust)),
+        device=device,
+        progress=ProgressMonitor(verbose=True),
+        detectors=detector_paths,
+        space=space,
+        trained_in=led_by,
+    )
     path, key = diversity_file.path_for(network), diversity_file.key_of(diversity_sheets.inputs(opts, network, num_gen, num_real))
     try:
         kept = diversity_file.load(path, key)
@@ -66,11 +73,20 @@ def look_at_diversity(network, *, data, num_gen, num_real, space, detector_paths
 @click.option("--network", metavar="PKL", help="The snapshot of the run whose diversity is looked at  [default: the newest]")
 @click.option("--data", metavar="PATH", help="The training data, zip or folder, if it has moved")
 @click.option("--num-gen", type=cli.IntRange(min=10), default=NUM_GEN, show_default=True, help="Generated images to look at")
-@click.option("--num-real", type=cli.IntRange(min=10), default=diversity_sheets.NUM_REAL, show_default=True,
-              help="Real images on the map of coverage, drawn at random; copies are looked for in all, "
-              f"or in {diversity_sheets.MAX_SEARCHED:,} evenly spread ones of a larger set")
-@click.option("--madr-extractor", metavar="NAME", help="Feature space: dino, dinov2, inception, pixels, random-conv or file:PATH of a TorchScript file  "
-              "[default: dino if its weights are on this machine, else random-conv]")
+@click.option(
+    "--num-real",
+    type=cli.IntRange(min=10),
+    default=diversity_sheets.NUM_REAL,
+    show_default=True,
+    help="Real images on the map of coverage, drawn at random; copies are looked for in all, "
+    f"or in {diversity_sheets.MAX_SEARCHED:,} evenly spread ones of a larger set",
+)
+@click.option(
+    "--madr-extractor",
+    metavar="NAME",
+    help="Feature space: dino, dinov2, inception, pixels, random-conv or file:PATH of a TorchScript file  "
+    "[default: dino if its weights are on this machine, else random-conv]",
+)
 @click.option("--madr-weights", metavar="PATH", help="File with the weights of that space")
 @cli.device_option
 @cli.trust_option
@@ -92,8 +108,16 @@ def main(run_folder_path, dest, no_diversity, network, data, num_gen, num_real, 
         snapshot = snapshot_of(run_folder_path, network)
         try:
             if snapshot is not None:
-                look_at_diversity(snapshot, data=data, num_gen=num_gen, num_real=num_real, space=madr_extractor, detector_paths=detector_paths,
-                                  device=devices.resolve(device), trust=trust_pickle)
+                look_at_diversity(
+                    snapshot,
+                    data=data,
+                    num_gen=num_gen,
+                    num_real=num_real,
+                    space=madr_extractor,
+                    detector_paths=detector_paths,
+                    device=devices.resolve(device),
+                    trust=trust_pickle,
+                )
         except UserError as error:  # the rest of the page is worth having
             problems.append(f"What is missing could not be looked at: {error}")
             print(f"Note: {problems[-1]}", flush=True)

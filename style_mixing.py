@@ -1,4 +1,5 @@
 """Draw pictures that take some of their style layers from one seed and the rest from another."""
+
 import os
 
 import click
@@ -30,8 +31,8 @@ def mixed_pictures(generator, rows, cols, styles, label, *, truncation_psi=1.0, 
     seeds = list(dict.fromkeys([*rows, *cols]))
     with torch.no_grad():
         w_of_seed = {
-            seed: generator.mapping(pictures.latent_of_seed(seed, generator.z_dim, device), label, truncation_psi=truncation_psi)
-            for seed in seeds}
+            seed: generator.mapping(pictures.latent_of_seed(seed, generator.z_dim, device), label, truncation_psi=truncation_psi) for seed in seeds
+        }
         pairs = [(seed, seed) for seed in seeds] + [(row, col) for row in rows for col in cols if row != col]
         for row, col in dict.fromkeys(pairs):
             w = w_of_seed[row].clone()
@@ -77,8 +78,7 @@ def main(ctx, network, rows, cols, styles, trunc, noise_mode, class_index, outdi
     label = pictures.label_of_class(generator, class_index, device)
 
     picture_of_pair = {}
-    for (row, col), picture in mixed_pictures(
-            generator, rows, cols, styles, label, truncation_psi=trunc, noise_mode=noise_mode, device=device):
+    for (row, col), picture in mixed_pictures(generator, rows, cols, styles, label, truncation_psi=trunc, noise_mode=noise_mode, device=device):
         picture_of_pair[row, col] = picture
         pictures.save_png(picture, os.path.join(outdir, f"{row}-{col}.png"))
         print(f"Drawing {row}-{col} ({len(picture_of_pair)})", flush=True)

@@ -7,6 +7,7 @@
 Runs the plugin's real MADRLoss on points instead of images (an image of 2 channels and 1 pixel holds a point). About a
 minute per setting and seed on one core.
 """
+
 import json
 from pathlib import Path
 
@@ -75,8 +76,9 @@ class PointGenerator(torch.nn.Module):
 
     def __init__(self, z_dim=8, width=64):
         super().__init__()
-        self.body = torch.nn.Sequential(torch.nn.Linear(z_dim, width), torch.nn.ReLU(), torch.nn.Linear(width, width), torch.nn.ReLU(),
-                                        torch.nn.Linear(width, 2))
+        self.body = torch.nn.Sequential(
+            torch.nn.Linear(z_dim, width), torch.nn.ReLU(), torch.nn.Linear(width, width), torch.nn.ReLU(), torch.nn.Linear(width, 2)
+        )
 
     def forward(self, z, c):
         return (self.body(z) / EXTENT)[:, :, None, None]
@@ -87,8 +89,9 @@ class PointDiscriminator(torch.nn.Module):
 
     def __init__(self, inputs=2, width=64):
         super().__init__()
-        self.body = torch.nn.Sequential(torch.nn.Linear(inputs, width), torch.nn.LeakyReLU(0.2), torch.nn.Linear(width, width), torch.nn.LeakyReLU(0.2),
-                                        torch.nn.Linear(width, 1))
+        self.body = torch.nn.Sequential(
+            torch.nn.Linear(inputs, width), torch.nn.LeakyReLU(0.2), torch.nn.Linear(width, width), torch.nn.LeakyReLU(0.2), torch.nn.Linear(width, 1)
+        )
 
     def forward(self, img, c):
         return self.body(img.flatten(1) * EXTENT)
@@ -117,9 +120,11 @@ def train(method, layout, seed, steps, batch=64, num_evaluations=100):
     def each(step):
         if step % max(steps // num_evaluations, 1) == 0:
             history.append(measure(sample(G, 2500), layout))
+
     points = torch.from_numpy(data.points)[:, :, None, None] / EXTENT
-    seconds = small_gan.train(loss, G, D, points, seed, steps=steps, batch=batch, z_dim=8, lr_G=2e-3, lr_D=5e-4, betas=(0.5, 0.9),
-                              pack=options.get("pack", 1), each=each)
+    seconds = small_gan.train(
+        loss, G, D, points, seed, steps=steps, batch=batch, z_dim=8, lr_G=2e-3, lr_D=5e-4, betas=(0.5, 0.9), pack=options.get("pack", 1), each=each
+    )
     return dict(summary(history), seconds=seconds, samples=sample(G, 2500))
 
 
@@ -131,7 +136,7 @@ def sample(G, count):
 
 def summary(history):
     """Means over the last fifth; cycling = 1 - mean modes at once / modes ever, over the second half."""
-    last, half = history[-max(len(history) // 5, 1):], history[len(history) // 2:]
+    last, half = history[-max(len(history) // 5, 1) :], history[len(history) // 2 :]
     ever = len(set().union(*[np.flatnonzero(entry["shares"] > 0.02 / len(entry["shares"])).tolist() for entry in half]))
     cycling = 1 - float(np.mean([(entry["shares"] > 0.02 / len(entry["shares"])).sum() for entry in half])) / max(ever, 1)
     return dict(**{name: float(np.mean([entry[name] for entry in last])) for name in ("modes", "hit", "quality", "kl")}, cycling=cycling)
@@ -141,8 +146,10 @@ def table(results, num_modes):
     """Markdown, one line per method: means over seeds, with the half width of a 95% t interval where there are several."""
     lines = [f"| method | modes held, of {num_modes} | modes hit | high quality | KL | cycling | CPU s |", "|---|---|---|---|---|---|---|"]
     for method, runs in results.items():
-        cells = [_cell([run[name] for run in runs], digits) for name, digits in
-                 (("modes", 1), ("hit", 1), ("quality", 2), ("kl", 3), ("cycling", 2), ("seconds", 0))]
+        cells = [
+            _cell([run[name] for run in runs], digits)
+            for name, digits in (("modes", 1), ("hit", 1), ("quality", 2), ("kl", 3), ("cycling", 2), ("seconds", 0))
+        ]
         lines.append(f"| {method} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -161,7 +168,9 @@ def picture(results, layout, path):
     for axes, (method, runs) in zip(np.atleast_1d(figure.subplots(1, len(results))), results.items()):
         axes.scatter(*real.T, s=2, c="lightgray")
         axes.scatter(*runs[0]["samples"].T, s=2, c="crimson", alpha=0.5)
-        axes.set(title=f"{method}: {runs[0]['modes']:.1f} modes", xlim=(-EXTENT, EXTENT), ylim=(-EXTENT, EXTENT), xticks=[], yticks=[], aspect="equal")
+        axes.set(
+            title=f"{method}: {runs[0]['modes']:.1f} modes", xlim=(-EXTENT, EXTENT), ylim=(-EXTENT, EXTENT), xticks=[], yticks=[], aspect="equal"
+        )
     figure.tight_layout()
     with atomic_open(path) as file:
         figure.savefig(file, format="png", dpi=110)
@@ -169,7 +178,9 @@ def picture(results, layout, path):
 
 @click.command()
 @click.option("--layout", type=click.Choice(["ring", "grid", "imbalanced"]), default="ring", show_default=True)
-@click.option("--methods", help=f"Comma-separated, of {', '.join(METHODS)}  [default: the first four; with --layout=imbalanced {USUAL_METHODS['imbalanced']}]")
+@click.option(
+    "--methods", help=f"Comma-separated, of {', '.join(METHODS)}  [default: the first four; with --layout=imbalanced {USUAL_METHODS['imbalanced']}]"
+)
 @click.option("--seeds", type=click.IntRange(1, 1000), default=1, show_default=True, help="Runs per method, with seeds 0, 1, ...")
 @click.option("--steps", type=click.IntRange(10, 10**7), default=2500, show_default=True)
 @click.option("--outdir", type=click.Path(file_okay=False, path_type=Path), default="out/toy_2d", show_default=True)
@@ -187,12 +198,30 @@ def main(layout, methods, seeds, steps, outdir):
         for seed in range(seeds):
             run = train(method, layout, seed, steps)
             results[method].append(run)
-            print(f"{method} seed {seed}: modes {run['modes']:.1f} held, {run['hit']:.1f} hit, high quality {run['quality']:.2f}, KL {run['kl']:.3f}, cycling {run['cycling']:.2f}", flush=True)
+            print(
+                f"{method} seed {seed}: modes {run['modes']:.1f} held, {run['hit']:.1f} hit, high quality {run['quality']:.2f}, KL {run['kl']:.3f}, cycling {run['cycling']:.2f}",
+                flush=True,
+            )
     text = table(results, len(mode_layout(layout)[0]))
     print("\n" + text)
     plain = {method: [{name: value for name, value in run.items() if name != "samples"} for run in runs] for method, runs in results.items()}
     with atomic_open(outdir / f"{layout}.json") as file:
-        file.write((json.dumps(dict(layout=layout, steps=steps, methods={name: small_gan.resolved(METHODS[name]) for name in chosen}, results=plain, table=text, **records.machine()), indent=1) + "\n").encode())
+        file.write(
+            (
+                json.dumps(
+                    dict(
+                        layout=layout,
+                        steps=steps,
+                        methods={name: small_gan.resolved(METHODS[name]) for name in chosen},
+                        results=plain,
+                        table=text,
+                        **records.machine(),
+                    ),
+                    indent=1,
+                )
+                + "\n"
+            ).encode()
+        )
     picture(results, layout, outdir / f"{layout}.png")
     print(f"\nWritten: {outdir / layout}.json, .png")
 

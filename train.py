@@ -3,6 +3,7 @@
 Flags in, training options out, processes started: what the values mean is decided in training/config.py, what happens
 with them in training/training_loop.py. This script and the other root scripts are the only places that name the plugin.
 """
+
 import json
 import os
 import re
@@ -28,7 +29,7 @@ general_options = cli.option_group(
     click.option("--gpus", type=cli.IntRange(min=1), metavar="INT", help="Processes, one per GPU [default: 1, under torchrun its number]"),
     click.option("--snap", type=cli.IntRange(min=1), metavar="INT", help="Ticks between snapshots [default: 50; tiny: 10]"),
     click.option("--metrics", type=cli.CommaList(), help="Metrics at every snapshot, comma-separated, or 'none' [default: fid50k_full; tiny: none]"),
-    click.option("--seed", type=cli.IntRange(0, 2 ** 32 - 1), metavar="INT", help="Random seed [default: 0]"),
+    click.option("--seed", type=cli.IntRange(0, 2**32 - 1), metavar="INT", help="Random seed [default: 0]"),
     click.option("-n", "--dry-run", is_flag=True, help="Print the options, why they are so and what they cost, then exit"),
     click.option("--desc", help="Text added to the name of the run folder"),
 )
@@ -41,7 +42,9 @@ data_options = cli.option_group(
 )
 
 base_options = cli.option_group(
-    click.option("--cfg", type=click.Choice(list(presets.BASE_CONFIGS)), help="Base configuration; tiny is for 16 to 64 pixels on a CPU [default: auto]"),
+    click.option(
+        "--cfg", type=click.Choice(list(presets.BASE_CONFIGS)), help="Base configuration; tiny is for 16 to 64 pixels on a CPU [default: auto]"
+    ),
     click.option("--gamma", type=cli.FloatRange(min=0), help="Weight of the R1 penalty"),
     click.option("--kimg", type=cli.IntRange(min=1), metavar="INT", help="Thousands of images to train for"),
     click.option("--batch", type=cli.IntRange(min=1), metavar="INT", help="Images per step, all processes together"),
@@ -68,8 +71,12 @@ augmentation_options = cli.option_group(
 )
 
 starting_options = cli.option_group(
-    click.option("--resume", metavar="FROM", help="Network pickle or URL, ffhq256, ffhq512, ffhq1024, celebahq256, lsundog256, or noresume to start "
-                                            "a new run; 'latest' or a run folder to continue a run exactly"),
+    click.option(
+        "--resume",
+        metavar="FROM",
+        help="Network pickle or URL, ffhq256, ffhq512, ffhq1024, celebahq256, lsundog256, or noresume to start "
+        "a new run; 'latest' or a run folder to continue a run exactly",
+    ),
     click.option("--resume-kimg", "--nkimg", "resume_kimg", type=cli.IntRange(min=0), metavar="INT", help="Count kimg from here with --resume=<pkl>"),
     click.option("--resume-partial", is_flag=True, help="Accept a pickle that fits in part only; the rest keeps its initial values"),
     click.option("--freezed", type=cli.IntRange(min=0), metavar="INT", help="Highest-resolution layers of D that stay frozen [default: 0]"),
@@ -91,13 +98,16 @@ running_options = cli.option_group(
     click.option("--nan-streak", type=cli.IntRange(min=1), metavar="INT", help="Stop after so many steps in a row with non-finite gradients"),
     click.option("--eval-at-start", is_flag=True, help="Evaluate metrics at tick 0, too"),
     click.option("--detector", "detectors", type=cli.NamedPath(), multiple=True, help="File of a metric's detector network; may be repeated"),
-    click.option("--diversity-monitor", type=cli.IntRange(0, 1), help="Look at G's diversity every tick, warn of collapse and cycling [default: as --madr]"),
+    click.option(
+        "--diversity-monitor", type=cli.IntRange(0, 1), help="Look at G's diversity every tick, warn of collapse and cycling [default: as --madr]"
+    ),
     click.option("--wandb", metavar="PROJECT", help="Log to this Weights & Biases project as well"),
 )
 
 
 # ------------------------------------------------------------------------------------------
 # Flags to options.
+
 
 def build(flags):
     """All flags to a config.Resolved, the plugin's part included."""
@@ -125,8 +135,9 @@ def tidy(flags):
 def check_metrics(names):
     unknown = [name for name in names or [] if not metric_main.is_valid_metric(name)]
     if unknown:
-        raise UserError("--metrics can only contain these names: " + ", ".join(metric_main.list_valid_metrics()) +
-                        f" or none (got {', '.join(unknown)})")
+        raise UserError(
+            "--metrics can only contain these names: " + ", ".join(metric_main.list_valid_metrics()) + f" or none (got {', '.join(unknown)})"
+        )
 
 
 def check_outdir(outdir):
@@ -154,8 +165,10 @@ def check_device(options):
     """The device that the run will use, by name. Raises UserError when there are too few of them."""
     device = devices.resolve(options.get("device", "auto")).type
     if device == "cuda" and not distributed.under_torchrun() and options.num_gpus > torch.cuda.device_count():
-        raise UserError(f"--gpus={options.num_gpus}, but this machine shows {torch.cuda.device_count()} CUDA device(s); "
-                        "lower --gpus, or use --device=cpu to try the set-up")
+        raise UserError(
+            f"--gpus={options.num_gpus}, but this machine shows {torch.cuda.device_count()} CUDA device(s); "
+            "lower --gpus, or use --device=cpu to try the set-up"
+        )
     if device == "mps" and options.num_gpus > 1:
         raise UserError(f"--gpus={options.num_gpus} with mps: an Apple GPU trains in one process; use --gpus=1 or --device=cpu")
     return device
@@ -164,19 +177,24 @@ def check_device(options):
 def check_resume_pickle(options):
     path = options.get("resume_pkl")
     if path is not None and not dnnlib.util.is_url(path) and not os.path.isfile(path):
-        raise UserError(f"--resume={path}: no such file; give a network pickle, a URL, a run folder, 'latest', or one of "
-                        + ", ".join(presets.RESUME_URLS))
+        raise UserError(
+            f"--resume={path}: no such file; give a network pickle, a URL, a run folder, 'latest', or one of " + ", ".join(presets.RESUME_URLS)
+        )
 
 
 def next_run_dir(outdir, name):
     """Highest existing number + 1."""
-    numbers = [int(match.group(1)) for match in map(re.compile(r"(\d+)").match, os.listdir(outdir) if os.path.isdir(outdir) else [])
-               if match and os.path.isdir(os.path.join(outdir, match.string))]
+    numbers = [
+        int(match.group(1))
+        for match in map(re.compile(r"(\d+)").match, os.listdir(outdir) if os.path.isdir(outdir) else [])
+        if match and os.path.isdir(os.path.join(outdir, match.string))
+    ]
     return os.path.join(outdir, f"{max(numbers, default=-1) + 1:05d}-{name}")
 
 
 # ------------------------------------------------------------------------------------------
 # Telling and starting.
+
 
 def print_options(options, image_count):
     kwargs = options.training_set_kwargs
@@ -287,6 +305,7 @@ def continue_run(options, device, is_first):
 
 # ------------------------------------------------------------------------------------------
 # The command.
+
 
 @click.command(context_settings=dict(max_content_width=140))
 @click.pass_context

@@ -2,6 +2,7 @@
 
 50,000 points of 1000 Gaussian clusters in 64 dimensions; writes benchmarks/results/anchors.json, with which a test compares madr_plugin/README.md.
 """
+
 import json
 import sys
 import time
@@ -44,7 +45,7 @@ def main():
         seconds = time.process_time() - start
         mmd, mmd_of_one = anchors.kernel_error(features_ND, made["anchors"], made["anchor_of_real"], kernel)
         lost = anchors.quantisation_error(features_ND, made["anchors"], made["anchor_of_real"])
-        rows.append(dict(anchors=count, variance_lost=lost, mmd=mmd, mmd_of_a_draw=mmd_of_one / DRAW ** 0.5, cpu_seconds=seconds))
+        rows.append(dict(anchors=count, variance_lost=lost, mmd=mmd, mmd_of_a_draw=mmd_of_one / DRAW**0.5, cpu_seconds=seconds))
         print(rows[-1], flush=True)
     result = dict(points=NUM_POINTS, clusters=NUM_CLUSTERS, width=WIDTH, spread=SPREAD, draw=DRAW, rows=rows, threads=1, seed=0, **records.machine())
     atomic_write_text(REPO / "benchmarks" / "results" / "anchors.json", json.dumps(result, indent=1) + "\n")

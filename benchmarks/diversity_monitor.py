@@ -5,6 +5,7 @@ of --cfg=tiny per resolution on random images. Alarm: the generators of tests/tr
 Runs: the ticks of stats.jsonl of run folders given with --run. Writes benchmarks/results/diversity_monitor.json and the
 figures in docs/diversity_monitor.md.
 """
+
 import collections
 import contextlib
 import datetime
@@ -43,6 +44,7 @@ FIGURES_BEGIN, FIGURES_END = "<!-- figures -->", "<!-- end of figures -->"
 # ------------------------------------------------------------------------------------------
 # Cost.
 
+
 def random_images(path, num_images, resolution):
     random = np.random.RandomState(0)
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
@@ -65,6 +67,7 @@ def cpu_seconds_of(methods):
                 return original(*args, **kwargs)
             finally:
                 seconds[name].append(time.process_time() - start)
+
         return call
 
     for name, (owner, attribute) in methods.items():
@@ -83,19 +86,40 @@ def measure_cost(resolution, ticks, steps_per_tick):
         random_images(os.path.join(folder, "images.zip"), 2000, resolution)
         options = config.resolve(dict(data=os.path.join(folder, "images.zip"), cfg="tiny", aug="ada", metrics=[])).options
         kimg_per_tick = steps_per_tick * options.batch_size / 1000
-        options.update(kimg_per_tick=kimg_per_tick, total_kimg=(ticks + 1) * kimg_per_tick, image_snapshot_ticks=None, network_snapshot_ticks=None,
-                       diversity_monitor=True, device="cpu", snap_res=128, run_dir=folder)
-        with cpu_seconds_of(dict(step=(training_loop.Trainer, "train_step"), look=(watch.DiversityWatch, "look"), begin=(watch.DiversityWatch, "begin"))) as seconds, contextlib.redirect_stdout(io.StringIO()):
+        options.update(
+            kimg_per_tick=kimg_per_tick,
+            total_kimg=(ticks + 1) * kimg_per_tick,
+            image_snapshot_ticks=None,
+            network_snapshot_ticks=None,
+            diversity_monitor=True,
+            device="cpu",
+            snap_res=128,
+            run_dir=folder,
+        )
+        with (
+            cpu_seconds_of(
+                dict(step=(training_loop.Trainer, "train_step"), look=(watch.DiversityWatch, "look"), begin=(watch.DiversityWatch, "begin"))
+            ) as seconds,
+            contextlib.redirect_stdout(io.StringIO()),
+        ):
             training_loop.training_loop(**options)
     look, steps = statistics.median(seconds["look"][1:]), seconds["step"][2:]
     per_kimg = statistics.fmean(steps) / options.batch_size * 1000  # mean: lazy regularisation makes steps unlike
-    return dict(resolution=resolution, batch_size=options.batch_size, looks=len(seconds["look"]) - 1, steps=len(steps), cpu_seconds_per_look=round(look, 4),
-                cpu_seconds_once=round(seconds["begin"][0], 3), cpu_seconds_per_kimg=round(per_kimg, 3),
-                percent_at_kimg_per_tick={f"{kimg:g}": round(100 * look / (per_kimg * kimg), 3) for kimg in (1, DEFAULT_KIMG_PER_TICK)})
+    return dict(
+        resolution=resolution,
+        batch_size=options.batch_size,
+        looks=len(seconds["look"]) - 1,
+        steps=len(steps),
+        cpu_seconds_per_look=round(look, 4),
+        cpu_seconds_once=round(seconds["begin"][0], 3),
+        cpu_seconds_per_kimg=round(per_kimg, 3),
+        percent_at_kimg_per_tick={f"{kimg:g}": round(100 * look / (per_kimg * kimg), 3) for kimg in (1, DEFAULT_KIMG_PER_TICK)},
+    )
 
 
 # ------------------------------------------------------------------------------------------
 # Alarm.
+
 
 def sick(kind, rng, tick):
     everything = range(planted_modes.NUM_MODES)
@@ -104,7 +128,7 @@ def sick(kind, rng, tick):
         "two of ten modes": lambda: planted_modes.drawn(planted_modes.only(2, 7), rng),
         "four of ten modes": lambda: planted_modes.drawn(planted_modes.only(2, 4, 7, 9), rng),
         "one mode at a time": lambda: planted_modes.drawn(planted_modes.only(tick % planted_modes.NUM_MODES), rng),
-        "halves in turn": lambda: planted_modes.drawn(planted_modes.only(*everything[tick % 2 * 5:tick % 2 * 5 + 5]), rng),
+        "halves in turn": lambda: planted_modes.drawn(planted_modes.only(*everything[tick % 2 * 5 : tick % 2 * 5 + 5]), rng),
     }[kind]()
 
 
@@ -135,7 +159,12 @@ def margins(runs):
                 turnovers.append(tick["turnover"])
             level, former = max(level, min(tick["diversity"], former)), tick["diversity"]
         alarms += any(tick["alarm"] for tick in numbers)
-    return dict(ticks=sum(map(len, runs)), runs_with_alarm=alarms, lowest_part_of_level_two_ticks=round(min(lowest), 3), largest_turnover=round(max(turnovers), 3))
+    return dict(
+        ticks=sum(map(len, runs)),
+        runs_with_alarm=alarms,
+        lowest_part_of_level_two_ticks=round(min(lowest), 3),
+        largest_turnover=round(max(turnovers), 3),
+    )
 
 
 def sick_runs(num_seeds):
@@ -161,12 +190,19 @@ def real_run(path):
     numbers = [{name: line[diversity_monitor.PREFIX + name]["mean"] for name in ("diversity", "turnover", "alarm")} for line in lines]
     with open(os.path.join(path, "training_options.json")) as file:
         options = json.load(file)
-    return dict(name=os.path.basename(os.path.normpath(path)), seed=options["random_seed"], kimg=round(lines[-1]["Progress/kimg"]["mean"], 1),
-                kimg_per_tick=options.get("kimg_per_tick", DEFAULT_KIMG_PER_TICK), last_diversity=round(numbers[-1]["diversity"], 3), **margins([numbers]))
+    return dict(
+        name=os.path.basename(os.path.normpath(path)),
+        seed=options["random_seed"],
+        kimg=round(lines[-1]["Progress/kimg"]["mean"], 1),
+        kimg_per_tick=options.get("kimg_per_tick", DEFAULT_KIMG_PER_TICK),
+        last_diversity=round(numbers[-1]["diversity"], 3),
+        **margins([numbers]),
+    )
 
 
 # ------------------------------------------------------------------------------------------
 # The figures of the page.
+
 
 def listed(counts):
     return ", ".join(f"{name} ({count})" for name, count in sorted(counts.items()))
@@ -174,17 +210,30 @@ def listed(counts):
 
 def figures(report):
     """The tables of docs/diversity_monitor.md, as Markdown."""
-    lines = ["| generator | runs | ticks | runs with an alarm | lowest diversity in two ticks, part of the level | largest turnover |", "|---|---|---|---|---|---|"]
+    lines = [
+        "| generator | runs | ticks | runs with an alarm | lowest diversity in two ticks, part of the level | largest turnover |",
+        "|---|---|---|---|---|---|",
+    ]
     titles = [f"healthy, learns in {row['learning_ticks']} ticks" for row in report["healthy"]]
     titles += [f"real run {row['name']}, {row['kimg']:g} kimg, {row['kimg_per_tick']:g} per tick" for row in report["real_runs"]]
     for title, row in zip(titles, report["healthy"] + report["real_runs"], strict=True):
-        lines.append(f"| {title} | {row.get('runs', 1)} | {row['ticks']} | {row['runs_with_alarm']} | {row['lowest_part_of_level_two_ticks']:.2f} | {row['largest_turnover']:.2f} |")
+        lines.append(
+            f"| {title} | {row.get('runs', 1)} | {row['ticks']} | {row['runs_with_alarm']} | {row['lowest_part_of_level_two_ticks']:.2f} | {row['largest_turnover']:.2f} |"
+        )
     lines += ["", "| planted after 12 healthy ticks | runs | ticks until the alarm (runs) | called (runs) |", "|---|---|---|---|"]
     lines += [f"| {row['kind']} | {row['runs']} | {listed(row['ticks_until_alarm'])} | {listed(row['called'])} |" for row in report["sick"]]
-    lines += ["", f"Cost with `--cfg=tiny` in CPU seconds ({report['processor']}, {report['threads']} thread(s), {report['date']}):", "",
-              "| pixels | a look | once, at the start | training, per kimg | a look at 4 kimg per tick | at 1 kimg per tick |", "|---|---|---|---|---|---|"]
-    lines += [f"| {row['resolution']} | {row['cpu_seconds_per_look']:.2f} | {row['cpu_seconds_once']:.2f} | {row['cpu_seconds_per_kimg']:.1f} | "
-              f"{row['percent_at_kimg_per_tick']['4']:.2f} % | {row['percent_at_kimg_per_tick']['1']:.2f} % |" for row in report["cost"]]
+    lines += [
+        "",
+        f"Cost with `--cfg=tiny` in CPU seconds ({report['processor']}, {report['threads']} thread(s), {report['date']}):",
+        "",
+        "| pixels | a look | once, at the start | training, per kimg | a look at 4 kimg per tick | at 1 kimg per tick |",
+        "|---|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {row['resolution']} | {row['cpu_seconds_per_look']:.2f} | {row['cpu_seconds_once']:.2f} | {row['cpu_seconds_per_kimg']:.1f} | "
+        f"{row['percent_at_kimg_per_tick']['4']:.2f} % | {row['percent_at_kimg_per_tick']['1']:.2f} % |"
+        for row in report["cost"]
+    ]
     return "\n".join(lines)
 
 
@@ -200,17 +249,29 @@ def with_figures(page, report):
 @click.option("--steps", type=cli.IntRange(min=4), default=32, show_default=True, help="Training steps between them.")
 @click.option("--threads", type=cli.IntRange(min=1), default=1, show_default=True, help="CPU threads.")
 @click.option("--run", "runs", multiple=True, metavar="DIR", help="Run folder trained with --diversity-monitor=1; may be repeated.")
-@click.option("--out", default=str(RESULTS), show_default="benchmarks/results/diversity_monitor.json",
-              help="The file to write.", metavar="PATH")
+@click.option("--out", default=str(RESULTS), show_default="benchmarks/results/diversity_monitor.json", help="The file to write.", metavar="PATH")
 def main(seeds, ticks, steps, threads, runs, out):
     """Measure the diversity monitor: its cost, its false alarms, how soon it sees what is planted."""
     torch.set_num_threads(threads)
-    report = dict(what="cost in CPU seconds of the process; alarm on planted generators; ticks of real runs", date=datetime.date.today().isoformat(),
-                  processor=processor_name(), cpu_count=os.cpu_count(), system=platform.system(), python=platform.python_version(), torch=torch.__version__,
-                  threads=threads, load_average=round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None, seeds=f"0 to {seeds - 1}",
-                  fakes_per_look=diversity_monitor.NUM_FAKES)
-    for name, rows in (("cost", (measure_cost(resolution, ticks, steps) for resolution in (16, 32, 64))), ("healthy", healthy_runs(seeds)),
-                       ("sick", sick_runs(seeds)), ("real_runs", map(real_run, runs))):
+    report = dict(
+        what="cost in CPU seconds of the process; alarm on planted generators; ticks of real runs",
+        date=datetime.date.today().isoformat(),
+        processor=processor_name(),
+        cpu_count=os.cpu_count(),
+        system=platform.system(),
+        python=platform.python_version(),
+        torch=torch.__version__,
+        threads=threads,
+        load_average=round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None,
+        seeds=f"0 to {seeds - 1}",
+        fakes_per_look=diversity_monitor.NUM_FAKES,
+    )
+    for name, rows in (
+        ("cost", (measure_cost(resolution, ticks, steps) for resolution in (16, 32, 64))),
+        ("healthy", healthy_runs(seeds)),
+        ("sick", sick_runs(seeds)),
+        ("real_runs", map(real_run, runs)),
+    ):
         report[name] = []
         for row in rows:
             print(name, row, flush=True)

@@ -5,6 +5,7 @@
 
 Writes benchmarks/results/extractors.json. Accuracies depend on the data and the files alone; times are of one thread of this machine.
 """
+
 import json
 import os
 import sys
@@ -27,9 +28,21 @@ from madr_plugin.reals import real_images
 
 @click.command()
 @click.option("--data", required=True, help="Zip or folder of labelled images, as dataset_tool.py makes them")
-@click.option("--space", "spaces", multiple=True, default=("pca", "random"), show_default=True, help="As --madr-extractor, with =WEIGHTS where it needs a file; may be repeated")
+@click.option(
+    "--space",
+    "spaces",
+    multiple=True,
+    default=("pca", "random"),
+    show_default=True,
+    help="As --madr-extractor, with =WEIGHTS where it needs a file; may be repeated",
+)
 @click.option("--images", "max_images", type=click.IntRange(16, 20000), default=2000, show_default=True)
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), default=REPO / "benchmarks" / "results" / "extractors.json", show_default="benchmarks/results/extractors.json")
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=REPO / "benchmarks" / "results" / "extractors.json",
+    show_default="benchmarks/results/extractors.json",
+)
 def main(data, spaces, max_images, out):
     """Nearest-neighbour accuracy, spread and time of several feature spaces."""
     torch.set_num_threads(1)
@@ -43,8 +56,18 @@ def main(data, spaces, max_images, out):
         extractor = extractors.build(name, dataset.image_shape, 0, 0, 0, weights, "").eval().requires_grad_(False)
         rows.append(dict(space="file:" + Path(name).name if name.startswith("file:") else name, **check_extractor.check(extractor, images, class_N)))
         print(rows[-1], flush=True)
-    result = dict(data=Path(data).name, fingerprint=real_images.data_fingerprint(dataset), image_shape=list(map(int, dataset.image_shape)), images=len(images),
-                  classes=len(class_N.unique()), rows=rows, seed=0, threads=1, load_average=round(os.getloadavg()[0], 1), **records.machine())
+    result = dict(
+        data=Path(data).name,
+        fingerprint=real_images.data_fingerprint(dataset),
+        image_shape=list(map(int, dataset.image_shape)),
+        images=len(images),
+        classes=len(class_N.unique()),
+        rows=rows,
+        seed=0,
+        threads=1,
+        load_average=round(os.getloadavg()[0], 1),
+        **records.machine(),
+    )
     atomic_write_text(out, json.dumps(result, indent=1) + "\n")
     print(f"Wrote {out}")
 

@@ -6,6 +6,7 @@ Beds: a 14-pixel DCGAN with a weak discriminator (a few milliseconds per step, w
 --cfg=tiny at 32 pixels with lazy R1. The methods take turns within each round, in CPU seconds of this process, so that a busy
 machine slows all of them alike; the memory is full before the first round. Writes benchmarks/results/madr_cost.json.
 """
+
 import datetime
 import json
 import os
@@ -31,8 +32,12 @@ from training.loss import StyleGAN2Loss
 from training.networks import Discriminator, Generator
 
 METHODS = {
-    "plain": None, "witness": dict(preset="witness"), "default": dict(preset="default"), "default with tilt": dict(preset="default", tilt=1),
-    "paper": dict(preset="paper", extractor="pca")}
+    "plain": None,
+    "witness": dict(preset="witness"),
+    "default": dict(preset="default"),
+    "default with tilt": dict(preset="default", tilt=1),
+    "paper": dict(preset="paper", extractor="pca"),
+}
 WARM_UP_STEPS = 12
 
 
@@ -41,6 +46,7 @@ class Triples:
 
     def __init__(self, side, count, seed=0):
         from sklearn.datasets import load_digits
+
         random = np.random.RandomState(seed)
         digits = torch.nn.functional.interpolate(torch.from_numpy(load_digits().images).float()[:, None] / 16, size=[side, side], mode="bilinear")
         digits = (digits[:, 0] * 255).round().to(torch.uint8).numpy()
@@ -60,9 +66,16 @@ class SmallGenerator(torch.nn.Module):
     def __init__(self):
         super().__init__()
         self.body = torch.nn.Sequential(
-            torch.nn.Linear(64, 32 * 7 * 7), torch.nn.Unflatten(1, [32, 7, 7]), torch.nn.BatchNorm2d(32), torch.nn.ReLU(),
-            torch.nn.ConvTranspose2d(32, 16, 4, stride=2, padding=1), torch.nn.BatchNorm2d(16), torch.nn.ReLU(),
-            torch.nn.Conv2d(16, 3, 3, padding=1), torch.nn.Tanh())
+            torch.nn.Linear(64, 32 * 7 * 7),
+            torch.nn.Unflatten(1, [32, 7, 7]),
+            torch.nn.BatchNorm2d(32),
+            torch.nn.ReLU(),
+            torch.nn.ConvTranspose2d(32, 16, 4, stride=2, padding=1),
+            torch.nn.BatchNorm2d(16),
+            torch.nn.ReLU(),
+            torch.nn.Conv2d(16, 3, 3, padding=1),
+            torch.nn.Tanh(),
+        )
 
     def forward(self, z, c):
         return self.body(z)
@@ -72,8 +85,13 @@ class WeakDiscriminator(torch.nn.Module):
     def __init__(self):
         super().__init__()
         self.body = torch.nn.Sequential(
-            torch.nn.Conv2d(3, 8, 4, stride=2, padding=1), torch.nn.LeakyReLU(0.2), torch.nn.Conv2d(8, 16, 4, stride=2, padding=1), torch.nn.LeakyReLU(0.2),
-            torch.nn.Flatten(), torch.nn.Linear(16 * 3 * 3, 1))
+            torch.nn.Conv2d(3, 8, 4, stride=2, padding=1),
+            torch.nn.LeakyReLU(0.2),
+            torch.nn.Conv2d(8, 16, 4, stride=2, padding=1),
+            torch.nn.LeakyReLU(0.2),
+            torch.nn.Flatten(),
+            torch.nn.Linear(16 * 3 * 3, 1),
+        )
 
     def forward(self, img, c):
         return self.body(img)
@@ -106,11 +124,24 @@ class Run:
             G, D, self.batch, self.phases = SmallGenerator(), WeakDiscriminator(), 64, {"Gmain": 1, "Dmain": 1}
             base, kwargs, learning = PlainLoss, dict(G=G), dict(lr=1e-3, betas=(0.5, 0.999))
         else:
-            G = Generator(z_dim=64, c_dim=0, w_dim=64, img_resolution=32, img_channels=3, mapping_kwargs=dict(num_layers=2),
-                          synthesis_kwargs=dict(channel_base=512, channel_max=64, num_fp16_res=0))
-            D = Discriminator(c_dim=0, img_resolution=32, img_channels=3, channel_base=512, channel_max=64, num_fp16_res=0, epilogue_kwargs=dict(mbstd_group_size=4))
+            G = Generator(
+                z_dim=64,
+                c_dim=0,
+                w_dim=64,
+                img_resolution=32,
+                img_channels=3,
+                mapping_kwargs=dict(num_layers=2),
+                synthesis_kwargs=dict(channel_base=512, channel_max=64, num_fp16_res=0),
+            )
+            D = Discriminator(
+                c_dim=0, img_resolution=32, img_channels=3, channel_base=512, channel_max=64, num_fp16_res=0, epilogue_kwargs=dict(mbstd_group_size=4)
+            )
             self.batch, self.phases = 16, {"Gmain": 1, "Dmain": 1, "Dreg": 16}
-            base, kwargs, learning = StyleGAN2Loss, dict(G_mapping=G.mapping, G_synthesis=G.synthesis, pl_weight=0, r1_gamma=1.0), dict(lr=5e-3, betas=(0.0, 0.99))
+            base, kwargs, learning = (
+                StyleGAN2Loss,
+                dict(G_mapping=G.mapping, G_synthesis=G.synthesis, pl_weight=0, r1_gamma=1.0),
+                dict(lr=5e-3, betas=(0.0, 0.99)),
+            )
         self.networks = dict(G=G, D=D)
         self.opts = {name: torch.optim.Adam(network.parameters(), **learning) for name, network in self.networks.items()}
         if madr is None:
@@ -163,8 +194,11 @@ def measure(bed, rounds, steps, num_reals):
     for name, own in times.items():
         ratios = [mine / plain for mine, plain in zip(own, times["plain"])]
         quartiles = statistics.quantiles(ratios, n=4)
-        report[name] = dict(cpu_ms_per_step=round(statistics.median(own), 3), times_plain=round(statistics.median(ratios), 3),
-                            quartiles=[round(quartiles[0], 3), round(quartiles[2], 3)])
+        report[name] = dict(
+            cpu_ms_per_step=round(statistics.median(own), 3),
+            times_plain=round(statistics.median(ratios), 3),
+            quartiles=[round(quartiles[0], 3), round(quartiles[2], 3)],
+        )
     return report
 
 
@@ -174,19 +208,34 @@ def measure(bed, rounds, steps, num_reals):
 @click.option("--reals", type=cli.IntRange(min=64), default=50000, show_default=True, help="Images of the data set")
 @click.option("--threads", type=cli.IntRange(min=1), default=1, show_default=True, help="CPU threads")
 @click.option("--bed", type=click.Choice(["dcgan", "tiny", "both"]), default="both", show_default=True, help="Which networks")
-@click.option("--out", default=str(REPO / "benchmarks" / "results" / "madr_cost.json"), show_default="benchmarks/results/madr_cost.json",
-              help="Where to write the figures")
+@click.option(
+    "--out",
+    default=str(REPO / "benchmarks" / "results" / "madr_cost.json"),
+    show_default="benchmarks/results/madr_cost.json",
+    help="Where to write the figures",
+)
 def main(rounds, steps, reals, threads, bed, out):
     """Times a training step of the plain GAN and of MADR's presets."""
     torch.set_num_threads(threads)
-    report = dict(date=datetime.date.today().isoformat(), processor=processor_name(), torch=torch.__version__, python=platform.python_version(),
-                  threads=threads, rounds=rounds, steps_per_round=steps, num_reals=reals, beds={})
+    report = dict(
+        date=datetime.date.today().isoformat(),
+        processor=processor_name(),
+        torch=torch.__version__,
+        python=platform.python_version(),
+        threads=threads,
+        rounds=rounds,
+        steps_per_round=steps,
+        num_reals=reals,
+        beds={},
+    )
     with tempfile.TemporaryDirectory() as cache:
         os.environ["DNNLIB_CACHE_DIR"] = cache
         for name in ("dcgan", "tiny") if bed == "both" else (bed,):
             report["beds"][name] = measure(name, rounds, steps, reals)
             for method, figures in report["beds"][name].items():
-                print(f"{name:6s} {method:34s} {figures['cpu_ms_per_step']:8.2f} ms  x{figures['times_plain']:.2f}  ({figures['quartiles'][0]:.2f}-{figures['quartiles'][1]:.2f})")
+                print(
+                    f"{name:6s} {method:34s} {figures['cpu_ms_per_step']:8.2f} ms  x{figures['times_plain']:.2f}  ({figures['quartiles'][0]:.2f}-{figures['quartiles'][1]:.2f})"
+                )
             Path(out).parent.mkdir(parents=True, exist_ok=True)
             atomic_write_text(out, json.dumps(report, indent=1) + "\n")
 

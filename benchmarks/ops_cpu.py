@@ -3,6 +3,7 @@
 The alternatives of one case are timed in turn, round by round, in CPU seconds of this process, so that a busy machine slows all
 of them alike. Every alternative is first checked to give the same numbers. Writes benchmarks/results/ops_cpu.json.
 """
+
 import datetime
 import json
 import os
@@ -32,6 +33,7 @@ PASSES = ("forward", "first", "second")
 # ------------------------------------------------------------------------------------------
 # upfirdn2d: how else the same resampling could be written.
 
+
 def spread(x, up):
     """up - 1 zeros after each pixel."""
     return x if up == 1 else F.pad(x[:, :, :, None, :, None], [0, up - 1, 0, 0, 0, up - 1]).flatten(4, 5).flatten(2, 3)
@@ -46,7 +48,7 @@ def fir_depthwise(x, up, down, padding, gain):
 def fir_two_depthwise(x, up, down, padding, gain):
     """A depthwise 1x4, then a depthwise 4x1."""
     channels = x.shape[1]
-    taps = TAPS * gain ** .5
+    taps = TAPS * gain**0.5
     x = F.conv2d(F.pad(spread(x, up), padding), taps.expand(channels, 1, 1, 4), stride=[1, down], groups=channels)
     return F.conv2d(x, taps[:, None].expand(channels, 1, 4, 1), stride=[down, 1], groups=channels)
 
@@ -58,7 +60,7 @@ def fir_shift_and_add(x, up, down, padding, gain):
         count = (x.shape[axis] - 4) // down + 1
         index = [slice(None)] * 4
         total = 0
-        for shift, tap in enumerate((TAPS * gain ** .5).tolist()):
+        for shift, tap in enumerate((TAPS * gain**0.5).tolist()):
             index[axis] = slice(shift, shift + (count - 1) * down + 1, down)
             total = total + x[tuple(index)] * tap
         x = total
@@ -69,21 +71,29 @@ def fir_ours(x, up, down, padding, gain):
     return upfirdn2d.upfirdn2d(x, FILTER, up=up, down=down, padding=padding, gain=gain)
 
 
-FIR_WAYS = {"ours (matrix products)": fir_ours, "one depthwise convolution": fir_depthwise, "two depthwise convolutions": fir_two_depthwise,
-            "shift and add": fir_shift_and_add}
-FIR_KINDS = {"filter": dict(up=1, down=1, padding=[2, 1, 2, 1], gain=1), "enlarge": dict(up=2, down=1, padding=[2, 1, 2, 1], gain=4),
-             "shrink": dict(up=1, down=2, padding=[1, 1, 1, 1], gain=1)}
+FIR_WAYS = {
+    "ours (matrix products)": fir_ours,
+    "one depthwise convolution": fir_depthwise,
+    "two depthwise convolutions": fir_two_depthwise,
+    "shift and add": fir_shift_and_add,
+}
+FIR_KINDS = {
+    "filter": dict(up=1, down=1, padding=[2, 1, 2, 1], gain=1),
+    "enlarge": dict(up=2, down=1, padding=[2, 1, 2, 1], gain=4),
+    "shrink": dict(up=1, down=2, padding=[1, 1, 1, 1], gain=1),
+}
 
 
 # ------------------------------------------------------------------------------------------
 # bias_act and conv2d_resample likewise.
+
 
 def activate_ours(x, b, clamp):
     return bias_act.bias_act(x, b, act="lrelu", clamp=clamp)
 
 
 def activate_step_by_step(x, b, clamp):
-    x = F.leaky_relu(x + b.reshape(1, -1, 1, 1), .2) * 2 ** .5
+    x = F.leaky_relu(x + b.reshape(1, -1, 1, 1), 0.2) * 2**0.5
     return x if clamp is None else x.clamp(-clamp, clamp)
 
 
@@ -125,15 +135,23 @@ def shrink_folded(x, w):
     return F.conv2d(x, folded_kernel(w, 1), stride=2, padding=2)
 
 
-ENLARGE_WAYS = {"ours (transposed convolution, then filter)": enlarge_ours, "filter, then convolution": enlarge_in_sequence,
-                "one 6x6 transposed convolution": enlarge_folded_transposed, "one 3x3 convolution, shuffled": enlarge_folded_shuffled}
-SHRINK_WAYS = {"ours (filter, then strided convolution)": shrink_ours, "convolution, then filter": shrink_in_sequence,
-               "one 6x6 strided convolution": shrink_folded}
+ENLARGE_WAYS = {
+    "ours (transposed convolution, then filter)": enlarge_ours,
+    "filter, then convolution": enlarge_in_sequence,
+    "one 6x6 transposed convolution": enlarge_folded_transposed,
+    "one 3x3 convolution, shuffled": enlarge_folded_shuffled,
+}
+SHRINK_WAYS = {
+    "ours (filter, then strided convolution)": shrink_ours,
+    "convolution, then filter": shrink_in_sequence,
+    "one 6x6 strided convolution": shrink_folded,
+}
 ACTIVATE_WAYS = {"ours (one tensor kept)": activate_ours, "step by step": activate_step_by_step}
 
 
 # ------------------------------------------------------------------------------------------
 # Timing.
+
 
 def cases(batch, generator):
     """(name, {way: function of tensors}, tensors) for every case."""
@@ -148,7 +166,11 @@ def cases(batch, generator):
     for channels_in, channels_out, size in ((16, 16, 16), (64, 32, 8), (64, 64, 16), (128, 128, 4)):
         w = randn(channels_out, channels_in, 3, 3)
         yield f"conv2d_resample up {channels_in}->{channels_out} channels from {size} px", ENLARGE_WAYS, [randn(batch, channels_in, size, size), w]
-        yield f"conv2d_resample down {channels_in}->{channels_out} channels to {size} px", SHRINK_WAYS, [randn(batch, channels_in, size * 2, size * 2), w]
+        yield (
+            f"conv2d_resample down {channels_in}->{channels_out} channels to {size} px",
+            SHRINK_WAYS,
+            [randn(batch, channels_in, size * 2, size * 2), w],
+        )
 
 
 def cpu_milliseconds(way, tensors, kind):
@@ -159,7 +181,7 @@ def cpu_milliseconds(way, tensors, kind):
     if kind == "first":
         result.square().sum().backward()
     elif kind == "second":
-        gradient, = torch.autograd.grad(result.square().sum(), inputs[0], create_graph=True)
+        (gradient,) = torch.autograd.grad(result.square().sum(), inputs[0], create_graph=True)
         gradient.square().sum().backward()
     return (time.process_time() - start) * 1000
 
@@ -185,8 +207,13 @@ def measure(ways, tensors, rounds):
 @click.option("--rounds", type=cli.IntRange(min=1), default=9, show_default=True, help="Rounds per case.")
 @click.option("--threads", type=cli.IntRange(min=1), default=1, show_default=True, help="Threads within an operator.")
 @click.option("--only", default="", help="Only the cases whose name holds this text.", metavar="TEXT")
-@click.option("--out", default=str(REPO / "benchmarks" / "results" / "ops_cpu.json"), show_default="benchmarks/results/ops_cpu.json",
-              help="The file to write.", metavar="PATH")
+@click.option(
+    "--out",
+    default=str(REPO / "benchmarks" / "results" / "ops_cpu.json"),
+    show_default="benchmarks/results/ops_cpu.json",
+    help="The file to write.",
+    metavar="PATH",
+)
 def main(batch, rounds, threads, only, out):
     """Time the operators on the CPU against their alternatives."""
     torch.set_num_threads(threads)
@@ -198,10 +225,21 @@ def main(batch, rounds, threads, only, out):
         print(name)
         for way, by_kind in measured[name].items():
             print("   " + "".join(f"{kind} {value:8.2f} ms   " for kind, value in by_kind.items()) + way, flush=True)
-    report = dict(what="median CPU milliseconds of the process; the ways of one case timed in turn", date=datetime.date.today().isoformat(),
-                  processor=processor_name(), cpu_count=os.cpu_count(), system=platform.system(), python=platform.python_version(),
-                  torch=torch.__version__, cpu_capability=torch.backends.cpu.get_cpu_capability(), threads=threads, batch=batch, rounds=rounds,
-                  load_average=round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None, cases=measured)
+    report = dict(
+        what="median CPU milliseconds of the process; the ways of one case timed in turn",
+        date=datetime.date.today().isoformat(),
+        processor=processor_name(),
+        cpu_count=os.cpu_count(),
+        system=platform.system(),
+        python=platform.python_version(),
+        torch=torch.__version__,
+        cpu_capability=torch.backends.cpu.get_cpu_capability(),
+        threads=threads,
+        batch=batch,
+        rounds=rounds,
+        load_average=round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None,
+        cases=measured,
+    )
     atomic_write_text(out, json.dumps(report, indent=1) + "\n")
     print(f"Wrote {out}")
 

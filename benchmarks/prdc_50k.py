@@ -4,6 +4,7 @@ Each way runs in a process of its own, so that its peak memory is its own; at th
 alternatives too, whose numbers are compared. Features are drawn from a seed: 200 clusters, of which the generated ones miss 20.
 Writes benchmarks/results/prdc_50k.json.
 """
+
 import datetime
 import json
 import os
@@ -36,29 +37,34 @@ def draw(num_items, dims, seed):
         for start in range(0, num_items, 5000):  # the benchmark's own copies must not make the peak
             count = min(5000, num_items - start)
             inner = centres[rng.integers(clusters, size=count)] + rng.standard_normal((count, INNER_DIMS), dtype=np.float32)
-            x[start:start + count] = inner @ basis + 0.3 * rng.standard_normal((count, dims), dtype=np.float32)
+            x[start : start + count] = inner @ basis + 0.3 * rng.standard_normal((count, dims), dtype=np.float32)
         return x
+
     return of(NUM_CLUSTERS), of(NUM_CLUSTERS - NUM_MISSED)
 
 
 # ------------------------------------------------------------------------------------------
 # Ways. Each imports what it needs itself: memory is counted from there.
 
+
 def ours():
     """The very function that the metrics call, with their progress lines."""
     from metrics import diversity
     from metrics.metric_utils import MetricOptions
     from metrics.progress import ProgressMonitor
+
     diversity.K_PRECISION_RECALL = diversity.K_DENSITY_COVERAGE = K
 
     def compute(real, fake):
         opts = MetricOptions(device="cpu", strict_ties=True, progress=ProgressMonitor(verbose=True))
         return {name: float(values.mean()) for name, (_, values) in diversity.per_item_numbers(opts, real, fake, NUMBERS).items()}
+
     return compute
 
 
 def ours_without_faiss():
     from metrics import faiss_neighbours
+
     faiss_neighbours.is_available = lambda: False
     return ours()
 
@@ -72,13 +78,19 @@ def full_matrices_in_float32():
         radius = lambda x: torch.cdist(x, x, compute_mode="use_mm_for_euclid_dist").kthvalue(K + 1, dim=1).values  # column 0: the item itself
         between = torch.cdist(fake, real, compute_mode="use_mm_for_euclid_dist")
         in_real, in_fake = between < radius(real)[None], between < radius(fake)[:, None]
-        return dict(precision=float(in_real.any(1).double().mean()), recall=float(in_fake.any(0).double().mean()),
-                    density=float(in_real.sum() / (K * len(fake))), coverage=float(in_real.any(0).double().mean()))
+        return dict(
+            precision=float(in_real.any(1).double().mean()),
+            recall=float(in_fake.any(0).double().mean()),
+            density=float(in_real.sum() / (K * len(fake))),
+            coverage=float(in_real.any(0).double().mean()),
+        )
+
     return compute
 
 
 def prdc_package():
     import prdc
+
     return lambda real, fake: prdc.compute_prdc(real, fake, nearest_k=K)
 
 
@@ -98,8 +110,16 @@ def run_here(way, num_items, dims, seed):
     wall, cpu = time.monotonic(), time.process_time()
     numbers = compute(real, fake)
     wall, cpu = time.monotonic() - wall, time.process_time() - cpu
-    return dict(way=way, items=num_items, cpu_sec=round(cpu, 1), wall_sec=round(wall, 1), peak_mb=round(peak_megabytes()), peak_mb_after_import=round(after_import),
-                peak_mb_after_data=round(after_data), numbers={name: float(numbers[name]) for name in NUMBERS})
+    return dict(
+        way=way,
+        items=num_items,
+        cpu_sec=round(cpu, 1),
+        wall_sec=round(wall, 1),
+        peak_mb=round(peak_megabytes()),
+        peak_mb_after_import=round(after_import),
+        peak_mb_after_data=round(after_data),
+        numbers={name: float(numbers[name]) for name in NUMBERS},
+    )
 
 
 def run_in_child(way, num_items, dims, seed, threads):
@@ -112,7 +132,9 @@ def run_in_child(way, num_items, dims, seed, threads):
     if child.returncode != 0:
         raise SystemExit(f"{way} ended with code {child.returncode}")
     result = json.loads(line)
-    print(f"{way}, {num_items} items: {result['cpu_sec']} CPU s, {result['wall_sec']} s, peak {result['peak_mb']} MB, {result['numbers']}", flush=True)
+    print(
+        f"{way}, {num_items} items: {result['cpu_sec']} CPU s, {result['wall_sec']} s, peak {result['peak_mb']} MB, {result['numbers']}", flush=True
+    )
     return result
 
 
@@ -123,8 +145,13 @@ def run_in_child(way, num_items, dims, seed, threads):
 @click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="Threads within an operator.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the features.")
 @click.option("--way", type=click.Choice(list(WAYS)), help="Run one way here and print its line.")
-@click.option("--out", default=str(REPO / "benchmarks" / "results" / "prdc_50k.json"), show_default="benchmarks/results/prdc_50k.json",
-              help="The file to write.", metavar="PATH")
+@click.option(
+    "--out",
+    default=str(REPO / "benchmarks" / "results" / "prdc_50k.json"),
+    show_default="benchmarks/results/prdc_50k.json",
+    help="The file to write.",
+    metavar="PATH",
+)
 def main(items, small, dims, threads, seed, way, out):
     """Time and memory of the nearest-neighbour metrics at full size."""
     if way:
@@ -138,11 +165,24 @@ def main(items, small, dims, threads, seed, way, out):
 
     from dnnlib.files import atomic_write_text
     from doctor import processor_name  # imports torch: not before the measured processes are through
+
     report = dict(
         what="seconds and peak resident set (MiB) of a whole process, imports and the features themselves included; k 5, ties ignored (<)",
-        date=datetime.date.today().isoformat(), processor=processor_name(), cpu_count=os.cpu_count(), system=platform.system(),
-        python=platform.python_version(), torch=torch.__version__, threads=threads, seed=seed, dims=dims, clusters=NUM_CLUSTERS, missed=NUM_MISSED,
-        load_average=round(os.getloadavg()[0], 1), full=full, compared=compared)
+        date=datetime.date.today().isoformat(),
+        processor=processor_name(),
+        cpu_count=os.cpu_count(),
+        system=platform.system(),
+        python=platform.python_version(),
+        torch=torch.__version__,
+        threads=threads,
+        seed=seed,
+        dims=dims,
+        clusters=NUM_CLUSTERS,
+        missed=NUM_MISSED,
+        load_average=round(os.getloadavg()[0], 1),
+        full=full,
+        compared=compared,
+    )
     atomic_write_text(out, json.dumps(report, indent=1) + "\n")
     print(f"Wrote {out}")
 

@@ -4,6 +4,7 @@
 
 Networks: snapshots of train.py with their training sets in place. Writes benchmarks/results/reach.json.
 """
+
 import datetime
 import json
 import os
@@ -53,8 +54,15 @@ def relative_reach(network, space):
 
 @click.command()
 @click.option("--network", "networks", type=cli.NamedPath(), multiple=True, required=True, help="NAME=SNAPSHOT; may be repeated")
-@click.option("--space", "spaces", multiple=True, default=("pca", "random"), show_default=True, help="Feature space, as --madr-extractor; may be repeated")
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), default=REPO / "benchmarks" / "results" / "reach.json", show_default="benchmarks/results/reach.json")
+@click.option(
+    "--space", "spaces", multiple=True, default=("pca", "random"), show_default=True, help="Feature space, as --madr-extractor; may be repeated"
+)
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=REPO / "benchmarks" / "results" / "reach.json",
+    show_default="benchmarks/results/reach.json",
+)
 def main(networks, spaces, out):
     """Relative reach of the witness in several feature spaces and runs."""
     torch.set_num_threads(1)
@@ -63,8 +71,17 @@ def main(networks, spaces, out):
         for space in spaces:
             entries.append(dict(run=name, snapshot=Path(network).name, space=space.split("/")[-1], relative_reach=relative_reach(network, space)))
             print(f"{name}, {entries[-1]['space']}: {entries[-1]['relative_reach']:.2f}", flush=True)
-    report = dict(what="geometric mean over parameters of term over host, for gradients of one size on the image", batch=BATCH, batches=BATCHES, entries=entries,
-                  date=datetime.date.today().isoformat(), processor=processor_name(), cpu_count=os.cpu_count(), python=platform.python_version(), torch=torch.__version__)
+    report = dict(
+        what="geometric mean over parameters of term over host, for gradients of one size on the image",
+        batch=BATCH,
+        batches=BATCHES,
+        entries=entries,
+        date=datetime.date.today().isoformat(),
+        processor=processor_name(),
+        cpu_count=os.cpu_count(),
+        python=platform.python_version(),
+        torch=torch.__version__,
+    )
     atomic_write_text(out, json.dumps(report, indent=1) + "\n")
     print(f"Wrote {out}")
 

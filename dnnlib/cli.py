@@ -2,6 +2,7 @@
 
 `run(main)` is the only place where exceptions become sentences and exit codes. Must not import torch.
 """
+
 import errno
 import math
 import re
@@ -9,8 +10,8 @@ import sys
 
 import click
 
-EXIT_ERROR = 1          # a UserError: something that the person at the keyboard can mend
-EXIT_USAGE = 2          # click's own: an unknown option, a value out of range
+EXIT_ERROR = 1  # a UserError: something that the person at the keyboard can mend
+EXIT_USAGE = 2  # click's own: an unknown option, a value out of range
 EXIT_INTERRUPTED = 130  # Ctrl-C, by the shell's convention 128 + SIGINT
 
 # Operating-system errors that are the user's to mend, and how.
@@ -25,6 +26,7 @@ _OS_REMEDIES = {
 
 # ------------------------------------------------------------------------------------------
 # Ending a command.
+
 
 def run(command, args=None):
     """Run a click command as a program: `if __name__ == "__main__": cli.run(main)`."""
@@ -79,8 +81,10 @@ def _interrupted() -> int:
 # ------------------------------------------------------------------------------------------
 # Option types.
 
+
 class NumRange(click.ParamType):
     """'0,3,5-7' -> [0, 3, 5, 6, 7]: numbers and inclusive ranges, in the order given."""
+
     name = "num_range"
     _MAX_COUNT = 10_000_000  # a slip such as 0-99999999999 must not fill the memory
 
@@ -104,6 +108,7 @@ class NumRange(click.ParamType):
 
 class CommaList(click.ParamType):
     """'a,b' -> ['a', 'b']; '' and 'none' -> []."""
+
     name = "list"
 
     def convert(self, value, param, ctx):
@@ -119,11 +124,13 @@ class CommaList(click.ParamType):
 
 class IntRange(click.IntRange):
     """click's range of whole numbers, shown as INTEGER."""
+
     name = "integer"
 
 
 class FloatRange(click.FloatRange):
     """click's range of numbers, shown as FLOAT; 'nan' and 'inf', which no comparison stops, are refused."""
+
     name = "float"
 
     def convert(self, value, param, ctx):
@@ -135,6 +142,7 @@ class FloatRange(click.FloatRange):
 
 class NamedPath(click.ParamType):
     """'name=path' -> (name, path), for options given several times."""
+
     name = "name=path"
 
     def convert(self, value, param, ctx):
@@ -149,21 +157,28 @@ class NamedPath(click.ParamType):
 # ------------------------------------------------------------------------------------------
 # Options of several tools.
 
+
 def option_group(*decorators):
     """One decorator of several, in the order of the help text."""
+
     def decorate(function):
         for decorator in reversed(decorators):
             function = decorator(function)
         return function
+
     return decorate
 
 
 DEVICE_NAMES = ["auto", "cuda", "mps", "cpu"]
 
 device_option = click.option(
-    "--device", type=click.Choice(DEVICE_NAMES), default="auto", show_default=True,
-    help="Where to compute; auto takes the first of cuda, mps, cpu that is there.")
+    "--device",
+    type=click.Choice(DEVICE_NAMES),
+    default="auto",
+    show_default=True,
+    help="Where to compute; auto takes the first of cuda, mps, cpu that is there.",
+)
 
 trust_option = click.option(
-    "--trust-pickle", is_flag=True, default=False,
-    help="Run the code that a pickle brings with it. Only for files whose origin you trust.")
+    "--trust-pickle", is_flag=True, default=False, help="Run the code that a pickle brings with it. Only for files whose origin you trust."
+)

@@ -2,6 +2,7 @@
 
 Used through dnnlib.util.open_url. Must not know what the files hold.
 """
+
 import contextlib
 import hashlib
 import io
@@ -71,12 +72,10 @@ def cache_file_name(url: str) -> str:
     return f"{hashlib.md5(url.encode('utf-8'), usedforsecurity=False).hexdigest()}_{name[-120:]}"
 
 
-def open_remote(url: str, cache_dir: str, num_attempts: int, verbose: bool, return_filename: bool, cache: bool,
-                digest: str | None):
+def open_remote(url: str, cache_dir: str, num_attempts: int, verbose: bool, return_filename: bool, cache: bool, digest: str | None):
     """The downloaded file, opened or by name. See dnnlib.util.open_url."""
     if urlparse(url).scheme not in ("http", "https"):
-        raise UserError(f"Cannot open {url}: only https, http and file addresses are known; download it by other means "
-                        "and give the path.")
+        raise UserError(f"Cannot open {url}: only https, http and file addresses are known; download it by other means and give the path.")
     if return_filename and not cache:
         raise ValueError("open_url: return_filename needs cache=True, for the file must lie somewhere")
     if not cache:
@@ -91,8 +90,9 @@ def open_remote(url: str, cache_dir: str, num_attempts: int, verbose: bool, retu
         try:
             os.makedirs(cache_dir, exist_ok=True)
         except OSError as error:
-            raise UserError(f"Cannot create the cache folder {cache_dir}: {error.strerror}; set DNNLIB_CACHE_DIR to a "
-                            "folder that you may write.") from error
+            raise UserError(
+                f"Cannot create the cache folder {cache_dir}: {error.strerror}; set DNNLIB_CACHE_DIR to a folder that you may write."
+            ) from error
         clean_stale_temporaries(cache_dir)
         with atomic_open(path) as file:
             _download_with_retries(url, file, cache_dir, num_attempts, verbose, digest)
@@ -130,8 +130,10 @@ def _download_with_retries(url: str, file, cache_dir: str, num_attempts: int, ve
     by_hand = _place_by_hand(url, cache_dir, digest)
     reason = _why_unreachable(url)
     if reason is not None:
-        raise UserError(f"Cannot reach {url}: {reason}; check the network (proxies come from https_proxy, a slow line "
-                        f"needs DNNLIB_CONNECT_TIMEOUT_SEC). {by_hand}")
+        raise UserError(
+            f"Cannot reach {url}: {reason}; check the network (proxies come from https_proxy, a slow line "
+            f"needs DNNLIB_CONNECT_TIMEOUT_SEC). {by_hand}"
+        )
     for attempt in range(1, num_attempts + 1):
         file.seek(0)
         file.truncate()
@@ -146,16 +148,16 @@ def _download_with_retries(url: str, file, cache_dir: str, num_attempts: int, ve
             if verbose:
                 print(f" failed: {error}", flush=True)
             if attempt == num_attempts:
-                raise UserError(f"Cannot download {url}: {error} ({num_attempts} attempts); try again later. {by_hand}") \
-                    from error
+                raise UserError(f"Cannot download {url}: {error} ({num_attempts} attempts); try again later. {by_hand}") from error
             time.sleep(min(0.5 * 2 ** (attempt - 1), 10))
         except UserError as error:
             if verbose:
                 print(" failed", flush=True)
             raise UserError(f"{error} {by_hand}") from error
     if digest is not None and sha256_hex != digest.lower():
-        raise UserError(f"The download of {url} has the wrong content: expected SHA-256 {digest.lower()}, got {sha256_hex}; "
-                        f"it was not kept. {by_hand}")
+        raise UserError(
+            f"The download of {url} has the wrong content: expected SHA-256 {digest.lower()}, got {sha256_hex}; it was not kept. {by_hand}"
+        )
 
 
 def _connect_timeout_sec() -> float:
@@ -207,20 +209,18 @@ def _download_once(url: str, file, verbose: bool) -> str:
 
     try:
         # identity: the announced length is then that of the file.
-        with contextlib.closing(requests.get(url, stream=True, timeout=(10, READ_TIMEOUT_SEC),
-                                             headers={"Accept-Encoding": "identity"})) as response:
+        with contextlib.closing(requests.get(url, stream=True, timeout=(10, READ_TIMEOUT_SEC), headers={"Accept-Encoding": "identity"})) as response:
             if response.status_code in (408, 425, 429) or response.status_code >= 500:
                 raise _WorthRetrying(f"the server answered {response.status_code} {response.reason}")
             if response.status_code >= 400:
-                raise UserError(f"Cannot download {url}: the server answered {response.status_code} {response.reason}; "
-                                "check the address.")
+                raise UserError(f"Cannot download {url}: the server answered {response.status_code} {response.reason}; check the address.")
             if "text/html" in response.headers.get("Content-Type", "") and not re.search(r"\.html?$", urlparse(url).path):
-                raise UserError(f"Cannot download {url}: the server sent a web page instead of the file (a log-in, a "
-                                "quota or a warning page?).")
+                raise UserError(f"Cannot download {url}: the server sent a web page instead of the file (a log-in, a quota or a warning page?).")
             return _copy_body(response, file, verbose)
     except requests.exceptions.SSLError as error:
-        raise UserError(f"Cannot download {url}: the server's certificate is not trusted ({error}); a company network may "
-                        "need REQUESTS_CA_BUNDLE.") from error
+        raise UserError(
+            f"Cannot download {url}: the server's certificate is not trusted ({error}); a company network may need REQUESTS_CA_BUNDLE."
+        ) from error
     except (requests.exceptions.InvalidURL, requests.exceptions.TooManyRedirects) as error:
         raise UserError(f"Cannot download {url}: {error}; check the address.") from error
     except requests.exceptions.RequestException as error:

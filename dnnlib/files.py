@@ -3,6 +3,7 @@
 Holds the atomic writer that everything in the project saves through, and the broom for what killed processes left
 behind. Must not know what is written.
 """
+
 import contextlib
 import errno
 import hashlib

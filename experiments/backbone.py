@@ -4,6 +4,7 @@
 
 Runs lie in OUTDIR/<data>/<method>/; finished ones are not repeated. experiments/backbone_results.py judges them.
 """
+
 import json
 import subprocess
 import sys
@@ -47,8 +48,17 @@ def madr_of(method):
 
 def train(outdir, data, path, method, seed, kimg):
     """One run by the command that a user would type; its output goes into the run folder's log."""
-    command = [sys.executable, str(REPO / "train.py"), f"--outdir={folder_of(outdir, data, method)}", f"--data={path}", *USUAL, *DATA_FLAGS.get(data, []),
-               *METHODS[method], f"--kimg={kimg}", f"--seed={seed}"]
+    command = [
+        sys.executable,
+        str(REPO / "train.py"),
+        f"--outdir={folder_of(outdir, data, method)}",
+        f"--data={path}",
+        *USUAL,
+        *DATA_FLAGS.get(data, []),
+        *METHODS[method],
+        f"--kimg={kimg}",
+        f"--seed={seed}",
+    ]
     print(" ".join(command[1:]), flush=True)
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 

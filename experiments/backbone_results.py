@@ -5,6 +5,7 @@
 Precision, recall, density, coverage and the Frechet distance in a space that no run was trained in, the same in random
 convolutions, modes where the data are stacked digits, and the share of rare classes where there are labels.
 """
+
 import json
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from experiments import backbone, records
 from metrics import detectors, diversity, kernels, metric_main, metric_utils
 
 RARE_BELOW = 0.05  # classes of a smaller share of the reals count as rare
-SEED = 0           # of latents: the same for all networks
+SEED = 0  # of latents: the same for all networks
 
 
 def class_shares(real_ND, class_N, fake_MD):
@@ -47,8 +48,12 @@ def judge(network, dataset_kwargs, space, num_gen):
             classes_N = np.array([int(dataset.get_details(index).raw_label) for index in range(len(dataset))])
             real_K, fake_K = class_shares(real, classes_N, fake)
             rare = real_K < RARE_BELOW
-            result.update(rare_share=float(fake_K[rare].sum() / real_K[rare].sum()), class_total_variation=float(np.abs(real_K - fake_K).sum() / 2),
-                          class_share_real=real_K.tolist(), class_share_generated=fake_K.tolist())
+            result.update(
+                rare_share=float(fake_K[rare].sum() / real_K[rare].sum()),
+                class_total_variation=float(np.abs(real_K - fake_K).sum() / 2),
+                class_share_real=real_K.tolist(),
+                class_share_generated=fake_K.tolist(),
+            )
     if dataset.has_onehot_labels and dataset.label_dim > 100:
         result.update(metric_main.calc_metric("madr_modes", **common).results)
     return result
@@ -66,14 +71,25 @@ def main(data, outdir, methods, seeds, kimg, num_gen, space):
     """Judge the trained runs."""
     torch.set_num_threads(1)
     source = detectors.find_detector(detectors.space_url(space))
-    facts = dict(data=data, kimg=kimg, num_gen=num_gen, space=Path(space).name, space_sha256=source.sha256, sampling_seed=SEED, configuration=backbone.USUAL + backbone.DATA_FLAGS.get(data, []),
-                 methods={method: dict(flags=backbone.METHODS[method], madr=backbone.madr_of(method)) for method in sorted(backbone.METHODS)}, rare_below=RARE_BELOW)
+    facts = dict(
+        data=data,
+        kimg=kimg,
+        num_gen=num_gen,
+        space=Path(space).name,
+        space_sha256=source.sha256,
+        sampling_seed=SEED,
+        configuration=backbone.USUAL + backbone.DATA_FLAGS.get(data, []),
+        methods={method: dict(flags=backbone.METHODS[method], madr=backbone.madr_of(method)) for method in sorted(backbone.METHODS)},
+        rare_below=RARE_BELOW,
+    )
     store = records.Store(records.RESULTS / f"backbone-{data}-{kimg}kimg.json", facts)
     for seed in range(seeds):
         for method in methods.split(","):
             network = backbone.snapshot_of(outdir, data, method, seed, kimg)
             if network is None:
-                raise UserError(f"There is no network of {data}, {method}, seed {seed} at {kimg} kimg under {outdir}; run experiments.backbone first.")
+                raise UserError(
+                    f"There is no network of {data}, {method}, seed {seed} at {kimg} kimg under {outdir}; run experiments.backbone first."
+                )
             if store.get(method, seed) is None:
                 kwargs = legacy.open_network(str(network), verbose=False)["training_set_kwargs"]
                 result = dict(judge(network, kwargs, space, num_gen), seconds_per_kimg=seconds_per_kimg(network, kimg))

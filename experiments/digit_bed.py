@@ -5,6 +5,7 @@
 `longtail`: one digit class per image (three writers as its colours), class d of probability ~ 100^(-d/9): the rarest
 holds 0.4% of the images. Must not know methods or statistics over seeds.
 """
+
 import hashlib
 
 import numpy as np
@@ -18,14 +19,15 @@ from training.data import builders, mnist
 SIDES = {"stacked": 14, "longtail": 14, "stacked28": 28}  # of each bed's images, in pixels
 BEDS = tuple(SIDES)
 NUM_IMAGES = 50_000
-TAIL_RATIO = 100.0   # of the commonest class to the rarest
-RARE_BELOW = 0.03    # classes of a smaller true share count as rare
-HOLDS = 1 / 5        # a class is held with at least this part of its true share
+TAIL_RATIO = 100.0  # of the commonest class to the rarest
+RARE_BELOW = 0.03  # classes of a smaller true share count as rare
+HOLDS = 1 / 5  # a class is held with at least this part of its true share
 Z_DIM = 64
 
 
 # ----------------------------------------------------------------------------------------------------------------
 # Data.
+
 
 def half_size(images_N28):
     """uint8 [N, 28, 28] -> uint8 [N, 14, 14]: means of 2x2 pixels, rounded."""
@@ -78,15 +80,21 @@ class StackedSet:
 # ----------------------------------------------------------------------------------------------------------------
 # Networks: a small DCGAN with batch norm in G.
 
+
 class Generator(torch.nn.Module):
     """z [N, 64] -> [N, 3, side, side] in [-1, 1], side 14 or 28."""
 
     def __init__(self, side=14):
         super().__init__()
-        self.start = torch.nn.Sequential(torch.nn.Linear(Z_DIM, 32 * 49), torch.nn.Unflatten(1, (32, 7, 7)), torch.nn.BatchNorm2d(32), torch.nn.ReLU())
+        self.start = torch.nn.Sequential(
+            torch.nn.Linear(Z_DIM, 32 * 49), torch.nn.Unflatten(1, (32, 7, 7)), torch.nn.BatchNorm2d(32), torch.nn.ReLU()
+        )
         widths = [32, 16] if side == 14 else [32, 16, 8]
-        doublings = [layer for inputs, outputs in zip(widths, widths[1:])
-                     for layer in (torch.nn.ConvTranspose2d(inputs, outputs, 4, stride=2, padding=1), torch.nn.BatchNorm2d(outputs), torch.nn.ReLU())]
+        doublings = [
+            layer
+            for inputs, outputs in zip(widths, widths[1:])
+            for layer in (torch.nn.ConvTranspose2d(inputs, outputs, 4, stride=2, padding=1), torch.nn.BatchNorm2d(outputs), torch.nn.ReLU())
+        ]
         self.rest = torch.nn.Sequential(*doublings, torch.nn.Conv2d(widths[-1], 3, 3, padding=1), torch.nn.Tanh())
 
     def forward(self, z, c):
@@ -99,8 +107,11 @@ class Discriminator(torch.nn.Module):
     def __init__(self, pack=1, side=14):
         super().__init__()
         widths = [3 * pack, 8, 16] if side == 14 else [3 * pack, 4, 8, 16]
-        halvings = [layer for inputs, outputs in zip(widths, widths[1:])
-                    for layer in (torch.nn.Conv2d(inputs, outputs, 4, stride=2, padding=1), torch.nn.LeakyReLU(0.2))]
+        halvings = [
+            layer
+            for inputs, outputs in zip(widths, widths[1:])
+            for layer in (torch.nn.Conv2d(inputs, outputs, 4, stride=2, padding=1), torch.nn.LeakyReLU(0.2))
+        ]
         self.body = torch.nn.Sequential(*halvings, torch.nn.Flatten(), torch.nn.Linear(16 * 9, 1))
 
     def forward(self, img, c):
@@ -109,6 +120,7 @@ class Discriminator(torch.nn.Module):
 
 # ----------------------------------------------------------------------------------------------------------------
 # Measures.
+
 
 def obtain_classifier(mnist_folder, side=14):
     """The digit classifier of digits of this size with its accuracy on MNIST's test digits; kept in the cache folder."""
@@ -135,8 +147,11 @@ def look_at(classifier, images):
         best = classifier.net.head(body).softmax(dim=1).max(dim=1)
         digits.append(best.indices), confidence.append(best.values), features.append(body)
     count = len(images)
-    return (torch.cat(digits).reshape(count, 3).numpy(), torch.cat(confidence).reshape(count, 3).mean(1).numpy(),
-            torch.cat(features).reshape(count, -1).numpy())
+    return (
+        torch.cat(digits).reshape(count, 3).numpy(),
+        torch.cat(confidence).reshape(count, 3).mean(1).numpy(),
+        torch.cat(features).reshape(count, -1).numpy(),
+    )
 
 
 class Judge:
@@ -168,8 +183,13 @@ class Judge:
         shares = np.bincount(digits_N3[clear, 0], minlength=10) / len(digits_N3)
         true = tail_shares()
         rare = true < RARE_BELOW
-        return dict(clear=float(clear.mean()), rare_share=float(shares[rare].sum() / true[rare].sum()), classes=int((shares >= HOLDS * true).sum()),
-                    rare_classes=int((shares >= HOLDS * true)[rare].sum()), relative=(shares / true).tolist())
+        return dict(
+            clear=float(clear.mean()),
+            rare_share=float(shares[rare].sum() / true[rare].sum()),
+            classes=int((shares >= HOLDS * true).sum()),
+            rare_classes=int((shares >= HOLDS * true)[rare].sum()),
+            relative=(shares / true).tolist(),
+        )
 
 
 @torch.no_grad()

@@ -5,6 +5,7 @@
 
 writes experiments/results/<bed>.json as it goes; finished runs are not repeated. Minutes per run on one core.
 """
+
 from pathlib import Path
 
 import click
@@ -45,6 +46,7 @@ def run(bed, method, seed, steps, dataset, judge):
     def each(step):
         if step in due:
             seen.append(judge(digit_bed.sample(G, judge.num_samples)))
+
     seconds = small_gan.train(loss, G, D, dataset.as_tensor(), seed, steps=steps, pack=options.get("pack", 1), each=each, **SETTING)
     means = {name: np.mean([entry[name] for entry in seen], axis=0).tolist() for name in seen[0]}
     return dict(means, evaluations=seen, seconds=seconds)
@@ -70,8 +72,17 @@ def main(bed, mnist, methods, seeds, first_seed, steps, out):
     classifier = digit_bed.obtain_classifier(mnist, side)
     dataset = digit_bed.StackedSet(bed, digit_bed.load_digits(mnist, "train", side))
     judge = digit_bed.Judge(bed, classifier, dataset)
-    facts = dict(bed=bed, steps=steps, setting=SETTING, num_samples=judge.num_samples, evaluated_at=EVALUATED_AT, methods={name: small_gan.resolved(METHODS[name]) for name in METHODS},
-                 classifier_accuracy=classifier.accuracy, floor_kl=getattr(judge, "floor_kl", None), data=dataset.content_fingerprint())
+    facts = dict(
+        bed=bed,
+        steps=steps,
+        setting=SETTING,
+        num_samples=judge.num_samples,
+        evaluated_at=EVALUATED_AT,
+        methods={name: small_gan.resolved(METHODS[name]) for name in METHODS},
+        classifier_accuracy=classifier.accuracy,
+        floor_kl=getattr(judge, "floor_kl", None),
+        data=dataset.content_fingerprint(),
+    )
     store = records.Store(out or records.RESULTS / f"{bed}.json", facts)
     for seed in range(first_seed, first_seed + seeds):
         for method in chosen:

@@ -1,4 +1,5 @@
 """The witness with its repulsion from remembered features instead of the present batch: the form that MADR does not take, for comparison."""
+
 import torch
 
 from madr_plugin.maths import terms

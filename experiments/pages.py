@@ -1,4 +1,5 @@
 """Pages whose numbers come from files: the text between `<!-- NAME: begin -->` and `<!-- NAME: end -->` is made anew."""
+
 import re
 from pathlib import Path
 

@@ -2,6 +2,7 @@
 
 Must not know what is measured.
 """
+
 import datetime
 import json
 import os
@@ -63,8 +64,12 @@ def _with_later_knobs(facts):
 
 def machine():
     """Hardware, versions and date of an entry."""
-    return dict(machine=f"{platform.machine()}, {doctor.processor_name()}, {os.cpu_count()} cores", torch=torch.__version__, python=platform.python_version(),
-                date=datetime.datetime.now(datetime.timezone.utc).date().isoformat())
+    return dict(
+        machine=f"{platform.machine()}, {doctor.processor_name()}, {os.cpu_count()} cores",
+        torch=torch.__version__,
+        python=platform.python_version(),
+        date=datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
+    )
 
 
 def load(path):

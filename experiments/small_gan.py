@@ -2,6 +2,7 @@
 
 Also R1 and PacGAN in a few lines, so that a study compares methods under one loop. Must not know data or measures.
 """
+
 import time
 
 import torch
@@ -61,7 +62,10 @@ def train(loss, G, D, reals, seed, *, steps, batch, z_dim, lr_G, lr_D, betas, pa
     grows by that factor, so that D still judges `batch` packs, and the draws are others. Returns CPU seconds without those of `each`.
     """
     generator = generator_for("small-gan", seed)
-    phases = [("Gmain", G, D, torch.optim.Adam(G.parameters(), lr_G, betas=betas)), ("Dmain", D, G, torch.optim.Adam(D.parameters(), lr_D, betas=betas))]
+    phases = [
+        ("Gmain", G, D, torch.optim.Adam(G.parameters(), lr_G, betas=betas)),
+        ("Dmain", D, G, torch.optim.Adam(D.parameters(), lr_D, betas=betas)),
+    ]
     count = batch * pack
     no_labels, seconds = torch.zeros([count, 0]), 0.0
     for step in range(1, steps + 1):

@@ -2,6 +2,7 @@
 
 Every number of that page between marks comes from here. Must not know how the numbers came about.
 """
+
 import json
 import sys
 
@@ -13,16 +14,38 @@ from experiments import pages, records
 
 PAGE = records.RESULTS.parent.parent / "docs" / "studies" / "README.md"
 # Measures of each study: (name in the file, heading, digits, whether more is better).
-_STACKED = [("modes", "modes of 1000", 0, True), ("modes_5hits", "hit 5 times", 0, True), ("kl", "KL (nats)", 2, False),
-            ("frechet", "Frechet distance", 1, False), ("confidence", "confidence", 2, True), ("seconds", "CPU s", 0, False)]
+_STACKED = [
+    ("modes", "modes of 1000", 0, True),
+    ("modes_5hits", "hit 5 times", 0, True),
+    ("kl", "KL (nats)", 2, False),
+    ("frechet", "Frechet distance", 1, False),
+    ("confidence", "confidence", 2, True),
+    ("seconds", "CPU s", 0, False),
+]
 DIGITS = {
-    "stacked": _STACKED, "stacked28": _STACKED,
-    "longtail": [("classes", "classes held, of 10", 1, True), ("rare_classes", "rare ones, of 4", 1, True), ("rare_share", "rare share / true", 2, True),
-                 ("clear", "clear images", 2, True), ("frechet", "Frechet distance", 1, False), ("seconds", "CPU s", 0, False)],
+    "stacked": _STACKED,
+    "stacked28": _STACKED,
+    "longtail": [
+        ("classes", "classes held, of 10", 1, True),
+        ("rare_classes", "rare ones, of 4", 1, True),
+        ("rare_share", "rare share / true", 2, True),
+        ("clear", "clear images", 2, True),
+        ("frechet", "Frechet distance", 1, False),
+        ("seconds", "CPU s", 0, False),
+    ],
 }
-BACKBONE = [("coverage", "coverage", 3, True), ("recall", "recall", 3, True), ("precision", "precision", 3, True), ("frechet", "Frechet distance", 1, False),
-            ("held_out_coverage", "coverage, random conv.", 3, True), ("held_out_frechet", "Frechet, random conv.", 3, False)]
-EXTRA = {"emoji32": [("rare_share", "rare share / true", 2, True)], "stacked-mnist": [("madr_modes", "modes of 1000", 0, True), ("madr_modes_kl", "KL (nats)", 2, False)]}
+BACKBONE = [
+    ("coverage", "coverage", 3, True),
+    ("recall", "recall", 3, True),
+    ("precision", "precision", 3, True),
+    ("frechet", "Frechet distance", 1, False),
+    ("held_out_coverage", "coverage, random conv.", 3, True),
+    ("held_out_frechet", "Frechet, random conv.", 3, False),
+]
+EXTRA = {
+    "emoji32": [("rare_share", "rare share / true", 2, True)],
+    "stacked-mnist": [("madr_modes", "modes of 1000", 0, True), ("madr_modes_kl", "KL (nats)", 2, False)],
+}
 
 
 def means_table(runs, measures):
@@ -65,10 +88,16 @@ def provenance(runs):
 
 def digits_part(bed):
     facts, runs = records.load(records.RESULTS / f"{bed}.json")
-    head = (f"{facts['steps']} steps of {facts['setting']['batch']} images, {facts['num_samples']} samples, mean of {len(facts['evaluated_at'])} evaluations late in the "
-            f"run; digit classifier {facts['classifier_accuracy']:.2%} on MNIST's test digits")
+    head = (
+        f"{facts['steps']} steps of {facts['setting']['batch']} images, {facts['num_samples']} samples, mean of {len(facts['evaluated_at'])} evaluations late in the "
+        f"run; digit classifier {facts['classifier_accuracy']:.2%} on MNIST's test digits"
+    )
     head += f"; KL of perfect data {facts['floor_kl']:.3f}." if facts["floor_kl"] is not None else "."
-    costs = {name: np.mean([runs[name][seed]["seconds"] / runs["plain"][seed]["seconds"] for seed in runs[name] if seed in runs["plain"]]) for name in runs if "plain" in runs}
+    costs = {
+        name: np.mean([runs[name][seed]["seconds"] / runs["plain"][seed]["seconds"] for seed in runs[name] if seed in runs["plain"]])
+        for name in runs
+        if "plain" in runs
+    }
     cost_line = "CPU time over plain's, same seed: " + ", ".join(f"{name} {value:.2f}" for name, value in costs.items() if name != "plain") + "."
     parts = [head, means_table(runs, DIGITS[bed]), cost_line]
     if "default" in runs:
@@ -79,7 +108,7 @@ def digits_part(bed):
 def backbone_part(study):
     facts, runs = records.load(records.RESULTS / f"backbone-{study}.json")
     measures = BACKBONE + EXTRA.get(facts["data"], [])
-    head = (f"{facts['kimg']} kimg with {' '.join(facts['configuration'])}; {facts['num_gen']} generated images; space: {facts['space']}, in which no run was trained.")
+    head = f"{facts['kimg']} kimg with {' '.join(facts['configuration'])}; {facts['num_gen']} generated images; space: {facts['space']}, in which no run was trained."
     entry = next(iter(next(iter(runs.values())).values()))
     if "madr_modes_kl" in entry:
         head += f" KL of perfect data {entry['madr_modes_floor_kl']:.2f}; digit classifier {entry['madr_modes_classifier_accuracy']:.2%} on digits it was not trained on."
@@ -90,13 +119,21 @@ def backbone_part(study):
 def toy_part(layout):
     document = json.loads((records.RESULTS / "toy" / f"{layout}.json").read_text(encoding="utf-8"))
     seeds = len(next(iter(document["results"].values())))
-    return "\n\n".join([f"{document['steps']} steps, {seeds} seeds, mean ± half width of the 95% interval over seeds.", document["table"],
-                        f"{document['date']}; {document['machine']}; PyTorch {document['torch']}."])
+    return "\n\n".join(
+        [
+            f"{document['steps']} steps, {seeds} seeds, mean ± half width of the 95% interval over seeds.",
+            document["table"],
+            f"{document['date']}; {document['machine']}; PyTorch {document['torch']}.",
+        ]
+    )
 
 
-PARTS = {**{f"toy-{layout}": (toy_part, layout) for layout in ("ring", "grid", "imbalanced")}, "toy-imbalanced-long": (toy_part, "long/imbalanced"),
-         **{bed: (digits_part, bed) for bed in DIGITS},
-         **{f"backbone-{study}": (backbone_part, study) for study in ("emoji32-20kimg", "emoji32-40kimg", "stacked-mnist-20kimg")}}
+PARTS = {
+    **{f"toy-{layout}": (toy_part, layout) for layout in ("ring", "grid", "imbalanced")},
+    "toy-imbalanced-long": (toy_part, "long/imbalanced"),
+    **{bed: (digits_part, bed) for bed in DIGITS},
+    **{f"backbone-{study}": (backbone_part, study) for study in ("emoji32-20kimg", "emoji32-40kimg", "stacked-mnist-20kimg")},
+}
 
 
 def fill(text):

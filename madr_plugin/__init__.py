@@ -2,6 +2,7 @@
 
 Importing the package does no work and imports nothing of the host; see madr_plugin/README.md.
 """
+
 __version__ = "0.1.0"
 __all__ = ["install", "uninstall"]
 
@@ -9,10 +10,12 @@ __all__ = ["install", "uninstall"]
 def install(**options):
     """Put MADR into the fork that calls this, at the top of its train.py. See forks.install."""
     from madr_plugin import forks
+
     forks.install(**options)
 
 
 def uninstall():
     """Undo install()."""
     from madr_plugin import forks
+
     forks.uninstall()

@@ -2,6 +2,7 @@
 
 Without --madr=1 the script (also the fork's calc_metrics.py) runs as it is, with the madr_ metrics in its registry.
 """
+
 import sys
 
 import click
@@ -17,7 +18,9 @@ from madr_plugin.base.errors import MADRError
 def main(script, fork_flags, **flags):
     """Run a fork's train.py with MADR. All flags that do not begin with --madr go to the fork."""
     try:
-        chosen = _features_of_metrics(flags) if not flags.get("madr") else options.from_flags(flags)  # mistakes are answered before anything is loaded
+        chosen = (
+            _features_of_metrics(flags) if not flags.get("madr") else options.from_flags(flags)
+        )  # mistakes are answered before anything is loaded
         train = forks.load_train_script(script)
         forks.wrap_seam(train, flags)
         metrics.register(chosen)

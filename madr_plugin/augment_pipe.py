@@ -3,6 +3,7 @@
 A pickle of it holds the base pipe plus plain tensors: a checkout without madr_plugin opens it as the base pipe. Must not
 know what the tensors mean.
 """
+
 import copy
 import copyreg
 
@@ -11,7 +12,7 @@ import torch
 from madr_plugin.host.construct import construct
 
 CARRIED = "_madr_state"  # attribute of the base pipe under which the tensors ride
-PREFIX = "madr__"        # of the buffers
+PREFIX = "madr__"  # of the buffers
 
 
 class MADRAugmentPipe(torch.nn.Module):
@@ -37,19 +38,19 @@ class MADRAugmentPipe(torch.nn.Module):
         Loops compare the buffers of all processes by NCCL, which knows no tensors of the CPU.
         """
         for name in [name for name in self._buffers if name.startswith(PREFIX)]:
-            if name[len(PREFIX):] not in state:
+            if name[len(PREFIX) :] not in state:
                 del self._buffers[name]
         for name, value in state.items():
             self.register_buffer(PREFIX + name, value.to(self.p.device))
 
     def carried(self):
         """What carry() was given, or a pickle brought back."""
-        own = {name[len(PREFIX):]: value for name, value in self._buffers.items() if name.startswith(PREFIX)}
+        own = {name[len(PREFIX) :]: value for name, value in self._buffers.items() if name.startswith(PREFIX)}
         return own or dict(getattr(self.base, CARRIED, {}))
 
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
         # A pipe that has carried nothing yet takes over what the saved one carried.
-        for name in [key[len(prefix):] for key in state_dict if key.startswith(prefix + PREFIX)]:
+        for name in [key[len(prefix) :] for key in state_dict if key.startswith(prefix + PREFIX)]:
             self.register_buffer(name, state_dict[prefix + name].to(self.base.p.device, copy=True))
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 

@@ -5,6 +5,7 @@
 For each extractor: nearest-neighbour accuracy over the labels (without labels: over shifted copies), concentration of
 distances, gradient to the image, time; and which one to take.
 """
+
 import time
 
 import click
@@ -69,7 +70,7 @@ def milliseconds_per_image(extractor, images):
 def check(extractor, images, class_N, seed=0):
     """-> dict(accuracy, guess, spread, gradient, ms). class_N None: without labels."""
     if extractor.images_to_fit:
-        extractor.fit(images[:extractor.images_to_fit])
+        extractor.fit(images[: extractor.images_to_fit])
     features = torch.cat([extractor(part) for part in images.split(64)])
     check_features(features, extractor.identity()["name"])
     if class_N is None:
@@ -77,8 +78,13 @@ def check(extractor, images, class_N, seed=0):
         accuracy, guess = retrieval_accuracy(features, shifted), 1 / len(images)
     else:
         accuracy, guess = neighbour_accuracy(features, class_N)
-    return dict(accuracy=accuracy, guess=guess, spread=relative_spread(features, generator_for("check", seed)),
-                gradient=gradient_share(extractor, images[:64]), ms=milliseconds_per_image(extractor, images[:32]))
+    return dict(
+        accuracy=accuracy,
+        guess=guess,
+        spread=relative_spread(features, generator_for("check", seed)),
+        gradient=gradient_share(extractor, images[:64]),
+        ms=milliseconds_per_image(extractor, images[:32]),
+    )
 
 
 def faults(result):
@@ -129,13 +135,23 @@ def main(data, names, weights, width, input_size, max_images, seed):
     print("| extractor | accuracy | by guessing | spread of distances | gradient | ms per image | fault |\n|---|---|---|---|---|---|---|")
     results = {}
     for name in names:
-        extractor = extractors.build(name, dataset.image_shape, width, seed, input_size, "" if name in ("pca", "random") else weights).eval().requires_grad_(False)
+        extractor = (
+            extractors.build(name, dataset.image_shape, width, seed, input_size, "" if name in ("pca", "random") else weights)
+            .eval()
+            .requires_grad_(False)
+        )
         result = results[name] = check(extractor, images, class_N, seed)
-        print(f"| {name} | {result['accuracy']:.3f} | {result['guess']:.3f} | {result['spread']:.2f} | {result['gradient']:.0%} | {result['ms']:.2f} "
-              f"| {'; '.join(faults(result)) or '-'} |", flush=True)
+        print(
+            f"| {name} | {result['accuracy']:.3f} | {result['guess']:.3f} | {result['spread']:.2f} | {result['gradient']:.0%} | {result['ms']:.2f} "
+            f"| {'; '.join(faults(result)) or '-'} |",
+            flush=True,
+        )
     choice = recommended(results)
-    print(f"\nTake --madr-extractor={choice}." if choice else
-          "\nNone of these suits the images. Train one on them: python -m madr_plugin.own_extractor --data=<images> --out=own.safetensors")
+    print(
+        f"\nTake --madr-extractor={choice}."
+        if choice
+        else "\nNone of these suits the images. Train one on them: python -m madr_plugin.own_extractor --data=<images> --out=own.safetensors"
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
 """What the plugin's own commands share: the one place where mistakes become a sentence, and the user's images."""
+
 import sys
 
 from madr_plugin.base.errors import MADRError
@@ -21,7 +22,8 @@ def open_images(path):
     try:
         return construct(class_name="training.dataset.ImageFolderDataset", path=path, use_labels=True)
     except ImportError as error:
-        raise MADRError("no package training.dataset here: start this in the folder of the training code (this one or a fork of "
-                        "StyleGAN2-ADA)") from error
+        raise MADRError(
+            "no package training.dataset here: start this in the folder of the training code (this one or a fork of StyleGAN2-ADA)"
+        ) from error
     except OSError as error:
         raise MADRError(f"--data={path} cannot be read as images: {error}; give a folder or zip made by dataset_tool.py") from error

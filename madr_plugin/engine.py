@@ -3,6 +3,7 @@
 During a step all state stands still; results of microbatches are collected and applied once, in global microbatch order,
 identically on all processes. Must not know the host's loss, phases or loop.
 """
+
 import contextlib
 import math
 
@@ -36,10 +37,10 @@ class Engine:
         self.controller = controllers.IntegralController(config.control_kimg) if config.controller == "integral" else None
         self.balance = balance.GradientBalance(config.balance, {"term": config.weight, "replay": config.replay_weight}, device, config.balance_at)
         self.signal = signal.SignalShare(device, config.shrink) if config.measures_signal else None
-        self.step = 0        # generator steps so far
-        self.nimg = 0        # generated images seen in them
+        self.step = 0  # generator steps so far
+        self.nimg = 0  # generated images seen in them
         self.running = contextlib.nullcontext  # around own work inside the host's backward pass; the loss puts its cost meter here
-        self._results = []   # one dict per local round of the running step
+        self._results = []  # one dict per local round of the running step
         self._generated = 0  # images of those rounds, with the ones that --madr-batch leaves out
         self._tilt = (-1, None)  # step and what tilt_of_cells() found in it
 
@@ -125,8 +126,10 @@ class Engine:
         generator = generator_for(self.seed, self.step, microbatch, "term")
         count = min(self.config.batch or len(image), len(image))
         if count == 1 and self.config.term == "witness" and self.config.weight > 0:
-            raise MADRError("the witness compares the images of a microbatch, and this one is a single image; use --batch-gpu (and --madr-batch) of 2 or more, "
-                            "or --madr-term=none, or --madr=0")
+            raise MADRError(
+                "the witness compares the images of a microbatch, and this one is a single image; use --batch-gpu (and --madr-batch) of 2 or more, "
+                "or --madr-term=none, or --madr=0"
+            )
         result = {name: value[:count] for name, value in latents.items()}
         result["norm_host"] = torch.zeros([], device=image.device)
         result.update(replayed)
@@ -176,6 +179,7 @@ class Engine:
                 result["norm_host"] = size / gain
                 for name, own in followed.items():
                     result[name] = follower.reach(host_gradient if own is None else own, size)
+
         tap.add_gradient(image, gradient, factor, on_host_gradient)
 
     def replay(self, generator_access, batch_size, microbatch, gain):
@@ -207,7 +211,9 @@ class Engine:
             if parameters:
                 host = self.balance.norms["host"]
                 result["reach_replay"] = balance.Follower(image, parameters).reach(gradient, torch.where(host > 0, host, torch.ones_like(host)))
-            image.backward((gradient * (self.balance.factor("replay") * self.replay_strength * gain)).to(image.dtype))  # MADR: replay's part of G's gradient
+            image.backward(
+                (gradient * (self.balance.factor("replay") * self.replay_strength * gain)).to(image.dtype)
+            )  # MADR: replay's part of G's gradient
         return result
 
     @torch.no_grad()
@@ -305,22 +311,37 @@ class Engine:
     def live_state(self):
         """Everything a resumed run needs: the state's own tensors, numbers and words."""
         return dict(
-            format=STATE_FORMAT, reference=self.reference.fingerprint, step=self.step, nimg=self.nimg,
-            memory=self.memory.live_state(), sensor=self.sensor.live_state(), balance=self.balance.live_state(),
+            format=STATE_FORMAT,
+            reference=self.reference.fingerprint,
+            step=self.step,
+            nimg=self.nimg,
+            memory=self.memory.live_state(),
+            sensor=self.sensor.live_state(),
+            balance=self.balance.live_state(),
             signal={} if self.signal is None else self.signal.live_state(),
-            objective=self.objective.live_state(), controller={} if self.controller is None else self.controller.live_state())
+            objective=self.objective.live_state(),
+            controller={} if self.controller is None else self.controller.live_state(),
+        )
 
     def load(self, state):
         if state.get("format") != STATE_FORMAT:
-            raise MADRError(f"the saved MADR state has format {state.get('format')!r}, this version reads {STATE_FORMAT}; resume with the version that wrote it")
+            raise MADRError(
+                f"the saved MADR state has format {state.get('format')!r}, this version reads {STATE_FORMAT}; resume with the version that wrote it"
+            )
         if state["reference"] != self.reference.fingerprint:
-            raise MADRError("the saved MADR state belongs to other reference features: the training set or --madr-extractor, "
-                            "--madr-view, --madr-cells, --madr-deficit-window, --madr-anchors or --seed changed since; resume with the former ones, or start anew")
+            raise MADRError(
+                "the saved MADR state belongs to other reference features: the training set or --madr-extractor, "
+                "--madr-view, --madr-cells, --madr-deficit-window, --madr-anchors or --seed changed since; resume with the former ones, or start anew"
+            )
         saved = state["memory"].get("tensors", {}).get("features")
         if saved is not None and len(saved) != self.config.capacity:
-            raise MADRError(f"--madr-capacity={self.config.capacity} differs from the saved memory's {len(saved)}; resume with --madr-capacity={len(saved)}")
+            raise MADRError(
+                f"--madr-capacity={self.config.capacity} differs from the saved memory's {len(saved)}; resume with --madr-capacity={len(saved)}"
+            )
         if len(state["sensor"]["cells"]) != self.config.deficit_window:
-            raise MADRError(f"--madr-deficit-window={self.config.deficit_window} differs from the saved {len(state['sensor']['cells'])}; resume with the former one")
+            raise MADRError(
+                f"--madr-deficit-window={self.config.deficit_window} differs from the saved {len(state['sensor']['cells'])}; resume with the former one"
+            )
         self.step, self.nimg = int(state["step"]), int(state["nimg"])
         self.memory.load(state["memory"], self.device)
         self.sensor.load(state["sensor"], self.device)
@@ -336,13 +357,20 @@ class Engine:
     def kept_tensors(self):
         """{what: tensors kept on the device for it}."""
         of_reals = {id(value): value for value in vars(self.reference).values() if torch.is_tensor(value)}  # some bear two names
-        return {"features of the reals": list(of_reals.values()),
-                "memory": [*self.memory.tensors.values(), self.sensor.ledger.cells_W], "extractor": self.extractor.tensors()}
+        return {
+            "features of the reals": list(of_reals.values()),
+            "memory": [*self.memory.tensors.values(), self.sensor.ledger.cells_W],
+            "extractor": self.extractor.tensors(),
+        }
 
     def telemetry(self):
         """{name: 0-d tensor or number}; the same on all processes."""
-        values = dict(coverage=self.sensor.coverage(), inside=self.sensor.inside(), ess=self.sensor.effective_share(),
-                      memory=self.memory.count / self.config.capacity)
+        values = dict(
+            coverage=self.sensor.coverage(),
+            inside=self.sensor.inside(),
+            ess=self.sensor.effective_share(),
+            memory=self.memory.count / self.config.capacity,
+        )
         values["lambda"] = self.balance.factor("term") * self.strength
         values["gratio"] = self.balance.ratio("term") * self.strength
         if self.signal is not None:

@@ -3,6 +3,7 @@ or through the one function by which they construct everything.
 
 Uses only what the fork itself has (its dnnlib, its train.py); no file of the fork is touched.
 """
+
 import functools
 import importlib
 import importlib.util
@@ -26,7 +27,7 @@ SEAMS = {
 CARRIER_P = 1e-9  # strength of an augmentation pipe that augments nothing: any but zero
 
 _originals = {}  # (module, name) -> function that install() has wrapped; empty while it is not in force
-_seen = {}       # what the wrapped functions have learned: training_set_kwargs, resume_state
+_seen = {}  # what the wrapped functions have learned: training_set_kwargs, resume_state
 
 
 def load_train_script(path):
@@ -53,8 +54,10 @@ def wrap_seam(module, flags):
             return name
     if not flags.get("madr"):
         return None  # a script that trains nothing (calc_metrics.py) gets the metrics alone
-    raise MADRError(f"{getattr(module, '__file__', module)} has none of the functions by which MADR knows its families "
-                    f"({'; '.join(f'{name} ({what})' for name, what in SEAMS.items())}). Call madr_plugin.install() at the top of the script instead")
+    raise MADRError(
+        f"{getattr(module, '__file__', module)} has none of the functions by which MADR knows its families "
+        f"({'; '.join(f'{name} ({what})' for name, what in SEAMS.items())}). Call madr_plugin.install() at the top of the script instead"
+    )
 
 
 def _editing_result(original, flags):
@@ -63,6 +66,7 @@ def _editing_result(original, flags):
         description, training_options = original(*args, **kwargs)
         apply(training_options, flags)
         return description, training_options
+
     return setup_with_madr
 
 
@@ -72,6 +76,7 @@ def _editing_argument(original, flags):
         training_options = kwargs["c"] if "c" in kwargs else args[0]
         apply(training_options, flags)
         return original(*args, **kwargs)
+
     return launch_with_madr
 
 
@@ -102,6 +107,7 @@ def _loop_takes(name):
 # ----------------------------------------------------------------------------
 # The one call.
 
+
 def install(**given):
     """Wrap the fork's loss and augmentation pipe wherever the fork constructs them.
 
@@ -117,6 +123,7 @@ def install(**given):
     @functools.wraps(original)
     def construct_with_madr(*args, class_name=None, **kwargs):
         return _construct(original, util, resolved, args, class_name, kwargs)
+
     construct_with_madr.madr_original = original
     _wrap(util, "construct_class_by_name", construct_with_madr)
     _watch_snapshots()
@@ -162,6 +169,7 @@ def _watch_snapshots():
         if state is not None:  # else another network that the loop needs
             _seen["resume_state"] = state
         return snapshot
+
     _wrap(legacy, "load_network_pkl", load_network_pkl)
 
 
@@ -169,8 +177,12 @@ def _construct(original, util, resolved, args, class_name, kwargs):
     kind = util.get_obj_by_name(class_name)
     if hasattr(kind, "accumulate_gradients") and class_name != options.LOSS_CLASS and "madr_plugin" not in kind.__module__:
         # The data set constructed last: train.py looks into the data before the loop opens them as they are to be trained on.
-        madr = dict(resolved.as_dict(), random_seed=_seed_of_loop(kwargs.get("device")), training_set_kwargs=_seen.get("training_set_kwargs"),
-                    resume_state=_seen.pop("resume_state", None))
+        madr = dict(
+            resolved.as_dict(),
+            random_seed=_seed_of_loop(kwargs.get("device")),
+            training_set_kwargs=_seen.get("training_set_kwargs"),
+            resume_state=_seen.pop("resume_state", None),
+        )
         return MADRLoss(*args, base_class_name=class_name, madr=madr, **kwargs)
     if class_name.rsplit(".", 1)[-1] == "AugmentPipe":
         return augment_pipe.MADRAugmentPipe(base=original(*args, class_name=class_name, **kwargs))
@@ -184,14 +196,16 @@ def _construct(original, util, resolved, args, class_name, kwargs):
 def _seed_of_loop(device):
     """The run's seed, the same on all processes: loops of this family begin with torch.manual_seed(seed * number of processes + rank)."""
     _, num_processes = collective.world()
-    of_first = collective.from_first_process(lambda: dict(seed=torch.tensor(torch.initial_seed() % 2 ** 62)), torch.device(device or "cpu"))
+    of_first = collective.from_first_process(lambda: dict(seed=torch.tensor(torch.initial_seed() % 2**62)), torch.device(device or "cpu"))
     return int(of_first["seed"]) // num_processes
 
 
 def _host_util():
     try:
         import dnnlib
+
         return dnnlib.util
     except ImportError as error:
-        raise MADRError("madr_plugin.install() found no package dnnlib: call it inside a fork of StyleGAN2-ADA, "
-                        "with the fork's folder on the Python path") from error
+        raise MADRError(
+            "madr_plugin.install() found no package dnnlib: call it inside a fork of StyleGAN2-ADA, with the fork's folder on the Python path"
+        ) from error

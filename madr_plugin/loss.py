@@ -3,6 +3,7 @@
 Same constructor and accumulate_gradients as the host's loss, so that it fits wherever a loop builds its loss by name.
 The terms themselves are in engine.py.
 """
+
 import contextlib
 import inspect
 
@@ -91,11 +92,17 @@ class MADRLoss:
         rank, _ = collective.world()
         dataset = self.training_set if self.training_set is not None else real_images.open_dataset(self.training_set_kwargs)
         try:
-            extractor = extractors.build(self.config.extractor, dataset.image_shape, self.config.width, self.seed,
-                                         self.config.input_size, self.config.weights, self.config.weights_sha256)
+            extractor = extractors.build(
+                self.config.extractor,
+                dataset.image_shape,
+                self.config.width,
+                self.seed,
+                self.config.input_size,
+                self.config.weights,
+                self.config.weights_sha256,
+            )
             extractor = extractor.eval().requires_grad_(False).to(self.device)
-            real_features = reference.build(dataset, extractor, self.config, self.seed, self.device,
-                                            announce=print if rank == 0 else _silent)
+            real_features = reference.build(dataset, extractor, self.config, self.seed, self.device, announce=print if rank == 0 else _silent)
         finally:
             if self.training_set is None and hasattr(dataset, "close"):
                 dataset.close()
@@ -113,7 +120,9 @@ class MADRLoss:
         """In a fork whose loop restores networks only: MADR's state out of the snapshot that the run starts from."""
         source = self.resume_pkl or "the snapshot"
         # Read by the first process alone, as the loops of forks do it.
-        flat = collective.from_first_process(lambda: (pipes.state_in_snapshot(self.resume_pkl) if self.resume_pkl else self.resume_state) or {}, self.device)
+        flat = collective.from_first_process(
+            lambda: (pipes.state_in_snapshot(self.resume_pkl) if self.resume_pkl else self.resume_state) or {}, self.device
+        )
         if not flat:
             if self.resume_pkl:
                 announce(f"MADR: {source} holds no MADR state; the memory starts empty")
@@ -182,8 +191,10 @@ class MADRLoss:
         with self.generator_access.first_image(on_image):
             yield
         if not seen:
-            raise MADRError("MADR saw no generated image in the generator phase: this host's loss does not call the generator it was "
-                            "given; use --madr=0 with this fork")
+            raise MADRError(
+                "MADR saw no generated image in the generator phase: this host's loss does not call the generator it was "
+                "given; use --madr=0 with this fork"
+            )
 
     def _finish_step_if_open(self):
         self.round_index = 0
@@ -196,7 +207,7 @@ class MADRLoss:
             if isinstance(self.augment_pipe, pipes.MADRAugmentPipe):
                 self.augment_pipe.carry(pipes.flatten(self.engine.live_state()))
         if self.cost.step_done():
-            mebibytes = {what: cost.num_bytes(tensors) / 2 ** 20 for what, tensors in self.engine.kept_tensors().items()}
+            mebibytes = {what: cost.num_bytes(tensors) / 2**20 for what, tensors in self.engine.kept_tensors().items()}
             telemetry.report_cost(*self.cost.figures(), sum(mebibytes.values()))  # every process: the host joins their statistics
             if collective.world()[0] == 0:
                 print(cost.sentence(*self.cost.figures(), mebibytes), flush=True)

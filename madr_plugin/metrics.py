@@ -3,6 +3,7 @@
 Registered in the fork's own metrics.metric_main where the names are free (this project's own metrics of these names stay).
 Uses of the fork its registry, its data set and its G; the k-NN kernels are here. Legend: N reals, M generated, D feature width.
 """
+
 import copy
 import sys
 
@@ -25,6 +26,7 @@ FEATURE_KNOBS = ("extractor", "weights", "weights_sha256", "input_size", "width"
 # ----------------------------------------------------------------------------
 # Kernels: arrays in, numbers out. Euclidean, exact; float64, so that rounding decides no neighbour that the features do not.
 
+
 def neighbour_radii(features_ND, k, block=1024):
     """Distance of each item to its k-th nearest OTHER item -> float64 [N]; duplicates count as neighbours."""
     wide_ND = features_ND.to(torch.float64)
@@ -32,7 +34,7 @@ def neighbour_radii(features_ND, k, block=1024):
         raise MADRError(f"a neighbourhood of {k} needs more than {k} images (got {len(wide_ND)}); use more images")
     radii = []
     for start in range(0, len(wide_ND), block):
-        squared_nN = squared_distances(wide_ND[start:start + block], wide_ND)
+        squared_nN = squared_distances(wide_ND[start : start + block], wide_ND)
         own = torch.arange(len(squared_nN), device=squared_nN.device)
         squared_nN[own, own + start] = float("inf")
         radii.append(squared_nN.topk(k, dim=1, largest=False).values[:, -1].sqrt())
@@ -56,12 +58,16 @@ def prdc(real_ND, fake_MD):
     in_fake, _ = balls_per_point(real_ND, fake_MD, neighbour_radii(fake_MD, K_PRECISION_RECALL))
     per_fake, per_ball = balls_per_point(fake_MD, real_ND, neighbour_radii(real_ND, K_DENSITY_COVERAGE))
     return dict(
-        precision=float((in_real > 0).double().mean()), recall=float((in_fake > 0).double().mean()),
-        density=float(per_fake.double().mean() / K_DENSITY_COVERAGE), coverage=float((per_ball > 0).double().mean()))
+        precision=float((in_real > 0).double().mean()),
+        recall=float((in_fake > 0).double().mean()),
+        density=float(per_fake.double().mean() / K_DENSITY_COVERAGE),
+        coverage=float((per_ball > 0).double().mean()),
+    )
 
 
 # ----------------------------------------------------------------------------
 # Features.
+
 
 @torch.no_grad()
 def generated_features(extractor, opts, dataset, num_gen, batch_size=32):
@@ -107,6 +113,7 @@ def compute(opts, num_gen, config):
 # ----------------------------------------------------------------------------
 # Registration.
 
+
 def metrics(config):
     """{name: function of the fork's MetricOptions}: madr_prdc and madr_<number>, with 50,000 or (_10k) 10,000 generated images."""
     config = config or MADRConfig()
@@ -121,10 +128,14 @@ def metrics(config):
 def _metric(name, numbers, pattern, num_gen, config):
     def metric(opts):
         if opts.rank == 0:
-            print(f"MADR: {name} in the space of {config.extractor}, where a run with --madr-extractor={config.extractor} was trained and is flattered; "
-                  f"trust the numbers with _{held_out_extractor(config.extractor)} beside it", flush=True)
+            print(
+                f"MADR: {name} in the space of {config.extractor}, where a run with --madr-extractor={config.extractor} was trained and is flattered; "
+                f"trust the numbers with _{held_out_extractor(config.extractor)} beside it",
+                flush=True,
+            )
         found = compute(opts, num_gen, config)
         return {name + pattern.format(number) + suffix: values[number] for suffix, values in found.items() for number in numbers}
+
     metric.__name__ = name
     return metric
 

@@ -4,6 +4,7 @@ One interface: loss(features_BD, generator, weight_N, pull_N) -> 0-d (weight_N: 
 pull_N: weight of their attraction, by which they are not; None: uniform), after_step(step, memory), strength, live_state, load, telemetry.
 Must not know images, generators of images or processes: every process calls it with the same state.
 """
+
 import torch
 
 from madr_plugin.maths import bandwidth, coverage, estimators, kernels, terms
@@ -69,7 +70,9 @@ class PublishedObjective:
 
     def __init__(self, config, reference, seed):
         self.config, self.reference, self.seed = config, reference, seed
-        self.controller = RecallController("none" if config.controller == "integral" else config.controller, config.recall_target, config.recall_slope)
+        self.controller = RecallController(
+            "none" if config.controller == "integral" else config.controller, config.recall_target, config.recall_slope
+        )
         self.estimator = estimators.build(config.estimator, reference.features_ND, config.top_k or None, reference.mass_N)
         self.weights_N = None
         self.sigma = self.radius = self.recall = None
@@ -111,9 +114,12 @@ class PublishedObjective:
 
     def live_state(self):
         return dict(
-            weights=torch.zeros([0]) if self.weights_N is None else self.weights_N, scored_at=self.scored_at,
+            weights=torch.zeros([0]) if self.weights_N is None else self.weights_N,
+            scored_at=self.scored_at,
             scales=[-1.0 if value is None else value for value in (self.sigma, self.radius, self.recall)],
-            controller=self.controller.live_state(), estimator=self.estimator.live_state())
+            controller=self.controller.live_state(),
+            estimator=self.estimator.live_state(),
+        )
 
     def load(self, state, device):
         weights_N = state["weights"].to(device, copy=True)

@@ -3,6 +3,7 @@
 The flags are generated from config.py. apply() touches loss_kwargs and augment_kwargs, the two seams that every fork of
 StyleGAN2-ADA has, and nothing else.
 """
+
 import copy
 import dataclasses
 import os
@@ -20,16 +21,20 @@ def madr_options(function):
     """Click decorator: adds --madr and one flag per knob. The command receives them as madr, madr_weight, ..."""
     for field in reversed(dataclasses.fields(config.MADRConfig)):
         function = click.option(
-            config.flag_of(field.name), f"madr_{field.name}", type=_click_type(field), default=None,
-            help=f"{field.metadata['meaning']} [default: {_shown_default(field)}]")(function)
-    return click.option(
-        "--madr", type=click.IntRange(0, 1), default=None,
-        help="Memory-augmented diversity replay on (1) or off (0) [default: 0]")(function)
+            config.flag_of(field.name),
+            f"madr_{field.name}",
+            type=_click_type(field),
+            default=None,
+            help=f"{field.metadata['meaning']} [default: {_shown_default(field)}]",
+        )(function)
+    return click.option("--madr", type=click.IntRange(0, 1), default=None, help="Memory-augmented diversity replay on (1) or off (0) [default: 0]")(
+        function
+    )
 
 
 def from_flags(flags):
     """The resolved MADRConfig of a command's parameters, or None when MADR is off."""
-    given = {name[len("madr_"):]: value for name, value in flags.items() if name.startswith("madr_") and value is not None}
+    given = {name[len("madr_") :]: value for name, value in flags.items() if name.startswith("madr_") and value is not None}
     if not flags.get("madr"):
         if given:
             first = config.flag_of(sorted(given)[0])

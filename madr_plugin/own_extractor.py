@@ -4,6 +4,7 @@
 
 Two mild views of an image shall lie closer together than any two images (normalised temperature-scaled cross entropy).
 """
+
 import json
 import os
 import time
@@ -43,8 +44,10 @@ def mild_view(images, generator, flip):
 
 def train(images, width, steps, batch_size, seed, flip=False, announce=print):
     """images [N, C, H, W] in [-1, 1], on the device of choice -> {name: tensor}: encoder, its scale, and the PCA."""
-    weights = {name: value.to(images.device).requires_grad_() for name, value in
-               own.initial_weights(images.shape[1], width, generator_for("own-weights", seed)).items()}
+    weights = {
+        name: value.to(images.device).requires_grad_()
+        for name, value in own.initial_weights(images.shape[1], width, generator_for("own-weights", seed)).items()
+    }
     opt = torch.optim.AdamW(weights.values(), lr=2e-3, weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.OneCycleLR(opt, 2e-3, total_steps=steps + 1)
     generator, start = generator_for("own-batches", seed), time.monotonic()
@@ -76,8 +79,12 @@ def _finished(weights, images, seed):
 
 def save(path, tensors, dataset):
     """Write the file atomically, with the fingerprint of the data that it was trained on."""
-    about = dict(format=own.FORMAT, image_shape=list(map(int, dataset.image_shape)), pca_width=tensors["pca.basis_PD"].shape[1],
-                 data_fingerprint=real_images.data_fingerprint(dataset))
+    about = dict(
+        format=own.FORMAT,
+        image_shape=list(map(int, dataset.image_shape)),
+        pca_width=tensors["pca.basis_PD"].shape[1],
+        data_fingerprint=real_images.data_fingerprint(dataset),
+    )
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
@@ -107,7 +114,9 @@ def main(data, out, steps, batch, width, max_images, flip, seed):
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     tensors = train(real_images.read_images(dataset, rows, LARGEST_SIDE).to(device), width, steps, min(batch, len(rows)), seed, flip)
     save(out, tensors, dataset)
-    print(f"Written: {out}. Check it with: python -m madr_plugin.check_extractor --data={data} --madr-extractor=pca --madr-extractor=own --madr-weights={out}")
+    print(
+        f"Written: {out}. Check it with: python -m madr_plugin.check_extractor --data={data} --madr-extractor=pca --madr-extractor=own --madr-weights={out}"
+    )
 
 
 if __name__ == "__main__":

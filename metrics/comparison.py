@@ -2,6 +2,7 @@
 
 Arrays in, numbers out. Must not know what the numbers mean.
 """
+
 import numpy as np
 import scipy.stats
 
@@ -53,8 +54,10 @@ def compare(ours, theirs, our_items, their_items, rng, same_latents=True, our_re
         if name in our_items and name in their_items:
             which, our_values = our_items[name]
             paired = which == "real" or same_latents
-            entry.update(interval=list(bootstrap_interval(our_values, their_items[name][1], rng, paired=paired)),
-                         items=f"{which}, {'paired' if paired else 'unpaired'}")
+            entry.update(
+                interval=list(bootstrap_interval(our_values, their_items[name][1], rng, paired=paired)),
+                items=f"{which}, {'paired' if paired else 'unpaired'}",
+            )
         elif our_repeats is not None and their_repeats is not None:
             interval = t_interval(np.subtract(our_repeats[name], their_repeats[name]))
             entry.update(interval=list(interval), items=f"{len(our_repeats[name])} seeds, paired, Student's t")
@@ -66,6 +69,10 @@ def as_text(compared):
     """A table for the eye: one line per result."""
     lines = [f"{'result':<28}{'network':>12}{'baseline':>12}{'difference':>12}   {LEVEL:.0%} interval"]
     for name, entry in compared.items():
-        interval = "none: not a mean over items; --repeats gives one over seeds" if entry["interval"] is None else "[{:+.4f}, {:+.4f}] over {}".format(*entry["interval"], entry["items"])
+        interval = (
+            "none: not a mean over items; --repeats gives one over seeds"
+            if entry["interval"] is None
+            else "[{:+.4f}, {:+.4f}] over {}".format(*entry["interval"], entry["items"])
+        )
         lines.append(f"{name:<28}{entry['ours']:>12.4f}{entry['baseline']:>12.4f}{entry['difference']:>+12.4f}   {interval}")
     return "\n".join(lines)

@@ -3,6 +3,7 @@
 Arrays in, numbers out. Must not know where features come from, nor how the result is shown.
 Legend: N reals, M fakes, D feature dimensions, L classes.
 """
+
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,13 +12,14 @@ import scipy.stats
 from dnnlib.errors import UserError
 from metrics import diversity_kernels, neighbours
 
-K = 5               # neighbours that make a real's radius: that of coverage (Naeem et al. 2020)
+K = 5  # neighbours that make a real's radius: that of coverage (Naeem et al. 2020)
 CLEARLY_BELOW_LEVEL = 0.01  # probability that any class of a perfect generator is called so
 
 
 @dataclass(frozen=True)
 class Reach:
     """Of each real: radius_N, distance to its k-th other real; nearest_N, index of the nearest fake; distance_N to it, float64."""
+
     radius_N: np.ndarray
     nearest_N: np.ndarray
     distance_N: np.ndarray
@@ -69,7 +71,9 @@ def clearly_below(total_L, coverage_L, expected):
     """Classes whose coverage is below what a perfect generator would reach by more than chance explains, the lowest first: an exact
     binomial test of each class, its level shared among the classes that have reals (Bonferroni)."""
     hits_L = np.rint(np.nan_to_num(coverage_L) * total_L)
-    below = np.flatnonzero((total_L > 0) & (scipy.stats.binom.cdf(hits_L, total_L, expected) < CLEARLY_BELOW_LEVEL / max(np.count_nonzero(total_L), 1)))
+    below = np.flatnonzero(
+        (total_L > 0) & (scipy.stats.binom.cdf(hits_L, total_L, expected) < CLEARLY_BELOW_LEVEL / max(np.count_nonzero(total_L), 1))
+    )
     return below[np.argsort(coverage_L[below], kind="stable")]
 
 

@@ -3,6 +3,7 @@
 A generator can cover everything in the course of a run and yet little at any time; a single snapshot cannot show that.
 Legend: T snapshots, K modes.
 """
+
 import copy
 
 import numpy as np
@@ -20,7 +21,9 @@ def cycling_statistics(hits_TK):
     """
     hits_TK = np.asarray(hits_TK, bool)
     if hits_TK.ndim != 2 or len(hits_TK) < 2 or hits_TK.shape[1] < 1:
-        raise UserError(f"Cycling needs at least two snapshots and one mode (got {list(hits_TK.shape)}); keep more snapshots of the run (train.py --snap, --keep).")
+        raise UserError(
+            f"Cycling needs at least two snapshots and one mode (got {list(hits_TK.shape)}); keep more snapshots of the run (train.py --snap, --keep)."
+        )
     mean, union = float(hits_TK.mean()), float(hits_TK.any(axis=0).mean())
     seen_before = np.logical_or.accumulate(hits_TK, axis=0)
     lost_TK = seen_before & ~hits_TK
@@ -43,12 +46,15 @@ def perfect_cycling(probabilities_K, num_modes, num_gen, num_snapshots, rng, num
 # ----------------------------------------------------------------------------------------------------------------
 # Modes that a snapshot hits.
 
+
 def compute(opts, num_gen, name):
     """Results under `name` over opts.snapshots, {snapshot name: function that opens its G}, in the order of training."""
     if not opts.snapshots:
         raise UserError(f"{name} follows a run over its snapshots, and here is one network alone; use calc_metrics.py --run=RUN --metrics={name}.")
     if len(opts.snapshots) < 2:
-        raise UserError(f"{name} needs at least two snapshots of a trained network (found {', '.join(opts.snapshots)}); keep more (train.py --snap, --keep).")
+        raise UserError(
+            f"{name} needs at least two snapshots of a trained network (found {', '.join(opts.snapshots)}); keep more (train.py --snap, --keep)."
+        )
     num_gen = opts.num_gen if opts.num_gen is not None else num_gen
     dataset = metric_utils.construct_dataset(opts)
     is_stacked = "digits" in (getattr(dataset, "provenance", None) or {})
@@ -60,9 +66,13 @@ def compute(opts, num_gen, name):
         opts.say(f"Snapshot {number} of {len(opts.snapshots)}: {snapshot}")
         hits_TK.append(hits_of(open_network()))
     statistics = cycling_statistics(np.stack(hits_TK))
-    opts.record(snapshots={snapshot: float(hits.mean()) for snapshot, hits in zip(opts.snapshots, hits_TK)},
-                modes="stacked digits" if is_stacked else "k-means cells of the real features", num_modes=num_modes, hit_rule="by at least 1 image",
-                floor=perfect_cycling(probabilities_K, num_modes, num_gen, len(hits_TK), sampling.stream("floor", opts.seed)))
+    opts.record(
+        snapshots={snapshot: float(hits.mean()) for snapshot, hits in zip(opts.snapshots, hits_TK)},
+        modes="stacked digits" if is_stacked else "k-means cells of the real features",
+        num_modes=num_modes,
+        hit_rule="by at least 1 image",
+        floor=perfect_cycling(probabilities_K, num_modes, num_gen, len(hits_TK), sampling.stream("floor", opts.seed)),
+    )
     return {name if key == "cycling" else f"{name}_{key}": value for key, value in statistics.items()}
 
 
@@ -79,6 +89,7 @@ def _digit_modes(opts, num_gen):
     def hits(G):
         counts_K, _ = mode_coverage.count_generated_modes(_with_network(opts, G), classifier, num_gen)
         return counts_K[counted] > 0
+
     return hits, np.concatenate([data_K[counted], data_K[~counted]]), int(counted.sum())
 
 
@@ -96,9 +107,10 @@ def _cells_of_reals(opts, num_gen):
     opts.record(space=space)
 
     def hits(G):
-        fake, = diversity.generated_features(_with_network(opts, G), [url], num_gen, rel_lo=0.2)
+        (fake,) = diversity.generated_features(_with_network(opts, G), [url], num_gen, rel_lo=0.2)
         cell, distance = diversity_kernels.nearest_centres(fake, centres)
         return np.bincount(cell[distance <= reach_K[cell]], minlength=len(centres))[counted] > 0
+
     return hits, np.bincount(index, minlength=len(centres))[counted], int(counted.sum())
 
 
@@ -111,5 +123,7 @@ def _with_network(opts, G):
 
 def prepare(detector_paths=None):
     """Training asks before it starts; the answer is a sentence."""
-    raise UserError("madr_cycling compares the snapshots of a run and cannot be computed within it; leave it out of --metrics and use "
-                    "calc_metrics.py --run=RUN --metrics=madr_cycling afterwards.")
+    raise UserError(
+        "madr_cycling compares the snapshots of a run and cannot be computed within it; leave it out of --metrics and use "
+        "calc_metrics.py --run=RUN --metrics=madr_cycling afterwards."
+    )

@@ -4,6 +4,7 @@ A detector is a TorchScript file that takes uint8 images [N, 3, H, W] in [0, 255
 keywords (return_features, no_output_bias, resize_images, return_lpips) and returns one row per image. Must not know
 which metric asks.
 """
+
 import inspect
 import os
 import urllib.parse
@@ -30,6 +31,7 @@ FOLDER_VARIABLE = "MADR_DETECTORS_DIR"
 @dataclass(frozen=True)
 class DetectorSource:
     """Which detector was used, in words that a result line can carry."""
+
     name: str
     path: str  # '' for a built-in extractor
     sha256: str
@@ -56,7 +58,9 @@ def check_overrides(overrides):
         if full not in files:
             raise UserError(f"--detector {name}={path}: there is no detector {name!r}; the names are {', '.join(known)}.")
         if not os.path.isfile(path):
-            raise UserError(f"--detector {name}={path}: there is no such file; give the path of a TorchScript file (for dino and dinov2: of weights).")
+            raise UserError(
+                f"--detector {name}={path}: there is no such file; give the path of a TorchScript file (for dino and dinov2: of weights)."
+            )
         checked[full] = os.path.abspath(path)
     return checked
 
@@ -114,9 +118,11 @@ def _download(url, name, folder, verbose):
     except UserError as error:
         short = {full: short for short, full in SHORT_NAMES.items()}.get(name, name)
         place = folder or f"a folder that ${FOLDER_VARIABLE} names"
-        raise UserError(f"The detector {name}.pt cannot be fetched from {url} ({error}) Get the file by other means, then give "
-                        f"--detector {short}=PATH or put it as {name}.pt into {place}. No SHA-256 of it is known here, so none is "
-                        "checked; the result line records the hash of the file used.") from error
+        raise UserError(
+            f"The detector {name}.pt cannot be fetched from {url} ({error}) Get the file by other means, then give "
+            f"--detector {short}=PATH or put it as {name}.pt into {place}. No SHA-256 of it is known here, so none is "
+            "checked; the result line records the hash of the file used."
+        ) from error
 
 
 def resize_filter(source):
@@ -139,8 +145,10 @@ def load_detector(source, device):
             warnings.simplefilter("ignore")
             return torch.jit.load(source.path, map_location=device).eval()
     except (RuntimeError, ValueError, OSError) as error:
-        raise UserError(f"The detector file {source.path} is not a TorchScript file that this PyTorch can read "
-                        f"({str(error).strip().splitlines()[0]}); get {source.name}.pt again.") from error
+        raise UserError(
+            f"The detector file {source.path} is not a TorchScript file that this PyTorch can read "
+            f"({str(error).strip().splitlines()[0]}); get {source.name}.pt again."
+        ) from error
 
 
 def run_detector(detector, source, images, kwargs):
@@ -154,8 +162,10 @@ def run_detector(detector, source, images, kwargs):
     except (RuntimeError, TypeError) as error:
         if not _refuses_keywords(detector, kwargs):
             raise
-        raise UserError(f"The detector {source.path or source.name} does not take the keywords {', '.join(kwargs)}; it must be called as "
-                        f"{source.name}.pt is: detector(uint8 images, {', '.join(f'{k}={v}' for k, v in kwargs.items())}).") from error
+        raise UserError(
+            f"The detector {source.path or source.name} does not take the keywords {', '.join(kwargs)}; it must be called as "
+            f"{source.name}.pt is: detector(uint8 images, {', '.join(f'{k}={v}' for k, v in kwargs.items())})."
+        ) from error
     if not isinstance(features, torch.Tensor) or features.ndim != 2 or len(features) != len(images):
         shape = list(features.shape) if isinstance(features, torch.Tensor) else type(features).__name__
         raise UserError(f"The detector {source.path or source.name} must return one row per image for {len(images)} images (got {shape}).")

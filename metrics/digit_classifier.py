@@ -5,6 +5,7 @@
 trains it (minutes for MNIST on two cores), prints its accuracy and says where it lies. Nothing is downloaded. Must not know
 generators or metrics.
 """
+
 import dataclasses
 import hashlib
 import json
@@ -34,6 +35,7 @@ LOWEST_ACCURACY = 0.9  # below this the labels, not the classifier, must be at f
 @dataclass(frozen=True)
 class Recipe:
     """How the network is trained. The number of steps follows the number of digits, within bounds."""
+
     epochs: int = 8
     batch_size: int = 128
     min_steps: int = 400
@@ -49,7 +51,8 @@ class Recipe:
 
 def _block(inputs, outputs, size=3, stride=1):
     return torch.nn.Sequential(
-        torch.nn.Conv2d(inputs, outputs, size, stride=stride, padding=size // 2, bias=False), torch.nn.BatchNorm2d(outputs), torch.nn.ReLU())
+        torch.nn.Conv2d(inputs, outputs, size, stride=stride, padding=size // 2, bias=False), torch.nn.BatchNorm2d(outputs), torch.nn.ReLU()
+    )
 
 
 class DigitNet(torch.nn.Module):
@@ -58,8 +61,14 @@ class DigitNet(torch.nn.Module):
     def __init__(self, width=16):
         super().__init__()
         self.body = torch.nn.Sequential(
-            _block(1, width, size=5, stride=2), _block(width, 2 * width), torch.nn.MaxPool2d(2),
-            _block(2 * width, 4 * width), _block(4 * width, 4 * width), torch.nn.AdaptiveMaxPool2d(1), torch.nn.Flatten())
+            _block(1, width, size=5, stride=2),
+            _block(width, 2 * width),
+            torch.nn.MaxPool2d(2),
+            _block(2 * width, 4 * width),
+            _block(4 * width, 4 * width),
+            torch.nn.AdaptiveMaxPool2d(1),
+            torch.nn.Flatten(),
+        )
         self.head = torch.nn.Linear(4 * width, 10)
 
     def forward(self, x):
@@ -69,9 +78,10 @@ class DigitNet(torch.nn.Module):
 @dataclass(frozen=True)
 class DigitClassifier:
     """A trained network with what is known about it."""
+
     net: DigitNet
-    accuracy: float      # on digits that it was not trained on
-    confidence: float    # mean probability of the answer on them: what images that look like digits get
+    accuracy: float  # on digits that it was not trained on
+    confidence: float  # mean probability of the answer on them: what images that look like digits get
     num_train: int
     num_held_out: int
     key: str
@@ -109,7 +119,9 @@ class DigitClassifier:
         net = DigitNet()
         net.load_state_dict(weights)
         net = net.to(device=device, memory_format=torch.channels_last).eval().requires_grad_(False)
-        return DigitClassifier(net, float(facts["accuracy"]), float(facts["confidence"]), int(facts["num_train"]), int(facts["num_held_out"]), facts["key"])
+        return DigitClassifier(
+            net, float(facts["accuracy"]), float(facts["confidence"]), int(facts["num_train"]), int(facts["num_held_out"]), facts["key"]
+        )
 
 
 def prepare(planes):
@@ -123,8 +135,10 @@ def jitter(x, generator):
     count = len(x)
     around_zero = lambda reach, *shape: (torch.rand(count, *shape, generator=generator) * 2 - 1) * reach
     angle, scale, shear, shift = around_zero(0.26), 1 + around_zero(0.15), around_zero(0.25), around_zero(0.14, 2)
-    rows = [torch.stack([scale * angle.cos(), shear - scale * angle.sin(), shift[:, 0]], dim=1),
-            torch.stack([scale * angle.sin(), scale * angle.cos(), shift[:, 1]], dim=1)]
+    rows = [
+        torch.stack([scale * angle.cos(), shear - scale * angle.sin(), shift[:, 0]], dim=1),
+        torch.stack([scale * angle.sin(), scale * angle.cos(), shift[:, 1]], dim=1),
+    ]
     grid = F.affine_grid(torch.stack(rows, dim=1).to(x.device), list(x.shape), align_corners=False)
     return F.grid_sample(x, grid, align_corners=False)
 
@@ -164,6 +178,7 @@ def accuracy_on(classifier, digits):
 
 # ----------------------------------------------------------------------------------------------------------------
 # Keeping.
+
 
 def cache_key(dataset, recipe):
     facts = json.dumps([VERSION, dataset.content_fingerprint(), dataclasses.asdict(recipe)], sort_keys=True)
@@ -228,13 +243,16 @@ def _train_and_measure(dataset, device, recipe, monitor, key):
     accuracy, confidence = accuracy_on(classifier, held_out)
     classifier = dataclasses.replace(classifier, accuracy=accuracy, confidence=confidence)
     if classifier.accuracy < LOWEST_ACCURACY:
-        raise UserError(f"A classifier learned from {dataset.name} recognises only {classifier.accuracy:.1%} of {len(held_out)} held-out channels; "
-                        "its labels are not those of stacked digits (100 r + 10 g + b), or there are too few images.")
+        raise UserError(
+            f"A classifier learned from {dataset.name} recognises only {classifier.accuracy:.1%} of {len(held_out)} held-out channels; "
+            "its labels are not those of stacked digits (100 r + 10 g + b), or there are too few images."
+        )
     return classifier
 
 
 # ----------------------------------------------------------------------------------------------------------------
 # Command line.
+
 
 def _open(path):
     return construct_class_by_name(class_name="training.dataset.ImageFolderDataset", path=path, use_labels=True)

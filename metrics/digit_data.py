@@ -3,6 +3,7 @@
 The set's own labels (100 r + 10 g + b) say what each channel shows, so a digit classifier can be learned from any such set.
 Must not know the classifier.
 """
+
 import hashlib
 from dataclasses import dataclass
 
@@ -12,16 +13,17 @@ from dnnlib.errors import UserError
 from metrics import modes
 
 NUM_MODES = 1000
-HELD_OUT_PART = 6          # one digit in six measures the accuracy
-MAX_TRIPLES = 60_000      # three times as many draws as MNIST has digits: 95% of them are seen
-_ENOUGH_SEEN = 2048        # stop when that many images in a row ...
-_NEW_SHARE = 0.01          # ... brought fewer new digits than this share of their channels
+HELD_OUT_PART = 6  # one digit in six measures the accuracy
+MAX_TRIPLES = 60_000  # three times as many draws as MNIST has digits: 95% of them are seen
+_ENOUGH_SEEN = 2048  # stop when that many images in a row ...
+_NEW_SHARE = 0.01  # ... brought fewer new digits than this share of their channels
 _MAX_CONTRADICTIONS = 0.01
 
 
 @dataclass(frozen=True)
 class Digits:
     """Grey images uint8 [N, H, W] with their digits int64 [N]."""
+
     images: np.ndarray
     labels: np.ndarray
 
@@ -38,8 +40,10 @@ def check_stacked(dataset):
     if not dataset.has_onehot_labels:
         raise UserError(f"The modes metric needs class labels 100 r + 10 g + b, but {dataset.name} has none; {remedy}.")
     if dataset.label_dim > NUM_MODES or dataset.num_channels != 3:
-        raise UserError(f"The modes metric needs RGB images with labels below {NUM_MODES}, but {dataset.name} has {dataset.num_channels} "
-                        f"channel(s) and labels up to {dataset.label_dim - 1}; {remedy}.")
+        raise UserError(
+            f"The modes metric needs RGB images with labels below {NUM_MODES}, but {dataset.name} has {dataset.num_channels} "
+            f"channel(s) and labels up to {dataset.label_dim - 1}; {remedy}."
+        )
 
 
 def mode_labels(dataset):
@@ -66,8 +70,10 @@ def collect_digits(dataset, progress=None):
         if count >= _ENOUGH_SEEN and sum(new_lately[-_ENOUGH_SEEN:]) < _NEW_SHARE * 3 * _ENOUGH_SEEN:
             break
     if contradictions > _MAX_CONTRADICTIONS * channels:
-        raise UserError(f"The labels of {dataset.name} are not those of stacked digits: equal channels are called different digits in "
-                        f"{contradictions} of {channels} cases; label each image 100 r + 10 g + b.")
+        raise UserError(
+            f"The labels of {dataset.name} are not those of stacked digits: equal channels are called different digits in "
+            f"{contradictions} of {channels} cases; label each image 100 r + 10 g + b."
+        )
     keys = sorted(seen)
     return Digits(np.stack([seen[key][0] for key in keys]), np.array([seen[key][1] for key in keys], np.int64))
 

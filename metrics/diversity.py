@@ -3,6 +3,7 @@
 Features -> exact k-NN kernels (metrics/neighbours.py), rows shared among processes. What the network was trained in is
 told by the caller: a metric in that very space flatters it.
 """
+
 import os
 
 import numpy as np
@@ -49,6 +50,7 @@ def trained_in_this_space(space, trained_in):
 # ----------------------------------------------------------------------------------------------------------------
 # Features.
 
+
 def generated_features(opts, urls, num_gen, rel_lo=0, rel_hi=1):
     """Features [num_gen, D] of the same generated images in each of the spaces: the images are drawn once."""
     num_gen = opts.num_gen if opts.num_gen is not None else num_gen
@@ -76,7 +78,8 @@ def spaces_and_features(opts, num_gen):
     reals = {}
     for i, name in reversed(list(enumerate(urls))):  # the metric's own space last: its facts stay
         reals[name] = metric_utils.compute_feature_stats_for_dataset(
-            opts, urls[name], _DETECTOR_KWARGS, rel_lo=0.15 * (1 - i), rel_hi=0.15 * (2 - i), capture_all=True).get_all()
+            opts, urls[name], _DETECTOR_KWARGS, rel_lo=0.15 * (1 - i), rel_hi=0.15 * (2 - i), capture_all=True
+        ).get_all()
     fakes = generated_features(opts, list(urls.values()), num_gen, rel_lo=0.3, rel_hi=0.6)
     opts.record(space=space)
     return {name: (reals[name], fake) for name, fake in zip(urls, fakes)}
@@ -90,8 +93,10 @@ def _subset(rows, count, seed, block):
 
 
 def _given_features(opts, num_gen):
-    real, fake = (_subset(rows, count, opts.seed, block) for block, (rows, count) in enumerate(
-        [(opts.given.real, opts.num_real), (opts.given.fake, opts.num_gen)]))
+    real, fake = (
+        _subset(rows, count, opts.seed, block)
+        for block, (rows, count) in enumerate([(opts.given.real, opts.num_real), (opts.given.fake, opts.num_gen)])
+    )
     opts.record(space=GIVEN, given=opts.given.facts, num_real=len(real), num_gen=len(fake), seed=opts.seed)
     if len(fake) != num_gen:
         opts.record(counts_overridden=True)
@@ -104,12 +109,16 @@ def warn_of_own_space(opts, space):
     own = trained_in_this_space(space, opts.trained_in)
     opts.record(trained_in=opts.trained_in, trained_in_own_space=own)
     if own and opts.rank == 0:
-        print(f"Warning: the network was trained to cover the features of {opts.trained_in}, the space of this metric: the number flatters it. "
-              f"Trust the held-out space beside it, or choose another with --madr-extractor.", flush=True)
+        print(
+            f"Warning: the network was trained to cover the features of {opts.trained_in}, the space of this metric: the number flatters it. "
+            f"Trust the held-out space beside it, or choose another with --madr-extractor.",
+            flush=True,
+        )
 
 
 # ----------------------------------------------------------------------------------------------------------------
 # Numbers.
+
 
 class _SharedNeighbours:
     """The kernels with their rows shared among the ranks; every rank holds the whole results."""
@@ -165,7 +174,9 @@ def compute(opts, num_gen, numbers, result_names):
     beside = [(name, per_item_numbers(opts, *pair, numbers, rel_lo=0.8, rel_hi=1)) for name, pair in others]
     opts.record(
         k={name: K_PRECISION_RECALL if name in ("precision", "recall") else K_DENSITY_COVERAGE for name in numbers},
-        tie_rule="<" if opts.strict_ties else "<=", distance="Euclidean, float64, exact")
+        tie_rule="<" if opts.strict_ties else "<=",
+        distance="Euclidean, float64, exact",
+    )
     for held_out, theirs in beside:
         opts.record(held_out=dict(space=held_out, **{name: float(values.mean()) for name, (_, values) in theirs.items()}))
     if "coverage" in numbers:
@@ -183,7 +194,8 @@ def compute_frechet(opts, space, num_gen):
     warn_of_own_space(opts, space)
     real = metric_utils.compute_feature_stats_for_dataset(opts, url, _DETECTOR_KWARGS, rel_lo=0, rel_hi=0.5, capture_mean_cov=True)
     fake = metric_utils.compute_feature_stats_for_generator(
-        opts, url, _DETECTOR_KWARGS, rel_lo=0.5, rel_hi=1, capture_mean_cov=True, max_items=num_gen)
+        opts, url, _DETECTOR_KWARGS, rel_lo=0.5, rel_hi=1, capture_mean_cov=True, max_items=num_gen
+    )
     opts.record(space=space, covariance="biased (1/N), float64")
     if opts.rank != 0:
         return float("nan")

@@ -3,6 +3,7 @@
 Exact and blockwise where pairs are compared; nothing draws without being given a generator. Must not know where features
 come from. Legend: N reals, M fakes, D feature dimensions, K bins.
 """
+
 import numpy as np
 import torch
 
@@ -17,6 +18,7 @@ _SIGNIFICANT_Z = 1.959963984540054  # two-sided, 5 %
 
 # ----------------------------------------------------------------------------------------------------------------
 # Smooth recall (Park and Kim 2023, P-recall).
+
 
 def smooth_recall_per_real(real_ND, fake_MD, *, k=SMOOTH_K, reach=SMOOTH_REACH, tile_bytes=neighbours.TILE_BYTES, device="cpu"):
     """Of each real i: 1 - prod_j (1 - max(0, 1 - d_ij / (reach R))), [N] float64; R = mean distance of a fake to its k-th other fake.
@@ -46,6 +48,7 @@ def smooth_recall_per_real(real_ND, fake_MD, *, k=SMOOTH_K, reach=SMOOTH_REACH, 
 # ----------------------------------------------------------------------------------------------------------------
 # Vendi score (Friedman and Dieng 2023).
 
+
 def vendi_score(features_ND):
     """exp(-sum_i l_i log l_i) over the eigenvalues l of K / N, K_ij = cosine of items i and j: between 1 and min(N, D).
 
@@ -55,7 +58,9 @@ def vendi_score(features_ND):
     x_ND = as_matrix(features_ND, "Given")
     norms_N = np.linalg.norm(x_ND, axis=1)
     if (norms_N == 0).any():
-        raise UserError(f"Features of item {int(np.flatnonzero(norms_N == 0)[0])} are all zero and have no direction; the Vendi score needs another feature space.")
+        raise UserError(
+            f"Features of item {int(np.flatnonzero(norms_N == 0)[0])} are all zero and have no direction; the Vendi score needs another feature space."
+        )
     x_ND = x_ND / norms_N[:, None]
     # X X^T and X^T X have the same eigenvalues other than zero; the smaller one is cheaper.
     gram = x_ND.T @ x_ND if x_ND.shape[1] <= len(x_ND) else x_ND @ x_ND.T
@@ -66,6 +71,7 @@ def vendi_score(features_ND):
 
 # ----------------------------------------------------------------------------------------------------------------
 # Authenticity (Alaa et al. 2022, section 4.3).
+
 
 def authentic_fakes(real_ND, fake_MD, *, device="cpu"):
     """Whether each fake is farther from its nearest real than that real is from its own nearest other real, bool [M].
@@ -82,6 +88,7 @@ def authentic_fakes(real_ND, fake_MD, *, device="cpu"):
 # ----------------------------------------------------------------------------------------------------------------
 # Number of statistically different bins (Richardson and Weiss 2018).
 
+
 def nearest_centres(points_ND, centres_KD, block=4096):
     """(index of the nearest centre, distance to it) of each point."""
     origin_D = np.mean(centres_KD, axis=0, dtype=np.float64)  # rounding is smallest near it
@@ -89,7 +96,7 @@ def nearest_centres(points_ND, centres_KD, block=4096):
     norms_K = (centres_KD**2).sum(axis=1)
     indices, distances = [], []
     for start in range(0, len(points_ND), block):
-        x = np.asarray(points_ND[start:start + block], np.float64) - origin_D
+        x = np.asarray(points_ND[start : start + block], np.float64) - origin_D
         # |x|^2 is the same for all centres and does not decide.
         index = (norms_K - 2 * x @ centres_KD.T).argmin(axis=1)
         indices.append(index)
@@ -127,7 +134,7 @@ def k_means(points_ND, num_centres, rng, max_iterations=40):
 
 
 def _squared_distances(points_ND, centre_D, block=4096):
-    return np.concatenate([((points_ND[i:i + block] - centre_D) ** 2).sum(axis=1) for i in range(0, len(points_ND), block)])
+    return np.concatenate([((points_ND[i : i + block] - centre_D) ** 2).sum(axis=1) for i in range(0, len(points_ND), block)])
 
 
 def different_bins(real_counts_K, fake_counts_K):

@@ -4,6 +4,7 @@ The small ones serve tests, machines without a network and as a held-out space: 
 another, are no substitute for the published detectors and never take their names. `python -m metrics.extractors NAME PATH` writes one as a TorchScript file for --detector.
 Must not know which metric asks.
 """
+
 import hashlib
 import os
 import sys
@@ -74,8 +75,10 @@ class FileExtractor(torch.nn.Module):
                 warnings.simplefilter("ignore")  # see detectors.load_detector
                 self.network = torch.jit.load(path, map_location="cpu").eval()
         except (RuntimeError, ValueError, OSError) as error:
-            raise UserError(f"--madr-extractor={FILE}{path} is not a TorchScript file that this PyTorch can read "
-                            f"({str(error).strip().splitlines()[0]}); write one with torch.jit.save.") from error
+            raise UserError(
+                f"--madr-extractor={FILE}{path} is not a TorchScript file that this PyTorch can read "
+                f"({str(error).strip().splitlines()[0]}); write one with torch.jit.save."
+            ) from error
         self.like_published = "return_features" in {argument.name for argument in self.network.forward.schema.arguments}
 
     def forward(self, img, return_features: bool = False):
@@ -99,8 +102,10 @@ def checked_name(name):
         if not os.path.isfile(name.removeprefix(FILE)):
             raise UserError(f"--madr-extractor={name}: there is no such file; give the path of a TorchScript file.")
     elif name not in _CLASSES and name not in photo_networks.MODELS:
-        raise UserError(f"--madr-extractor must be one of {', '.join([*photo_networks.MODELS, 'inception', *names()])} or {FILE}PATH of a "
-                        f"TorchScript file (got {name!r}).")
+        raise UserError(
+            f"--madr-extractor must be one of {', '.join([*photo_networks.MODELS, 'inception', *names()])} or {FILE}PATH of a "
+            f"TorchScript file (got {name!r})."
+        )
     return name
 
 

@@ -4,6 +4,7 @@ faiss searches in float32. Its candidates are measured again in float64, and the
 item that it left out could have been nearer. Must not know what the neighbours are for.
 Legend: N items, D feature dimensions, n rows of a block, c candidates.
 """
+
 import sys
 
 import torch
@@ -29,9 +30,10 @@ def kth_distances(x_ND, origin_D, orders, num_candidates, rows, measure, progres
     origin_D: a point in the middle; measure(i_P, j_P): the exact distances of pairs; rows: (first, last).
     """
     import faiss
+
     centred_ND = torch.empty(x_ND.shape, dtype=torch.float32)  # the only copy of the set: an index that grows would hold two at times
     for start in range(0, len(x_ND), _BLOCK_ROWS):
-        centred_ND[start:start + _BLOCK_ROWS] = x_ND[start:start + _BLOCK_ROWS].double() - origin_D
+        centred_ND[start : start + _BLOCK_ROWS] = x_ND[start : start + _BLOCK_ROWS].double() - origin_D
     # As for the tiles of neighbours.py, with float32's unit: products of D terms, two norms, the rounding of the inputs.
     unit = 4 * (x_ND.shape[1] + 8) * torch.finfo(torch.float32).eps
     norms_N = torch.linalg.vector_norm(centred_ND, dim=1).square()

@@ -2,6 +2,7 @@
 
 Computed on rank 0; the held-out space stands beside the metric's own, in the facts.
 """
+
 from metrics import diversity, diversity_kernels, sampling
 
 NUM_BINS = 100
@@ -30,6 +31,7 @@ def compute_smooth_recall(opts, num_gen, name):
         if is_own:
             opts.keep_items(name, "real", per_real)
         return dict(smooth_recall=float(per_real.mean()))
+
     numbers = _beside_held_out(opts, num_gen, measure)
     opts.record(k=diversity_kernels.SMOOTH_K, reach=diversity_kernels.SMOOTH_REACH)
     return {name: numbers["smooth_recall"] if numbers else float("nan")}
@@ -40,25 +42,34 @@ def compute_vendi(opts, num_gen, name):
 
     One image repeated scores 1, so the ratio ends at 1 / (score of the reals): the fact `variety`, (V(y) - 1) / (V(x) - 1), is 0 there.
     """
+
     def measure(real, fake, is_own):
         count = min(len(real), len(fake))  # the score grows with the number of items
         chosen = sampling.stream("subsets", opts.seed).permutation(len(real))[:count]
         score_real, score_fake = diversity_kernels.vendi_score(real[chosen]), diversity_kernels.vendi_score(fake[:count])
         if is_own:
-            opts.record(vendi_real=score_real, vendi_generated=score_fake, num_compared=count, kernel="cosine",
-                        variety=(score_fake - 1) / (score_real - 1) if score_real > 1 else None)
+            opts.record(
+                vendi_real=score_real,
+                vendi_generated=score_fake,
+                num_compared=count,
+                kernel="cosine",
+                variety=(score_fake - 1) / (score_real - 1) if score_real > 1 else None,
+            )
         return dict(ratio=score_fake / score_real)
+
     numbers = _beside_held_out(opts, num_gen, measure)
     return {name: numbers["ratio"] if numbers else float("nan")}
 
 
 def compute_authenticity(opts, num_gen, name):
     """Per cent of generated images that are no near copies of a training image; the reals must be those of the training."""
+
     def measure(real, fake, is_own):
         authentic = diversity_kernels.authentic_fakes(real, fake, device=opts.device)
         if is_own:
             opts.keep_items(name, "generated", 100.0 * authentic)
         return dict(authenticity=100.0 * float(authentic.mean()))
+
     numbers = _beside_held_out(opts, num_gen, measure)
     opts.record(unit="%", k=1, tie_rule=">")
     return {name: numbers["authenticity"] if numbers else float("nan")}
@@ -66,6 +77,7 @@ def compute_authenticity(opts, num_gen, name):
 
 def compute_ndb(opts, num_gen, name):
     """Share of k-means bins of the reals whose proportion differs significantly (0.05 for perfect data), and JSD in nats."""
+
     def measure(real, fake, is_own):
         centres = diversity_kernels.k_means(real, number_of_bins(len(real)), sampling.stream("subsets", opts.seed))
         counts = [diversity_kernels.count_bins(features, centres) for features in (real, fake)]
@@ -73,5 +85,6 @@ def compute_ndb(opts, num_gen, name):
         if is_own:
             opts.record(num_bins=len(centres), significance=0.05, jsd_unit="nats")
         return dict(share=share, jsd=jsd)
+
     numbers = _beside_held_out(opts, num_gen, measure) or dict(share=float("nan"), jsd=float("nan"))
     return {name: numbers["share"], f"{name}_jsd": numbers["jsd"]}

@@ -4,6 +4,7 @@
 
 Two files of one feature space, rows are items. Must not know which metric asks.
 """
+
 import os
 import zipfile
 import zlib
@@ -22,6 +23,7 @@ _NAMES = ("features", "rows", "arr_0")
 @dataclass(frozen=True)
 class GivenFeatures:
     """Reals [N, D] and generated ones [M, D], with the facts about their files."""
+
     real: np.ndarray
     fake: np.ndarray
     facts: dict
@@ -35,9 +37,13 @@ def read(path, flag, name):
         loaded = np.load(path, allow_pickle=False)
         features = loaded if isinstance(loaded, np.ndarray) else _chosen(loaded, path, flag)
     except (ValueError, OSError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(f"{flag}={path} is no .npy or .npz file without pickled objects ({str(error)[:120]}); write one with numpy.savez(path, features=array).") from error
+        raise UserError(
+            f"{flag}={path} is no .npy or .npz file without pickled objects ({str(error)[:120]}); write one with numpy.savez(path, features=array)."
+        ) from error
     if features.ndim != 2 or features.dtype.kind not in "fiu":
-        raise UserError(f"{flag}={path} holds an array of shape {list(features.shape)} and type {features.dtype}; features are a matrix of numbers, one row per image.")
+        raise UserError(
+            f"{flag}={path} holds an array of shape {list(features.shape)} and type {features.dtype}; features are a matrix of numbers, one row per image."
+        )
     return kernels.checked_matrix(features.astype(np.float32) if features.dtype == np.float16 else features, name)
 
 
@@ -46,12 +52,16 @@ def _chosen(archive, path, flag):
     with archive:
         arrays = {name: archive[name] for name in archive.files}
     if {"mu", "sigma"} <= set(arrays):
-        raise UserError(f"{flag}={path} holds a mean and a covariance (mu, sigma), from which no neighbours can be found; give the features themselves.")
+        raise UserError(
+            f"{flag}={path} holds a mean and a covariance (mu, sigma), from which no neighbours can be found; give the features themselves."
+        )
     matrices = [name for name, array in arrays.items() if array.ndim == 2]
     for name in matrices if len(matrices) == 1 else [name for name in _NAMES if name in matrices]:
         return arrays[name]
-    raise UserError(f"{flag}={path} holds {', '.join(f'{name} {list(array.shape)}' for name, array in arrays.items()) or 'nothing'}, and which of them are "
-                    "the features is not clear; call them 'features'.")
+    raise UserError(
+        f"{flag}={path} holds {', '.join(f'{name} {list(array.shape)}' for name, array in arrays.items()) or 'nothing'}, and which of them are "
+        "the features is not clear; call them 'features'."
+    )
 
 
 def load(real_path, fake_path):
@@ -60,9 +70,13 @@ def load(real_path, fake_path):
     missing = [flag for flag, path in paths.items() if path is None]
     if missing:
         there = next(f"{flag}={path}" for flag, path in paths.items() if path is not None)
-        raise UserError(f"{there} needs {missing[0]} beside it: the features of the {'real' if missing[0] == '--real-features' else 'generated'} images.")
+        raise UserError(
+            f"{there} needs {missing[0]} beside it: the features of the {'real' if missing[0] == '--real-features' else 'generated'} images."
+        )
     real, fake = read(real_path, "--real-features", "Real"), read(fake_path, "--fake-features", "Generated")
     kernels.check_same_width(real, fake)
-    facts = {name: dict(file=os.path.basename(path), sha256=file_digest(path), dtype=str(features.dtype))
-             for name, path, features in (("real", real_path, real), ("generated", fake_path, fake))}
+    facts = {
+        name: dict(file=os.path.basename(path), sha256=file_digest(path), dtype=str(features.dtype))
+        for name, path, features in (("real", real_path, real), ("generated", fake_path, fake))
+    }
     return GivenFeatures(real, fake, facts)

@@ -1,4 +1,5 @@
 """Inception score (Salimans et al. 2016): how sure and how varied the classifier is about generated images."""
+
 from metrics import kernels, metric_utils
 from metrics.detectors import INCEPTION_URL
 

@@ -1,4 +1,5 @@
 """KID: the unbiased polynomial-kernel distance in Inception space (Binkowski et al. 2018)."""
+
 from metrics import kernels, metric_utils, sampling
 from metrics.detectors import INCEPTION_URL
 
@@ -6,9 +7,11 @@ from metrics.detectors import INCEPTION_URL
 def compute_kid(opts, max_real, num_gen, num_subsets, max_subset_size):
     detector_kwargs = dict(return_features=True)
     real = metric_utils.compute_feature_stats_for_dataset(
-        opts, INCEPTION_URL, detector_kwargs, rel_lo=0, rel_hi=0.5, capture_all=True, max_items=max_real)
+        opts, INCEPTION_URL, detector_kwargs, rel_lo=0, rel_hi=0.5, capture_all=True, max_items=max_real
+    )
     fake = metric_utils.compute_feature_stats_for_generator(
-        opts, INCEPTION_URL, detector_kwargs, rel_lo=0.5, rel_hi=1, capture_all=True, max_items=num_gen)
+        opts, INCEPTION_URL, detector_kwargs, rel_lo=0.5, rel_hi=1, capture_all=True, max_items=num_gen
+    )
     opts.record(kernel="(x.y/d + 1)^3, unbiased", num_subsets=num_subsets, max_subset_size=max_subset_size)
     if opts.rank != 0:
         return float("nan")

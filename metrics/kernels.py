@@ -3,6 +3,7 @@
 Nothing here reads a file, knows a network or draws without being given a generator. Float64 throughout.
 Legend: N reals, M fakes, D feature dimensions, C classes, S splits.
 """
+
 import numpy as np
 import torch
 
@@ -31,18 +32,22 @@ def check_finite(array, name):
     finite = np.isfinite(array).reshape(len(array), -1).all(axis=1)
     if not finite.all():
         bad = np.flatnonzero(~finite)
-        raise UserError(f"{name} features hold NaN or infinity in {len(bad)} of {len(array)} items (first: item {bad[0]}); "
-                        "the images or the detector are broken, so no number can be given.")
+        raise UserError(
+            f"{name} features hold NaN or infinity in {len(bad)} of {len(array)} items (first: item {bad[0]}); "
+            "the images or the detector are broken, so no number can be given."
+        )
 
 
 def check_same_width(a_ND, b_MD, names=("Real", "Generated")):
     if a_ND.shape[1] != b_MD.shape[1]:
-        raise UserError(f"{names[0]} features have {a_ND.shape[1]} dimensions and {names[1].lower()} ones {b_MD.shape[1]}; "
-                        "both must come from one detector.")
+        raise UserError(
+            f"{names[0]} features have {a_ND.shape[1]} dimensions and {names[1].lower()} ones {b_MD.shape[1]}; both must come from one detector."
+        )
 
 
 # ----------------------------------------------------------------------------------------------------------------
 # Frechet distance (Heusel et al. 2017, eq. 6).
+
 
 def mean_and_covariance(features_ND):
     """mu_D and the biased covariance (1/N) sum (x - mu)(x - mu)^T, both float64."""
@@ -79,6 +84,7 @@ def frechet_distance(mean_a_D, cov_a_DD, mean_b_D, cov_b_DD):
 # ----------------------------------------------------------------------------------------------------------------
 # Kernel distance (Binkowski et al. 2018, section 4).
 
+
 def polynomial_mmd2(x_ND, y_MD):
     """Unbiased squared MMD under k(x, y) = (x.y / D + 1)^3."""
     n, m, dims = len(x_ND), len(y_MD), x_ND.shape[1]
@@ -110,6 +116,7 @@ def kernel_distance(real_ND, fake_MD, num_subsets, max_subset_size, rng):
 # ----------------------------------------------------------------------------------------------------------------
 # Inception score (Salimans et al. 2016, section 4).
 
+
 def inception_score(probs_NC, num_splits):
     """Mean and standard deviation over S consecutive parts of exp(mean_n KL(p(y|x_n) || mean_n p(y|x_n)))."""
     probs_NC = as_matrix(probs_NC, "Class probability")
@@ -130,6 +137,7 @@ def inception_score(probs_NC, num_splits):
 
 # ----------------------------------------------------------------------------------------------------------------
 # Perceptual path length (Karras et al. 2018, section 4.1): the outliers at both ends do not count.
+
 
 def trimmed_mean(values_N, low_percent=1, high_percent=99):
     """Mean of the values between the two percentiles, both included; the percentiles are values of the set itself."""

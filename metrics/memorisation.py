@@ -13,6 +13,7 @@
 
 Must not know networks, data sets or pages. Legend: N training images, M looked at, C channels, S side, P pairs.
 """
+
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,16 +22,16 @@ import torch
 
 from metrics import neighbours
 
-SIDE = 32             # pixels; larger pictures are reduced
-LEVEL = 0.01          # chance of a single false copy among all that are looked at
-FEWEST = 100          # training images below which chance cannot be told
-SCALE_K = 3           # which other training image gives the unit of distance: not the first, since sets hold duplicates
+SIDE = 32  # pixels; larger pictures are reduced
+LEVEL = 0.01  # chance of a single false copy among all that are looked at
+FEWEST = 100  # training images below which chance cannot be told
+SCALE_K = 3  # which other training image gives the unit of distance: not the first, since sets hold duplicates
 _COARSE = 8
-_CANDIDATES = 4       # of the image, and as many of its mirror image
-_MAX_NULL = 2000      # training images that chance is learned from
-_TAIL = 0.25          # share of them, those of the smallest ratios, to which the power is fitted
-_MOST_POWER = 12.0    # beyond this the fitted tail would call moderately small ratios impossible
-_PAIRS = 512          # compared at a time
+_CANDIDATES = 4  # of the image, and as many of its mirror image
+_MAX_NULL = 2000  # training images that chance is learned from
+_TAIL = 0.25  # share of them, those of the smallest ratios, to which the power is fitted
+_MOST_POWER = 12.0  # beyond this the fitted tail would call moderately small ratios impossible
+_PAIRS = 512  # compared at a time
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class Resemblance:
     """Of each image looked at: nearest_M, index of the nearest training image; mirrored_M, whether mirrored; ratio_M; chance_M,
     the expected number of honest images with so small a ratio among M (NaN: too few training images to tell).
     num_twins of num_asked training images are as suspect among the others."""
+
     nearest_M: np.ndarray
     mirrored_M: np.ndarray
     ratio_M: np.ndarray
@@ -147,11 +149,11 @@ class _Search:
 
     def _candidates(self, coarse_MD, own):
         count = min(_CANDIDATES + (own is not None), len(self.coarse_ND))
-        norms_N = (self.coarse_ND ** 2).sum(axis=1)
+        norms_N = (self.coarse_ND**2).sum(axis=1)
         block = max(1, neighbours.TILE_BYTES // (4 * len(norms_N)))
         found = []
         for start in range(0, len(coarse_MD), block):
-            squared = norms_N - 2 * coarse_MD[start:start + block] @ self.coarse_ND.T
+            squared = norms_N - 2 * coarse_MD[start : start + block] @ self.coarse_ND.T
             near = np.argpartition(squared, count - 1, axis=1)[:, :count]
             found.append(near.copy())  # a view would keep the whole block
         return np.concatenate(found)
@@ -159,8 +161,12 @@ class _Search:
 
 def _coarse(images_NCSS):
     """float32 [N, D]: 8 x 8 reductions, which a shift by a pixel changes little, around mid grey."""
-    parts = [torch.nn.functional.adaptive_avg_pool2d(torch.from_numpy(np.ascontiguousarray(images_NCSS[i:i + 4096])).to(torch.float32) - 127.5,
-                                                     min(_COARSE, images_NCSS.shape[-1])).flatten(1) for i in range(0, len(images_NCSS), 4096)]
+    parts = [
+        torch.nn.functional.adaptive_avg_pool2d(
+            torch.from_numpy(np.ascontiguousarray(images_NCSS[i : i + 4096])).to(torch.float32) - 127.5, min(_COARSE, images_NCSS.shape[-1])
+        ).flatten(1)
+        for i in range(0, len(images_NCSS), 4096)
+    ]
     return torch.cat(parts).numpy()
 
 
@@ -169,12 +175,12 @@ def aligned_distances(a_NCSS, b_MCSS, i_P, j_P, *, progress=None):
     pixel; whether mirrored) [P]. The rim of one pixel of a is left out, so that every shift compares as many pixels."""
     distances, mirrored = [], []
     for start in range(0, len(i_P), _PAIRS):
-        i, j = i_P[start:start + _PAIRS], j_P[start:start + _PAIRS]
+        i, j = i_P[start : start + _PAIRS], j_P[start : start + _PAIRS]
         a = torch.from_numpy(np.ascontiguousarray(a_NCSS[i])).to(torch.float32)[:, :, 1:-1, 1:-1]
         b = torch.from_numpy(np.ascontiguousarray(b_MCSS[j])).to(torch.float32)
         per_version = []
         for version in (b, b.flip(3)):
-            shifted = [version[:, :, y:y + a.shape[2], x:x + a.shape[3]] for y in range(3) for x in range(3)]
+            shifted = [version[:, :, y : y + a.shape[2], x : x + a.shape[3]] for y in range(3) for x in range(3)]
             per_version.append(torch.stack([(a - part).square().mean(dim=[1, 2, 3]) for part in shifted]).amin(dim=0))
         plain, flipped = per_version
         distances.append(torch.minimum(plain, flipped).sqrt())

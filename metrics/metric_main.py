@@ -3,6 +3,7 @@
 `@register_metric def name(opts) -> {result name: number}` adds one, from any module that is imported. Must not know how a
 metric is computed.
 """
+
 import functools
 import json
 import os
@@ -76,8 +77,13 @@ def calc_metric(metric, **kwargs):
     if opts.num_gen is not None or opts.num_real is not None:
         facts["counts_overridden"] = True
     return dnnlib.EasyDict(
-        results=dnnlib.EasyDict(results), metric=metric, total_time=total_time, total_time_str=dnnlib.util.format_time(total_time),
-        num_gpus=opts.num_gpus, facts=facts)
+        results=dnnlib.EasyDict(results),
+        metric=metric,
+        total_time=total_time,
+        total_time_str=dnnlib.util.format_time(total_time),
+        num_gpus=opts.num_gpus,
+        facts=facts,
+    )
 
 
 def _agree(results, opts):
@@ -111,6 +117,7 @@ def report_metric(result_dict, run_dir=None, snapshot_pkl=None):
 # ----------------------------------------------------------------------------------------------------------------
 # The recommended metrics: all real images, without the mirrored copies that training may have added.
 
+
 def _all_reals(opts):
     opts.dataset_kwargs.update(max_size=None, xflip=False)
 
@@ -132,7 +139,8 @@ def kid50k_full(opts):
 def pr50k3_full(opts):
     _all_reals(opts)
     precision, recall = precision_recall.compute_pr(
-        opts, max_real=200_000, num_gen=50_000, nhood_size=3, row_batch_size=10_000, col_batch_size=10_000)
+        opts, max_real=200_000, num_gen=50_000, nhood_size=3, row_batch_size=10_000, col_batch_size=10_000
+    )
     return dict(pr50k3_full_precision=precision, pr50k3_full_recall=recall)
 
 
@@ -153,6 +161,7 @@ def is50k(opts):
 # ----------------------------------------------------------------------------------------------------------------
 # The older ones: up to 50,000 real images, mirrored or not as the data set of the training was.
 
+
 @register_metric
 def fid50k(opts):
     opts.dataset_kwargs.update(max_size=None)
@@ -169,8 +178,7 @@ def kid50k(opts):
 @register_metric
 def pr50k3(opts):
     opts.dataset_kwargs.update(max_size=None)
-    precision, recall = precision_recall.compute_pr(
-        opts, max_real=50_000, num_gen=50_000, nhood_size=3, row_batch_size=10_000, col_batch_size=10_000)
+    precision, recall = precision_recall.compute_pr(opts, max_real=50_000, num_gen=50_000, nhood_size=3, row_batch_size=10_000, col_batch_size=10_000)
     return dict(pr50k3_precision=precision, pr50k3_recall=recall)
 
 
@@ -201,6 +209,7 @@ def ppl_wend(opts):
 # ----------------------------------------------------------------------------------------------------------------
 # Short forms for quick looks: 10,000 generated images. Not comparable with the 50k numbers.
 
+
 @register_metric
 def fid10k_full(opts):
     _all_reals(opts)
@@ -218,12 +227,14 @@ def kid10k_full(opts):
 def pr10k3_full(opts):
     _all_reals(opts)
     precision, recall = precision_recall.compute_pr(
-        opts, max_real=200_000, num_gen=10_000, nhood_size=3, row_batch_size=10_000, col_batch_size=10_000)
+        opts, max_real=200_000, num_gen=10_000, nhood_size=3, row_batch_size=10_000, col_batch_size=10_000
+    )
     return dict(pr10k3_full_precision=precision, pr10k3_full_recall=recall)
 
 
 # ----------------------------------------------------------------------------------------------------------------
 # Modes of stacked digits.
+
 
 @register_metric
 def madr_modes(opts):
@@ -240,12 +251,14 @@ def madr_modes5k(opts):
 # ----------------------------------------------------------------------------------------------------------------
 # Precision, recall, density and coverage in the space of --madr-extractor; all reals, 50,000 or 10,000 generated.
 
+
 def _diversity_metric(number, short, num_gen):
     name = f"madr_{number}{short}"
 
     def metric(opts):
         _all_reals(opts)
         return diversity.compute(opts, num_gen, (number,), {number: name})
+
     metric.__name__ = name
     metric.prepare = diversity.prepare
     return register_metric(metric)
@@ -275,6 +288,7 @@ def _further_metric(name, compute, short, num_gen, higher_is_better):
     def metric(opts):
         _all_reals(opts)
         return compute(opts, num_gen, f"{name}{short}")
+
     metric.__name__ = f"{name}{short}"
     metric.prepare, metric.higher_is_better = diversity.prepare, higher_is_better
     return register_metric(metric)

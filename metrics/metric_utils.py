@@ -2,6 +2,7 @@
 
 The numbers made of the statistics are elsewhere (kernels, neighbours); single metrics are in a file each.
 """
+
 import copy
 import json
 import os
@@ -15,16 +16,38 @@ from metrics import detectors as detector_files, sampling, stats_cache
 from metrics.feature_stats import FeatureStats
 from metrics.progress import ProgressMonitor
 
-__all__ = ["MetricOptions", "get_feature_detector_name", "get_feature_detector", "FeatureStats", "ProgressMonitor",
-           "compute_feature_stats_for_dataset", "compute_feature_stats_for_generator", "generate_images", "construct_dataset"]
+__all__ = [
+    "MetricOptions",
+    "get_feature_detector_name",
+    "get_feature_detector",
+    "FeatureStats",
+    "ProgressMonitor",
+    "compute_feature_stats_for_dataset",
+    "compute_feature_stats_for_generator",
+    "generate_images",
+    "construct_dataset",
+]
 
 
 # With the versions of metrics and torch, which metric_main adds. detector: its name, hash, keywords and resize filter.
-FACTS_OF_EVERY_LINE = ("data", "num_real", "num_gen", "detector", "k", "tie_rule", "truncation_psi", "truncation_cutoff", "noise_mode", "seed", "batch")
+FACTS_OF_EVERY_LINE = (
+    "data",
+    "num_real",
+    "num_gen",
+    "detector",
+    "k",
+    "tie_rule",
+    "truncation_psi",
+    "truncation_cutoff",
+    "noise_mode",
+    "seed",
+    "batch",
+)
 
 
 # ----------------------------------------------------------------------------------------------------------------
 # Options.
+
 
 class MetricOptions:
     """What a metric is computed for, and how; passed to every registered metric.
@@ -38,9 +61,31 @@ class MetricOptions:
     reals, for later calls with other seeds. `facts` collects what the result depends on, for the result line.
     """
 
-    def __init__(self, G=None, G_kwargs={}, dataset_kwargs={}, num_gpus=1, rank=0, device=None, progress=None, cache=True, *,
-                 detectors=None, seed=0, num_gen=None, num_real=None, batch_size=None, space=None, strict_ties=False,
-                 trained_in=None, per_item=None, snapshots=None, given=None, modes=None, kept=None):
+    def __init__(
+        self,
+        G=None,
+        G_kwargs={},
+        dataset_kwargs={},
+        num_gpus=1,
+        rank=0,
+        device=None,
+        progress=None,
+        cache=True,
+        *,
+        detectors=None,
+        seed=0,
+        num_gen=None,
+        num_real=None,
+        batch_size=None,
+        space=None,
+        strict_ties=False,
+        trained_in=None,
+        per_item=None,
+        snapshots=None,
+        given=None,
+        modes=None,
+        kept=None,
+    ):
         assert 0 <= rank < num_gpus
         self.G = G
         self.G_kwargs = dnnlib.EasyDict(G_kwargs)
@@ -115,6 +160,7 @@ def _load_in_turn(url, opts):
 # ----------------------------------------------------------------------------------------------------------------
 # Detectors by URL, as forks' own metrics ask for them.
 
+
 def get_feature_detector_name(url):
     return detector_files.detector_name(url)
 
@@ -128,16 +174,23 @@ def get_feature_detector(url, device=torch.device("cpu"), num_gpus=1, rank=0, ve
 # ----------------------------------------------------------------------------------------------------------------
 # Real images.
 
+
 def construct_dataset(opts, **overrides):
     """The data set of the options; its identity goes into the facts."""
     kwargs = dict(opts.dataset_kwargs, **overrides)
     if not kwargs.get("class_name"):
         raise UserError("This metric compares with real images, but no data set is known; give it with --data=PATH.")
     dataset = dnnlib.util.construct_class_by_name(**kwargs)
-    opts.record(data=dict(
-        fingerprint=dataset.content_fingerprint() if hasattr(dataset, "content_fingerprint") else None, name=dataset.name,
-        num_images=len(dataset), image_shape=list(dataset.image_shape), xflip=bool(kwargs.get("xflip", False)),
-        max_size=kwargs.get("max_size")))
+    opts.record(
+        data=dict(
+            fingerprint=dataset.content_fingerprint() if hasattr(dataset, "content_fingerprint") else None,
+            name=dataset.name,
+            num_images=len(dataset),
+            image_shape=list(dataset.image_shape),
+            xflip=bool(kwargs.get("xflip", False)),
+            max_size=kwargs.get("max_size"),
+        )
+    )
     return dataset
 
 
@@ -146,8 +199,7 @@ def _batches(num_items, batch_size, num_gpus, rank):
     the indices beyond the last item wrap around (FeatureStats drops what comes after max_items)."""
     per_round = batch_size * num_gpus
     num_rounds = -(-num_items // per_round)
-    return [[i % num_items for i in range(start, start + batch_size)]
-            for start in (r * per_round + rank * batch_size for r in range(num_rounds))]
+    return [[i % num_items for i in range(start, start + batch_size)] for start in (r * per_round + rank * batch_size for r in range(num_rounds))]
 
 
 def _loader_kwargs(opts, num_items, given):
@@ -157,8 +209,9 @@ def _loader_kwargs(opts, num_items, given):
     return dict(num_workers=workers, pin_memory=opts.device.type == "cuda")
 
 
-def compute_feature_stats_for_dataset(opts, detector_url, detector_kwargs, rel_lo=0, rel_hi=1, batch_size=64, data_loader_kwargs=None,
-                                      max_items=None, **stats_kwargs):
+def compute_feature_stats_for_dataset(
+    opts, detector_url, detector_kwargs, rel_lo=0, rel_hi=1, batch_size=64, data_loader_kwargs=None, max_items=None, **stats_kwargs
+):
     """FeatureStats (complete on every rank) of the real images, from the cache when their content is known there."""
     dataset = construct_dataset(opts)
     detector, source = opts.detector(detector_url)
@@ -167,10 +220,15 @@ def compute_feature_stats_for_dataset(opts, detector_url, detector_kwargs, rel_l
     opts.record(num_real=num_items, detector=detector_facts(source, detector_kwargs))
     progress = opts.progress.sub(tag="dataset features", num_items=num_items, rel_lo=rel_lo, rel_hi=rel_hi)
 
-    loader_kwargs = dict(batch_sampler=_batches(num_items, batch_size, opts.num_gpus, opts.rank), **_loader_kwargs(opts, num_items, data_loader_kwargs))
+    loader_kwargs = dict(
+        batch_sampler=_batches(num_items, batch_size, opts.num_gpus, opts.rank), **_loader_kwargs(opts, num_items, data_loader_kwargs)
+    )
 
     def compute():
-        return _real_features(opts, dataset, loader_kwargs, detector, source, detector_kwargs, FeatureStats(max_items=num_items, **stats_kwargs), progress)
+        return _real_features(
+            opts, dataset, loader_kwargs, detector, source, detector_kwargs, FeatureStats(max_items=num_items, **stats_kwargs), progress
+        )
+
     if not hasattr(dataset, "content_fingerprint"):
         return compute()
     facts = stats_cache.describe(dataset, opts.dataset_kwargs, source, detector_kwargs, max_items, stats_kwargs)
@@ -214,8 +272,13 @@ def _cached_on_all_ranks(opts, path, facts):
 
 
 def detector_facts(source, kwargs):
-    return dict(name=source.name, sha256=source.sha256, kwargs=dict(kwargs), input="uint8 at native resolution, resized by the detector",
-                resize_filter=detector_files.resize_filter(source))
+    return dict(
+        name=source.name,
+        sha256=source.sha256,
+        kwargs=dict(kwargs),
+        input="uint8 at native resolution, resized by the detector",
+        resize_filter=detector_files.resize_filter(source),
+    )
 
 
 def state_every_fact(opts):
@@ -231,6 +294,7 @@ def state_every_fact(opts):
 
 # ----------------------------------------------------------------------------------------------------------------
 # Generated images.
+
 
 def default_batch_gen(resolution, batch_size):
     # The networks' activations grow with the pixels: 4 images at 256 x 256 and above.
@@ -248,8 +312,10 @@ class LabelSource:
         self.seed, self.device, self.c_dim = opts.seed, opts.device, opts.G.c_dim
         self.dataset = construct_dataset(opts, use_labels=True) if self.c_dim else None
         if self.c_dim and self.dataset.label_dim != self.c_dim:
-            raise UserError(f"The network takes labels of {self.c_dim} values, but those of {self.dataset.name} have {self.dataset.label_dim}; "
-                            "give the data set it was trained on with --data.")
+            raise UserError(
+                f"The network takes labels of {self.c_dim} values, but those of {self.dataset.name} have {self.dataset.label_dim}; "
+                "give the data set it was trained on with --data."
+            )
 
     def take(self, first, count):
         if self.dataset is None:
@@ -292,12 +358,18 @@ def generate_images(opts, num_items, batch_gen):
 
 def record_sampling(opts, num_gen, batch_gen):
     opts.record(
-        num_gen=num_gen, seed=opts.seed, batch=batch_gen, truncation_psi=opts.G_kwargs.get("truncation_psi", 1),
-        truncation_cutoff=opts.G_kwargs.get("truncation_cutoff"), noise_mode=opts.G_kwargs.get("noise_mode", "random"))
+        num_gen=num_gen,
+        seed=opts.seed,
+        batch=batch_gen,
+        truncation_psi=opts.G_kwargs.get("truncation_psi", 1),
+        truncation_cutoff=opts.G_kwargs.get("truncation_cutoff"),
+        noise_mode=opts.G_kwargs.get("noise_mode", "random"),
+    )
 
 
-def compute_feature_stats_for_generator(opts, detector_url, detector_kwargs, rel_lo=0, rel_hi=1, batch_size=64, batch_gen=None, jit=False,
-                                        **stats_kwargs):
+def compute_feature_stats_for_generator(
+    opts, detector_url, detector_kwargs, rel_lo=0, rel_hi=1, batch_size=64, batch_gen=None, jit=False, **stats_kwargs
+):
     """FeatureStats (complete on every rank) of generated images. max_items, among stats_kwargs, says how many.
 
     jit is accepted for callers that pass it; the network is never traced, since tracing changes no number.

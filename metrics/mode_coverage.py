@@ -2,6 +2,7 @@
 
 Generated images -> one digit per channel (metrics/digit_classifier.py) -> counts of 1000 modes -> numbers (metrics/modes.py).
 """
+
 import numpy as np
 import torch
 
@@ -26,15 +27,28 @@ def compute_modes(opts, num_gen, prefix):
     score = modes.mode_statistics(counts_K, reference_K)
     floor_kl, floor_std, floor_modes = modes.real_data_floor(data_K, reference_K, num_gen, sampling.stream("floor", opts.seed))
     opts.record(
-        num_modes=int((reference_K > 0).sum()), mode_rule=mode_rule(opts.modes), reference=reference_name, kl_unit="nats", floor_kl_std=floor_std, floor_modes=floor_modes,
-        outside_share=score["outside"], confidence=confidence)
+        num_modes=int((reference_K > 0).sum()),
+        mode_rule=mode_rule(opts.modes),
+        reference=reference_name,
+        kl_unit="nats",
+        floor_kl_std=floor_std,
+        floor_modes=floor_modes,
+        outside_share=score["outside"],
+        confidence=confidence,
+    )
     record_classifier(opts, classifier)
     if confidence < _LOW_CONFIDENCE * classifier.confidence:
-        opts.say(f"Warning: the digit classifier is {confidence:.2f} sure of the generated digits, {classifier.confidence:.2f} of real ones: "
-                 "many images are not digits, and the modes counted for them mean nothing.")
+        opts.say(
+            f"Warning: the digit classifier is {confidence:.2f} sure of the generated digits, {classifier.confidence:.2f} of real ones: "
+            "many images are not digits, and the modes counted for them mean nothing."
+        )
     return {
-        prefix: score["modes"], f"{prefix}_5hits": score["modes_5hits"], f"{prefix}_kl": score["kl"], f"{prefix}_floor_kl": floor_kl,
-        f"{prefix}_classifier_accuracy": classifier.accuracy}
+        prefix: score["modes"],
+        f"{prefix}_5hits": score["modes_5hits"],
+        f"{prefix}_kl": score["kl"],
+        f"{prefix}_floor_kl": floor_kl,
+        f"{prefix}_classifier_accuracy": classifier.accuracy,
+    }
 
 
 def mode_rule(first_modes):
@@ -57,7 +71,7 @@ def distributions(dataset, first_modes=None):
         return histogram_K, histogram_K, "histogram of the data set"
     present_K = (histogram_K > 0).astype(np.float64)
     is_complete = bool(present_K.all())
-    present_K[digit_data.NUM_MODES if first_modes is None else first_modes:] = 0
+    present_K[digit_data.NUM_MODES if first_modes is None else first_modes :] = 0
     if is_complete:
         return modes.independent_digits(histogram_K), present_K, "uniform"
     return histogram_K, present_K, "uniform over the data set's modes"
@@ -68,7 +82,9 @@ def _check_first_modes(name, made, highest, first_modes):
         raise UserError(f"--modes={first_modes}: the imbalanced set {name} is defined over all {digit_data.NUM_MODES} modes; leave --modes out.")
     num_modes = made.get("modes", highest + 1)  # a small set lacks some that its maker drew from
     if num_modes < first_modes:
-        raise UserError(f"--modes={first_modes}: {name} has labels 0 to {num_modes - 1} only; ask for at most {num_modes}, or give a set of more modes with --data.")
+        raise UserError(
+            f"--modes={first_modes}: {name} has labels 0 to {num_modes - 1} only; ask for at most {num_modes}, or give a set of more modes with --data."
+        )
 
 
 def record_classifier(opts, classifier):
@@ -76,8 +92,15 @@ def record_classifier(opts, classifier):
     another machine has learnt by the same recipe from the same data differ in the last digits."""
     opts.record(
         detector=dict(name="digit-classifier", sha256=classifier.key, hash_of="recipe and data", resize_filter="bilinear, antialiased"),
-        classifier=dict(key=classifier.key, version=digit_classifier.VERSION, num_train=classifier.num_train, num_held_out=classifier.num_held_out,
-                        confidence=classifier.confidence, weights_sha256=classifier.weights_digest()))
+        classifier=dict(
+            key=classifier.key,
+            version=digit_classifier.VERSION,
+            num_train=classifier.num_train,
+            num_held_out=classifier.num_held_out,
+            confidence=classifier.confidence,
+            weights_sha256=classifier.weights_digest(),
+        ),
+    )
 
 
 def obtain_on_all_ranks(opts, dataset):

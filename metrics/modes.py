@@ -3,6 +3,7 @@
 Must not know how the counts came about (metrics/mode_coverage.py) nor what a mode looks like.
 Legend: K modes, n samples.
 """
+
 import numpy as np
 
 from dnnlib.errors import UserError

@@ -5,6 +5,7 @@ say which pairs are clearly nearer or farther than asked, and every pair that ro
 one function whose result for a pair depends on that pair alone. Must not know where features come from.
 Legend: N reals or ball centres, M fakes or points, D feature dimensions, P pairs.
 """
+
 import torch
 
 from dnnlib.errors import UserError
@@ -22,8 +23,10 @@ _BLOCK_ROWS = 4096
 def pair_distances(a_ND, b_MD, i_P, j_P):
     """Euclidean distances |a[i_p] - b[j_p]|, float64; a value depends on its two rows only, not on the other pairs."""
     chunk = max(1, _PAIR_BYTES // (16 * a_ND.shape[1]))  # heavily tied sets ask for very many pairs
-    parts = [torch.cdist(a_ND[i].double()[:, None], b_MD[j].double()[:, None], compute_mode="donot_use_mm_for_euclid_dist").flatten()
-             for i, j in zip(i_P.split(chunk), j_P.split(chunk))]
+    parts = [
+        torch.cdist(a_ND[i].double()[:, None], b_MD[j].double()[:, None], compute_mode="donot_use_mm_for_euclid_dist").flatten()
+        for i, j in zip(i_P.split(chunk), j_P.split(chunk))
+    ]
     return torch.cat(parts)
 
 
@@ -62,7 +65,7 @@ class Tiles:
         """Yield (first column, squared distances [n, m], their rounding bound as the sum of an [n, 1] and a [1, m])."""
         factor = 4 * (a_nD.shape[1] + 8) * torch.finfo(torch.float64).eps
         for start in range(0, len(self.b_MD), self.cols):
-            b = self.b_MD[start:start + self.cols].double() - self.origin_D
+            b = self.b_MD[start : start + self.cols].double() - self.origin_D
             norms_m = b.square().sum(dim=1)
             squared = torch.addmm(norms_m[None], a_nD, b.T, alpha=-2).add_(norms_n[:, None])
             yield start, squared, factor * norms_n[:, None], factor * norms_m[None]
@@ -79,7 +82,9 @@ def kth_neighbour_distances(features_ND, k, *, rows=None, device="cpu", tile_byt
     orders = torch.as_tensor(k, device=x_ND.device)
     k = int(orders.max())
     if len(x_ND) <= k:
-        raise UserError(f"The distance to the {k}-th neighbour needs more than {k} items (got {len(x_ND)}); use more images or a smaller neighbourhood.")
+        raise UserError(
+            f"The distance to the {k}-th neighbour needs more than {k} items (got {len(x_ND)}); use more images or a smaller neighbourhood."
+        )
     first, last = rows or (0, len(x_ND))
     own_R = torch.arange(first, last, device=x_ND.device)
     if through_faiss is None:
@@ -87,7 +92,8 @@ def kth_neighbour_distances(features_ND, k, *, rows=None, device="cpu", tile_byt
     if not through_faiss or first == last:
         return _kth_by_tiles(x_ND, own_R, orders, tile_bytes, progress)
     radii, proven_R = faiss_neighbours.kth_distances(
-        x_ND, mean_row(x_ND), orders, k + _SPARE_CANDIDATES, (first, last), lambda i, j: pair_distances(x_ND, x_ND, i, j), progress)
+        x_ND, mean_row(x_ND), orders, k + _SPARE_CANDIDATES, (first, last), lambda i, j: pair_distances(x_ND, x_ND, i, j), progress
+    )
     if not proven_R.all():
         radii[~proven_R] = _kth_by_tiles(x_ND, own_R[~proven_R], orders, tile_bytes, None)
     return radii
@@ -134,7 +140,7 @@ def ball_hits(points_MD, centres_ND, radii_N, *, strict=False, rows=None, device
     points_per_ball = torch.zeros(len(x_ND), dtype=torch.long, device=x_ND.device)
     for start, y_mD, norms_m in tiles.row_blocks(first, last):
         for col, squared, bound_rows, bound_cols in tiles.column_blocks(y_mD, norms_m):
-            radii = radii_N[col:col + squared.shape[1]]
+            radii = radii_N[col : col + squared.shape[1]]
             squared -= radii[None].square()
             inside = squared < 0
             # The squared radius is rounded too: 4 units in the last place cover the square and the root behind it.
@@ -144,8 +150,8 @@ def ball_hits(points_MD, centres_ND, radii_N, *, strict=False, rows=None, device
                 i, j = doubtful[:, 0], doubtful[:, 1]
                 exact = pair_distances(y_MD, x_ND, i + start, j + col)
                 inside[i, j] = exact < radii[j] if strict else exact <= radii[j]
-            balls_per_point[start - first:start - first + len(y_mD)] += inside.sum(dim=1)
-            points_per_ball[col:col + len(radii)] += inside.sum(dim=0)
+            balls_per_point[start - first : start - first + len(y_mD)] += inside.sum(dim=1)
+            points_per_ball[col : col + len(radii)] += inside.sum(dim=0)
         if progress is not None:
             progress(start + len(y_mD) - first)
     return balls_per_point, points_per_ball
@@ -154,13 +160,16 @@ def ball_hits(points_MD, centres_ND, radii_N, *, strict=False, rows=None, device
 # ----------------------------------------------------------------------------------------------------------------
 # The numbers.
 
+
 def check_sets(real_ND, fake_MD, k):
     """Both sets as matrices, or a sentence saying why no k-NN number can be made of them."""
     real, fake = checked_matrix(real_ND, "Real"), checked_matrix(fake_MD, "Generated")
     check_same_width(real, fake)
     for name, matrix in (("real", real), ("generated", fake)):
         if len(matrix) <= k:
-            raise UserError(f"A neighbourhood of {k} needs more than {k} {name} images (got {len(matrix)}); use more images or a smaller neighbourhood.")
+            raise UserError(
+                f"A neighbourhood of {k} needs more than {k} {name} images (got {len(matrix)}); use more images or a smaller neighbourhood."
+            )
     return real, fake
 
 

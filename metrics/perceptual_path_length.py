@@ -2,6 +2,7 @@
 
 ppl = E |f(G(t)) - f(G(t + eps))|^2 / eps^2, f the LPIPS features of VGG16, the outliers at both ends left out.
 """
+
 import numpy as np
 import torch
 
@@ -84,7 +85,7 @@ class PPLSampler(torch.nn.Module):
         if self.crop:
             assert images.shape[2] == images.shape[3]
             eighth = images.shape[2] // 8
-            images = images[:, :, 3 * eighth:7 * eighth, 2 * eighth:6 * eighth]
+            images = images[:, :, 3 * eighth : 7 * eighth, 2 * eighth : 6 * eighth]
         factor = self.G.img_resolution // _DETECTOR_SIZE
         if factor > 1:
             images = torch.nn.functional.avg_pool2d(images, factor)
@@ -109,10 +110,22 @@ def compute_ppl(opts, num_samples, epsilon, space, sampling, crop, batch_size, j
     batch_size = opts.batch_size or batch_size
     vgg16, source = opts.detector(VGG16_URL)
     metric_utils.record_sampling(opts, num_samples, batch_size)
-    opts.record(detector=dict(metric_utils.detector_facts(source, _DETECTOR_KWARGS), input="float in [0, 255], not resized by the detector",
-                              resize_filter=f"box, to {_DETECTOR_SIZE} pixels; smaller images stay"), epsilon=epsilon, space=space, sampling=sampling, crop=crop,
-                noise_mode="const", trimmed_percent=[1, 99])
-    sampler = PPLSampler(metric_utils.frozen_copy(opts.G, opts.device), opts.G_kwargs, epsilon, space, sampling, crop, _CheckedDetector(vgg16, source))
+    opts.record(
+        detector=dict(
+            metric_utils.detector_facts(source, _DETECTOR_KWARGS),
+            input="float in [0, 255], not resized by the detector",
+            resize_filter=f"box, to {_DETECTOR_SIZE} pixels; smaller images stay",
+        ),
+        epsilon=epsilon,
+        space=space,
+        sampling=sampling,
+        crop=crop,
+        noise_mode="const",
+        trimmed_percent=[1, 99],
+    )
+    sampler = PPLSampler(
+        metric_utils.frozen_copy(opts.G, opts.device), opts.G_kwargs, epsilon, space, sampling, crop, _CheckedDetector(vgg16, source)
+    )
     distances = _sample_distances(opts, sampler, num_samples, batch_size)
     return kernels.trimmed_mean(distances) if opts.rank == 0 else float("nan")
 

@@ -6,6 +6,7 @@
 The networks are timm's; the weights may be in timm's layout, in torchvision's or in any that lists the same tensors in the same
 order. Nothing is downloaded. Must not know metrics.
 """
+
 import io
 import json
 import os
@@ -48,6 +49,7 @@ class PhotoFeatures(torch.nn.Module):
 # ----------------------------------------------------------------------------------------------------------------
 # Weights.
 
+
 def check_stated_digest(path):
     """Refuse a file whose name states another SHA-256 than it has; True if the name states one."""
     stated = _STATED_DIGEST.search(os.path.basename(path))
@@ -71,18 +73,24 @@ def matched(state, wanted, path):
     theirs, ours = list(drop(state).items()), drop(wanted)
     for (their_name, their_tensor), (name, tensor) in zip(theirs, ours.items()):
         if their_tensor.shape != tensor.shape:
-            raise UserError(f"--weights={path} does not fit the model: {their_name} has shape {list(their_tensor.shape)} where {name} needs "
-                            f"{list(tensor.shape)}; give the weights of that very model.")
+            raise UserError(
+                f"--weights={path} does not fit the model: {their_name} has shape {list(their_tensor.shape)} where {name} needs "
+                f"{list(tensor.shape)}; give the weights of that very model."
+            )
     if not len(ours) <= len(theirs) <= len(ours) + _HEAD_TENSORS:
-        raise UserError(f"--weights={path} does not fit the model: it holds {len(theirs)} tensors and the model needs {len(ours)}; give the weights "
-                        "of that very model.")
+        raise UserError(
+            f"--weights={path} does not fit the model: it holds {len(theirs)} tensors and the model needs {len(ours)}; give the weights "
+            "of that very model."
+        )
     return {**wanted, **{name: tensor for name, (_, tensor) in zip(ours, theirs)}}, "order"
 
 
 def check_size(model, size, settings, sizable):
     """Refuse a side that the model cannot take. settings: timm's. sizable: whether the model is made in the size asked for."""
     if settings.fixed_input_size and not sizable and size != settings.input_size[-1]:
-        raise UserError(f"--size={size} does not fit --model={model}, which takes images of {settings.input_size[-1]} pixels alone; leave the option out.")
+        raise UserError(
+            f"--size={size} does not fit --model={model}, which takes images of {settings.input_size[-1]} pixels alone; leave the option out."
+        )
     patch = int((re.search(r"_patch(\d+)(?=[_.]|$)", model) or [0, 1])[1])
     if size % patch or size < 2 * patch:
         raise UserError(f"--size must be a multiple of the patch side {patch}, at least {2 * patch}, for --model={model} (got {size}).")
@@ -91,6 +99,7 @@ def check_size(model, size, settings, sizable):
 def build(model, weights, size=0):
     """(PhotoFeatures, facts) of a timm model with the weights of a file. size 0: the model's own input side."""
     import timm
+
     if not timm.is_model(model):
         near = timm.list_models(f"*{model.split('_')[0]}*")[:8]
         raise UserError(f"--model={model}: timm {timm.__version__} has no such model{'; it has ' + ', '.join(near) if near else ''}.")
@@ -104,18 +113,28 @@ def build(model, weights, size=0):
     checked = check_stated_digest(weights)
     state = photo_networks.read_weights(weights)
     from timm.models import vision_transformer
+
     if isinstance(network, vision_transformer.VisionTransformer):
         state = vision_transformer.checkpoint_filter_fn(state, network)  # other grids of positions are interpolated
     tensors, how = matched(state, network.state_dict(), weights)
     network.load_state_dict(tensors)
     network.requires_grad_(False)
-    facts = dict(model=model, size=size, weights_sha256=file_digest(weights), sha256_stated_by_name=checked, matched_by=how,
-                 mean=list(settings.mean), std=list(settings.std), timm=timm.__version__)
+    facts = dict(
+        model=model,
+        size=size,
+        weights_sha256=file_digest(weights),
+        sha256_stated_by_name=checked,
+        matched_by=how,
+        mean=list(settings.mean),
+        std=list(settings.std),
+        timm=timm.__version__,
+    )
     return PhotoFeatures(network, size, settings.mean, settings.std).eval().requires_grad_(False), facts
 
 
 # ----------------------------------------------------------------------------------------------------------------
 # The file.
+
 
 def as_torchscript(features):
     """The module as TorchScript: the network traced at its own size, the resizing before it scripted, for any input size."""
@@ -156,8 +175,10 @@ def main(model, weights, out, size):
     check_equal(module, features)
     atomic_write_bytes(out, as_bytes(module, facts))
     width = features(torch.zeros([1, 3, 32, 32])).shape[1]
-    print(f"{model}: weights matched by {facts['matched_by']}, SHA-256 {facts['weights_sha256']}"
-          f"{' as the file name states' if facts['sha256_stated_by_name'] else ''}")
+    print(
+        f"{model}: weights matched by {facts['matched_by']}, SHA-256 {facts['weights_sha256']}"
+        f"{' as the file name states' if facts['sha256_stated_by_name'] else ''}"
+    )
     print(f"Written: {out}, {width} features of images resized to {facts['size']} pixels. Use it as --madr-extractor=file:{out}.")
 
 

@@ -3,6 +3,7 @@
 Weights come from a file, the folder of the detectors or the model hub's cache; without them a sentence comes within two
 seconds, since features of untrained weights would only look like features. Must not know which metric asks.
 """
+
 import os
 import socket
 import threading
@@ -13,10 +14,7 @@ import torch
 from dnnlib.errors import UserError
 
 # name -> (timm model, side of its input in pixels)
-MODELS = {
-    "dino": ("vit_small_patch8_224.dino", 224),
-    "dinov2": ("vit_small_patch14_dinov2.lvd142m", 224),
-}
+MODELS = {"dino": ("vit_small_patch8_224.dino", 224), "dinov2": ("vit_small_patch14_dinov2.lvd142m", 224)}
 _HUB_FILE = "model.safetensors"
 _CONNECT_SEC = 1.0  # what remains of the two seconds is for importing the hub's client
 
@@ -28,6 +26,7 @@ def local_weights(name, folder=None):
         if os.path.isfile(path):
             return path
     import huggingface_hub
+
     cached = huggingface_hub.try_to_load_from_cache(f"timm/{model}", _HUB_FILE)
     return cached if isinstance(cached, str) else None
 
@@ -39,6 +38,7 @@ def find_weights(name, folder=None):
         return local
     import huggingface_hub
     from huggingface_hub import constants
+
     model = MODELS[name][0]
     repository = f"timm/{model}"
     reason = "the hub is switched off by HF_HUB_OFFLINE"
@@ -54,7 +54,8 @@ def find_weights(name, folder=None):
         f"The feature space {name} needs the weights {repository}/{_HUB_FILE} of the model hub, which are not here ({reason}). Fetch that file on a "
         f"machine with access and give it with --madr-weights=PATH (in training: --detector {name}=PATH), or put it as {model}.safetensors into "
         f"{place}. No SHA-256 of it is built in here, so none is checked: compare yours with the one on the hub's page of the file; the result "
-        f"line records that of the file used. Or choose a space that needs no file: --madr-extractor=random-conv (in training: --detector madr=random-conv).")
+        f"line records that of the file used. Or choose a space that needs no file: --madr-extractor=random-conv (in training: --detector madr=random-conv)."
+    )
 
 
 def _can_connect(url):
@@ -67,6 +68,7 @@ def _can_connect(url):
             answers.append(True)
         except OSError:
             pass
+
     thread = threading.Thread(target=connect, daemon=True)
     thread.start()
     thread.join(_CONNECT_SEC)
@@ -82,7 +84,9 @@ class PhotoNetwork(torch.nn.Module):
             import timm
             from timm.models import vision_transformer
         except ImportError as error:
-            raise UserError(f"The feature space {name} needs the package timm; install it (pip install timm) or choose --madr-extractor=random-conv.") from error
+            raise UserError(
+                f"The feature space {name} needs the package timm; install it (pip install timm) or choose --madr-extractor=random-conv."
+            ) from error
         model, self.input_size = MODELS[name]
         settings = timm.get_pretrained_cfg(model)
         self.network = timm.create_model(model, pretrained=False, num_classes=0, img_size=self.input_size)
@@ -90,8 +94,10 @@ class PhotoNetwork(torch.nn.Module):
         wanted = self.network.state_dict()
         wrong = [key for key, value in wanted.items() if key not in state or state[key].shape != value.shape]
         if wrong:
-            raise UserError(f"The weights {path} do not fit {name} ({model}): {len(wrong)} of {len(wanted)} tensors are missing or of another "
-                            f"shape, like {wrong[0]}; give the weights of that very model.")
+            raise UserError(
+                f"The weights {path} do not fit {name} ({model}): {len(wrong)} of {len(wanted)} tensors are missing or of another "
+                f"shape, like {wrong[0]}; give the weights of that very model."
+            )
         self.network.load_state_dict({key: state[key] for key in wanted})  # a classifier's head is left out on purpose
         self.register_buffer("mean", torch.tensor(settings.mean).reshape(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(settings.std).reshape(1, 3, 1, 1))
@@ -108,6 +114,7 @@ def read_weights(path):
     try:
         if str(path).endswith(".safetensors"):
             from safetensors.torch import load_file
+
             state = load_file(path)
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)

@@ -1,4 +1,5 @@
 """Improved precision and recall in VGG16 space (Kynkaanniemi et al. 2019), rows shared among processes."""
+
 import torch
 
 from metrics import metric_utils, neighbours
@@ -14,16 +15,16 @@ def compute_distances(row_features, col_features, num_gpus, rank, col_batch_size
     blocks = []
     for start in range(0, len(col_features), col_batch_size * num_gpus):
         # Every rank takes part in every round, with rows of zeros where the columns have run out.
-        own = col_features[start + rank * col_batch_size:start + (rank + 1) * col_batch_size]
+        own = col_features[start + rank * col_batch_size : start + (rank + 1) * col_batch_size]
         padded = torch.zeros([col_batch_size, col_features.shape[1]], dtype=col_features.dtype, device=col_features.device)
-        padded[:len(own)] = own
+        padded[: len(own)] = own
         block = torch.cdist(row_features[None], padded[None], compute_mode="donot_use_mm_for_euclid_dist")[0]
         parts = [block]
         if num_gpus > 1:
             parts = [torch.empty_like(block) for _ in range(num_gpus)]
             torch.distributed.all_gather(parts, block)
         blocks += [part.cpu() for part in parts]
-    return torch.cat(blocks, dim=1)[:, :len(col_features)] if rank == 0 else None
+    return torch.cat(blocks, dim=1)[:, : len(col_features)] if rank == 0 else None
 
 
 def rows_of(rank, num_gpus, num_rows):
@@ -37,7 +38,7 @@ def join_rows(part, num_gpus, num_rows):
         return part
     longest = -(-num_rows // num_gpus)
     padded = part.new_zeros([longest, *part.shape[1:]])
-    padded[:len(part)] = part
+    padded[: len(part)] = part
     parts = [torch.empty_like(padded) for _ in range(num_gpus)]
     torch.distributed.all_gather(parts, padded)
     sizes = [last - first for first, last in (rows_of(r, num_gpus, num_rows) for r in range(num_gpus))]
@@ -62,9 +63,11 @@ def compute_pr(opts, max_real, num_gen, nhood_size, row_batch_size, col_batch_si
     """(precision, recall). The batch sizes bound the memory of one tile; the result does not depend on them."""
     detector_kwargs = dict(return_features=True)
     real = metric_utils.compute_feature_stats_for_dataset(
-        opts, VGG16_URL, detector_kwargs, rel_lo=0, rel_hi=0.3, capture_all=True, max_items=max_real).get_all()
+        opts, VGG16_URL, detector_kwargs, rel_lo=0, rel_hi=0.3, capture_all=True, max_items=max_real
+    ).get_all()
     fake = metric_utils.compute_feature_stats_for_generator(
-        opts, VGG16_URL, detector_kwargs, rel_lo=0.3, rel_hi=0.6, capture_all=True, max_items=num_gen).get_all()
+        opts, VGG16_URL, detector_kwargs, rel_lo=0.3, rel_hi=0.6, capture_all=True, max_items=num_gen
+    ).get_all()
     opts.record(k=nhood_size, tie_rule="<=", distance="Euclidean, float64, exact")
     neighbours.check_sets(real, fake, nhood_size)
     largest = row_batch_size * col_batch_size * 8

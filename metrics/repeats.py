@@ -2,6 +2,7 @@
 
 The reals stay: what was computed of them is kept between the repeats. Must not know what the metric is.
 """
+
 import numpy as np
 
 import dnnlib
@@ -26,13 +27,16 @@ def calc_repeated(metric, *, seed, repeats=1, per_item=None, **kwargs):
     if per_item is not None:
         per_item.update(merged_items(items))
     values = {name: [single.results[name] for single in singles] for name in singles[0].results}
-    differing = sorted(name for name, value in singles[0].facts.items() if name != "seed" and any(single.facts.get(name) != value for single in singles))
+    differing = sorted(
+        name for name, value in singles[0].facts.items() if name != "seed" and any(single.facts.get(name) != value for single in singles)
+    )
     merged = dnnlib.EasyDict(singles[0])
     merged.results = dnnlib.EasyDict({name: float(np.mean(numbers)) for name, numbers in values.items()})
     merged.total_time = sum(single.total_time for single in singles)
     merged.total_time_str = dnnlib.util.format_time(merged.total_time)
     merged.facts["repeats"] = dict(
-        num=repeats, seeds=seeds, std={name: float(np.std(numbers, ddof=1)) for name, numbers in values.items()}, values=values, differing=differing)
+        num=repeats, seeds=seeds, std={name: float(np.std(numbers, ddof=1)) for name, numbers in values.items()}, values=values, differing=differing
+    )
     return merged
 
 

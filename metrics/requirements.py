@@ -1,10 +1,16 @@
 """What metrics need before they can be computed, asked for before a run begins rather than hours into it."""
+
 import re
 
 from metrics import detectors, metric_main
 
-_BY_FAMILY = {"fid": detectors.INCEPTION_URL, "kid": detectors.INCEPTION_URL, "is": detectors.INCEPTION_URL,
-              "pr": detectors.VGG16_URL, "ppl": detectors.VGG16_URL}
+_BY_FAMILY = {
+    "fid": detectors.INCEPTION_URL,
+    "kid": detectors.INCEPTION_URL,
+    "is": detectors.INCEPTION_URL,
+    "pr": detectors.VGG16_URL,
+    "ppl": detectors.VGG16_URL,
+}
 
 
 def check(metrics, detector_paths):

@@ -2,6 +2,7 @@
 
 Must not know networks or metrics.
 """
+
 import numpy as np
 
 _BLOCK = 256
@@ -18,7 +19,7 @@ def _rows(name, seed, first, count, draw):
     blocks = range(first // _BLOCK, (first + count - 1) // _BLOCK + 1)
     table = np.concatenate([draw(stream(name, seed, block)) for block in blocks])
     start = first - blocks[0] * _BLOCK
-    return table[start:start + count]
+    return table[start : start + count]
 
 
 def latents(seed, first, count, z_dim):

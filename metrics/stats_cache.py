@@ -2,6 +2,7 @@
 
 Must not know how the statistics are computed.
 """
+
 import hashlib
 import json
 import os

@@ -3,6 +3,7 @@
 The file says what it was made of (its key); whoever would make it of something else makes it anew. Must not know how
 the arrays are computed (metrics/) nor how they are shown.
 """
+
 import hashlib
 import json
 import os
@@ -24,6 +25,7 @@ DAMAGED = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.err
 @dataclass
 class DiversityFile:
     """kimg of the snapshot; facts: a dict of JSON; arrays: {name: array}. `in`: whether an array is there."""
+
     kimg: int
     facts: dict
     arrays: dict
@@ -59,8 +61,11 @@ def load(path, key=None):
         facts = json.loads(str(stored["facts"]))
         if facts["version"] != VERSION or key is not None and str(stored["key"]) != key:
             return None
-        return DiversityFile(int(NAME_REGEX.match(os.path.basename(path)).group(1)), facts,
-                             {name: stored[name] for name in stored.files if name not in ("key", "facts")})
+        return DiversityFile(
+            int(NAME_REGEX.match(os.path.basename(path)).group(1)),
+            facts,
+            {name: stored[name] for name in stored.files if name not in ("key", "facts")},
+        )
 
 
 def newest(run_dir, problems):

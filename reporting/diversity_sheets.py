@@ -3,6 +3,7 @@
 Network and data set -> images and features -> kernels (coverage_map, memorisation, modes) -> small arrays and facts. In
 one process. What cannot be made of this data set is told in a sentence and the rest is made. Must not know HTML or files of runs.
 """
+
 import numpy as np
 import torch
 
@@ -25,10 +26,10 @@ from metrics import (
 
 FALLBACK_SPACES = ("random-conv", "pixels")  # need no file; the first in which the network was not trained
 NUM_MISSING, NUM_COPIES = 18, 12  # shown
-PICTURE_SIDE = 64                 # pixels of a picture that is shown, at most
+PICTURE_SIDE = 64  # pixels of a picture that is shown, at most
 MAX_POINTS_REAL, MAX_POINTS_FAKE = 3000, 1500  # drawn
-MAX_SEARCHED = 100_000            # training images that near copies are looked for in
-NUM_REAL = 10_000                 # reals of the map, by default
+MAX_SEARCHED = 100_000  # training images that near copies are looked for in
+NUM_REAL = 10_000  # reals of the map, by default
 _DETECTOR_KWARGS = dict(return_features=True)
 
 
@@ -53,9 +54,17 @@ def inputs(opts, network, num_gen, num_real):
     """Everything that the sheets depend on, as JSON."""
     source = detectors.find_detector(detectors.space_url(opts.space), opts.detectors)
     dataset = metric_utils.construct_dataset(opts)
-    return dict(metrics_version=METRICS_VERSION, network=file_digest(network), data=dataset.content_fingerprint(),
-                detector=[source.name, source.sha256], trained_in=opts.trained_in, seed=opts.seed,
-                subset=[opts.dataset_kwargs.get("max_size"), opts.dataset_kwargs.get("random_seed", 0)], num_gen=num_gen, num_real=num_real)
+    return dict(
+        metrics_version=METRICS_VERSION,
+        network=file_digest(network),
+        data=dataset.content_fingerprint(),
+        detector=[source.name, source.sha256],
+        trained_in=opts.trained_in,
+        seed=opts.seed,
+        subset=[opts.dataset_kwargs.get("max_size"), opts.dataset_kwargs.get("random_seed", 0)],
+        num_gen=num_gen,
+        num_real=num_real,
+    )
 
 
 def compute(opts, num_gen, num_real=NUM_REAL):
@@ -63,8 +72,16 @@ def compute(opts, num_gen, num_real=NUM_REAL):
 
     A part for which the data set does not do is left out; facts["problems"] says why.
     """
-    arrays, facts = {}, dict(problems=[], space=opts.space, num_gen=num_gen, trained_in=opts.trained_in,
-                             own_space=diversity.trained_in_this_space(opts.space, opts.trained_in))
+    arrays, facts = (
+        {},
+        dict(
+            problems=[],
+            space=opts.space,
+            num_gen=num_gen,
+            trained_in=opts.trained_in,
+            own_space=diversity.trained_in_this_space(opts.space, opts.trained_in),
+        ),
+    )
     training = _with_labels(dict(opts.dataset_kwargs, xflip=False))
     facts.update(num_images=len(training), fingerprint=training.content_fingerprint(), data=training.name)
     features, pictures, answers = _generate(opts, training, num_gen, facts)
@@ -112,12 +129,19 @@ def _generate(opts, training, num_gen, facts):
     if classifier is None:
         return features, pictures, None
     modes_M, confidence_M = np.concatenate(answers, axis=1)[:, :num_gen]
-    return features, pictures, (modes_M.astype(np.int64), dict(
-        confidence=float(confidence_M.mean()), real_confidence=classifier.confidence, classifier_accuracy=classifier.accuracy))
+    return (
+        features,
+        pictures,
+        (
+            modes_M.astype(np.int64),
+            dict(confidence=float(confidence_M.mean()), real_confidence=classifier.confidence, classifier_accuracy=classifier.accuracy),
+        ),
+    )
 
 
 # ----------------------------------------------------------------------------------------------------------------
 # Coverage.
+
 
 def _coverage(opts, fake, pictures, num_real):
     opts.dataset_kwargs.update(data_options(opts.dataset_kwargs, num_real))
@@ -129,16 +153,28 @@ def _coverage(opts, fake, pictures, num_real):
     plane = coverage_map.Plane(real)
     drawn = _evenly(len(real), MAX_POINTS_REAL)
     arrays = dict(
-        map_real=plane.place(real[drawn]), map_ratio=reach.ratio_N[drawn].astype(np.float32), map_fake=plane.place(fake[_evenly(len(fake), MAX_POINTS_FAKE)]),
-        missing_item=np.array([dataset.get_details(i).raw_idx for i in missing], np.int64), missing_ratio=reach.ratio_N[missing],
-        missing_real=_pictures_of(dataset, missing), missing_fake=pictures[reach.nearest_N[missing]])
+        map_real=plane.place(real[drawn]),
+        map_ratio=reach.ratio_N[drawn].astype(np.float32),
+        map_fake=plane.place(fake[_evenly(len(fake), MAX_POINTS_FAKE)]),
+        missing_item=np.array([dataset.get_details(i).raw_idx for i in missing], np.int64),
+        missing_ratio=reach.ratio_N[missing],
+        missing_real=_pictures_of(dataset, missing),
+        missing_fake=pictures[reach.nearest_N[missing]],
+    )
     expected = neighbours.expected_coverage(len(real), len(fake), coverage_map.K)
-    facts = dict(num_real=len(real), coverage=float(reach.covered_N.mean()), num_missed=int((~reach.covered_N).sum()), expected_coverage=expected, k=coverage_map.K)
+    facts = dict(
+        num_real=len(real),
+        coverage=float(reach.covered_N.mean()),
+        num_missed=int((~reach.covered_N).sum()),
+        expected_coverage=expected,
+        k=coverage_map.K,
+    )
     if dataset.has_onehot_labels:
         classes = np.array([int(dataset.get_details(i).raw_label) for i in range(len(dataset))], np.int64)
         total, share = coverage_map.class_coverage(reach.covered_N, classes, dataset.label_dim)
-        arrays.update(class_total=total, class_coverage=share, class_below=coverage_map.clearly_below(total, share, expected),
-                      missing_class=classes[missing])
+        arrays.update(
+            class_total=total, class_coverage=share, class_below=coverage_map.clearly_below(total, share, expected), missing_class=classes[missing]
+        )
         facts["class_names"] = dataset.class_names
     return facts, arrays
 
@@ -156,6 +192,7 @@ def _pictures_of(dataset, items):
 # ----------------------------------------------------------------------------------------------------------------
 # Near copies, modes.
 
+
 def _memorisation(opts, training, pictures):
     if len(training) < 2:
         raise UserError(f"Near copies cannot be told from others in a set of {len(training)} image; use more training images.")
@@ -165,7 +202,7 @@ def _memorisation(opts, training, pictures):
     thumbs = np.empty([len(searched), training.num_channels, side, side], np.uint8)
     for count, item in enumerate(searched, start=1):
         # In the same two steps as the generated images: a copy must stay one.
-        thumbs[count - 1:count] = memorisation.thumbnails(memorisation.thumbnails(training[int(item)][0][None], PICTURE_SIDE))
+        thumbs[count - 1 : count] = memorisation.thumbnails(memorisation.thumbnails(training[int(item)][0][None], PICTURE_SIDE))
         reading.update(count)
     looked_at = np.concatenate([memorisation.thumbnails(part, side) for part in np.array_split(pictures, max(1, len(pictures) // 1024))])
     comparing = opts.progress.sub(tag="nearest training images", num_items=len(looked_at), flush_interval=10_000)
@@ -173,13 +210,26 @@ def _memorisation(opts, training, pictures):
     # Of several that are nearest to one training image the most suspicious stands for all.
     first = found.order_M[np.sort(np.unique(found.nearest_M[found.order_M], return_index=True)[1])[:NUM_COPIES]]
     items = searched[found.nearest_M[first]]
-    facts = dict(memorisation=dict(
-        num_searched=len(searched), num_suspects=int(found.suspects_M.sum()), num_copies=int(found.copies_M.sum()), level=memorisation.LEVEL,
-        num_twins=found.num_twins, num_asked=found.num_asked, fewest=memorisation.FEWEST))
+    facts = dict(
+        memorisation=dict(
+            num_searched=len(searched),
+            num_suspects=int(found.suspects_M.sum()),
+            num_copies=int(found.copies_M.sum()),
+            level=memorisation.LEVEL,
+            num_twins=found.num_twins,
+            num_asked=found.num_asked,
+            fewest=memorisation.FEWEST,
+        )
+    )
     return facts, dict(
-        copies_fake=pictures[first], copies_real=_pictures_of(training, items),
+        copies_fake=pictures[first],
+        copies_real=_pictures_of(training, items),
         copies_item=np.array([training.get_details(int(i)).raw_idx for i in items], np.int64),
-        copies_ratio=found.ratio_M[first], copies_chance=found.chance_M[first], copies_suspect=found.suspects_M[first], copies_mirrored=found.mirrored_M[first])
+        copies_ratio=found.ratio_M[first],
+        copies_chance=found.chance_M[first],
+        copies_suspect=found.suspects_M[first],
+        copies_mirrored=found.mirrored_M[first],
+    )
 
 
 def _modes(training, answers, seed):
@@ -188,5 +238,7 @@ def _modes(training, answers, seed):
     counts = np.bincount(modes_M, minlength=len(reference_K))
     score = modes.mode_statistics(counts, reference_K)
     floor_kl, _, floor_modes = modes.real_data_floor(data_K, reference_K, len(modes_M), sampling.stream("floor", seed))
-    facts = dict(modes=dict(score, **confidence, num_modes=int((reference_K > 0).sum()), reference=reference_name, floor_kl=floor_kl, floor_modes=floor_modes))
+    facts = dict(
+        modes=dict(score, **confidence, num_modes=int((reference_K > 0).sum()), reference=reference_name, floor_kl=floor_kl, floor_modes=floor_modes)
+    )
     return facts, dict(modes_counts=counts, modes_expected=data_K / data_K.sum() * len(modes_M))

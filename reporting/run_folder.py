@@ -3,6 +3,7 @@
 Every file may be missing, half written or still growing: what cannot be read is counted and named, never guessed.
 Must not know HTML, and opens neither network pickles nor training states.
 """
+
 import json
 import math
 import os
@@ -17,15 +18,16 @@ from training import provenance, snapshots, state
 OPTIONS_FILE, STATS_FILE, LOG_FILE = "training_options.json", "stats.jsonl", "log.txt"
 FAKES_REGEX = re.compile(r"^fakes(\d+)\.png$")
 METRIC_REGEX = re.compile(r"^metric-(.+)\.jsonl$")
-SPEED_TICKS = 10       # ticks that the present speed is taken from
-SILENT_TICKS = 4       # a run that has written nothing for so many ticks' time ...
-SILENT_SEC = 120       # ... and for so long is taken for dead
+SPEED_TICKS = 10  # ticks that the present speed is taken from
+SILENT_TICKS = 4  # a run that has written nothing for so many ticks' time ...
+SILENT_SEC = 120  # ... and for so long is taken for dead
 LOG_TAIL_BYTES = 200_000
 
 
 @dataclass
 class MetricLine:
     """One evaluation: results {name: number or None}, kimg of its snapshot or None, and the whole line as it was written."""
+
     metric: str
     results: dict
     kimg: int | None
@@ -36,15 +38,16 @@ class MetricLine:
 @dataclass
 class RunFolder:
     """Everything that the sections of the page draw on. now: the time of the report, in seconds since 1970."""
+
     path: str
     now: float
     options: dict = field(default_factory=dict)
-    series: dict = field(default_factory=dict)   # name of stats.jsonl -> [(kimg, mean or NaN)]
-    ticks: list = field(default_factory=list)    # lines of stats.jsonl in order
+    series: dict = field(default_factory=dict)  # name of stats.jsonl -> [(kimg, mean or NaN)]
+    ticks: list = field(default_factory=list)  # lines of stats.jsonl in order
     metrics: dict = field(default_factory=dict)  # metric -> [MetricLine], in the order written
-    fakes: list = field(default_factory=list)    # [(kimg or None for untrained, file name)]
+    fakes: list = field(default_factory=list)  # [(kimg or None for untrained, file name)]
     networks: list = field(default_factory=list)  # [(kimg, file name)], oldest first
-    states: list = field(default_factory=list)   # [(kimg, file name)], oldest first
+    states: list = field(default_factory=list)  # [(kimg, file name)], oldest first
     log_tail: list = field(default_factory=list)  # the last lines of log.txt
     problems: list = field(default_factory=list)  # sentences
     last_write: float | None = None
@@ -105,8 +108,11 @@ def check_is_run(path):
     if _looks_like_run(path):
         return
     runs = sorted(name for name in os.listdir(path) if os.path.isdir(os.path.join(path, name)) and _looks_like_run(os.path.join(path, name)))
-    hint = f"it contains runs, name one of them: {', '.join(os.path.join(path, name) for name in runs[-3:])}" if runs else \
-        "give the folder that train.py made, such as runs/00000-..."
+    hint = (
+        f"it contains runs, name one of them: {', '.join(os.path.join(path, name) for name in runs[-3:])}"
+        if runs
+        else "give the folder that train.py made, such as runs/00000-..."
+    )
     raise UserError(f"{path} is not a run folder (it has neither {OPTIONS_FILE} nor {STATS_FILE}); {hint}")
 
 
@@ -116,6 +122,7 @@ def _looks_like_run(path):
 
 # ----------------------------------------------------------------------------------------------------------------
 # Files.
+
 
 def read_json_lines(path, problems):
     """The lines of a .jsonl file that are JSON objects; others are counted into `problems`. A missing file has no lines."""
@@ -170,6 +177,7 @@ def _log_tail(path):
 # ----------------------------------------------------------------------------------------------------------------
 # Ticks and metrics.
 
+
 def mean_of(entry):
     """Mean of a statistic {num, mean, std} or of a plain number; None when nothing was reported in the tick."""
     if isinstance(entry, dict):
@@ -221,16 +229,18 @@ def _metric_lines(metric, path, problems):
 # ----------------------------------------------------------------------------------------------------------------
 # How the run stands.
 
+
 @dataclass
 class Status:
     """kind: finished | aborted | stopped | going | silent | waiting; sentence: for people."""
+
     kind: str
     sentence: str
 
 
 def seconds_per_kimg(run):
     """Seconds per kimg with all maintenance, over the last ticks; None before two ticks."""
-    times = run.series.get("Timing/total_sec", [])[-SPEED_TICKS - 1:]
+    times = run.series.get("Timing/total_sec", [])[-SPEED_TICKS - 1 :]
     times = [(kimg, sec) for kimg, sec in times if math.isfinite(sec)]
     if len(times) < 2 or times[-1][1] <= times[0][1]:
         return None
@@ -248,7 +258,7 @@ def remaining_sec(run):
 def status(run):
     """Where the run stands, from its log, its last tick and the time since it last wrote."""
     starts = [index for index, line in enumerate(run.log_tail) if line.startswith("Training for ")]
-    ending = run.log_tail[starts[-1]:] if starts else run.log_tail
+    ending = run.log_tail[starts[-1] :] if starts else run.log_tail
     kimg = run.last("Progress/kimg")
     if kimg is not None and run.total_kimg is not None and kimg >= run.total_kimg:
         return Status("finished", f"Finished: all {run.total_kimg:g} kimg were shown.")
@@ -262,10 +272,13 @@ def status(run):
     if kimg is None:
         return Status("waiting", "No tick has been finished yet.")
     silence = max(run.now - run.last_write, 0) if run.last_write is not None else 0.0
-    tick_sec = (run.last("Timing/sec_per_tick") or 0) + max([value for _, value in run.series.get("Timing/maintenance_sec", [])[-50:]
-                                                              if math.isfinite(value)], default=0)
+    tick_sec = (run.last("Timing/sec_per_tick") or 0) + max(
+        [value for _, value in run.series.get("Timing/maintenance_sec", [])[-50:] if math.isfinite(value)], default=0
+    )
     if silence > max(SILENT_TICKS * tick_sec, SILENT_SEC):
-        return Status("silent", "Not finished, and silent for longer than its ticks take: it was probably killed or hit an error (see where it was started).")
+        return Status(
+            "silent", "Not finished, and silent for longer than its ticks take: it was probably killed or hit an error (see where it was started)."
+        )
     return Status("going", "Going on when this page was made.")
 
 

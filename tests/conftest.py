@@ -1,4 +1,5 @@
 """Shared by all tests: one compute thread each, a private cache folder, the golden numbers, tiny data sets."""
+
 import io
 import json
 import os
@@ -34,12 +35,14 @@ def repo():
 @pytest.fixture(scope="session")
 def golden():
     """golden('ops.npz') -> the loaded file; golden('ops.json') likewise."""
+
     def load(name):
         path = GOLDEN / name
         if path.suffix == ".json":
             return json.loads(path.read_text())
         with np.load(path) as data:
             return {key: data[key] for key in data.files}
+
     return load
 
 
@@ -60,6 +63,7 @@ def private_cache(tmp_path_factory, monkeypatch):
 def tiny_zip(tmp_path_factory):
     """tiny_zip(num_images=24, resolution=16, num_classes=0, seed=0) -> path of a small RGB data set, made once."""
     import PIL.Image
+
     folder = tmp_path_factory.mktemp("data")
 
     def make(num_images=24, resolution=16, num_classes=0, seed=0):
@@ -78,26 +82,55 @@ def tiny_zip(tmp_path_factory):
                 labels.append([name, index % max(num_classes, 1)])
             archive.writestr("dataset.json", json.dumps(dict(labels=labels if num_classes else None)))
         return str(path)
+
     return make
 
 
 @pytest.fixture(scope="session")
 def loop_options(tiny_zip):
     """loop_options(**overrides) -> keyword arguments of training_loop for a run of seconds at 16x16, every term on."""
+
     def make(num_classes=2, **overrides):
         common = dict(channel_base=128, channel_max=16, num_fp16_res=0, conv_clamp=None)
         adam = dict(class_name="torch.optim.Adam", lr=0.002, betas=[0, 0.99], eps=1e-8)
         options = dict(
-            training_set_kwargs=dict(class_name="training.dataset.ImageFolderDataset", path=tiny_zip(num_classes=num_classes),
-                                     use_labels=num_classes > 0, max_size=None, xflip=False, resolution=16),
-            data_loader_kwargs=dict(num_workers=0), device="cpu", metrics=[], random_seed=3,
-            G_kwargs=dict(class_name="training.networks.Generator", z_dim=16, w_dim=16, mapping_kwargs=dict(num_layers=2), synthesis_kwargs=dict(common)),
-            D_kwargs=dict(class_name="training.networks.Discriminator", **common, block_kwargs={}, mapping_kwargs={}, epilogue_kwargs=dict(mbstd_group_size=4)),
-            G_opt_kwargs=dict(adam), D_opt_kwargs=dict(adam),
+            training_set_kwargs=dict(
+                class_name="training.dataset.ImageFolderDataset",
+                path=tiny_zip(num_classes=num_classes),
+                use_labels=num_classes > 0,
+                max_size=None,
+                xflip=False,
+                resolution=16,
+            ),
+            data_loader_kwargs=dict(num_workers=0),
+            device="cpu",
+            metrics=[],
+            random_seed=3,
+            G_kwargs=dict(
+                class_name="training.networks.Generator", z_dim=16, w_dim=16, mapping_kwargs=dict(num_layers=2), synthesis_kwargs=dict(common)
+            ),
+            D_kwargs=dict(
+                class_name="training.networks.Discriminator", **common, block_kwargs={}, mapping_kwargs={}, epilogue_kwargs=dict(mbstd_group_size=4)
+            ),
+            G_opt_kwargs=dict(adam),
+            D_opt_kwargs=dict(adam),
             loss_kwargs=dict(class_name="training.loss.StyleGAN2Loss", r1_gamma=1),
-            augment_kwargs=dict(class_name="training.augment.AugmentPipe", xflip=1, scale=1, brightness=1), augment_p=0.2, ada_target=0.6, ada_kimg=1,
-            batch_size=8, batch_gpu=4, G_reg_interval=2, D_reg_interval=3, ema_kimg=0.1, total_kimg=1, kimg_per_tick=1,
-            image_snapshot_ticks=None, network_snapshot_ticks=None, snap_res=128)
+            augment_kwargs=dict(class_name="training.augment.AugmentPipe", xflip=1, scale=1, brightness=1),
+            augment_p=0.2,
+            ada_target=0.6,
+            ada_kimg=1,
+            batch_size=8,
+            batch_gpu=4,
+            G_reg_interval=2,
+            D_reg_interval=3,
+            ema_kimg=0.1,
+            total_kimg=1,
+            kimg_per_tick=1,
+            image_snapshot_ticks=None,
+            network_snapshot_ticks=None,
+            snap_res=128,
+        )
         options.update(overrides)
         return options
+
     return make

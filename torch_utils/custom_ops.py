@@ -3,6 +3,7 @@
 A finished build lies in $TORCH_EXTENSIONS_DIR/<name>-<hash of sources, options and versions>/ and appears there whole or not at
 all: it is made in a folder of its own and then moved. Must not know which operators exist.
 """
+
 import contextlib
 import hashlib
 import importlib.util
@@ -27,7 +28,7 @@ _HEADER_SUFFIXES = {".h", ".hh", ".hpp", ".cuh", ".inl"}
 _LIBRARY_SUFFIXES = {".so", ".pyd", ".dylib"}
 
 _outcomes: dict[Path, object] = {}  # what became of each build in this process: the module or a PluginError
-_explained = False                  # whether this process has already said why a build failed
+_explained = False  # whether this process has already said why a build failed
 
 
 class PluginError(RuntimeError):
@@ -108,6 +109,7 @@ def _ninja_folder():
     if importlib.util.find_spec("ninja") is None:
         return None
     import ninja
+
     return ninja.BIN_DIR if shutil.which("ninja", path=ninja.BIN_DIR) else None
 
 
@@ -139,8 +141,9 @@ def _obtain(module_name, sources, folder, build_kwargs):
         line.end("Done.")
         return module
     except LockTimeout as timeout:
-        error = PluginError(f"process {timeout.owner} has been building it for more than {LOCK_LIMIT_SEC:g} s",
-                            "wait for it or end it, then start again")
+        error = PluginError(
+            f"process {timeout.owner} has been building it for more than {LOCK_LIMIT_SEC:g} s", "wait for it or end it, then start again"
+        )
     except OSError as os_error:
         error = PluginError(f"{os_error.strerror} ({os_error.filename})", "point TORCH_EXTENSIONS_DIR to a folder with space that you may write to")
     except PluginError as plugin_error:
@@ -216,8 +219,12 @@ def _publish(library, folder):
 def _compile(module_name, sources, workshop, build_kwargs):
     try:
         with _folder_on_path(_ninja_folder()):
-            return _cpp_extension().load(name=module_name, sources=[str(source) for source in sources], build_directory=str(workshop),
-                                         **{"verbose": verbosity == "full", **build_kwargs})
+            return _cpp_extension().load(
+                name=module_name,
+                sources=[str(source) for source in sources],
+                build_directory=str(workshop),
+                **{"verbose": verbosity == "full", **build_kwargs},
+            )
     except (RuntimeError, ImportError, OSError) as error:
         log = workshop.parent / f"{module_name}.log"
         log.write_text(str(error), encoding="utf-8")

@@ -2,6 +2,7 @@
 
 Touches CUDA only where CUDA is present. Must not know about networks, data or processes.
 """
+
 import ctypes
 import platform
 

@@ -2,6 +2,7 @@
 
 Knows nothing of GANs. Importing does nothing; a process group exists only between `launch` and its end.
 """
+
 import atexit
 import datetime
 import multiprocessing
@@ -27,6 +28,7 @@ GRACE_SEC = 10
 
 # ----------------------------------------------------------------------------------------------------------------
 # Asking
+
 
 def is_initialized():
     return torch.distributed.is_available() and torch.distributed.is_initialized()
@@ -55,6 +57,7 @@ def rank_device(device_name, rank):
 
 # ----------------------------------------------------------------------------------------------------------------
 # Agreeing
+
 
 def broadcast_module(module):
     """Make every parameter and buffer equal to rank 0's."""
@@ -100,12 +103,17 @@ def barrier():
 # ----------------------------------------------------------------------------------------------------------------
 # Starting and ending
 
+
 def _join_group(init_method, rank, world_size, device_name, timeout_sec=1800):
     if device_name == "cuda":
         torch.cuda.set_device(rank_device(device_name, rank))
     torch.distributed.init_process_group(
-        backend="nccl" if device_name == "cuda" else "gloo", init_method=init_method, rank=rank, world_size=world_size,
-        timeout=datetime.timedelta(seconds=timeout_sec))
+        backend="nccl" if device_name == "cuda" else "gloo",
+        init_method=init_method,
+        rank=rank,
+        world_size=world_size,
+        timeout=datetime.timedelta(seconds=timeout_sec),
+    )
     if device_name != "cuda":
         # Gloo connects every pair at once; a rank with little to do could be gone while another still connects, which then fails.
         torch.distributed.barrier()
@@ -113,9 +121,11 @@ def _join_group(init_method, rank, world_size, device_name, timeout_sec=1800):
 
 def _exit_with_parent():
     """A rank must not outlive the process that started it, however that one ended."""
+
     def watch():
         multiprocessing.connection.wait([multiprocessing.parent_process().sentinel])
         os._exit(1)
+
     threading.Thread(target=watch, daemon=True).start()
 
 
@@ -185,8 +195,9 @@ def _raise_failure(folder, exit_codes):
 def _spawn(worker, options, num_processes, device_name):
     context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory(prefix="ranks-") as folder:
-        processes = [context.Process(target=_rank_main, args=(rank, worker, options, num_processes, device_name, folder))
-                     for rank in range(num_processes)]
+        processes = [
+            context.Process(target=_rank_main, args=(rank, worker, options, num_processes, device_name, folder)) for rank in range(num_processes)
+        ]
         # As SIGTERM in both cases: a second SIGINT would end a rank at once, and a terminal has sent the first to all.
         forward = lambda _signum, _frame: [p.terminate() for p in processes if p.is_alive()]
         previous = {}

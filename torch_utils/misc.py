@@ -3,6 +3,7 @@
 Source text inside network snapshots calls these functions by name, so names, argument order and results are fixed.
 Must not know: what a generator or a training loop is.
 """
+
 import collections
 import contextlib
 import functools
@@ -18,7 +19,7 @@ import torch
 # Constants.
 
 _CONSTANT_MAX_ENTRIES = 256
-_CONSTANT_MAX_BYTES = 1 << 20       # of one entry; larger tensors are made anew on every call
+_CONSTANT_MAX_BYTES = 1 << 20  # of one entry; larger tensors are made anew on every call
 _constants = collections.OrderedDict()  # key -> (tensor, its version when it was made); least recently used first
 _constants_lock = threading.Lock()
 
@@ -100,13 +101,16 @@ def _shape_text(ref_shape):
 
 def profiled_function(fn):
     """Decorator: the function shows up under its name in torch's profiler; costs nothing while none is running."""
+
     @functools.wraps(fn)
     def wrapper(*args, **kwargs):
         if not torch.autograd._profiler_enabled():
             return fn(*args, **kwargs)
         with torch.autograd.profiler.record_function(fn.__name__):
             return fn(*args, **kwargs)
+
     return wrapper
+
 
 # ---------------------------------------------------------------------------------------------------------------
 # Sampling.
@@ -155,6 +159,7 @@ class InfiniteSampler(torch.utils.data.Sampler):
         for position, index in enumerate(self._stream()):
             if position % self.num_replicas == self.rank:
                 yield index
+
 
 # ---------------------------------------------------------------------------------------------------------------
 # Parameters and buffers.
@@ -240,6 +245,7 @@ def check_ddp_consistency(module, ignore_regex=None):
     bad = [name for name, flag in zip(names, verdict.tolist()) if flag]
     if bad:
         raise AssertionError(f"{len(bad)} tensors differ between processes: {', '.join(bad[:5])}{', ...' if len(bad) > 5 else ''}")
+
 
 # ---------------------------------------------------------------------------------------------------------------
 # The table printed at start-up.

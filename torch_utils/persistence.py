@@ -3,6 +3,7 @@
 Unpickling such an object with plain pickle executes the text that the file brings: that is the format. The project's
 own loaders go through torch_utils/safe_unpickle.py instead. Must not know any particular class.
 """
+
 import copy
 import functools
 import hashlib
@@ -41,8 +42,7 @@ def persistent_class(orig_class):
     if not hasattr(orig_class, "__deepcopy__"):
         orig_class.__deepcopy__ = _deepcopy
     orig_class.init_args = property(lambda self: copy.deepcopy(self._init_args), doc="Positional constructor arguments.")
-    orig_class.init_kwargs = property(
-        lambda self: dnnlib.EasyDict(copy.deepcopy(self._init_kwargs)), doc="Keyword constructor arguments.")
+    orig_class.init_kwargs = property(lambda self: dnnlib.EasyDict(copy.deepcopy(self._init_kwargs)), doc="Keyword constructor arguments.")
     _persistent_classes.add(orig_class)
     return orig_class
 
@@ -73,17 +73,12 @@ def _recording_init(owner, original_init):
             self.__dict__["_init_args"] = copy.deepcopy(args)
             self.__dict__["_init_kwargs"] = copy.deepcopy(kwargs)
         original_init(self, *args, **kwargs)
+
     return recording_init
 
 
 def _reduce(self):
-    meta = dict(
-        type="class",
-        version=_version,
-        module_src=self._persistent_source,
-        class_name=self._persistent_name,
-        state=_get_state(self),
-    )
+    meta = dict(type="class", version=_version, module_src=self._persistent_source, class_name=self._persistent_name, state=_get_state(self))
     return _reconstruct_persistent_obj, (meta,)
 
 
@@ -118,8 +113,7 @@ def _reconstruct_persistent_obj(meta):
         if meta is None:
             raise TypeError(f"import hook {hook!r} returned nothing; it must return meta")
     if meta.version != _version or meta.type != "class":
-        raise ValueError(f"persistent object of kind {meta.type!r}, version {meta.version!r}; "
-                         f"only kind 'class', version {_version} is known")
+        raise ValueError(f"persistent object of kind {meta.type!r}, version {meta.version!r}; only kind 'class', version {_version} is known")
 
     module = _module_from_source(meta.module_src)
     cls = persistent_class(getattr(module, meta.class_name))
@@ -134,8 +128,9 @@ def _source_of_module(module):
         try:
             source = inspect.getsource(module)
         except (OSError, TypeError) as error:
-            raise TypeError(f"persistent_class needs the source text of module {module.__name__!r}; "
-                            "define the class in a file rather than at the prompt") from error
+            raise TypeError(
+                f"persistent_class needs the source text of module {module.__name__!r}; define the class in a file rather than at the prompt"
+            ) from error
         _source_by_module_name[module.__name__] = source
         _module_by_source[source] = module  # a real module is preferred to one that a pickle brought earlier
     return source

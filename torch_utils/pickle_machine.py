@@ -5,6 +5,7 @@ by the caller, so the only code that a stream can reach is the table's. Opcodes 
 (extension codes, persistent ids, out-of-band buffers, old-style instances) are refused.
 Must not know torch, numpy or networks; those are in the caller's table.
 """
+
 import io
 import pickletools
 
@@ -76,15 +77,36 @@ class _BoundedReader:
 
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 _LITERALS = {
-    "INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT",
-    "STRING", "BINSTRING", "SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8",
-    "UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8",
+    "INT",
+    "BININT",
+    "BININT1",
+    "BININT2",
+    "LONG",
+    "LONG1",
+    "LONG4",
+    "FLOAT",
+    "BINFLOAT",
+    "STRING",
+    "BINSTRING",
+    "SHORT_BINSTRING",
+    "BINBYTES",
+    "SHORT_BINBYTES",
+    "BINBYTES8",
+    "UNICODE",
+    "BINUNICODE",
+    "SHORT_BINUNICODE",
+    "BINUNICODE8",
 }
 _REFUSED = {
-    "INST": "an old-style instance", "OBJ": "an old-style instance",
-    "EXT1": "an extension code", "EXT2": "an extension code", "EXT4": "an extension code",
-    "PERSID": "a persistent id", "BINPERSID": "a persistent id",
-    "NEXT_BUFFER": "an out-of-band buffer", "READONLY_BUFFER": "an out-of-band buffer",
+    "INST": "an old-style instance",
+    "OBJ": "an old-style instance",
+    "EXT1": "an extension code",
+    "EXT2": "an extension code",
+    "EXT4": "an extension code",
+    "PERSID": "a persistent id",
+    "BINPERSID": "a persistent id",
+    "NEXT_BUFFER": "an out-of-band buffer",
+    "READONLY_BUFFER": "an out-of-band buffer",
 }
 _TUPLE_SIZES = {"EMPTY_TUPLE": 0, "TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 _EMPTY = {"EMPTY_LIST": list, "EMPTY_DICT": dict, "EMPTY_SET": set}
@@ -140,7 +162,7 @@ class _Machine:
     def _pop_to_mark(self):
         for index in range(len(self.stack) - 1, -1, -1):
             if self.stack[index] is _MARK:
-                items = self.stack[index + 1:]
+                items = self.stack[index + 1 :]
                 del self.stack[index:]
                 return items
         raise ValueError("no mark")

@@ -3,6 +3,7 @@
 The lock is the kernel's (flock), so a dead owner can never hold it. What the file says about its owner is for people only.
 Must not know what is being protected.
 """
+
 import errno
 import os
 import time

@@ -4,6 +4,7 @@ The classes are the project's own, named in a registry of import paths (so this 
 the description claims is compared with what the own class really builds, before its memory is allocated.
 Must not know pickles, except for the records that safe_globals makes of them.
 """
+
 import dataclasses
 import inspect
 from typing import Any
@@ -29,9 +30,22 @@ MAX_REPEATED_ELEMENTS = 1 << 24
 
 _known_classes = {
     **dict.fromkeys(
-        ["Generator", "MappingNetwork", "SynthesisNetwork", "SynthesisBlock", "SynthesisLayer", "ToRGBLayer",
-         "FullyConnectedLayer", "Conv2dLayer", "Discriminator", "DiscriminatorBlock", "MinibatchStdLayer",
-         "DiscriminatorEpilogue"], "training.networks"),
+        [
+            "Generator",
+            "MappingNetwork",
+            "SynthesisNetwork",
+            "SynthesisBlock",
+            "SynthesisLayer",
+            "ToRGBLayer",
+            "FullyConnectedLayer",
+            "Conv2dLayer",
+            "Discriminator",
+            "DiscriminatorBlock",
+            "MinibatchStdLayer",
+            "DiscriminatorEpilogue",
+        ],
+        "training.networks",
+    ),
     "AugmentPipe": "training.augment",
 }
 
@@ -41,7 +55,7 @@ def register_known_class(class_name, import_path):
 
     import_path: of the class or of its module. The class must be an nn.Module decorated with persistent_class.
     """
-    module_name = import_path[:-len(class_name) - 1] if import_path.endswith("." + class_name) else import_path
+    module_name = import_path[: -len(class_name) - 1] if import_path.endswith("." + class_name) else import_path
     if _known_classes.get(class_name, module_name) != module_name:
         raise ValueError(f"class name {class_name!r} is taken by {_known_classes[class_name]} already")
     _known_classes[class_name] = module_name
@@ -126,12 +140,18 @@ def _describe_into(description, record, path, depth):
     description.classes[path] = record.meta["class_name"]
     description.training[path] = state.get("training") is True
     description.attributes[path] = {
-        name: value.item() if isinstance(value, np.generic) else value for name, value in state.items()
-        if isinstance(name, str) and (value is None or isinstance(value, (bool, int, float, str, np.number)))}
+        name: value.item() if isinstance(value, np.generic) else value
+        for name, value in state.items()
+        if isinstance(name, str) and (value is None or isinstance(value, (bool, int, float, str, np.number)))
+    }
     description.passengers[path] = {
-        name: dict(value) for name, value in state.items()
-        if isinstance(name, str) and isinstance(value, dict) and value
-        and all(isinstance(key, str) and type(part) is torch.Tensor for key, part in value.items())}
+        name: dict(value)
+        for name, value in state.items()
+        if isinstance(name, str)
+        and isinstance(value, dict)
+        and value
+        and all(isinstance(key, str) and type(part) is torch.Tensor for key, part in value.items())
+    }
     prefix = f"{path}." if path else ""
     for group in ("_parameters", "_buffers"):
         for name, tensor in state[group].items():
@@ -267,16 +287,14 @@ def _compare_classes(blueprint, description):
 
 def _compare_tensors(blueprint, description):
     expected = _named_tensors(blueprint)
-    for group, names in (("lacks", expected.keys() - description.tensors.keys()),
-                         ("additionally has", description.tensors.keys() - expected.keys())):
+    for group, names in (("lacks", expected.keys() - description.tensors.keys()), ("additionally has", description.tensors.keys() - expected.keys())):
         if names:
             shown = ", ".join(name[:MAX_TEXT] for name in sorted(names)[:3])
             raise _differs(description, f"it {group} {len(names)} tensors: {shown}" + (", ..." if len(names) > 3 else ""))
     for name, tensor in expected.items():
         found = description.tensors[name]
         if found.shape != tensor.shape or found.dtype != tensor.dtype:
-            raise _differs(description, f"{name} should be {list(tensor.shape)} {tensor.dtype}, "
-                                        f"but is {list(found.shape)} {found.dtype}")
+            raise _differs(description, f"{name} should be {list(tensor.shape)} {tensor.dtype}, but is {list(found.shape)} {found.dtype}")
     if {name for name, _ in blueprint.named_parameters(remove_duplicate=False)} != description.requires_grad.keys():
         raise _differs(description, "parameters and buffers are interchanged")
 

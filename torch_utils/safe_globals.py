@@ -3,6 +3,7 @@
 Tensors, numpy arrays, plain containers and torch constants are made for real, from checked arguments; objects with
 embedded source become records that hold their description and do nothing. Must not know any network.
 """
+
 import collections
 import io
 import math
@@ -51,8 +52,19 @@ def _load_storage(data):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch deprecates the class that its own pickles name
             loaded = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, ValueError, EOFError, AttributeError, KeyError, IndexError, TypeError,
-            AssertionError, MemoryError, OverflowError) as error:
+    except (
+        pickle.UnpicklingError,
+        RuntimeError,
+        ValueError,
+        EOFError,
+        AttributeError,
+        KeyError,
+        IndexError,
+        TypeError,
+        AssertionError,
+        MemoryError,
+        OverflowError,
+    ) as error:
         raise Refused("a torch storage that does not load as plain numbers") from error
     if isinstance(loaded, torch.UntypedStorage):
         return Storage(loaded, torch.uint8)
@@ -195,6 +207,7 @@ def _pairs_into(make):
         for key, value in pairs.items() if isinstance(pairs, dict) else pairs:
             result[simple_key(key)] = value
         return result
+
     return call
 
 
@@ -229,6 +242,7 @@ def _plain_number(number_type):
         if not all(isinstance(arg, (int, float)) for arg in args):
             raise Refused(f"builtins.{number_type.__name__} of something else than numbers")
         return number_type(*args)
+
     return call
 
 
@@ -239,12 +253,14 @@ def _plain_bytes(make):
         if not isinstance(data, (bytes, bytearray)):  # an integer would allocate that many bytes
             raise Refused(f"builtins.{make.__name__} of {kind(data)}")
         return make(data)
+
     return call
 
 
 def _only_named(name):
     def call(*_args):
         raise Refused(f"a call of {name}")
+
     return call
 
 
@@ -275,8 +291,7 @@ def _build_table():
     add("_codecs.encode", _encode)
 
     add("torch._utils._rebuild_tensor_v2 torch._utils._rebuild_tensor", _rebuild_tensor)
-    add("torch._utils._rebuild_parameter torch._utils._rebuild_parameter_with_state torch.nn.parameter.Parameter",
-        _rebuild_parameter)
+    add("torch._utils._rebuild_parameter torch._utils._rebuild_parameter_with_state torch.nn.parameter.Parameter", _rebuild_parameter)
     add("torch.storage._load_from_bytes", _load_storage)
     add("torch.Size", _size)
     add("torch.device", _device)

@@ -3,6 +3,7 @@
 Plain data, tensors and arrays are read as such; networks are rebuilt with the project's own classes from their
 constructor arguments and weights. Everything else is refused in a sentence. Must not know any particular network.
 """
+
 import io
 import pickle
 
@@ -17,8 +18,10 @@ from .rebuild import register_known_class
 __all__ = ["load", "register_known_class", "RefusedPickle", "HOW_TO_TRUST"]
 
 MAX_DEPTH = 100
-HOW_TO_TRUST = ("Loading it in full would run code from the file. If you trust where it comes from, allow that with "
-                "--trust-pickle on the command line or trust=True in Python.")
+HOW_TO_TRUST = (
+    "Loading it in full would run code from the file. If you trust where it comes from, allow that with "
+    "--trust-pickle on the command line or trust=True in Python."
+)
 
 
 class RefusedPickle(UserError):
@@ -57,13 +60,12 @@ def _where(unfinished):
         else:
             class_name = unfinished[index + 1] if isinstance(value, str) and value == "class_name" and index + 1 < len(unfinished) else None
         if isinstance(class_name, str):
-            return f" in class {class_name[:rebuild.MAX_TEXT]}"
+            return f" in class {class_name[: rebuild.MAX_TEXT]}"
     return ""
 
 
 def _damaged(name, error):
-    return UserError(f"{name} is damaged or incomplete ({str(error)[:200] or type(error).__name__}); "
-                     "copy or download it again.")
+    return UserError(f"{name} is damaged or incomplete ({str(error)[:200] or type(error).__name__}); copy or download it again.")
 
 
 def _load_trusted(f, name):
@@ -72,8 +74,10 @@ def _load_trusted(f, name):
     except (pickle.UnpicklingError, EOFError) as error:
         raise _damaged(name, error) from error
     except ModuleNotFoundError as error:
-        raise UserError(f"{name} needs the Python module {error.name!r}, which is not there; "
-                        "run from the code base that wrote the file, or put its folder on PYTHONPATH.") from error
+        raise UserError(
+            f"{name} needs the Python module {error.name!r}, which is not there; "
+            "run from the code base that wrote the file, or put its folder on PYTHONPATH."
+        ) from error
 
 
 class _CpuUnpickler(pickle.Unpickler):

@@ -6,6 +6,7 @@ one all-reduce. The counters are this module's state (report() is called from ev
 further run in the same process, state_dict() / load_state_dict() carry it over a restart.
 Must not know: what the names mean, who prints or writes the numbers.
 """
+
 import math
 import re
 
@@ -14,12 +15,12 @@ import torch
 
 import dnnlib
 
-_num_moments = 3        # count, sum, sum of squares
+_num_moments = 3  # count, sum, sum of squares
 _rank = 0
-_sync_device = None     # where the all-reduce happens; None: there is one process only
-_sync_called = False    # has any Collector been updated since the start or reset()?
-_counters = {}          # name -> {device: moments reported there since the last update of a matching Collector}
-_cumulative = {}        # name -> moments of all devices and processes up to that update, float64 on the CPU
+_sync_device = None  # where the all-reduce happens; None: there is one process only
+_sync_called = False  # has any Collector been updated since the start or reset()?
+_counters = {}  # name -> {device: moments reported there since the last update of a matching Collector}
+_cumulative = {}  # name -> moments of all devices and processes up to that update, float64 on the CPU
 
 
 def init_multiprocessing(rank, sync_device):
@@ -150,7 +151,7 @@ class Collector:
     def __init__(self, regex=".*", keep_previous=True):
         self._regex = re.compile(regex)
         self._keep_previous = keep_previous
-        self._seen = {}     # name -> cumulative moments at the last update
+        self._seen = {}  # name -> cumulative moments at the last update
         self._moments = {}  # name -> moments that num(), mean() and std() speak of
         self.update()
         self._moments.clear()

@@ -3,6 +3,7 @@
 The heuristic r_t = E[sign(D(real))] says how far D overfits; p moves by a fixed step towards r_t = target.
 Must not know the loop.
 """
+
 import math
 
 

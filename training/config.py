@@ -4,6 +4,7 @@
 With the flags of the StyleGAN2-ADA interface alone, keys, values and the name of the run are that interface's; further
 keys and parts of the name appear only when a further flag is given. Must not know click, processes or folders of runs.
 """
+
 import dataclasses
 
 import dnnlib
@@ -12,10 +13,22 @@ from training import presets
 
 # Flags that are handed on to the loop as they are, when given: flag -> keyword of the loop.
 PASSED_ON = {
-    "device": "device", "threads": "threads", "tick": "kimg_per_tick", "img_snap": "image_snapshot_ticks", "snap_res": "snap_res",
-    "keep": "keep", "aug_max": "ada_max_p", "nan_streak": "nan_streak", "eval_at_start": "eval_at_start",
-    "detectors": "detectors", "wandb": "wandb_project", "trust_pickle": "trust_pickle",
-    "diversity_monitor": "diversity_monitor", "resume_kimg": "resume_kimg", "resume_partial": "resume_partial", "desc": "desc",
+    "device": "device",
+    "threads": "threads",
+    "tick": "kimg_per_tick",
+    "img_snap": "image_snapshot_ticks",
+    "snap_res": "snap_res",
+    "keep": "keep",
+    "aug_max": "ada_max_p",
+    "nan_streak": "nan_streak",
+    "eval_at_start": "eval_at_start",
+    "detectors": "detectors",
+    "wandb": "wandb_project",
+    "trust_pickle": "trust_pickle",
+    "diversity_monitor": "diversity_monitor",
+    "resume_kimg": "resume_kimg",
+    "resume_partial": "resume_partial",
+    "desc": "desc",
 }
 
 # Flags that override a number of the base configuration: flag -> (part of the name, the option's place).
@@ -34,10 +47,11 @@ OVERRIDES = {
 @dataclasses.dataclass
 class Resolved:
     """What the flags come to."""
-    options: dnnlib.EasyDict    # keyword arguments of training_loop, without run_dir
-    name_parts: list            # joined by '-', the name of the run folder after its number
-    reasons: list               # sentences: why a value is what it is
-    image_shape: tuple = ()     # (channels, height, width) of the data set
+
+    options: dnnlib.EasyDict  # keyword arguments of training_loop, without run_dir
+    name_parts: list  # joined by '-', the name of the run folder after its number
+    reasons: list  # sentences: why a value is what it is
+    image_shape: tuple = ()  # (channels, height, width) of the data set
     label_dim: int = 0
 
     @property
@@ -73,14 +87,16 @@ def _general(run, flags):
 # ------------------------------------------------------------------------------------------
 # Data.
 
+
 def _data(run, flags):
     wants_labels = bool(flags.get("cond", False))
-    kwargs = dnnlib.EasyDict(class_name="training.dataset.ImageFolderDataset", path=flags.data,
-                             use_labels=wants_labels, max_size=None, xflip=False)
+    kwargs = dnnlib.EasyDict(class_name="training.dataset.ImageFolderDataset", path=flags.data, use_labels=wants_labels, max_size=None, xflip=False)
     name, num_images, has_labels = _inspect(run, kwargs)
     if wants_labels and not has_labels:
-        raise UserError(f"--cond=1 needs labels, and {flags.data} has none; add them to its dataset.json "
-                        "(dataset_tool.py --labels=folders makes them from folder names) or leave out --cond")
+        raise UserError(
+            f"--cond=1 needs labels, and {flags.data} has none; add them to its dataset.json "
+            "(dataset_tool.py --labels=folders makes them from folder names) or leave out --cond"
+        )
     kwargs.max_size = num_images
     run.name_parts.append(name)
     if wants_labels:
@@ -114,8 +130,10 @@ def _inspect(run, kwargs):
     channels, height, width = run.image_shape
     if height != width or height < 4 or height & (height - 1):
         size = max(1 << (min(height, width).bit_length() - 1), 4)
-        raise UserError(f"--data={kwargs.path} holds images of {width}x{height} pixels; the networks need squares of 4, 8, 16, 32, ... pixels: "
-                        f"convert with dataset_tool.py --width={size} --height={size} --transform=center-crop")
+        raise UserError(
+            f"--data={kwargs.path} holds images of {width}x{height} pixels; the networks need squares of 4, 8, 16, 32, ... pixels: "
+            f"convert with dataset_tool.py --width={size} --height={size} --transform=center-crop"
+        )
     if channels not in (1, 3):
         raise UserError(f"--data={kwargs.path} holds images of {channels} channels; convert to grey (1) or RGB (3) with dataset_tool.py")
     kwargs.resolution = height
@@ -125,6 +143,7 @@ def _inspect(run, kwargs):
 # ------------------------------------------------------------------------------------------
 # Networks, optimizers, loss.
 
+
 def _base_configuration(run, flags):
     cfg = flags.get("cfg", "auto")
     options, resolution = run.options, run.options.training_set_kwargs.resolution
@@ -133,18 +152,27 @@ def _base_configuration(run, flags):
 
     channels = dict(channel_base=row.channel_base, channel_max=row.channel_max, num_fp16_res=row.num_fp16_res, conv_clamp=row.conv_clamp)
     options.G_kwargs = dnnlib.EasyDict(
-        class_name="training.networks.Generator", z_dim=row.latent_dim, w_dim=row.latent_dim,
-        mapping_kwargs=dnnlib.EasyDict(num_layers=row.map_depth), synthesis_kwargs=dnnlib.EasyDict(channels))
+        class_name="training.networks.Generator",
+        z_dim=row.latent_dim,
+        w_dim=row.latent_dim,
+        mapping_kwargs=dnnlib.EasyDict(num_layers=row.map_depth),
+        synthesis_kwargs=dnnlib.EasyDict(channels),
+    )
     options.D_kwargs = dnnlib.EasyDict(
-        class_name="training.networks.Discriminator", block_kwargs=dnnlib.EasyDict(), mapping_kwargs=dnnlib.EasyDict(),
-        epilogue_kwargs=dnnlib.EasyDict(mbstd_group_size=row.mbstd_group), **channels)
+        class_name="training.networks.Discriminator",
+        block_kwargs=dnnlib.EasyDict(),
+        mapping_kwargs=dnnlib.EasyDict(),
+        epilogue_kwargs=dnnlib.EasyDict(mbstd_group_size=row.mbstd_group),
+        **channels,
+    )
     if row.architecture is not None:
         options.D_kwargs.architecture = row.architecture
     for name in ("G_opt_kwargs", "D_opt_kwargs"):
         options[name] = dnnlib.EasyDict(class_name="torch.optim.Adam", lr=row.lr, betas=[0, 0.99], eps=1e-8)
     options.loss_kwargs = dnnlib.EasyDict(class_name="training.loss.StyleGAN2Loss", r1_gamma=row.gamma, **dict(row.loss))
-    options.update(total_kimg=row.kimg, batch_size=row.batch_size, batch_gpu=row.batch_size // row.ref_gpus,
-                   ema_kimg=row.ema_kimg, ema_rampup=row.ema_rampup)
+    options.update(
+        total_kimg=row.kimg, batch_size=row.batch_size, batch_gpu=row.batch_size // row.ref_gpus, ema_kimg=row.ema_kimg, ema_rampup=row.ema_rampup
+    )
     if row.kimg_per_tick is not None:
         options.kimg_per_tick = row.kimg_per_tick
     _explain_base(run, flags, cfg, row, resolution)
@@ -160,17 +188,30 @@ def _base_configuration(run, flags):
 def _explain_base(run, flags, cfg, row, resolution):
     reasons = run.reasons
     if cfg in ("auto", "tiny"):
-        reasons.append(f"batch size {row.batch_size}: " + (
-            "fixed by --cfg=tiny" if cfg == "tiny" else
-            f"4096 / resolution images per GPU (at most 32), at most {presets.MAX_AUTO_BATCH_SIZE} in all, on {run.options.num_gpus} GPU(s)"))
-        reasons.append(f"R1 gamma {row.gamma:g} = {presets.gamma_per_pixel(cfg):g} * resolution^2 / batch = {presets.gamma_per_pixel(cfg):g} * {resolution}^2 / {row.batch_size}, a rule of thumb: "
-                       f"if samples are too alike or training diverges try {row.gamma * 5:g}, if they lack detail try {row.gamma / 5:g}")
-        reasons.append(f"learning rate {row.lr:g}: " + ("lowered at 1024 pixels and above" if resolution >= 1024 else "the usual one below 1024 pixels"))
-        reasons.append(f"channels min({row.channel_base} / r, {row.channel_max}) at resolution r: " + (
-            "sized for CPU cores" if cfg == "tiny" else "full width from 512 pixels on, half below"))
+        reasons.append(
+            f"batch size {row.batch_size}: "
+            + (
+                "fixed by --cfg=tiny"
+                if cfg == "tiny"
+                else f"4096 / resolution images per GPU (at most 32), at most {presets.MAX_AUTO_BATCH_SIZE} in all, on {run.options.num_gpus} GPU(s)"
+            )
+        )
+        reasons.append(
+            f"R1 gamma {row.gamma:g} = {presets.gamma_per_pixel(cfg):g} * resolution^2 / batch = {presets.gamma_per_pixel(cfg):g} * {resolution}^2 / {row.batch_size}, a rule of thumb: "
+            f"if samples are too alike or training diverges try {row.gamma * 5:g}, if they lack detail try {row.gamma / 5:g}"
+        )
+        reasons.append(
+            f"learning rate {row.lr:g}: " + ("lowered at 1024 pixels and above" if resolution >= 1024 else "the usual one below 1024 pixels")
+        )
+        reasons.append(
+            f"channels min({row.channel_base} / r, {row.channel_max}) at resolution r: "
+            + ("sized for CPU cores" if cfg == "tiny" else "full width from 512 pixels on, half below")
+        )
     else:
-        reasons.append(f"--cfg={cfg} fixes batch size {row.batch_size}, R1 gamma {row.gamma:g}, learning rate {row.lr:g} and channels, whatever the data set; "
-                       f"the rule of --cfg=auto would give gamma {presets.GAMMA_PER_PIXEL * resolution ** 2 / row.batch_size:g} here")
+        reasons.append(
+            f"--cfg={cfg} fixes batch size {row.batch_size}, R1 gamma {row.gamma:g}, learning rate {row.lr:g} and channels, whatever the data set; "
+            f"the rule of --cfg=auto would give gamma {presets.GAMMA_PER_PIXEL * resolution**2 / row.batch_size:g} here"
+        )
     if "gamma" in flags:
         reasons.append(f"R1 gamma {flags.gamma:g}: --gamma, in place of {row.gamma:g}")
 
@@ -182,8 +223,10 @@ def _batch(run, flags):
         run.name_parts.append(f"batch{flags.batch:d}")
         if flags.batch % options.num_gpus:
             lower = flags.batch - flags.batch % options.num_gpus
-            raise UserError(f"--batch={flags.batch} cannot be shared evenly by --gpus={options.num_gpus}; "
-                            f"use --batch={lower or options.num_gpus} or --batch={lower + options.num_gpus}")
+            raise UserError(
+                f"--batch={flags.batch} cannot be shared evenly by --gpus={options.num_gpus}; "
+                f"use --batch={lower or options.num_gpus} or --batch={lower + options.num_gpus}"
+            )
         options.batch_size, options.batch_gpu = flags.batch, flags.batch // options.num_gpus
     elif options.batch_gpu * options.num_gpus > options.batch_size:
         # More GPUs than the base configuration was written for: each takes its share of the step in one piece.
@@ -197,18 +240,24 @@ def check_batch(options):
     batch_size, batch_gpu, num_gpus = options["batch_size"], options["batch_gpu"], options["num_gpus"]
     if batch_size % (batch_gpu * num_gpus):
         good = [size for size in range(1, batch_size // num_gpus + 1) if batch_size % (size * num_gpus) == 0]
-        remedy = (f"--batch-gpu must be one of {', '.join(map(str, good))}" if good
-                  else f"use --batch={-(-batch_size // num_gpus) * num_gpus} or another number of GPUs")
+        remedy = (
+            f"--batch-gpu must be one of {', '.join(map(str, good))}"
+            if good
+            else f"use --batch={-(-batch_size // num_gpus) * num_gpus} or another number of GPUs"
+        )
         raise UserError(f"a batch of {batch_size} does not divide into {num_gpus} GPU(s) with microbatches of --batch-gpu={batch_gpu}; {remedy}")
     group = options["D_kwargs"]["epilogue_kwargs"]["mbstd_group_size"]
     if batch_gpu % min(group, batch_gpu):
         good = [size for size in range(1, batch_gpu + 1) if batch_gpu % size == 0]
-        raise UserError(f"{batch_gpu} images at a time (--batch / --gpus, or --batch-gpu) do not divide into groups of {group} for the minibatch "
-                        f"standard deviation; use --mbstd-group with one of {', '.join(map(str, good))}, or another --batch")
+        raise UserError(
+            f"{batch_gpu} images at a time (--batch / --gpus, or --batch-gpu) do not divide into groups of {group} for the minibatch "
+            f"standard deviation; use --mbstd-group with one of {', '.join(map(str, good))}, or another --batch"
+        )
 
 
 # ------------------------------------------------------------------------------------------
 # Augmentation.
+
 
 def _augmentation(run, flags):
     options, mode = run.options, flags.get("aug", "ada")
@@ -222,8 +271,10 @@ def _augmentation(run, flags):
             options.ada_kimg = ada_kimg
         if "initstrength" in flags:
             options.augment_p = flags.initstrength
-        run.reasons.append(f"augmentation: p follows D's overfitting (target {options.ada_target:g}), from {options.get('augment_p', 0):g} to the cap "
-                           f"{flags.get('aug_max', 1):g}; beyond 1 there is nothing to gain, p would only be slow to come back")
+        run.reasons.append(
+            f"augmentation: p follows D's overfitting (target {options.ada_target:g}), from {options.get('augment_p', 0):g} to the cap "
+            f"{flags.get('aug_max', 1):g}; beyond 1 there is nothing to gain, p would only be slow to come back"
+        )
     elif mode == "fixed":
         options.augment_p = flags.p
     if "p" in flags:
@@ -254,6 +305,7 @@ def _refuse_foreign_strength_flags(flags, mode):
 # ------------------------------------------------------------------------------------------
 # Starting from other weights.
 
+
 def _transfer(run, flags):
     options, resume = run.options, flags.get("resume", "noresume")
     if resume == "noresume":
@@ -275,6 +327,7 @@ def _transfer(run, flags):
 
 # ------------------------------------------------------------------------------------------
 # Speed, overrides, and what only the loop understands.
+
 
 def _performance(run, flags):
     options = run.options

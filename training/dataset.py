@@ -3,6 +3,7 @@
 Class names, constructor arguments and properties are public interface (forks subclass them; snapshots name them).
 Must not know how files are made (dataset_tool.py) or what the images are used for.
 """
+
 import mmap
 import os
 import zlib
@@ -89,7 +90,8 @@ class Dataset(torch.utils.data.Dataset):
             raise UserError(
                 f"{self._describe_image(raw_idx)} is {_shape_text(image.shape)}, but the set is "
                 f"{_shape_text(self.image_shape)}; all images of a set must have one size and kind: list the others with "
-                f"dataset_tool.py --check --source=..., mend them with --fix, --width and --height.")
+                f"dataset_tool.py --check --source=..., mend them with --fix, --width and --height."
+            )
         if self._cache is not None:
             self._cache.put(raw_idx, image)
         return image
@@ -103,8 +105,7 @@ class Dataset(torch.utils.data.Dataset):
             if labels is None:
                 labels = np.zeros([self._raw_shape[0], 0], dtype=np.float32)
             if len(labels) != self._raw_shape[0]:
-                raise UserError(f"{self._name} has {self._raw_shape[0]} images but {len(labels)} labels; every image needs "
-                                f"one.")
+                raise UserError(f"{self._name} has {self._raw_shape[0]} images but {len(labels)} labels; every image needs one.")
             self._raw_labels = labels
         return self._raw_labels
 
@@ -128,8 +129,10 @@ class Dataset(torch.utils.data.Dataset):
         """Side of the square images in pixels."""
         height, width = self._raw_shape[2:]
         if height != width:
-            raise UserError(f"The images of {self._name} are {width}x{height} pixels, but must be square; convert them with "
-                            f"dataset_tool.py --transform=center-crop --width=... --height=...")
+            raise UserError(
+                f"The images of {self._name} are {width}x{height} pixels, but must be square; convert them with "
+                f"dataset_tool.py --transform=center-crop --width=... --height=..."
+            )
         return height
 
     @property
@@ -174,8 +177,8 @@ class Dataset(torch.utils.data.Dataset):
         """
         labels = self._load_raw_labels()
         return dataset_io.content_digest(
-            (f"{i:012d}", *_size_and_crc(self._load_raw_image(i)), None if labels is None else labels[i].tolist())
-            for i in range(self._raw_shape[0]))
+            (f"{i:012d}", *_size_and_crc(self._load_raw_image(i)), None if labels is None else labels[i].tolist()) for i in range(self._raw_shape[0])
+        )
 
     # Optional cache of decoded images.
 
@@ -188,7 +191,7 @@ class Dataset(torch.utils.data.Dataset):
         """
         used = np.unique(self._raw_idx)
         image_bytes = int(np.prod(self.image_shape))
-        fits = len(used) * image_bytes <= limit_mb * 2 ** 20
+        fits = len(used) * image_bytes <= limit_mb * 2**20
         self._cache = _ImageCache(used, self.image_shape) if fits and len(used) else None
         return self._cache is not None
 
@@ -201,17 +204,20 @@ class ImageFolderDataset(Dataset):
         self._files = dataset_io.open_files(self._path)
         self._image_names = [name for name in self._files.names if dataset_io.is_image_name(name)]
         if not self._image_names:
-            raise UserError(f"{self._path} holds no images ({len(self._files.names)} other files); give the folder or zip "
-                            f"that dataset_tool.py has written.")
+            raise UserError(
+                f"{self._path} holds no images ({len(self._files.names)} other files); give the folder or zip that dataset_tool.py has written."
+            )
         self._metadata = dataset_io.read_metadata(self._files)
         self._fingerprint = None
         raw_shape = [len(self._image_names), *self._load_raw_image(0).shape]
         super().__init__(name=_name_of(self._path), raw_shape=raw_shape, **super_kwargs)
         if resolution is not None and self.image_shape[1:] != [resolution, resolution]:
             height, width = self.image_shape[1:]
-            raise UserError(f"The images of {self._path} are {width}x{height} pixels, but resolution {resolution} was asked "
-                            f"for; use the set's own, or convert it with dataset_tool.py --width={resolution} "
-                            f"--height={resolution}")
+            raise UserError(
+                f"The images of {self._path} are {width}x{height} pixels, but resolution {resolution} was asked "
+                f"for; use the set's own, or convert it with dataset_tool.py --width={resolution} "
+                f"--height={resolution}"
+            )
         self._labels()  # faults in the labels must show before training starts
 
     @property
@@ -240,8 +246,7 @@ class ImageFolderDataset(Dataset):
         """
         if self._fingerprint is None:
             labels = self._metadata.labels or {}
-            self._fingerprint = dataset_io.content_digest(
-                (name, *self._files.size_and_crc(name), labels.get(name)) for name in self._image_names)
+            self._fingerprint = dataset_io.content_digest((name, *self._files.size_and_crc(name), labels.get(name)) for name in self._image_names)
         return self._fingerprint
 
     def check_images(self) -> None:
@@ -262,7 +267,8 @@ class ImageFolderDataset(Dataset):
             raise UserError(
                 f"{len(faults)} of {len(self._image_names)} images in {self._path} do not fit the set, which is "
                 f"{_shape_text(self.image_shape)}: {' '.join(faults[:5])} List all with dataset_tool.py --check "
-                f"--source={self._path}, mend them with --fix, --width and --height.")
+                f"--source={self._path}, mend them with --fix, --width and --height."
+            )
 
     def _load_raw_image(self, raw_idx):
         name = self._image_names[raw_idx]
@@ -271,8 +277,7 @@ class ImageFolderDataset(Dataset):
     def _load_raw_labels(self):
         if self._metadata.labels is None:
             return None
-        return dataset_io.label_array(self._metadata.labels, self._image_names,
-                                      self._files.where(dataset_io.METADATA_NAME))
+        return dataset_io.label_array(self._metadata.labels, self._image_names, self._files.where(dataset_io.METADATA_NAME))
 
     def _describe_image(self, raw_idx):
         return self._files.where(self._image_names[raw_idx])

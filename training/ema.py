@@ -1,4 +1,5 @@
 """The moving average of the generator's weights. Must not know the loop."""
+
 import torch
 
 

@@ -3,6 +3,7 @@
 Parameters and activations are counted on PyTorch's meta device, so nothing is allocated. Estimates are for planning:
 right within about a third. Must not know click or run folders.
 """
+
 import dataclasses
 import os
 
@@ -13,7 +14,7 @@ import dnnlib
 from torch_utils import devices
 
 FLOAT_BYTES, HALF_BYTES = 4, 2
-BATCHES_ON_META = (4, 8)    # of the two counting passes; what is kept grows linearly with the batch
+BATCHES_ON_META = (4, 8)  # of the two counting passes; what is kept grows linearly with the batch
 # The regularisers differentiate a gradient: PyTorch keeps the forward pass, the backward pass and the tape of both.
 DOUBLE_BACKWARD_FACTOR = 3
 # Images compress; photographs in PNG take about this share of their raw size.
@@ -23,13 +24,14 @@ PNG_SHARE = 0.7
 @dataclasses.dataclass(frozen=True)
 class Estimate:
     """Counts of parameters; sizes in bytes."""
+
     parameters_G: int
     parameters_D: int
-    memory: int             # per process, at the peak of a step
-    snapshot: int           # one network pickle
-    state: int              # one training state
+    memory: int  # per process, at the peak of a step
+    snapshot: int  # one network pickle
+    state: int  # one training state
     num_snapshots: int
-    grid: int               # one picture of samples
+    grid: int  # one picture of samples
     num_grids: int
 
     @property
@@ -60,10 +62,15 @@ def estimate(options, image_shape, label_dim) -> Estimate:
     ticks = max(int(options.total_kimg / options.get("kimg_per_tick", 4)), 1)
     num_snapshots = _count_saves(ticks, options.network_snapshot_ticks)
     return Estimate(
-        parameters_G=_parameter_count(G), parameters_D=_parameter_count(D), memory=int(fixed + max(phases)),
-        snapshot=2 * weights_G + weights_D, state=2 * weights_G + weights_D + 2 * trained,
-        num_snapshots=_kept_snapshots(num_snapshots, options.get("keep")), grid=_grid_bytes(options, image_shape),
-        num_grids=_count_saves(ticks, options.image_snapshot_ticks) + 2)
+        parameters_G=_parameter_count(G),
+        parameters_D=_parameter_count(D),
+        memory=int(fixed + max(phases)),
+        snapshot=2 * weights_G + weights_D,
+        state=2 * weights_G + weights_D + 2 * trained,
+        num_snapshots=_kept_snapshots(num_snapshots, options.get("keep")),
+        grid=_grid_bytes(options, image_shape),
+        num_grids=_count_saves(ticks, options.image_snapshot_ticks) + 2,
+    )
 
 
 class _StayOnMeta(torch.overrides.TorchFunctionMode):
@@ -95,6 +102,7 @@ def _tensor_bytes(module):
 
 def _activation_bytes(G, D, options, resolution):
     """(bytes for any batch, bytes per image) that autograd keeps in one pass, of G and of D."""
+
     def num_fp16(kwargs):
         return kwargs.get("num_fp16_res", 0) if planned_device(options) == "cuda" else 0
 
@@ -184,12 +192,16 @@ def _warn_schedule(options, device):
         yield f"--kimg={options.total_kimg} is short: from scratch these networks need thousands of kimg; good for a trial only (--cfg=tiny is made for that)"
     ticks = options.total_kimg / options.get("kimg_per_tick", 4)
     if ticks < options.network_snapshot_ticks:
-        yield (f"--snap={options.network_snapshot_ticks} ticks is longer than the whole run ({ticks:.0f} ticks): there will be a snapshot at its start and its "
-               "end alone; lower --snap")
+        yield (
+            f"--snap={options.network_snapshot_ticks} ticks is longer than the whole run ({ticks:.0f} ticks): there will be a snapshot at its start and its "
+            "end alone; lower --snap"
+        )
     external = [metric for metric in options.metrics if not metric.startswith("madr_")]
     if external and not options.get("detectors"):
-        yield (f"{', '.join(external)} need detector networks that are downloaded on first use; give them as files with --detector name=path, "
-               "or use --metrics=none")
+        yield (
+            f"{', '.join(external)} need detector networks that are downloaded on first use; give them as files with --detector name=path, "
+            "or use --metrics=none"
+        )
     if external and device == "cpu":
         yield f"{', '.join(external)} on a CPU takes hours per snapshot; use --metrics=none and calc_metrics.py on a few snapshots"
 
@@ -224,8 +236,10 @@ def _warn_configuration(options, image_shape, device):
 def _warn_resources(options, costs, device, free_disk):
     cores = psutil.cpu_count() or 1
     if options.data_loader_kwargs.num_workers * options.num_gpus > max(cores, 3):
-        yield (f"--workers={options.data_loader_kwargs.num_workers} for each of {options.num_gpus} process(es) on {cores} CPU cores: "
-               "they will wait for one another; lower --workers")
+        yield (
+            f"--workers={options.data_loader_kwargs.num_workers} for each of {options.num_gpus} process(es) on {cores} CPU cores: "
+            "they will wait for one another; lower --workers"
+        )
     if device == "cuda" and not torch.cuda.is_available():
         return
     if device == "cuda":
@@ -253,8 +267,10 @@ def report(resolved, costs, warnings) -> str:
     lines = ["", "Why these values:", *(f"  - {reason}" for reason in resolved.reasons), "", "What it will cost, about:"]
     lines.append(f"  - parameters: G {costs.parameters_G / 1e6:.2f} million, D {costs.parameters_D / 1e6:.2f} million")
     lines.append(f"  - memory: {gigabytes(costs.memory)} per process, with {options.batch_gpu} images at a time")
-    lines.append(f"  - disk: {gigabytes(costs.disk)} = {costs.num_snapshots} network snapshots of {gigabytes(costs.snapshot)}, training states of "
-                 f"{gigabytes(costs.state)}, {costs.num_grids} pictures of at most {gigabytes(costs.grid)}")
+    lines.append(
+        f"  - disk: {gigabytes(costs.disk)} = {costs.num_snapshots} network snapshots of {gigabytes(costs.snapshot)}, training states of "
+        f"{gigabytes(costs.state)}, {costs.num_grids} pictures of at most {gigabytes(costs.grid)}"
+    )
     if "base_class_name" in options.loss_kwargs:
         lines.append(f"  - {options.loss_kwargs.class_name} comes on top of that; it states its own time and memory after the first ticks")
     lines += ["", *(["Warnings:", *(f"  - {warning}" for warning in warnings)] if warnings else ["No warnings."])]

@@ -2,6 +2,7 @@
 
 Must not know how training works.
 """
+
 import copy
 import os
 
@@ -15,8 +16,15 @@ def evaluate(options, metrics, G_ema, device, snapshot_pkl):
     G_ema, is_first = copy.deepcopy(G_ema).to(device), options.rank == 0
     for metric in metrics:
         result = metric_main.calc_metric(
-            metric=metric, G=G_ema, dataset_kwargs=options.training_set_kwargs, num_gpus=options.num_gpus, rank=options.rank, device=device,
-            detectors=options.detectors or {}, progress=metric_utils.ProgressMonitor(verbose=is_first))
+            metric=metric,
+            G=G_ema,
+            dataset_kwargs=options.training_set_kwargs,
+            num_gpus=options.num_gpus,
+            rank=options.rank,
+            device=device,
+            detectors=options.detectors or {},
+            progress=metric_utils.ProgressMonitor(verbose=is_first),
+        )
         if is_first:
             metric_main.report_metric(result, run_dir=options.run_dir, snapshot_pkl=snapshot_pkl)
         yield result["results"]

@@ -4,6 +4,7 @@ A baseline subclasses StyleGAN2Loss and replaces a term; the training loop only 
 optimizers, processes beyond one mean over ranks, or the loop.
 Sources: StyleGAN2 (Karras et al. 2020, 1912.04958), R1 (Mescheder et al. 2018, 1801.04406).
 """
+
 import math
 
 import torch
@@ -15,8 +16,12 @@ from torch_utils.ops import conv2d_gradfix
 
 # phase name -> (network that learns, adversarial term, regulariser)
 PHASES = {
-    "Gmain": ("G", True, False), "Greg": ("G", False, True), "Gboth": ("G", True, True),
-    "Dmain": ("D", True, False), "Dreg": ("D", False, True), "Dboth": ("D", True, True),
+    "Gmain": ("G", True, False),
+    "Greg": ("G", False, True),
+    "Gboth": ("G", True, True),
+    "Dmain": ("D", True, False),
+    "Dreg": ("D", False, True),
+    "Dboth": ("D", True, True),
 }
 
 
@@ -43,8 +48,9 @@ class Loss:
 class StyleGAN2Loss(Loss):
     """Non-saturating logistic loss, R1, path-length regularisation, style mixing."""
 
-    def __init__(self, device, G_mapping, G_synthesis, D, augment_pipe=None, style_mixing_prob=0.9, r1_gamma=10,
-                 pl_batch_shrink=2, pl_decay=0.01, pl_weight=2):
+    def __init__(
+        self, device, G_mapping, G_synthesis, D, augment_pipe=None, style_mixing_prob=0.9, r1_gamma=10, pl_batch_shrink=2, pl_decay=0.01, pl_weight=2
+    ):
         self.device = torch.device(device)
         self.G_mapping, self.G_synthesis, self.D = G_mapping, G_synthesis, D
         self.augment_pipe = augment_pipe

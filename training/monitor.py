@@ -2,6 +2,7 @@
 
 Must not know networks, losses or data.
 """
+
 import importlib.util
 import json
 import os
@@ -84,8 +85,14 @@ class PhaseTimer:
 def tick_line(tick, kimg, total_sec, tick_sec, sec_per_kimg, maintenance_sec, cpu_mem_gb, gpu_mem_gb, augment_p, extra=()):
     """The line of a tick; its fields up to `augment` are parsed by people's scripts. extra: (name, value) pairs behind them."""
     fields = [
-        f"tick {tick:<5d}", f"kimg {kimg:<8.1f}", f"time {dnnlib.util.format_time(total_sec):<12s}", f"sec/tick {tick_sec:<7.1f}",
-        f"sec/kimg {sec_per_kimg:<7.2f}", f"maintenance {maintenance_sec:<6.1f}", f"cpumem {cpu_mem_gb:<6.2f}", f"gpumem {gpu_mem_gb:<6.2f}",
+        f"tick {tick:<5d}",
+        f"kimg {kimg:<8.1f}",
+        f"time {dnnlib.util.format_time(total_sec):<12s}",
+        f"sec/tick {tick_sec:<7.1f}",
+        f"sec/kimg {sec_per_kimg:<7.2f}",
+        f"maintenance {maintenance_sec:<6.1f}",
+        f"cpumem {cpu_mem_gb:<6.2f}",
+        f"gpumem {gpu_mem_gb:<6.2f}",
         f"augment {augment_p:.3f}",
     ]
     return " ".join(fields + [f"{name} {value:.3f}" for name, value in extra])
@@ -120,8 +127,10 @@ def report_resources(clock, tick_nimg, device):
     """Report timing and memory of the tick that just ended; returns the tick line's values for them."""
     tick_sec, total_sec = clock.tick_end - clock.tick_start, clock.tick_end - clock.start
     values = {
-        "Timing/total_sec": total_sec, "Timing/sec_per_tick": tick_sec,
-        "Timing/sec_per_kimg": tick_sec / max(tick_nimg, 1) * 1000, "Timing/maintenance_sec": clock.maintenance_sec,
+        "Timing/total_sec": total_sec,
+        "Timing/sec_per_tick": tick_sec,
+        "Timing/sec_per_kimg": tick_sec / max(tick_nimg, 1) * 1000,
+        "Timing/maintenance_sec": clock.maintenance_sec,
         "Resources/cpu_mem_gb": psutil.Process(os.getpid()).memory_info().rss / 2**30,
         "Resources/peak_gpu_mem_gb": torch.cuda.max_memory_allocated(device) / 2**30 if device.type == "cuda" else 0.0,
     }
@@ -131,8 +140,14 @@ def report_resources(clock, tick_nimg, device):
     training_stats.report0("Timing/total_days", total_sec / 86400)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    return dict(total_sec=total_sec, tick_sec=tick_sec, sec_per_kimg=values["Timing/sec_per_kimg"], maintenance_sec=clock.maintenance_sec,
-                cpu_mem_gb=values["Resources/cpu_mem_gb"], gpu_mem_gb=values["Resources/peak_gpu_mem_gb"])
+    return dict(
+        total_sec=total_sec,
+        tick_sec=tick_sec,
+        sec_per_kimg=values["Timing/sec_per_kimg"],
+        maintenance_sec=clock.maintenance_sec,
+        cpu_mem_gb=values["Resources/cpu_mem_gb"],
+        gpu_mem_gb=values["Resources/peak_gpu_mem_gb"],
+    )
 
 
 def check_wandb():
@@ -166,6 +181,7 @@ class StatsWriter:
     @staticmethod
     def _open_wandb(project, run_dir, options):
         import wandb
+
         return wandb.init(project=project, dir=run_dir, name=os.path.basename(os.path.abspath(run_dir)), config=options, resume="allow")
 
     def bytes_written(self):

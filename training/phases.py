@@ -4,6 +4,7 @@ Lazy regularisation (StyleGAN2, 1912.04958, appendix B): a regulariser that is a
 network's optimizer, with its weight times r, and the optimizer's rates shrunk by r/(r+1) so that training speed stays.
 Must not know losses, data or files.
 """
+
 import hashlib
 
 import torch
@@ -98,8 +99,14 @@ def run_phase(phase, phase_index, loss, microbatches, random_seed, cur_nimg):
     for round_index, (k, real_img, real_c, gen_z, gen_c) in enumerate(microbatches):
         seed_microbatch(random_seed, cur_nimg, phase_index, k)
         loss.accumulate_gradients(
-            phase=phase.name, real_img=real_img, real_c=real_c, gen_z=gen_z, gen_c=gen_c,
-            sync=(round_index == len(microbatches) - 1), gain=phase.interval / len(microbatches))
+            phase=phase.name,
+            real_img=real_img,
+            real_c=real_c,
+            gen_z=gen_z,
+            gen_c=gen_c,
+            sync=(round_index == len(microbatches) - 1),
+            gain=phase.interval / len(microbatches),
+        )
     phase.module.requires_grad_(False)
     with record_function(phase.name + ": step"):
         num_nonfinite = synchronise_gradients(phase.module.parameters())

@@ -3,6 +3,7 @@
 Conventions that people's notebooks rely on: the latent of a seed is RandomState(seed).randn(1, z_dim), and pixels are
 image * 127.5 + 128, clipped and cut off. Must not know about training.
 """
+
 import io
 import os
 import tempfile
@@ -36,8 +37,8 @@ def prepare_outdir(outdir):
 
 def latent_of_seed(seed, z_dim, device):
     """[1, z_dim] float32."""
-    if not 0 <= seed < 2 ** 32:
-        raise UserError(f"seeds must lie between 0 and {2 ** 32 - 1} (got {seed}); choose a smaller one")
+    if not 0 <= seed < 2**32:
+        raise UserError(f"seeds must lie between 0 and {2**32 - 1} (got {seed}); choose a smaller one")
     # Rounded on the CPU: some devices lack float64.
     return torch.from_numpy(np.random.RandomState(seed).randn(1, z_dim).astype(np.float32)).to(device)
 

@@ -2,6 +2,7 @@
 
 Numbers only; how they become training options is training/config.py's business. Imports nothing of this project.
 """
+
 import dataclasses
 
 # ------------------------------------------------------------------------------------------
@@ -14,52 +15,91 @@ class BaseConfig:
 
     What is None in `auto` and `tiny` depends on the resolution and the number of GPUs; see `base_config`.
     """
-    kimg: int                       # length of training
-    batch_size: int | None          # images per step, all processes together
-    ref_gpus: int | None            # the batch is cut into this many microbatches; None: one per GPU
-    mbstd_group: int | None         # group size of the minibatch standard deviation
-    channel_base: int | None        # channels at resolution r are min(channel_base / r, channel_max)
-    lr: float | None                # learning rate of G and D
-    gamma: float | None             # weight of R1
-    ema_kimg: float | None          # half-life of the moving average of G's weights
-    ema_rampup: float | None        # the half-life is at most this share of the images seen so far
-    map_depth: int                  # layers of the mapping network
+
+    kimg: int  # length of training
+    batch_size: int | None  # images per step, all processes together
+    ref_gpus: int | None  # the batch is cut into this many microbatches; None: one per GPU
+    mbstd_group: int | None  # group size of the minibatch standard deviation
+    channel_base: int | None  # channels at resolution r are min(channel_base / r, channel_max)
+    lr: float | None  # learning rate of G and D
+    gamma: float | None  # weight of R1
+    ema_kimg: float | None  # half-life of the moving average of G's weights
+    ema_rampup: float | None  # the half-life is at most this share of the images seen so far
+    map_depth: int  # layers of the mapping network
     channel_max: int = 512
-    latent_dim: int = 512           # z_dim and w_dim
-    num_fp16_res: int = 4           # this many of the highest resolutions run in float16
+    latent_dim: int = 512  # z_dim and w_dim
+    num_fp16_res: int = 4  # this many of the highest resolutions run in float16
     conv_clamp: float | None = 256  # bound on activations, needed by float16 only
-    loss: tuple = ()                # further keywords of the loss, as (name, value) pairs
-    architecture: str | None = None     # of D; None leaves the network's own default
+    loss: tuple = ()  # further keywords of the loss, as (name, value) pairs
+    architecture: str | None = None  # of D; None leaves the network's own default
     snapshot_ticks: int = 50
     kimg_per_tick: float | None = None  # None leaves the loop's own default
-    ada_kimg: int | None = None         # None leaves the loop's own default
-    metrics: tuple = ("fid50k_full",)   # when --metrics is not given
+    ada_kimg: int | None = None  # None leaves the loop's own default
+    metrics: tuple = ("fid50k_full",)  # when --metrics is not given
 
 
 _PAPER = dict(kimg=25000, ref_gpus=8, ema_rampup=None, map_depth=8)
 
 BASE_CONFIGS = {
-    "auto": BaseConfig(kimg=25000, batch_size=None, ref_gpus=None, mbstd_group=None, channel_base=None, lr=None,
-                       gamma=None, ema_kimg=None, ema_rampup=0.05, map_depth=2),
+    "auto": BaseConfig(
+        kimg=25000,
+        batch_size=None,
+        ref_gpus=None,
+        mbstd_group=None,
+        channel_base=None,
+        lr=None,
+        gamma=None,
+        ema_kimg=None,
+        ema_rampup=0.05,
+        map_depth=2,
+    ),
     "stylegan2": BaseConfig(**_PAPER, batch_size=32, mbstd_group=4, channel_base=32768, lr=0.002, gamma=10, ema_kimg=10),
     "paper256": BaseConfig(**_PAPER, batch_size=64, mbstd_group=8, channel_base=16384, lr=0.0025, gamma=1, ema_kimg=20),
     "paper512": BaseConfig(**_PAPER, batch_size=64, mbstd_group=8, channel_base=32768, lr=0.0025, gamma=0.5, ema_kimg=20),
     "paper1024": BaseConfig(**_PAPER, batch_size=32, mbstd_group=4, channel_base=32768, lr=0.002, gamma=2, ema_kimg=10),
     # StyleGAN2-ADA's setting for CIFAR-10 (2006.06676, appendix): no path-length term, no style mixing, plain D.
-    "cifar": BaseConfig(kimg=100000, batch_size=64, ref_gpus=2, mbstd_group=32, channel_base=32768, lr=0.0025, gamma=0.01,
-                        ema_kimg=500, ema_rampup=0.05, map_depth=2, architecture="orig",
-                        loss=(("pl_weight", 0), ("style_mixing_prob", 0))),
+    "cifar": BaseConfig(
+        kimg=100000,
+        batch_size=64,
+        ref_gpus=2,
+        mbstd_group=32,
+        channel_base=32768,
+        lr=0.0025,
+        gamma=0.01,
+        ema_kimg=500,
+        ema_rampup=0.05,
+        map_depth=2,
+        architecture="orig",
+        loss=(("pl_weight", 0), ("style_mixing_prob", 0)),
+    ),
     # 16 to 64 pixels on two CPU cores: something to see within minutes. No float16 (CPUs have none), no path-length
     # term (it doubles the time per step), a short average because the whole run is short. Small batches and a high
     # learning rate, since the first strokes take some 1000 steps; a firm R1, or the small D wins within those.
-    "tiny": BaseConfig(kimg=200, batch_size=16, ref_gpus=None, mbstd_group=4, channel_base=None, lr=0.005, gamma=None,
-                       ema_kimg=2, ema_rampup=None, map_depth=2, channel_max=64, latent_dim=64, num_fp16_res=0,
-                       conv_clamp=None, loss=(("pl_weight", 0),), snapshot_ticks=10, ada_kimg=100, metrics=()),
+    "tiny": BaseConfig(
+        kimg=200,
+        batch_size=16,
+        ref_gpus=None,
+        mbstd_group=4,
+        channel_base=None,
+        lr=0.005,
+        gamma=None,
+        ema_kimg=2,
+        ema_rampup=None,
+        map_depth=2,
+        channel_max=64,
+        latent_dim=64,
+        num_fp16_res=0,
+        conv_clamp=None,
+        loss=(("pl_weight", 0),),
+        snapshot_ticks=10,
+        ada_kimg=100,
+        metrics=(),
+    ),
 }
 
-MAX_AUTO_BATCH_SIZE = 64        # `auto` stays at or below it, unless there are more GPUs than that
-GAMMA_PER_PIXEL = 0.0002        # the gamma rule: 0.0002 * resolution^2 / batch
-TINY_GAMMA_PER_PIXEL = 0.016    # the same for the small networks of `tiny`
+MAX_AUTO_BATCH_SIZE = 64  # `auto` stays at or below it, unless there are more GPUs than that
+GAMMA_PER_PIXEL = 0.0002  # the gamma rule: 0.0002 * resolution^2 / batch
+TINY_GAMMA_PER_PIXEL = 0.016  # the same for the small networks of `tiny`
 
 
 def gamma_per_pixel(name: str) -> float:
@@ -80,7 +120,7 @@ def base_config(name: str, resolution: int, num_gpus: int) -> BaseConfig:
     if row.lr is None:
         filled["lr"] = 0.002 if resolution >= 1024 else 0.0025
     if row.gamma is None:
-        filled["gamma"] = gamma_per_pixel(name) * resolution ** 2 / batch_size
+        filled["gamma"] = gamma_per_pixel(name) * resolution**2 / batch_size
     if row.ema_kimg is None:
         filled["ema_kimg"] = batch_size * 10 / 32
     return dataclasses.replace(row, **filled)

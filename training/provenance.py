@@ -2,6 +2,7 @@
 
 Nothing here decides how the run goes on: that is the training state's part. Must not know the loop.
 """
+
 import json
 import os
 import platform
@@ -18,8 +19,17 @@ FILE_NAME = "provenance.jsonl"
 def gather(data_fingerprint, num_images, device, kimg):
     """One line of the file as a dict: nothing of it tells whose machine it is."""
     device_name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-    return dict(started=time.time(), kimg=kimg, data_fingerprint=data_fingerprint, num_images=num_images, python=platform.python_version(),
-                torch=torch.__version__, numpy=np.__version__, device=device_name, system=f"{platform.system()} {platform.machine()}")
+    return dict(
+        started=time.time(),
+        kimg=kimg,
+        data_fingerprint=data_fingerprint,
+        num_images=num_images,
+        python=platform.python_version(),
+        torch=torch.__version__,
+        numpy=np.__version__,
+        device=device_name,
+        system=f"{platform.system()} {platform.machine()}",
+    )
 
 
 def record(run_dir, facts):

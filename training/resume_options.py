@@ -3,6 +3,7 @@
 A flag that was not given takes the saved value; one that was given must agree, unless it may change between the parts
 of a run. Reads run folders, changes nothing. Must not know click or networks.
 """
+
 import json
 import os
 import re
@@ -95,14 +96,18 @@ def continue_run(flags, given, outdir, build, plugin_flags=()) -> tuple:
     """
     for flag, text in (("resume_kimg", "--resume-kimg"), ("resume_partial", "--resume-partial")):
         if flag in given and flags.get(flag):
-            raise UserError(f"{text} is for starting a new run from a network pickle; --resume={flags['resume']} continues a run "
-                            f"exactly where it stopped: leave out {text}")
+            raise UserError(
+                f"{text} is for starting a new run from a network pickle; --resume={flags['resume']} continues a run "
+                f"exactly where it stopped: leave out {text}"
+            )
     folders = [_folder_named(flags["resume"])] if flags["resume"] != "latest" else _run_folders(outdir)
     refusal = None
     for folder in folders:
         if state.latest_state(folder) is None:
-            refusal = refusal or UserError(f"--resume={flags['resume']}: {folder} holds no training-state-*.pt (it ended before its first snapshot, or was "
-                                           "made by another program); start a new run, from a network pickle if there is one: --resume=<pkl>")
+            refusal = refusal or UserError(
+                f"--resume={flags['resume']}: {folder} holds no training-state-*.pt (it ended before its first snapshot, or was "
+                "made by another program); start a new run, from a network pickle if there is one: --resume=<pkl>"
+            )
             continue
         saved = _read_options(folder)
         clashes = _clashes(saved, flags, given, build, plugin_flags)
@@ -116,6 +121,7 @@ def continue_run(flags, given, outdir, build, plugin_flags=()) -> tuple:
 
 # ------------------------------------------------------------------------------------------
 # Folders.
+
 
 def _run_folders(outdir):
     """Run folders below outdir, newest (highest number) first."""
@@ -141,7 +147,9 @@ def _read_options(folder):
         config.check_batch(saved)
         return saved
     except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"--resume: {path} is not the options file of a run ({error}); restore it, or start a new run from a network pickle") from error
+        raise UserError(
+            f"--resume: {path} is not the options file of a run ({error}); restore it, or start a new run from a network pickle"
+        ) from error
 
 
 def _easy(value):
@@ -152,6 +160,7 @@ def _easy(value):
 
 # ------------------------------------------------------------------------------------------
 # Comparing.
+
 
 def _clashes(saved, flags, given, build, plugin_flags):
     """[(flags, option, saved value, value now)] for the options that a typed flag contradicts."""
@@ -228,14 +237,19 @@ def _same_data(before, after):
 
 
 def _refusal(resume, folder, clashes):
-    rows = [(" / ".join("--" + flag.replace("_", "-") for flag in flags), place, _short(before), _short(after)) for flags, place, before, after in clashes]
+    rows = [
+        (" / ".join("--" + flag.replace("_", "-") for flag in flags), place, _short(before), _short(after)) for flags, place, before, after in clashes
+    ]
     table = [("flag", "option", "saved", "now"), *rows[:MAX_ROWS]]
     widths = [max(len(row[column]) for row in table) for column in range(4)]
     lines = ["  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in table]
     if len(rows) > MAX_ROWS:
         lines.append(f"  ... and {len(rows) - MAX_ROWS} more")
-    return UserError(f"--resume={resume}: {folder} was started with other options:\n" + "\n".join(lines) +
-                     "\nLeave these flags out to go on with the saved values, or leave out --resume to start a new run.")
+    return UserError(
+        f"--resume={resume}: {folder} was started with other options:\n"
+        + "\n".join(lines)
+        + "\nLeave these flags out to go on with the saved values, or leave out --resume to start a new run."
+    )
 
 
 def _short(value):
@@ -245,6 +259,7 @@ def _short(value):
 
 # ------------------------------------------------------------------------------------------
 # Going on.
+
 
 def _continued(saved, flags, given, build, folder):
     """The saved options with the changes that are allowed.

@@ -2,6 +2,7 @@
 
 Must not know images, networks or the loop.
 """
+
 import numpy as np
 import torch
 

@@ -2,6 +2,7 @@
 
 Must not know the order of training, files of the run, or who calls.
 """
+
 import contextlib
 import re
 
@@ -26,8 +27,11 @@ RUNNING_BUFFERS = re.compile(r"(^|\.)(w_avg|running_mean|running_var)$")
 def backend_settings(cudnn_benchmark, allow_tf32):
     """Process-wide switches, put back at the end."""
     switches = [
-        (torch.backends.cudnn, "benchmark", cudnn_benchmark), (torch.backends.cuda.matmul, "allow_tf32", allow_tf32),
-        (torch.backends.cudnn, "allow_tf32", allow_tf32), (conv2d_gradfix, "enabled", True), (grid_sample_gradfix, "enabled", True),
+        (torch.backends.cudnn, "benchmark", cudnn_benchmark),
+        (torch.backends.cuda.matmul, "allow_tf32", allow_tf32),
+        (torch.backends.cudnn, "allow_tf32", allow_tf32),
+        (conv2d_gradfix, "enabled", True),
+        (grid_sample_gradfix, "enabled", True),
     ]
     previous = [getattr(owner, name) for owner, name, _ in switches]
     for owner, name, value in switches:
@@ -42,8 +46,10 @@ def backend_settings(cudnn_benchmark, allow_tf32):
 def check_unchanged(saved, present, path):
     """Refuse to go on with other images. saved, present: content fingerprints."""
     if saved != present:
-        raise UserError(f"--data={path}: the training set has changed since this run stopped (content {saved[:12]} then, {present[:12]} now); "
-                        "restore it, or start a new run with --resume=<network-snapshot.pkl>")
+        raise UserError(
+            f"--data={path}: the training set has changed since this run stopped (content {saved[:12]} then, {present[:12]} now); "
+            "restore it, or start a new run with --resume=<network-snapshot.pkl>"
+        )
 
 
 def build_training_set(training_set_kwargs, device):
@@ -53,8 +59,10 @@ def build_training_set(training_set_kwargs, device):
     in_memory = device.type == "cpu" and hasattr(training_set, "use_cache") and training_set.use_cache(IN_MEMORY_MB)
     resolution = training_set.resolution
     if resolution < 4 or resolution & (resolution - 1):
-        raise UserError(f"{training_set.name}: the networks need a power of two of at least 4 px (got {resolution}x{resolution}); "
-                        f"convert the set with dataset_tool.py --width={1 << (max(resolution, 4) - 1).bit_length()} --height=...")
+        raise UserError(
+            f"{training_set.name}: the networks need a power of two of at least 4 px (got {resolution}x{resolution}); "
+            f"convert the set with dataset_tool.py --width={1 << (max(resolution, 4) - 1).bit_length()} --height=..."
+        )
     return training_set, in_memory
 
 

@@ -2,6 +2,7 @@
 
 Must not know the loop, losses or optimizers.
 """
+
 import copy
 import io
 import json
@@ -23,6 +24,7 @@ NETWORK_SNAPSHOT_REGEX = re.compile(r"^network-snapshot-(\d+)\.pkl$")
 
 # ----------------------------------------------------------------------------------------------------------------
 # Sample grids
+
 
 def setup_snapshot_image_grid(training_set, random_seed=0, max_size=None):
     """Choose the real images and labels of the sample grid.
@@ -62,7 +64,7 @@ def save_image_grid(img, fname, drange, grid_size):
     if levels.shape[1] not in (1, 3):
         raise UserError(f"{fname}: a picture needs 1 or 3 channels (got {levels.shape[1]})")
     tiles = list(np.moveaxis(levels, 1, 3))
-    sheet = np.vstack([np.hstack(tiles[first:first + columns]) for first in range(0, len(tiles), columns)])
+    sheet = np.vstack([np.hstack(tiles[first : first + columns]) for first in range(0, len(tiles), columns)])
     buffer = io.BytesIO()
     PIL.Image.fromarray(sheet.squeeze(2) if sheet.shape[2] == 1 else sheet).save(buffer, format="PNG")
     files.atomic_write_bytes(fname, buffer.getvalue())
@@ -76,6 +78,7 @@ def render_grid(G_ema, grid_z, grid_c):
 
 # ----------------------------------------------------------------------------------------------------------------
 # Network pickles
+
 
 def build_snapshot_data(G, D, G_ema, augment_pipe, training_set_kwargs):
     """The dict that a network snapshot holds: evaluation copies on the CPU, upstream's keys, nothing else."""
@@ -147,6 +150,7 @@ def best_snapshot(run_dir, metric, higher_is_better):
 # ----------------------------------------------------------------------------------------------------------------
 # Starting from another run's networks
 
+
 def compare_modules(source, target):
     """Rows (name, verdict, source shape, target shape) for every tensor; verdict: same | missing | extra | differs."""
     in_source = dict(misc.named_params_and_buffers(source))
@@ -189,7 +193,8 @@ def load_matching(sources, targets, resume_pkl, partial):
         raise UserError(
             f"--resume={resume_pkl} does not fit these networks: {counts['same']} tensors match, {counts['differs']} differ in shape, "
             f"{counts['missing']} are missing in the pickle, {counts['extra']} are left over:\n{table}\n"
-            f"The pickle was built like {_matching_flags(sources['G'])}. Use those, or --resume-partial to copy only what matches.")
+            f"The pickle was built like {_matching_flags(sources['G'])}. Use those, or --resume-partial to copy only what matches."
+        )
     for key, target in targets.items():
         with torch.no_grad():
             in_source = dict(misc.named_params_and_buffers(sources[key]))

@@ -4,6 +4,7 @@ A state is one file, `training-state-<kimg>.pt`, of plain tensors, numbers, stri
 weights_only=True reads it). Random numbers need no place in it: every draw is seeded by the position in the run.
 Must not know how training works.
 """
+
 import copy
 import os
 import pickle
@@ -90,7 +91,8 @@ class StateBag:
         """Gather the state of all ranks (call on every rank). facts: plain values stored beside, e.g. fingerprints."""
         local_stats = {"module": training_stats.state_dict(), "collectors": [c.state_dict() for c in collectors]}
         return {
-            "format": FORMAT, "facts": facts,
+            "format": FORMAT,
+            "facts": facts,
             "parts": {name: _to_cpu(part.state_dict()) for name, part in self.parts.items()},
             # Statistics reported since the last tick live on each rank apart.
             "stats_of_ranks": distributed.gather_objects(_to_cpu(local_stats)),
@@ -100,8 +102,10 @@ class StateBag:
         ours, theirs = set(self.parts) - self.optional, set(state["parts"]) - self.optional
         missing, extra = sorted(ours - theirs), sorted(theirs - ours)
         if missing or extra:
-            raise UserError(f"the training state does not fit this run: it lacks {missing or 'nothing'} and has {extra or 'nothing'} left over; "
-                            "resume with the options of the run that wrote it")
+            raise UserError(
+                f"the training state does not fit this run: it lacks {missing or 'nothing'} and has {extra or 'nothing'} left over; "
+                "resume with the options of the run that wrote it"
+            )
         for name, part in self.parts.items():
             if name in state["parts"]:
                 part.load_state_dict(state["parts"][name])
@@ -111,8 +115,11 @@ class StateBag:
             for collector, saved in zip(collectors, stats[rank]["collectors"], strict=True):
                 collector.load_state_dict(saved)
         elif rank == 0:
-            print(f"The state was saved by {len(stats)} processes, now there are {distributed.get_world_size()}: "
-                  "statistics of the tick that was running start afresh.", flush=True)
+            print(
+                f"The state was saved by {len(stats)} processes, now there are {distributed.get_world_size()}: "
+                "statistics of the tick that was running start afresh.",
+                flush=True,
+            )
 
 
 def save_state(run_dir, kimg, state):
@@ -126,7 +133,7 @@ def save_state(run_dir, kimg, state):
         torch.save(state, f)
     states = list_states(run_dir)
     abandoned = [other for other in states if other[0] > kimg]
-    for _kimg, old in states[:len(states) - len(abandoned)][:-NUM_STATES_KEPT] + abandoned:
+    for _kimg, old in states[: len(states) - len(abandoned)][:-NUM_STATES_KEPT] + abandoned:
         os.remove(old)
     return path
 
@@ -139,8 +146,10 @@ def load_state(path):
         raise UserError(f"{path}: no such training state; name the run folder that holds training-state-*.pt, or start without --resume") from None
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as err:
         # PyTorch's own text would advise to load it without protection.
-        raise UserError(f"{path}: cannot be read as a training state: it is damaged, cut off or something else ({type(err).__name__}); "
-                        "delete it to go on from the one before, or restore it from a copy") from err
+        raise UserError(
+            f"{path}: cannot be read as a training state: it is damaged, cut off or something else ({type(err).__name__}); "
+            "delete it to go on from the one before, or restore it from a copy"
+        ) from err
     if not isinstance(state, dict) or "format" not in state:
         raise UserError(f"{path}: not a training state of this program; network pickles are resumed with --resume=<file.pkl>")
     if state["format"] != FORMAT:

@@ -5,6 +5,7 @@ Everything random is drawn from (seed, position in the run), see phases.py; ther
 training state is the same, bit for bit on a CPU, as one that was never interrupted, and the number of processes does
 not change what is drawn.
 """
+
 import contextlib
 import copy
 import os
@@ -29,13 +30,53 @@ DOUBTFUL_STREAK = 3
 
 
 def training_loop(
-    run_dir=".", training_set_kwargs={}, data_loader_kwargs={}, G_kwargs={}, D_kwargs={}, G_opt_kwargs={}, D_opt_kwargs={},
-    augment_kwargs=None, loss_kwargs={}, metrics=[], random_seed=0, num_gpus=1, rank=0, batch_size=4, batch_gpu=4, ema_kimg=10,
-    ema_rampup=None, G_reg_interval=4, D_reg_interval=16, augment_p=0, ada_target=None, ada_interval=4, ada_kimg=500,
-    total_kimg=25000, kimg_per_tick=4, image_snapshot_ticks=50, network_snapshot_ticks=50, resume_pkl=None, cudnn_benchmark=True,
-    allow_tf32=False, abort_fn=None, progress_fn=None,
-    *, device="auto", resume_state=None, resume_kimg=0, resume_partial=False, trust_pickle=False, keep=None, ada_max_p=1.0,
-    nan_streak=100, eval_at_start=False, detectors=None, snap_res=None, wandb_project=None, desc=None, diversity_monitor=False,
+    run_dir=".",
+    training_set_kwargs={},
+    data_loader_kwargs={},
+    G_kwargs={},
+    D_kwargs={},
+    G_opt_kwargs={},
+    D_opt_kwargs={},
+    augment_kwargs=None,
+    loss_kwargs={},
+    metrics=[],
+    random_seed=0,
+    num_gpus=1,
+    rank=0,
+    batch_size=4,
+    batch_gpu=4,
+    ema_kimg=10,
+    ema_rampup=None,
+    G_reg_interval=4,
+    D_reg_interval=16,
+    augment_p=0,
+    ada_target=None,
+    ada_interval=4,
+    ada_kimg=500,
+    total_kimg=25000,
+    kimg_per_tick=4,
+    image_snapshot_ticks=50,
+    network_snapshot_ticks=50,
+    resume_pkl=None,
+    cudnn_benchmark=True,
+    allow_tf32=False,
+    abort_fn=None,
+    progress_fn=None,
+    *,
+    device="auto",
+    resume_state=None,
+    resume_kimg=0,
+    resume_partial=False,
+    trust_pickle=False,
+    keep=None,
+    ada_max_p=1.0,
+    nan_streak=100,
+    eval_at_start=False,
+    detectors=None,
+    snap_res=None,
+    wandb_project=None,
+    desc=None,
+    diversity_monitor=False,
 ):
     """Train until total_kimg thousand real images were shown to D.
 
@@ -132,7 +173,8 @@ class Trainer:
         o = self.options
         self.say("Setting up training phases...")
         self.loss = dnnlib.util.construct_class_by_name(
-            device=self.device, G_mapping=self.G.mapping, G_synthesis=self.G.synthesis, D=self.D, augment_pipe=self.augment_pipe, **o.loss_kwargs)
+            device=self.device, G_mapping=self.G.mapping, G_synthesis=self.G.synthesis, D=self.D, augment_pipe=self.augment_pipe, **o.loss_kwargs
+        )
         self.phases, self.optimizers = phases.setup_phases(self.G, self.D, o.G_opt_kwargs, o.D_opt_kwargs, o.G_reg_interval, o.D_reg_interval)
         self.timers = {phase.name: monitor.PhaseTimer(self.device) for phase in self.phases}
         self.stats = training_stats.Collector(regex=".*")
@@ -140,20 +182,40 @@ class Trainer:
         self.progress = state.Progress(int(o.resume_kimg * 1000))
         self.nonfinite_of_step = []
         if hasattr(self.loss, "attach"):
-            self.loss.attach(dnnlib.EasyDict(
-                G=self.G, D=self.D, G_ema=self.G_ema, rank=o.rank, num_gpus=o.num_gpus, device=self.device, run_dir=o.run_dir,
-                training_set=self.training_set, training_set_kwargs=o.training_set_kwargs, random_seed=o.random_seed,
-                batch_size=o.batch_size, batch_gpu=o.batch_gpu))
+            self.loss.attach(
+                dnnlib.EasyDict(
+                    G=self.G,
+                    D=self.D,
+                    G_ema=self.G_ema,
+                    rank=o.rank,
+                    num_gpus=o.num_gpus,
+                    device=self.device,
+                    run_dir=o.run_dir,
+                    training_set=self.training_set,
+                    training_set_kwargs=o.training_set_kwargs,
+                    random_seed=o.random_seed,
+                    batch_size=o.batch_size,
+                    batch_gpu=o.batch_gpu,
+                )
+            )
         self.watch = watch.DiversityWatch(
-            o.diversity_monitor, self.is_first, self.device, o.random_seed, self.G.z_dim, self.labels, diversity_kernels.k_means)
+            o.diversity_monitor, self.is_first, self.device, o.random_seed, self.G.z_dim, self.labels, diversity_kernels.k_means
+        )
 
     # --- state ------------------------------------------------------------------------------------------------------
 
     def state_bag(self):
         return state.StateBag(
-            G=self.G, D=self.D, G_ema=self.G_ema, augment_pipe=self.augment_pipe, progress=self.progress,
-            loss=self.loss if hasattr(self.loss, "state_dict") else None, diversity=self.watch.monitor, optional=["diversity"],
-            **{f"{name}_opt": opt for name, opt in self.optimizers.items()})
+            G=self.G,
+            D=self.D,
+            G_ema=self.G_ema,
+            augment_pipe=self.augment_pipe,
+            progress=self.progress,
+            loss=self.loss if hasattr(self.loss, "state_dict") else None,
+            diversity=self.watch.monitor,
+            optional=["diversity"],
+            **{f"{name}_opt": opt for name, opt in self.optimizers.items()},
+        )
 
     def collectors(self):
         return [c for c in (self.stats, self.ada_stats) if c is not None]
@@ -165,8 +227,17 @@ class Trainer:
         self.watch.begin(self.training_set)
         o = self.options
         self.data = setup.build_data_iterator(
-            self.training_set, self.in_memory, o.data_loader_kwargs, self.device, o.batch_size, o.batch_gpu, o.rank, o.num_gpus,
-            o.random_seed, self.progress.cur_nimg)
+            self.training_set,
+            self.in_memory,
+            o.data_loader_kwargs,
+            self.device,
+            o.batch_size,
+            o.batch_gpu,
+            o.rank,
+            o.num_gpus,
+            o.random_seed,
+            self.progress.cur_nimg,
+        )
 
     def is_sound(self):
         """Whether what would be saved can be trusted; says so if not."""
@@ -179,8 +250,11 @@ class Trainer:
     def save_state(self):
         """The training state. Collective: every rank calls it, after is_sound()."""
         self.progress.elapsed_sec = self.clock.elapsed_sec()
-        facts = dict(data_fingerprint=self.fingerprint, stats_jsonl_bytes=self.writer.bytes_written() if self.writer else 0,
-                     maintenance_sec=self.clock.untold_maintenance_sec())
+        facts = dict(
+            data_fingerprint=self.fingerprint,
+            stats_jsonl_bytes=self.writer.bytes_written() if self.writer else 0,
+            maintenance_sec=self.clock.untold_maintenance_sec(),
+        )
         saved = self.state_bag().collect(self.collectors(), facts)
         if self.is_first:
             state.save_state(self.options.run_dir, self.progress.cur_nimg // 1000, saved)
@@ -193,7 +267,8 @@ class Trainer:
         self.say("Exporting sample images...")
         o = self.options
         self.grid_size, images, self.grid_z, self.grid_c = setup.build_grid(
-            self.training_set, self.G, o.random_seed, o.batch_gpu, self.device, o.snap_res)
+            self.training_set, self.G, o.random_seed, o.batch_gpu, self.device, o.snap_res
+        )
         if self.resumed is None:
             save_image_grid(images, os.path.join(o.run_dir, "reals.png"), drange=[0, 255], grid_size=self.grid_size)
             self.save_samples("fakes_init.png")
@@ -229,7 +304,9 @@ class Trainer:
         self.evaluated.add(path)
         for results in evaluation.evaluate(self.options, metrics, snapshot_data["G_ema"], self.device, path):
             if self.is_first:
-                self.writer.write_scalars({"Metrics/" + name: value for name, value in results.items()}, self.progress.cur_nimg, self.clock.elapsed_sec())
+                self.writer.write_scalars(
+                    {"Metrics/" + name: value for name, value in results.items()}, self.progress.cur_nimg, self.clock.elapsed_sec()
+                )
 
     def prune_snapshots(self):
         if self.is_first and self.keep is not None:
@@ -252,8 +329,12 @@ class Trainer:
             self.say("Initializing logs...")
             provenance.record(o.run_dir, provenance.gather(self.fingerprint, len(self.training_set), self.device, self.progress.cur_nimg / 1000))
             self.writer = monitor.StatsWriter(
-                o.run_dir, facts.get("stats_jsonl_bytes"), self.progress.cur_nimg / 1000,
-                o.wandb_project, {k: v for k, v in o.items() if k.endswith("kwargs") or isinstance(v, (int, float, str))})
+                o.run_dir,
+                facts.get("stats_jsonl_bytes"),
+                self.progress.cur_nimg / 1000,
+                o.wandb_project,
+                {k: v for k, v in o.items() if k.endswith("kwargs") or isinstance(v, (int, float, str))},
+            )
 
     def close(self):
         if self.writer is not None:
@@ -322,12 +403,16 @@ class Trainer:
         if self.ada_stats is None or self.progress.batch_idx % o.ada_interval:
             return
         self.ada_stats.update()
-        p = ada.adapted_p(float(self.augment_pipe.p), self.ada_stats["Loss/signs/real"], o.ada_target, o.batch_size, o.ada_interval, o.ada_kimg, o.ada_max_p)
+        p = ada.adapted_p(
+            float(self.augment_pipe.p), self.ada_stats["Loss/signs/real"], o.ada_target, o.batch_size, o.ada_interval, o.ada_kimg, o.ada_max_p
+        )
         self.augment_pipe.p.copy_(torch.as_tensor(p))
         if p >= o.ada_max_p and not self.warned_of_p:
             self.warned_of_p = True
-            self.say(f"Warning: the augmentation probability has reached its cap --aug-max={o.ada_max_p:g}; D tells all reals from fakes "
-                     "(too few images, or G has collapsed).")
+            self.say(
+                f"Warning: the augmentation probability has reached its cap --aug-max={o.ada_max_p:g}; D tells all reals from fakes "
+                "(too few images, or G has collapsed)."
+            )
 
     def settle_nonfinite(self):
         """Count the non-finite gradients of the step before (looked at late, so that a GPU need not wait for the answer)."""
@@ -338,7 +423,8 @@ class Trainer:
             raise UserError(
                 f"stopped at kimg {self.progress.cur_nimg / 1000:.1f}: {self.progress.nonfinite_streak} steps in a row had non-finite gradients "
                 f"(--nan-streak={self.options.nan_streak}). The last good state is kept: {newest or 'none was saved yet'}. Lower --glr and --dlr, raise "
-                "--gamma, or train with --fp32=1, then --resume=latest or start anew.")
+                "--gamma, or train with --fp32=1, then --resume=latest or start anew."
+            )
 
     def stop_if_asked(self):
         several_gpus = self.options.num_gpus > 1 and self.device.type == "cuda"
@@ -386,8 +472,12 @@ class Trainer:
         augment_p = float(self.augment_pipe.p.cpu()) if self.augment_pipe is not None else 0.0
         telemetry = dict(self.loss.telemetry()) if hasattr(self.loss, "telemetry") else {}
         telemetry.update(self.watch.look(self.G, o.batch_gpu, progress.cur_nimg / 1000, progress.batch_idx))
-        values = {"Progress/tick": progress.cur_tick, "Progress/kimg": progress.cur_nimg / 1000, "Progress/augment": augment_p,
-                  "Progress/nonfinite_steps": progress.nonfinite_steps}
+        values = {
+            "Progress/tick": progress.cur_tick,
+            "Progress/kimg": progress.cur_nimg / 1000,
+            "Progress/augment": augment_p,
+            "Progress/nonfinite_steps": progress.nonfinite_steps,
+        }
         for name, value in values.items():
             training_stats.report0(name, value)
         for phase in self.phases:
@@ -396,6 +486,8 @@ class Trainer:
         resources = monitor.report_resources(self.clock, progress.cur_nimg - progress.tick_start_nimg, self.device)
         self.stats.update()
         if self.is_first:
-            print(monitor.tick_line(progress.cur_tick, progress.cur_nimg / 1000, augment_p=augment_p, extra=telemetry.items(), **resources), flush=True)
+            print(
+                monitor.tick_line(progress.cur_tick, progress.cur_nimg / 1000, augment_p=augment_p, extra=telemetry.items(), **resources), flush=True
+            )
             self.writer.write(self.stats.as_dict(), progress.cur_nimg, self.clock.elapsed_sec())
         self.watch.tell(self.say)

@@ -5,6 +5,7 @@
 Expects RUNS/plain/* and RUNS/default/* as experiments/backbone.py trains them. Judges every run's snapshot with calc_metrics.py, makes
 the table with compare_runs.py, the comparison of one pair with --baseline, one report page per method, and the picture.
 """
+
 import datetime
 import json
 import subprocess
@@ -41,7 +42,11 @@ def line_of(network, num_gen, sha256):
     """The newest line of this snapshot with that many images in that space, or None."""
     lines = network.parent / f"metric-{METRIC}.jsonl"
     stated = [json.loads(line) for line in lines.read_text(encoding="utf-8").splitlines()] if lines.exists() else []
-    fitting = [line for line in stated if line["snapshot_pkl"] == network.name and sha256 in json.dumps(line["facts"]) and line["facts"].get("num_gen") == num_gen]
+    fitting = [
+        line
+        for line in stated
+        if line["snapshot_pkl"] == network.name and sha256 in json.dumps(line["facts"]) and line["facts"].get("num_gen") == num_gen
+    ]
     return fitting[-1] if fitting else None
 
 
@@ -55,8 +60,12 @@ def without_folders(page, folders):
 
 def picture(networks, path):
     """One corner of the sample sheet of each method and seed: methods in rows, seeds in columns."""
-    sheets = {key: PIL.Image.open(network.parent / network.name.replace("network-snapshot-", "fakes").replace(".pkl", ".png")).convert("RGB").crop((0, 0, CORNER, CORNER))
-              for key, network in networks.items()}
+    sheets = {
+        key: PIL.Image.open(network.parent / network.name.replace("network-snapshot-", "fakes").replace(".pkl", ".png"))
+        .convert("RGB")
+        .crop((0, 0, CORNER, CORNER))
+        for key, network in networks.items()
+    }
     seeds = sorted({seed for _, seed in sheets})
     whole = PIL.Image.new("RGB", (len(seeds) * (CORNER + 8) - 8, len(METHODS) * (CORNER + 8) - 8), "black")
     for (method, seed), sheet in sheets.items():
@@ -67,10 +76,22 @@ def picture(networks, path):
 
 def page_text(table, comparison, num_gen, space):
     machine = records.machine()
-    return "\n".join([
-        f"{num_gen} generated images per network, all real images, features of {space}.", "", table.strip(), "",
-        "One pair, seed 0, by `calc_metrics.py --network=<default> --baseline=<plain>`:", "", "```", comparison.strip(), "```", "",
-        f"{datetime.date.fromisoformat(machine['date']):%Y-%m-%d}; {machine['machine']}; PyTorch {machine['torch']}.", ""])
+    return "\n".join(
+        [
+            f"{num_gen} generated images per network, all real images, features of {space}.",
+            "",
+            table.strip(),
+            "",
+            "One pair, seed 0, by `calc_metrics.py --network=<default> --baseline=<plain>`:",
+            "",
+            "```",
+            comparison.strip(),
+            "```",
+            "",
+            f"{datetime.date.fromisoformat(machine['date']):%Y-%m-%d}; {machine['machine']}; PyTorch {machine['torch']}.",
+            "",
+        ]
+    )
 
 
 @click.command()
@@ -95,10 +116,17 @@ def main(runs, kimg, seeds, num_gen, space):
     folders = [network.parent for network in networks.values()]
     table = call("compare_runs.py", *folders, f"--metrics={METRIC}", "--format=markdown")
     comparison = call("calc_metrics.py", f"--network={networks['default', 0]}", f"--baseline={networks['plain', 0]}", *common)
-    comparison = "\n".join(line for line in comparison[comparison.index("result  "):].splitlines() if line and "Exiting" not in line)
+    comparison = "\n".join(line for line in comparison[comparison.index("result  ") :].splitlines() if line and "Exiting" not in line)
     for method in METHODS:
-        call("report.py", networks[method, 0].parent, f"--network={networks[method, 0]}", f"--madr-extractor={space}", f"--num-gen={num_gen}",
-             f"--dest={HERE / f'report-{method}.html'}", "--device=cpu")
+        call(
+            "report.py",
+            networks[method, 0].parent,
+            f"--network={networks[method, 0]}",
+            f"--madr-extractor={space}",
+            f"--num-gen={num_gen}",
+            f"--dest={HERE / f'report-{method}.html'}",
+            "--device=cpu",
+        )
         without_folders(HERE / f"report-{method}.html", [str(runs.parent.resolve()), str(REPO), str(Path.home()), *elsewhere])
     picture(networks, HERE / "samples.png")
     pages.write_between(HERE / "README.md", "numbers", page_text(table, comparison, num_gen, Path(space).name))

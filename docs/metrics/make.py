@@ -6,6 +6,7 @@
 For each run folder: its own sample sheets over time above the numbers of its snapshots, and the answer of the decision path. Writes the
 pictures beside this file and the text between the marks of docs/metrics.md. Works on any run folder of train.py.
 """
+
 import datetime
 import json
 import shlex
@@ -43,6 +44,7 @@ SIDE = 192  # of the corner of a sample sheet that is shown, in pixels of the sh
 # ----------------------------------------------------------------------------------------------------------------
 # Runs.
 
+
 def evenly(items, count):
     """At most `count` of the items, evenly spread, the first and the last among them."""
     return [items[i] for i in sorted({round(i) for i in np.linspace(0, len(items) - 1, min(count, len(items)))})]
@@ -57,10 +59,16 @@ def numbers_of(path, dataset_kwargs, how):
 
     def calc(metric, pair):
         return metric_main.calc_metric(metric, given=given_features.GivenFeatures(*pair, {}), device="cpu")
+
     line = calc("madr_prdc_10k", own)
     numbers = {name: line.results[f"madr_prdc_10k_{name}"] for name in diversity.NUMBERS}
-    return dict(numbers, variety=calc("madr_vendi_10k", own).facts["variety"], expected_coverage=line.facts["expected_coverage"],
-                held_out=calc("madr_coverage_10k", other).results["madr_coverage_10k"], held_out_space=held_out)
+    return dict(
+        numbers,
+        variety=calc("madr_vendi_10k", own).facts["variety"],
+        expected_coverage=line.facts["expected_coverage"],
+        held_out=calc("madr_coverage_10k", other).results["madr_coverage_10k"],
+        held_out_space=held_out,
+    )
 
 
 def cycling_of(run, dataset_kwargs, how):
@@ -69,8 +77,9 @@ def cycling_of(run, dataset_kwargs, how):
     snapshots = calc_metrics.snapshots_of(newest, False, torch.device("cpu"))
     if len(snapshots) < 2:
         return None
-    return metric_main.calc_metric("madr_cycling", G=snapshots[Path(newest).name](), dataset_kwargs=dict(dataset_kwargs), device="cpu",
-                                   snapshots=snapshots, **how)
+    return metric_main.calc_metric(
+        "madr_cycling", G=snapshots[Path(newest).name](), dataset_kwargs=dict(dataset_kwargs), device="cpu", snapshots=snapshots, **how
+    )
 
 
 def answer(last, cycling):
@@ -81,8 +90,10 @@ def answer(last, cycling):
     if share < COVERED and last["precision"] >= GOOD_IMAGES:
         return f"modes are missing: good images (precision {last['precision']:.2f}), but {share:.0%} of the coverage that perfect data would have"
     if share < COVERED:
-        return (f"not collapse but bad images: they differ (variety {last['variety']:.2f}) and lie outside the data (precision {last['precision']:.2f}); "
-                "train longer or look for what broke")
+        return (
+            f"not collapse but bad images: they differ (variety {last['variety']:.2f}) and lie outside the data (precision {last['precision']:.2f}); "
+            "train longer or look for what broke"
+        )
     if cycling is not None and cycling >= CYCLING:
         return f"cycling: what is found is lost again ({cycling:.2f} >= {CYCLING})"
     return f"diverse: {share:.0%} of the coverage that perfect data would have"
@@ -120,22 +131,38 @@ def section(run, number, how):
     kimgs = [kimg for kimg, _ in snapshots]
     picture = HERE / f"run{number}.png"
     draw(run, kimgs, numbers, picture)
-    rows = [f"| {kimg} | {line['precision']:.3f} | {line['recall']:.3f} | {line['density']:.3f} | {line['coverage']:.3f} | {line['held_out']:.3f} | {line['variety']:.3f} |"
-            for kimg, line in zip(kimgs, numbers)]
+    rows = [
+        f"| {kimg} | {line['precision']:.3f} | {line['recall']:.3f} | {line['density']:.3f} | {line['coverage']:.3f} | {line['held_out']:.3f} | {line['variety']:.3f} |"
+        for kimg, line in zip(kimgs, numbers)
+    ]
     # What chance alone makes of a few images per snapshot does not count.
     value = cycling.results["madr_cycling"] - cycling.facts.get("floor", {}).get("cycling", 0) if cycling is not None else None
-    over_time = (f"madr_cycling {cycling.results['madr_cycling']:.3f}: mean {cycling.results['madr_cycling_mean']:.3f} and union {cycling.results['madr_cycling_union']:.3f} of "
-                 f"{cycling.facts['num_modes']} modes ({cycling.facts['modes']}), {cycling.results['madr_cycling_lost_and_found']:.0f} lost and found again. "
-                 if cycling is not None else "")
+    over_time = (
+        f"madr_cycling {cycling.results['madr_cycling']:.3f}: mean {cycling.results['madr_cycling_mean']:.3f} and union {cycling.results['madr_cycling_union']:.3f} of "
+        f"{cycling.facts['num_modes']} modes ({cycling.facts['modes']}), {cycling.results['madr_cycling_lost_and_found']:.0f} lost and found again. "
+        if cycling is not None
+        else ""
+    )
     print(f"{run.name}: {answer(numbers[-1], value)}", flush=True)
-    return "\n".join([
-        f"**{run.name}**", "", f"![samples and numbers over time of {run.name}](metrics/{picture.name})", "",
-        f"| kimg | precision | recall | density | coverage | held-out coverage ({numbers[0]['held_out_space']}) | variety |", "|---|---|---|---|---|---|---|", *rows, "",
-        f"{over_time}Coverage of perfect data with these counts: {numbers[-1]['expected_coverage']:.3f}. By the path: **{answer(numbers[-1], value)}**.", ""])
+    return "\n".join(
+        [
+            f"**{run.name}**",
+            "",
+            f"![samples and numbers over time of {run.name}](metrics/{picture.name})",
+            "",
+            f"| kimg | precision | recall | density | coverage | held-out coverage ({numbers[0]['held_out_space']}) | variety |",
+            "|---|---|---|---|---|---|---|",
+            *rows,
+            "",
+            f"{over_time}Coverage of perfect data with these counts: {numbers[-1]['expected_coverage']:.3f}. By the path: **{answer(numbers[-1], value)}**.",
+            "",
+        ]
+    )
 
 
 # ----------------------------------------------------------------------------------------------------------------
 # Perfect data.
+
 
 def perfect_scores(dims, num_items, seed):
     """All numbers of two independent samples of one standard normal distribution."""
@@ -145,30 +172,59 @@ def perfect_scores(dims, num_items, seed):
     density, coverage = neighbours.density_coverage(real, fake, 5)
     centres = diversity_kernels.k_means(real, 100, np.random.default_rng(seed))
     share, jsd = diversity_kernels.different_bins(*(diversity_kernels.count_bins(x, centres) for x in (real, fake)))
-    return dict(precision=precision, recall=recall, density=density, coverage=coverage, smooth_recall=diversity_kernels.smooth_recall_per_real(real, fake).mean(),
-                vendi=diversity_kernels.vendi_score(fake) / diversity_kernels.vendi_score(real), authenticity=100 * diversity_kernels.authentic_fakes(real, fake).mean(),
-                ndb=share, ndb_jsd=jsd)
+    return dict(
+        precision=precision,
+        recall=recall,
+        density=density,
+        coverage=coverage,
+        smooth_recall=diversity_kernels.smooth_recall_per_real(real, fake).mean(),
+        vendi=diversity_kernels.vendi_score(fake) / diversity_kernels.vendi_score(real),
+        authenticity=100 * diversity_kernels.authentic_fakes(real, fake).mean(),
+        ndb=share,
+        ndb_jsd=jsd,
+    )
 
 
 def perfect_table(num_items=3000, dimensions=(2, 16, 64), num_seeds=3):
     columns = {dims: [perfect_scores(dims, num_items, seed) for seed in range(num_seeds)] for dims in dimensions}
     names = list(columns[dimensions[0]][0])
-    rows = [f"| {name} | " + " | ".join(f"{np.mean([scores[name] for scores in columns[dims]]):.{1 if name == 'authenticity' else 3}f}" for dims in dimensions) + " |" for name in names]
-    return "\n".join([
-        "| number | " + " | ".join(f"{dims} dimensions" for dims in dimensions) + " |", "|---|" + "---|" * len(dimensions), *rows, "",
-        f"Two samples of {num_items} from one normal distribution, mean over {num_seeds} seeds. The formula's coverage for these counts: "
-        f"{neighbours.expected_coverage(num_items, num_items, 5):.4f}.", ""])
+    rows = [
+        f"| {name} | "
+        + " | ".join(f"{np.mean([scores[name] for scores in columns[dims]]):.{1 if name == 'authenticity' else 3}f}" for dims in dimensions)
+        + " |"
+        for name in names
+    ]
+    return "\n".join(
+        [
+            "| number | " + " | ".join(f"{dims} dimensions" for dims in dimensions) + " |",
+            "|---|" + "---|" * len(dimensions),
+            *rows,
+            "",
+            f"Two samples of {num_items} from one normal distribution, mean over {num_seeds} seeds. The formula's coverage for these counts: "
+            f"{neighbours.expected_coverage(num_items, num_items, 5):.4f}.",
+            "",
+        ]
+    )
 
 
 def benchmark_table(report):
     """Markdown of what benchmarks/prdc_50k.py wrote."""
-    rows = [f"| {line['way']} | {line['items']:,} | {line['cpu_sec']} | {line['peak_mb']} | {line.get('largest_difference_to_ours', 0):.6f} |"
-            for line in [report["full"], *report["compared"]]]
-    return "\n".join([
-        "| way | items on each side | CPU seconds | peak resident MiB | largest difference of the four numbers |", "|---|---|---|---|---|", *rows, "",
-        f"`python benchmarks/prdc_50k.py`, {report['dims']} dimensions, float32, {report['threads']} thread(s) on {report['processor']} ({report['cpu_count']} cores, load "
-        f"{report['load_average']}), {report['date']}, seed {report['seed']}. Peaks are those of whole processes: importing torch ({report['full']['peak_mb_after_import']} MiB) and the "
-        "features themselves included. While it runs the metric prints its progress and the time left.", ""])
+    rows = [
+        f"| {line['way']} | {line['items']:,} | {line['cpu_sec']} | {line['peak_mb']} | {line.get('largest_difference_to_ours', 0):.6f} |"
+        for line in [report["full"], *report["compared"]]
+    ]
+    return "\n".join(
+        [
+            "| way | items on each side | CPU seconds | peak resident MiB | largest difference of the four numbers |",
+            "|---|---|---|---|---|",
+            *rows,
+            "",
+            f"`python benchmarks/prdc_50k.py`, {report['dims']} dimensions, float32, {report['threads']} thread(s) on {report['processor']} ({report['cpu_count']} cores, load "
+            f"{report['load_average']}), {report['date']}, seed {report['seed']}. Peaks are those of whole processes: importing torch ({report['full']['peak_mb_after_import']} MiB) and the "
+            "features themselves included. While it runs the metric prints its progress and the time left.",
+            "",
+        ]
+    )
 
 
 @click.command()
@@ -186,7 +242,16 @@ def main(runs, perfect, bench, space, num_gen, num_real):
         pages.write_between(PAGE, "bench", benchmark_table(json.loads((REPO / "benchmarks" / "results" / "prdc_50k.json").read_text())))
     if runs:
         how = dict(space=space, num_gen=num_gen, num_real=num_real)
-        command = shlex.join(["python", "docs/metrics/make.py", *(Path(run).name for run in runs), f"--madr-extractor={space}", f"--num-gen={num_gen}", f"--num-real={num_real}"])
+        command = shlex.join(
+            [
+                "python",
+                "docs/metrics/make.py",
+                *(Path(run).name for run in runs),
+                f"--madr-extractor={space}",
+                f"--num-gen={num_gen}",
+                f"--num-real={num_real}",
+            ]
+        )
         sections = [section(Path(run), number, how) for number, run in enumerate(runs, start=1)]
         pages.write_between(PAGE, "pictures", "\n".join([*sections, f"{datetime.date.today().isoformat()}, one seed each, by `{command}`.", ""]))
 

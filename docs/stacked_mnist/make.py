@@ -4,6 +4,7 @@
 
 Copies the run's own records beside this file, draws curves.png and samples.png from them and writes the README's table.
 """
+
 import datetime
 import json
 import os
@@ -71,13 +72,19 @@ def table(stats, modes, names):
     results = modes[-1]["results"]
     date = datetime.datetime.fromtimestamp(modes[-1]["timestamp"], datetime.timezone.utc).date()
     hours = last["Timing/total_sec"]["mean"] / 3600
-    return "\n".join([
-        *rows, "",
-        f"Floor of the KL for perfect data: {results['madr_modes_floor_kl']:.4f}. Accuracy of the digit classifier on held-out digits: "
-        f"{results['madr_modes_classifier_accuracy']:.4f}.", "",
-        f"{date}, seed {json.loads((HERE / 'training_options.json').read_text())['random_seed']}, one thread of a shared 2-core machine "
-        f"({platform.machine()}), {last['Progress/kimg']['mean']:.0f} kimg in {hours:.2f} hours including evaluations. "
-        f"Pictures: {', '.join(names)}.", ""])
+    return "\n".join(
+        [
+            *rows,
+            "",
+            f"Floor of the KL for perfect data: {results['madr_modes_floor_kl']:.4f}. Accuracy of the digit classifier on held-out digits: "
+            f"{results['madr_modes_classifier_accuracy']:.4f}.",
+            "",
+            f"{date}, seed {json.loads((HERE / 'training_options.json').read_text())['random_seed']}, one thread of a shared 2-core machine "
+            f"({platform.machine()}), {last['Progress/kimg']['mean']:.0f} kimg in {hours:.2f} hours including evaluations. "
+            f"Pictures: {', '.join(names)}.",
+            "",
+        ]
+    )
 
 
 def main(run):

@@ -3,6 +3,7 @@
 Global order: microbatch k = round * num_gpus + rank. Everything stateful is updated from tensors in that order, so that
 one process with two rounds and two processes with one reach the same state. Must not know what the tensors mean.
 """
+
 import torch
 import torch.distributed
 

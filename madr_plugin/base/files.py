@@ -1,4 +1,5 @@
 """Cache files of the plugin: where they lie, written whole or not at all, read without executing anything."""
+
 import os
 import pickle
 import tempfile

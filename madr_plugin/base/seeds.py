@@ -3,6 +3,7 @@
 A number drawn by the plugin depends on (run seed, step, microbatch, purpose) alone: not on the number of processes, not
 on what the host drew before, not on whether the run was resumed.
 """
+
 import contextlib
 import hashlib
 

@@ -3,6 +3,7 @@
 Differentiable; drawn from the caller's generator. The reference features see views from the same distribution, or the
 coverage term would not vanish at p_g = p_data.
 """
+
 import torch
 
 

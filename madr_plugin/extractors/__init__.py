@@ -1,4 +1,5 @@
 """Frozen feature extractors: images in, features out, gradients back to the image. See base.py for the protocol."""
+
 from madr_plugin.base.errors import MADRError
 from madr_plugin.config import split_extractor
 from madr_plugin.extractors.pca import PCAExtractor
@@ -20,10 +21,12 @@ def build(name, image_shape, width=0, seed=0, input_size=0, weights="", sha256="
         return RandomConvExtractor(image_shape, width or 384, seed)
     if kind == "own":
         from madr_plugin.extractors.own import OwnExtractor
+
         return OwnExtractor(image_shape, weights, sha256)
     # Imported when asked for: the hosts of pca need neither timm nor a hub.
     if kind == "ensemble":
         from madr_plugin.extractors.combined import EnsembleExtractor
+
         files, hashes = (text.split(",") if text else [] for text in (weights, sha256))
         parts = []
         for part in argument.split("+"):
@@ -32,10 +35,13 @@ def build(name, image_shape, width=0, seed=0, input_size=0, weights="", sha256="
             else:
                 parts.append(build(part, image_shape, 0, seed, input_size, files.pop(0) if files else "", hashes.pop(0) if hashes else ""))
         if files or hashes:
-            raise MADRError(f"--madr-weights or --madr-weights-sha256 lists more files than --madr-extractor={name} takes; leave out {(files + hashes)[0]}")
+            raise MADRError(
+                f"--madr-weights or --madr-weights-sha256 lists more files than --madr-extractor={name} takes; leave out {(files + hashes)[0]}"
+            )
         return EnsembleExtractor(parts, image_shape, width or 384, seed)
     if kind == "file":
         from madr_plugin.extractors.combined import FileExtractor, from_safetensors
+
         if weights:
             raise MADRError(f"--madr-weights has no effect with --madr-extractor={name}, which names its file; leave it out")
         if argument.endswith(".safetensors"):
@@ -44,4 +50,5 @@ def build(name, image_shape, width=0, seed=0, input_size=0, weights="", sha256="
             raise MADRError(f"--madr-input-size has no effect with --madr-extractor={name}: a TorchScript module does its own resizing; leave it out")
         return FileExtractor(argument, image_shape, sha256)
     from madr_plugin.extractors.deep import DeepExtractor
+
     return DeepExtractor(name, image_shape, input_size, weights, sha256)

@@ -3,6 +3,7 @@
 Its parameters are buffers: frozen for good, never handed to an optimizer, never pickled with a snapshot (its identity
 is). It is differentiable with respect to the image: no no_grad, no detach, or the coverage loss would be a constant.
 """
+
 import torch
 
 from madr_plugin.base.errors import MADRError
@@ -45,5 +46,7 @@ def check_features(features, name):
     if not torch.isfinite(features).all():
         raise MADRError(f"--madr-extractor={name} gives non-finite features on the training images; choose another extractor")
     if len(features) > 1 and float((features - features[:1]).abs().max()) == 0:
-        raise MADRError(f"--madr-extractor={name} gives the same features for all training images; "
-                        "choose another extractor, or check the data for being one image repeated")
+        raise MADRError(
+            f"--madr-extractor={name} gives the same features for all training images; "
+            "choose another extractor, or check the data for being one image repeated"
+        )

@@ -1,4 +1,5 @@
 """`ensemble:a+b+c`: several extractors as one; `file:<path>`: a network of the user's own, TorchScript or .safetensors."""
+
 import json
 import math
 import os
@@ -43,7 +44,7 @@ class EnsembleExtractor(Extractor):
     def fit(self, images):
         for part in self.parts:
             if part.images_to_fit:
-                part.fit(images[:part.images_to_fit])
+                part.fit(images[: part.images_to_fit])
 
 
 class FileExtractor(Extractor):
@@ -60,8 +61,9 @@ class FileExtractor(Extractor):
                 warnings.simplefilter("ignore")  # TorchScript is the one format that needs none of the author's code
                 module = torch.jit.load(path, map_location="cpu").eval()
         except (OSError, ValueError, RuntimeError) as error:
-            raise MADRError(f"--madr-extractor=file:{path} cannot be read as a TorchScript module: {str(error)[:200]}; "
-                            "write one with torch.jit.save") from error
+            raise MADRError(
+                f"--madr-extractor=file:{path} cannot be read as a TorchScript module: {str(error)[:200]}; write one with torch.jit.save"
+            ) from error
         for parameter in module.parameters():
             parameter.requires_grad_(False)
         self._module_in_list = [module]  # no submodule: its tensors belong to no optimizer and no snapshot
@@ -74,8 +76,10 @@ class FileExtractor(Extractor):
         except RuntimeError as error:
             raise MADRError(f"--madr-extractor=file:{self.path} fails on images of shape {list(self.image_shape)}: {str(error)[-200:]}") from error
         if features.ndim != 2 or len(features) != 2 or not features.requires_grad:
-            raise MADRError(f"--madr-extractor=file:{self.path} must map [N, C, H, W] to [N, D] with a gradient to the image; "
-                            "the module gives none (no_grad, detach or a wrong shape)")
+            raise MADRError(
+                f"--madr-extractor=file:{self.path} must map [N, C, H, W] to [N, D] with a gradient to the image; "
+                "the module gives none (no_grad, detach or a wrong shape)"
+            )
 
     def identity(self):
         return dict(name="file", sha256=self.sha256, version=1)
@@ -106,5 +110,7 @@ def from_safetensors(path, image_shape, input_size, sha256=""):
         return OwnExtractor(image_shape, path, sha256)
     if "architecture" in metadata:
         return DeepExtractor(f"timm:{metadata['architecture']}", image_shape, input_size, path, sha256)
-    raise MADRError(f"--madr-extractor=file:{path} holds weights but does not say of which network: use --madr-extractor=timm:<model> "
-                    f"--madr-weights={path}, or save it with the metadata 'architecture' = timm's name of the model")
+    raise MADRError(
+        f"--madr-extractor=file:{path} holds weights but does not say of which network: use --madr-extractor=timm:<model> "
+        f"--madr-weights={path}, or save it with the metadata 'architecture' = timm's name of the model"
+    )

@@ -3,6 +3,7 @@
 Weights come from a local file (--madr-weights) or the model hub. Without either the run stops within seconds and says
 which file goes where: features of untrained weights would only look like features.
 """
+
 import contextlib
 import hashlib
 import os
@@ -74,19 +75,25 @@ class DeepExtractor(Extractor):
         try:
             yield
         except (RuntimeError, AssertionError, ValueError, ZeroDivisionError) as error:
-            raise MADRError(f"--madr-extractor={self.name} ({self.model_name}) fails on images of {self.input_size} pixels: {str(error)[:200]}; give another "
-                            "--madr-input-size, a multiple of the network's patch and not too small, or leave the option out") from error
+            raise MADRError(
+                f"--madr-extractor={self.name} ({self.model_name}) fails on images of {self.input_size} pixels: {str(error)[:200]}; give another "
+                "--madr-input-size, a multiple of the network's patch and not too small, or leave the option out"
+            ) from error
 
     def _check_size(self, model_name, settings):
         """settings: timm's of a network that is made in its own size, else None."""
         own_size = settings.input_size[-1] if settings is not None and settings.fixed_input_size else self.input_size
         if self.input_size != own_size:
-            raise MADRError(f"--madr-input-size={self.input_size} does not fit --madr-extractor={self.name}: {model_name} takes images of {own_size} "
-                            "pixels alone; leave the option out")
+            raise MADRError(
+                f"--madr-input-size={self.input_size} does not fit --madr-extractor={self.name}: {model_name} takes images of {own_size} "
+                "pixels alone; leave the option out"
+            )
         patch = next((int(part[5:]) for part in model_name.split(".")[0].split("_") if part.startswith("patch")), 1)
         if self.input_size % patch or self.input_size < 2 * patch:
-            raise MADRError(f"--madr-input-size must be a multiple of the patch side {patch}, at least {2 * patch}, for --madr-extractor={self.name} "
-                            f"(got {self.input_size})")
+            raise MADRError(
+                f"--madr-input-size must be a multiple of the patch side {patch}, at least {2 * patch}, for --madr-extractor={self.name} "
+                f"(got {self.input_size})"
+            )
 
     def identity(self):
         return dict(name=self.name, model=self.model_name, size=self.input_size, weights=self.weights_sha256, version=1)
@@ -112,20 +119,25 @@ def load_weights(network, name, model_name, path):
     """Put trained weights into the network."""
     state = read_state_dict(path)
     from timm.models import vision_transformer
+
     if isinstance(network, vision_transformer.VisionTransformer):
         try:
             state = vision_transformer.checkpoint_filter_fn(state, network)  # other grids of position embeddings are interpolated
         except (RuntimeError, AssertionError, ValueError, KeyError, IndexError) as error:
-            raise MADRError(f"--madr-weights={path} does not fit --madr-extractor={name} ({model_name}) at {network.patch_embed.img_size} pixels: "
-                            f"{str(error)[:200]}; give the weights of that very model, or another --madr-input-size") from error
+            raise MADRError(
+                f"--madr-weights={path} does not fit --madr-extractor={name} ({model_name}) at {network.patch_embed.img_size} pixels: "
+                f"{str(error)[:200]}; give the weights of that very model, or another --madr-input-size"
+            ) from error
     wanted = network.state_dict()
     # A classifier's head is left out on purpose; anything else that lacks or differs is a wrong file.
     missing = [key for key in wanted if key not in state]
     differing = [key for key in wanted if key in state and state[key].shape != wanted[key].shape]
     if missing or differing:
         first = (missing + differing)[0]
-        raise MADRError(f"--madr-weights={path} does not fit --madr-extractor={name} ({model_name}): {len(missing)} tensors missing, "
-                        f"{len(differing)} of other shape, e.g. {first}; give the weights of that very model")
+        raise MADRError(
+            f"--madr-weights={path} does not fit --madr-extractor={name} ({model_name}): {len(missing)} tensors missing, "
+            f"{len(differing)} of other shape, e.g. {first}; give the weights of that very model"
+        )
     network.load_state_dict({key: state[key] for key in wanted})
 
 
@@ -134,6 +146,7 @@ def read_state_dict(path):
     try:
         if str(path).endswith(".safetensors"):
             from safetensors.torch import load_file
+
             return _without_wrappers(load_file(path))
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # each format has its own errors, and all mean the same to the user
@@ -165,8 +178,10 @@ def check_sha256(path, expected):
         raise MADRError(f"--madr-weights={path} does not exist; give the path of a .safetensors or .pth file")
     found = file_sha256(path)
     if expected and found != expected.lower():
-        raise MADRError(f"{path} has SHA-256 {found}, not the {expected.lower()} of --madr-weights-sha256: another or a damaged file; "
-                        "fetch it again, or correct the hash if this is the file you mean")
+        raise MADRError(
+            f"{path} has SHA-256 {found}, not the {expected.lower()} of --madr-weights-sha256: another or a damaged file; "
+            "fetch it again, or correct the hash if this is the file you mean"
+        )
     return found
 
 
@@ -186,10 +201,12 @@ def _from_hub(name, model_name, settings):
         return huggingface_hub.hf_hub_download(repository, file_name)
     except Exception as error:  # no route, no name, proxy, refused, file gone: the remedy is the same
         from huggingface_hub import constants
+
         raise MADRError(
             f"--madr-extractor={name} needs the weights {repository}/{file_name}, which are neither in {constants.HF_HUB_CACHE} nor to be "
             f"had from the model hub ({type(error).__name__}). Fetch {file_name} of {repository} on a machine with access and pass "
-            f"--madr-weights=<path>, or use --madr-extractor=pca, which needs no file") from error
+            f"--madr-weights=<path>, or use --madr-extractor=pca, which needs no file"
+        ) from error
 
 
 def _reach_hub(timeout_sec):
@@ -202,6 +219,7 @@ def _reach_hub(timeout_sec):
             outcome.append(None)
         except OSError as error:
             outcome.append(error)
+
     thread = threading.Thread(target=connect, daemon=True)
     thread.start()
     thread.join(timeout_sec)
@@ -213,6 +231,7 @@ def _reach_hub(timeout_sec):
 def _hub_address():
     """(host, port) to which the hub's client will connect: HF_ENDPOINT and the proxies of the environment count."""
     from huggingface_hub import constants
+
     endpoint = urllib.parse.urlsplit(constants.ENDPOINT)
     if not urllib.request.proxy_bypass(endpoint.hostname):
         proxies = urllib.request.getproxies()

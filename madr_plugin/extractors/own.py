@@ -3,6 +3,7 @@ with the principal components of the pixels.
 
 This module has the network and its file; the training is in own_extractor.py.
 """
+
 import json
 import os
 
@@ -50,13 +51,17 @@ class OwnExtractor(Extractor):
     def __init__(self, image_shape, path, sha256=""):
         super().__init__(image_shape)
         if not path:
-            raise MADRError(f"--madr-extractor=own needs the file of an encoder trained on your images: make it with `{HOW_TO_MAKE}` "
-                            "and pass --madr-weights=own.safetensors")
+            raise MADRError(
+                f"--madr-extractor=own needs the file of an encoder trained on your images: make it with `{HOW_TO_MAKE}` "
+                "and pass --madr-weights=own.safetensors"
+            )
         self.sha256 = check_sha256(path, sha256) if os.path.isfile(path) else ""
         tensors, self.about = read(path)  # has its own words for a file that is not there
         if self.about["image_shape"][0] != self.image_shape[0]:
-            raise MADRError(f"--madr-weights={path} was trained on images of {self.about['image_shape'][0]} channels, the data has "
-                            f"{self.image_shape[0]}; train one on this data with `{HOW_TO_MAKE}`")
+            raise MADRError(
+                f"--madr-weights={path} was trained on images of {self.about['image_shape'][0]} channels, the data has "
+                f"{self.image_shape[0]}; train one on this data with `{HOW_TO_MAKE}`"
+            )
         self.data_fingerprint = self.about["data_fingerprint"]
         self.pca = PCAExtractor(self.about["image_shape"], self.about["pca_width"], 0)
         self.pca.images_to_fit = 0
@@ -70,7 +75,7 @@ class OwnExtractor(Extractor):
 
     def forward(self, images):
         learned = encode(images, {name: getattr(self, name) for name in self.names}) / self.scale
-        return torch.cat([learned, self.pca(images)], dim=1) * 0.5 ** 0.5
+        return torch.cat([learned, self.pca(images)], dim=1) * 0.5**0.5
 
 
 def read(path):

@@ -2,6 +2,7 @@
 
 The scale is chosen so that the median distance of two training images is 1.
 """
+
 import torch
 
 from madr_plugin.base.errors import MADRError

@@ -2,6 +2,7 @@
 
 Means and deviations of the last layer over the image are mixed to the stated width by a seeded projection.
 """
+
 import math
 
 import torch

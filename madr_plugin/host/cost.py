@@ -2,6 +2,7 @@
 
 Must not know what is measured.
 """
+
 import contextlib
 import time
 
@@ -15,7 +16,7 @@ class CostMeter:
 
     def __init__(self, device):
         self.device = torch.device(device)
-        self.steps = 0       # finished since the process began
+        self.steps = 0  # finished since the process began
         self.own_sec = 0.0
         self.start = None
 

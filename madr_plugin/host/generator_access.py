@@ -3,6 +3,7 @@
 Knows mapping and synthesis as two callables (StyleGAN2 and its forks) or one generator G(z, c) without them.
 Must not know losses, memory or features.
 """
+
 import contextlib
 import inspect
 

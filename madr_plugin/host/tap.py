@@ -3,6 +3,7 @@
 With x = img.detach() and g = d L_cov / dx, adding lambda * g to the gradient that arrives at img equals adding
 lambda * L_cov to the generator's loss, by the chain rule, whatever that loss is. No second pass of G is needed.
 """
+
 import torch
 
 
@@ -32,4 +33,5 @@ def add_gradient(image, gradient, factor, on_host_gradient):
         if gradient is None:
             return host_gradient
         return host_gradient + (factor * gradient).to(host_gradient.dtype)
+
     image.register_hook(hook)

@@ -3,7 +3,6 @@
 The host's training_stats is imported when first used, and done without where the host has none.
 """
 
-
 TICK_LINE = ("coverage", "lambda", "gratio", "memory", "tilt")
 
 

@@ -2,6 +2,7 @@
 
 Pure functions; every draw names its generator.
 """
+
 import torch
 
 from madr_plugin.maths.terms import squared_distances

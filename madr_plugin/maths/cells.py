@@ -4,6 +4,7 @@ Pure functions; every draw names its generator. By our own hand and not by faiss
 set in about a second, they come out the same whether or not faiss is installed, and a resumed run refuses other cells. faiss
 is used where K is in the thousands (anchors.py).
 """
+
 import torch
 
 from madr_plugin.maths import coverage
@@ -68,7 +69,7 @@ def held_out_overlap(features_ND, class_N, num_cells, quantile, generator, folds
         cell_n = coverage.assign_to_cells(features_ND[tested], fitted["centroids"], fitted["radii"], class_N[tested], fitted["class"])
         found = coverage.histogram_overlap(coverage.cell_counts(cell_n, len(fitted["shares"])), fitted["shares"], len(tested), quantile)
         ratios.append(found / coverage.expected_overlap(fitted["shares"], len(tested), quantile))
-    return (torch.stack(ratios).mean() - torch.stack(ratios).std() / folds ** 0.5).clamp(LEAST_HELD_OUT, 1)
+    return (torch.stack(ratios).mean() - torch.stack(ratios).std() / folds**0.5).clamp(LEAST_HELD_OUT, 1)
 
 
 def _widened_where_few(radii_C, count_C, few=10):
@@ -84,9 +85,9 @@ def nearest(features_ND, centroids_CD, class_N=None, class_C=None, block=8192):
     """Row of the nearest centroid -> int64 [N]; with classes, among those of the feature's own class."""
     found = []
     for start in range(0, len(features_ND), block):
-        squared_nC = squared_distances(features_ND[start:start + block], centroids_CD)
+        squared_nC = squared_distances(features_ND[start : start + block], centroids_CD)
         if class_C is not None:
-            squared_nC = squared_nC.masked_fill(class_N[start:start + block, None] != class_C[None, :], float("inf"))
+            squared_nC = squared_nC.masked_fill(class_N[start : start + block, None] != class_C[None, :], float("inf"))
         found.append(squared_nC.argmin(1))
     return torch.cat(found)
 

@@ -2,6 +2,7 @@
 
 Shapes: N reals, K memory entries, C cells, W window of generated images, D feature width.
 """
+
 import torch
 
 from madr_plugin.maths.terms import gaussian_kernel, squared_distances
@@ -21,7 +22,8 @@ def topk_score(real_ND, memory_KD, sigma, k):
     """E2: c_r = 1/k sum over the k entries nearest to x_r of k_sigma(x_r, m) -> [N]."""
     k = min(k, len(memory_KD))
     return in_blocks(
-        lambda real_nD: gaussian_kernel(squared_distances(real_nD, memory_KD).topk(k, dim=1, largest=False).values, sigma).mean(1), real_ND)
+        lambda real_nD: gaussian_kernel(squared_distances(real_nD, memory_KD).topk(k, dim=1, largest=False).values, sigma).mean(1), real_ND
+    )
 
 
 def leave_one_out_score(real_ND, kernel):
@@ -33,12 +35,13 @@ def leave_one_out_score(real_ND, kernel):
 def recall_within(real_ND, memory_KD, radius, mass_N=None):
     """Published online recall: share of reals with an entry closer than `radius` -> 0-d. mass_N: reals that each row stands for."""
     nearest_N = in_blocks(lambda real_nD: squared_distances(real_nD, memory_KD).amin(1), real_ND)
-    found_N = (nearest_N < radius ** 2).to(torch.float32)
+    found_N = (nearest_N < radius**2).to(torch.float32)
     return found_N.mean() if mass_N is None else (found_N * mass_N).sum() / mass_N.sum()
 
 
 # ----------------------------------------------------------------------------
 # Gated cells.
+
 
 def assign_to_cells(features_BD, centroids_CD, radii_C, class_B=None, class_C=None):
     """Nearest cell of each feature, or -1 where it lies outside that cell's radius -> int64 [B].

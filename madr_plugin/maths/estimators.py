@@ -4,6 +4,7 @@ exact: all pairs each time. incremental: only replaced entries are accounted, O(
 entries only, by brute force or by faiss (IndexFlatL2, which is exact brute force too and returns SQUARED distances). ratio: c_r
 over the score that the reals give one another, 1 where the memory is as the reals are.
 """
+
 import torch
 
 from madr_plugin.base.errors import MADRError
@@ -51,7 +52,8 @@ class IncrementalScore(ExactScore):
 
     def _sums(self, memory_KD, sigma):
         return coverage.in_blocks(
-            lambda real_nD: terms.gaussian_kernel(terms.squared_distances(real_nD, memory_KD), sigma).sum(1, dtype=torch.float64), self.real_ND)
+            lambda real_nD: terms.gaussian_kernel(terms.squared_distances(real_nD, memory_KD), sigma).sum(1, dtype=torch.float64), self.real_ND
+        )
 
     def live_state(self):
         return {} if self.sums_N is None else dict(sums=self.sums_N, kept=self.kept_KD, sigma=self.sigma)
@@ -76,10 +78,16 @@ class RatioScore(ExactScore):
         return super().scores(memory_KD, sigma) / self.baseline_N
 
     def _baseline(self, sigma):
-        rows_S = torch.linspace(0, len(self.real_ND) - 1, min(len(self.real_ND), self.SUBSET), dtype=torch.float64).round().to(torch.int64).to(self.real_ND.device)
+        rows_S = (
+            torch.linspace(0, len(self.real_ND) - 1, min(len(self.real_ND), self.SUBSET), dtype=torch.float64)
+            .round()
+            .to(torch.int64)
+            .to(self.real_ND.device)
+        )
         mass_S = torch.ones([len(rows_S)], dtype=self.real_ND.dtype, device=self.real_ND.device) if self.mass_N is None else self.mass_N[rows_S]
         sums_N = coverage.in_blocks(
-            lambda real_nD: terms.gaussian_kernel(terms.squared_distances(real_nD, self.real_ND[rows_S]), sigma) @ mass_S, self.real_ND)
+            lambda real_nD: terms.gaussian_kernel(terms.squared_distances(real_nD, self.real_ND[rows_S]), sigma) @ mass_S, self.real_ND
+        )
         itself_N = torch.zeros_like(sums_N)
         itself_N[rows_S] = 1  # k(x, x) = 1, and one of the mass
         return ((sums_N - itself_N) / (mass_S.sum() - itself_N)).clamp(min=1e-12)

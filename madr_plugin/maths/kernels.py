@@ -2,6 +2,7 @@
 
 Each gives its values, and on demand its slope with them: the graph of the powers would take longer than everything else in the witness.
 """
+
 import torch
 
 
@@ -15,7 +16,7 @@ class MixtureKernel:
         self.scale = scale
 
     def _parts(self, squared):
-        k0 = torch.exp(squared * (-0.5 / self.scale ** 2))
+        k0 = torch.exp(squared * (-0.5 / self.scale**2))
         k1 = k0.square().square()
         k2 = k1.square().square()
         return k0, k1, k2, k2.square().square()
@@ -28,7 +29,7 @@ class MixtureKernel:
     def with_slope(self, squared):
         """(k, dk / d|a - b|^2): d/ds of exp(-s 4^j / (2 scale^2)) is -4^j / (2 scale^2) times itself."""
         k0, k1, k2, k3 = self._parts(squared)
-        slope = k0.add(k1, alpha=4).add_(k2, alpha=16).add_(k3, alpha=64).mul_(-0.125 / self.scale ** 2)
+        slope = k0.add(k1, alpha=4).add_(k2, alpha=16).add_(k3, alpha=64).mul_(-0.125 / self.scale**2)
         return k0.add_(k1).add_(k2).add_(k3).div_(4), slope
 
 
@@ -41,16 +42,16 @@ class RationalQuadraticKernel:
         self.scale = scale
 
     def __call__(self, squared):
-        relative = squared / (2 * self.scale ** 2)
+        relative = squared / (2 * self.scale**2)
         return sum((1 + relative / alpha) ** -alpha for alpha in self.ALPHAS) / len(self.ALPHAS)
 
     @torch.no_grad()
     def with_slope(self, squared):
         """(k, dk / d|a - b|^2)."""
-        relative = squared / (2 * self.scale ** 2)
+        relative = squared / (2 * self.scale**2)
         bases = [1 + relative / alpha for alpha in self.ALPHAS]
-        values = [base ** -alpha for base, alpha in zip(bases, self.ALPHAS)]
-        slope = sum(value / base for value, base in zip(values, bases)) * (-0.5 / (self.scale ** 2 * len(values)))
+        values = [base**-alpha for base, alpha in zip(bases, self.ALPHAS)]
+        slope = sum(value / base for value, base in zip(values, bases)) * (-0.5 / (self.scale**2 * len(values)))
         return sum(values) / len(values), slope
 
 

@@ -3,6 +3,7 @@
 Shapes: B generated features, n or N real features, R replayed samples, D feature width. A trailing letter pair names a
 tensor's shape: fake_BD, real_nD, kernel_Bn. Gradients flow to the generated side; reals and weights are constants.
 """
+
 import torch
 
 
@@ -16,13 +17,15 @@ def squared_distances(a_ND, b_MD):
 # ----------------------------------------------------------------------------
 # The published terms' kernel; those of the witness are in kernels.py.
 
+
 def gaussian_kernel(squared_NM, sigma):
     """k(a, b) = exp(-|a - b|^2 / (2 sigma^2))."""
-    return torch.exp(squared_NM * (-0.5 / sigma ** 2))
+    return torch.exp(squared_NM * (-0.5 / sigma**2))
 
 
 # ----------------------------------------------------------------------------
 # Terms of the default.
+
 
 def witness_loss(fake_BD, real_nD, kernel, weights_n=None):
     """L_wit = 1/(B(B-1)) sum_{i != j} k(f_i, f_j) - 2/B sum_i sum_r w_r k(f_i, x_r),  w_r = 1/n unless given.
@@ -67,7 +70,7 @@ def imle_loss(fake_RD, real_RD, scale, active_R=None):
 
     a_r = 0 where the real is already reached (closer than Reference.reach), else 1.
     """
-    squared_R = (fake_RD - real_RD).square().sum(1) / scale ** 2
+    squared_R = (fake_RD - real_RD).square().sum(1) / scale**2
     if active_R is not None:
         squared_R = squared_R * active_R
     return squared_R.mean()
@@ -75,6 +78,7 @@ def imle_loss(fake_RD, real_RD, scale, active_R=None):
 
 # ----------------------------------------------------------------------------
 # The published terms (method as printed; kept for comparison).
+
 
 def paper_weights(coverage_N, beta, mass_N=None):
     """w_r = softmax_r(-beta * c_r); of rows that stand for several reals each (mass_N) the sum of theirs."""

@@ -3,6 +3,7 @@
 Policies decide slots from numbers alone (a generator of the caller's, counts), so that all processes decide alike.
 Must not know generators, losses or images.
 """
+
 import math
 
 import torch
@@ -25,9 +26,9 @@ class SampleMemory:
         self.capacity, self.policy = capacity, policy
         # Entries die at random: a half-life of h images is a mean age of h / ln 2.
         self.mean_age_nimg = half_life_kimg * 1000 / math.log(2)
-        self.count = 0       # filled slots
-        self.offered = 0     # samples offered so far
-        self.next_slot = 0   # of the ring, under fifo
+        self.count = 0  # filled slots
+        self.offered = 0  # samples offered so far
+        self.next_slot = 0  # of the ring, under fifo
         self.tensors = {}
 
     def effective_capacity(self, step):
@@ -39,7 +40,7 @@ class SampleMemory:
 
     def view(self, name):
         """The filled part of a field."""
-        return self.tensors[name][:self.count]
+        return self.tensors[name][: self.count]
 
     @torch.no_grad()
     def offer(self, samples, step, nimg, generator, generated=None):
@@ -133,15 +134,15 @@ class CellLedger:
         window = len(self.cells_W)
         cell_B = cell_B[-window:]
         up_to_end = min(len(cell_B), window - self.next_slot)
-        self.cells_W[self.next_slot:self.next_slot + up_to_end] = cell_B[:up_to_end]
+        self.cells_W[self.next_slot : self.next_slot + up_to_end] = cell_B[:up_to_end]
         if up_to_end < len(cell_B):
-            self.cells_W[:len(cell_B) - up_to_end] = cell_B[up_to_end:]
+            self.cells_W[: len(cell_B) - up_to_end] = cell_B[up_to_end:]
         self.next_slot = (self.next_slot + len(cell_B)) % window
         self.count = min(self.count + len(cell_B), window)
 
     def view(self):
         """Cells of the images seen so far."""
-        return self.cells_W[:self.count].to(torch.int64)
+        return self.cells_W[: self.count].to(torch.int64)
 
     def live_state(self):
         return dict(cells=self.cells_W, count=self.count, next_slot=self.next_slot)

@@ -3,6 +3,7 @@
 Counts gated cells over a short window (coverage.py has the formulae) and keeps accounts per class where there are
 labels. Must not know images, losses or memories of latents.
 """
+
 import torch
 
 from madr_plugin.maths import coverage

@@ -3,6 +3,7 @@
 Pure functions of features; the scales, cells and radii of a reference are still taken from the reals themselves.
 Shapes: N reals, K anchors, S sampled reals, D feature width.
 """
+
 import math
 
 import torch
@@ -25,7 +26,7 @@ def compress(features_ND, class_N, num_anchors, seed):
     for index in class_N.unique().tolist():
         rows = (class_N == index).nonzero()[:, 0]
         wanted = min(max(1, round(num_anchors * len(rows) / len(features_ND))), len(rows))
-        own_nD, own_n = _cluster(features_ND[rows], wanted, derived_seed("anchors", seed, index) % 2 ** 31)
+        own_nD, own_n = _cluster(features_ND[rows], wanted, derived_seed("anchors", seed, index) % 2**31)
         anchor_N[rows] = own_n + offset
         offset += len(own_nD)
         parts.append((own_nD, torch.full([len(own_nD)], index, dtype=torch.int64)))
@@ -64,6 +65,7 @@ def kernel_error(features_ND, anchors_KD, anchor_N, kernel):
     def mean_of_pairs(a_SD, b_SD):
         kernel_SS = kernel(terms.squared_distances(a_SD, b_SD).to(torch.float64))
         return float(kernel_SS.sum() - kernel_SS.diagonal().sum()) / (len(a_SD) * (len(a_SD) - 1))
+
     among_reals = mean_of_pairs(real_SD, real_SD)
     squared = among_reals - 2 * mean_of_pairs(real_SD, image_SD) + mean_of_pairs(image_SD, image_SD)
     return math.sqrt(max(squared, 0.0)), math.sqrt(max(1 - among_reals, 0.0))
@@ -71,14 +73,18 @@ def kernel_error(features_ND, anchors_KD, anchor_N, kernel):
 
 def sentence(num_reals, num_anchors, lost_variance, mmd, mmd_of_one, reals_per_step):
     """What the compression costs, in words."""
-    return (f"MADR: {num_reals} reals stood in for by {num_anchors} weighted anchors: {lost_variance:.1%} of their variance lost, kernel distance "
-            f"{mmd:.2g} (drawing {reals_per_step} reals at random, as each step does, deviates by {mmd_of_one / math.sqrt(reals_per_step):.2g})")
+    return (
+        f"MADR: {num_reals} reals stood in for by {num_anchors} weighted anchors: {lost_variance:.1%} of their variance lost, kernel distance "
+        f"{mmd:.2g} (drawing {reals_per_step} reals at random, as each step does, deviates by {mmd_of_one / math.sqrt(reals_per_step):.2g})"
+    )
 
 
 def import_faiss():
     try:
         import faiss
     except ImportError as error:
-        raise MADRError("--madr-anchors needs the package faiss-cpu or faiss-gpu for its k-means; install one, or use --madr-anchors=0 "
-                        "with a --madr-reference-cap that fits your memory") from error
+        raise MADRError(
+            "--madr-anchors needs the package faiss-cpu or faiss-gpu for its k-means; install one, or use --madr-anchors=0 "
+            "with a --madr-reference-cap that fits your memory"
+        ) from error
     return faiss

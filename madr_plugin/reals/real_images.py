@@ -2,6 +2,7 @@
 
 Reads through the host's own dataset class and leaves the host's random generators alone. Must not know features.
 """
+
 import contextlib
 import hashlib
 import os
@@ -62,7 +63,7 @@ def read_images_and_classes(dataset, rows):
 def batches(dataset, rows, batch_size=64):
     """(images [n, C, H, W] float32 in [-1, 1], class [n]) in the order of `rows`."""
     for start in range(0, len(rows), batch_size):
-        items = [dataset[int(row)] for row in rows[start:start + batch_size]]
+        items = [dataset[int(row)] for row in rows[start : start + batch_size]]
         images = torch.from_numpy(np.stack([np.asarray(item[0]) for item in items])).to(torch.float32) / 127.5 - 1
         labels = np.stack([np.asarray(item[1], dtype=np.float32).reshape(-1) for item in items])
         yield images, classes_of(torch.from_numpy(labels))

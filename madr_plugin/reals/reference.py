@@ -3,6 +3,7 @@ and cells that follow from them.
 
 Must not know how images are read (real_images.py) or what the terms make of them.
 """
+
 import hashlib
 import json
 import time
@@ -20,7 +21,7 @@ from madr_plugin.maths.terms import squared_distances
 from madr_plugin.reals import anchors, real_images
 
 SUBSET = 2048  # reals against which radii are measured
-TELL_SEC = 5   # between two lines on how far the extraction is
+TELL_SEC = 5  # between two lines on how far the extraction is
 FORMAT = 6  # raise when the content of a cache file changes meaning
 
 
@@ -34,13 +35,13 @@ class Reference:
     def __init__(self, bundle, device):
         moved = {name: value.to(device) for name, value in bundle.items()}
         self.features_ND = moved["features"].to(torch.float32)
-        self.labels_N = moved["labels"]              # class index, -1 without labels
+        self.labels_N = moved["labels"]  # class index, -1 without labels
         self.mass_N = moved.get("mass")
         self.centroids_CD, self.radii_C = moved["centroids"], moved["radii"]
         self.shares_C, self.cell_of_real_N, self.class_C = moved["shares"], moved["cell_of_real"], moved["class"]
-        self.scale = float(moved["scale"])           # median real distance s0
+        self.scale = float(moved["scale"])  # median real distance s0
         self.scale_low, self.scale_high = float(moved["scale_low"]), float(moved["scale_high"])
-        self.held_out = float(moved["held_out"])     # coverage of new images of the reals' distribution (cells.held_out_overlap)
+        self.held_out = float(moved["held_out"])  # coverage of new images of the reals' distribution (cells.held_out_overlap)
         self.fingerprint = bytes(bundle["fingerprint"].tolist()).hex()
         self.subset_S = _spread_rows(len(self.features_ND)).to(device)
         # Radii are measured against reals: anchors lie apart from one another.
@@ -80,7 +81,11 @@ class Reference:
     def _reach_within_class(self, rows, expected, draws_of_class):
         """reach() with reals and draws of each real's own class; where the subset holds no other real of it, over all classes."""
         class_R, class_S = self.labels_N[rows], self.subset_labels_S
-        itself_RS = self.subset_S[None, :] == rows[:, None] if self.mass_N is None else torch.zeros([len(rows), len(class_S)], dtype=torch.bool, device=rows.device)
+        itself_RS = (
+            self.subset_S[None, :] == rows[:, None]
+            if self.mass_N is None
+            else torch.zeros([len(rows), len(class_S)], dtype=torch.bool, device=rows.device)
+        )
         usable_RS = (class_S[None, :] == class_R[:, None]) & ~itself_RS
         squared_RS = squared_distances(self.features_ND[rows], self.subset_SD).masked_fill(~usable_RS, float("inf"))
         usable_R, draws_R = usable_RS.sum(1), draws_of_class[class_R].clamp(min=1)
@@ -101,11 +106,15 @@ def build(dataset, extractor, config, seed, device, announce=print):
         anchors.import_faiss()  # said before hours of extraction, not after
     identity = _identity(dataset, extractor, config, seed)
     if getattr(extractor, "data_fingerprint", identity["data"]) != identity["data"]:
-        announce("MADR: note: the encoder of --madr-weights was trained on other images than these; python -m madr_plugin.check_extractor tells whether it suits them")
+        announce(
+            "MADR: note: the encoder of --madr-weights was trained on other images than these; python -m madr_plugin.check_extractor tells whether it suits them"
+        )
     bundle = collective.from_first_process(lambda: _load(identity, announce), device)
     if not bundle:
         found = _features(dataset, extractor, config, seed, identity, device, announce)
-        bundle = collective.from_first_process(lambda: _save(identity, _bundle(found["features"], found["labels"], extractor, config, seed), announce), device)
+        bundle = collective.from_first_process(
+            lambda: _save(identity, _bundle(found["features"], found["labels"], extractor, config, seed), announce), device
+        )
     if "anchor_error" in bundle:
         announce(anchors.sentence(len(bundle["image_cells"]), len(bundle["features"]), *bundle["anchor_error"].tolist(), config.reals))
     for note in _notes(bundle, dataset, config):
@@ -119,7 +128,7 @@ def _put_into(extractor, tensors):
     buffers = dict(extractor.named_buffers())
     for name, value in tensors.items():
         if name.startswith("extractor."):
-            buffers[name[len("extractor."):]].copy_(value)
+            buffers[name[len("extractor.") :]].copy_(value)
 
 
 def _features(dataset, extractor, config, seed, identity, device, announce):
@@ -140,8 +149,10 @@ def _notes(bundle, dataset, config):
     """What a user with few images or with labels should know, sentence by sentence."""
     labels_N = bundle.get("image_labels", bundle["labels"])
     if float(bundle["held_out"]) <= cells.LEAST_HELD_OUT and len(labels_N) >= 50:
-        yield (f"{len(labels_N)} real images are few for {len(bundle['shares'])} cells: most new images of their kind fall outside the gates, and coverage and the "
-               f"controller that follows it are rough; --madr-cells={max(len(labels_N) // 20, 2)} would give each cell about twenty")
+        yield (
+            f"{len(labels_N)} real images are few for {len(bundle['shares'])} cells: most new images of their kind fall outside the gates, and coverage and the "
+            f"controller that follows it are rough; --madr-cells={max(len(labels_N) // 20, 2)} would give each cell about twenty"
+        )
     label_shape = list(getattr(dataset, "label_shape", []))
     present = sorted(set(labels_N.tolist()) - {-1})
     if len(label_shape) != 1 or not present:
@@ -149,18 +160,30 @@ def _notes(bundle, dataset, config):
     absent = sorted(set(range(int(label_shape[0]))) - set(present))
     if absent:
         named = ", ".join(map(str, absent[:10])) + (", ..." if len(absent) > 10 else "")
-        yield (f"{len(absent)} of the {label_shape[0]} classes have no image among the {len(labels_N)} of the reference ({named}): what G makes of them is "
-               "not replayed and not tilted; add images, leave these classes out of the labels, or raise --madr-reference-cap")
+        yield (
+            f"{len(absent)} of the {label_shape[0]} classes have no image among the {len(labels_N)} of the reference ({named}): what G makes of them is "
+            "not replayed and not tilted; add images, leave these classes out of the labels, or raise --madr-reference-cap"
+        )
     if len(present) > 1 and len(bundle["class"]) == len(present):
-        yield (f"{len(present)} classes share {config.num_cells} cells, one each, so that deficits within a class go unseen; "
-               f"--madr-cells={4 * len(present)} --madr-deficit-window={40 * len(present)} would show them")
+        yield (
+            f"{len(present)} classes share {config.num_cells} cells, one each, so that deficits within a class go unseen; "
+            f"--madr-cells={4 * len(present)} --madr-deficit-window={40 * len(present)} would show them"
+        )
 
 
 def _identity(dataset, extractor, config, seed):
     """Everything the bundle depends on."""
     identity = dict(
-        format=FORMAT, data=real_images.data_fingerprint(dataset), selection=real_images.selection(dataset), extractor=extractor.identity(), view=list(parse_view(config.view, extractor.default_view)),
-        cap=config.reference_cap, cells=config.num_cells, quantile=config.cell_quantile, seed=seed)
+        format=FORMAT,
+        data=real_images.data_fingerprint(dataset),
+        selection=real_images.selection(dataset),
+        extractor=extractor.identity(),
+        view=list(parse_view(config.view, extractor.default_view)),
+        cap=config.reference_cap,
+        cells=config.num_cells,
+        quantile=config.cell_quantile,
+        seed=seed,
+    )
     return dict(identity, anchors=config.anchors, anchor_kernel=config.kernel) if config.anchors else identity
 
 
@@ -204,17 +227,19 @@ def _check_rounding(features_ND, half_ND, seed, name):
     error = (features_ND - half_ND.to(torch.float32)).norm(dim=1).median()
     distance = bandwidth.quantile_of_sorted(bandwidth.pairwise_distances(features_ND, generator_for("reference-scale", seed)), 0.5)
     if torch.isfinite(error) and float(error) > 0.05 * float(distance) > 0:
-        raise MADRError(f"the features of --madr-extractor={name} lie so far from zero that half precision loses their differences (rounding moves them by "
-                        f"{float(error / distance):.0%} of their distance); let the extractor subtract their mean, or choose another")
+        raise MADRError(
+            f"the features of --madr-extractor={name} lie so far from zero that half precision loses their differences (rounding moves them by "
+            f"{float(error / distance):.0%} of their distance); let the extractor subtract their mean, or choose another"
+        )
 
 
 def _order(num_images, seed):
-    return np.random.RandomState(derived_seed("reference", seed) % 2 ** 32).permutation(num_images)
+    return np.random.RandomState(derived_seed("reference", seed) % 2**32).permutation(num_images)
 
 
 def chosen_rows(num_images, config, seed):
     """Indices of the images that serve as reference; sorted, they are the order of Reference.features_ND."""
-    return _order(num_images, seed)[:config.reference_cap]
+    return _order(num_images, seed)[: config.reference_cap]
 
 
 @torch.no_grad()
@@ -225,7 +250,7 @@ def _extract(dataset, extractor, config, seed, device, announce):
     if len(rows) < 16:
         raise MADRError(f"MADR needs at least 16 training images as reference (got {len(rows)}); add images or use --madr=0")
     if extractor.images_to_fit:
-        fitted = collective.from_first_process(lambda: _fitted(dataset, extractor, np.sort(order[:extractor.images_to_fit]), device), device)
+        fitted = collective.from_first_process(lambda: _fitted(dataset, extractor, np.sort(order[: extractor.images_to_fit]), device), device)
         for name, value in extractor.named_buffers():
             value.copy_(fitted[name])
     whole = collective.sum_over_processes(lambda: _own_share(dataset, extractor, rows, config, seed, device, announce), device)
@@ -273,7 +298,9 @@ def _bundle(half_ND, labels_N, extractor, config, seed):
         raise MADRError("more than half of the training images have the same features; remove duplicates or choose another --madr-extractor")
     bundle = dict(features=half_ND, labels=labels_N, **scales)
     bundle.update(cells.fit_cells_per_class(features_ND, labels_N, config.num_cells, config.cell_quantile, generator_for("reference-cells", seed)))
-    bundle["held_out"] = cells.held_out_overlap(features_ND, labels_N, config.num_cells, config.cell_quantile, generator_for("reference-held-out", seed))
+    bundle["held_out"] = cells.held_out_overlap(
+        features_ND, labels_N, config.num_cells, config.cell_quantile, generator_for("reference-held-out", seed)
+    )
     if 0 < config.anchors < len(features_ND):
         bundle.update(_anchored(features_ND, bundle, config, seed))
     bundle.update(_kept_of(extractor))
@@ -287,9 +314,19 @@ def _anchored(features_ND, bundle, config, seed):
     half_KD = made["anchors"].to(torch.float16)
     anchors_KD = half_KD.to(torch.float32)
     kernel = kernels.KERNELS[config.kernel](float(bundle["scale"]))
-    error = [anchors.quantisation_error(features_ND, anchors_KD, made["anchor_of_real"]),
-             *anchors.kernel_error(features_ND, anchors_KD, made["anchor_of_real"], kernel)]
+    error = [
+        anchors.quantisation_error(features_ND, anchors_KD, made["anchor_of_real"]),
+        *anchors.kernel_error(features_ND, anchors_KD, made["anchor_of_real"], kernel),
+    ]
     cell_K = cells.nearest(anchors_KD, bundle["centroids"], made["anchor_class"], bundle["class"])
     return dict(
-        features=half_KD, labels=made["anchor_class"], mass=made["mass"], cell_of_real=cell_K, anchor_error=torch.tensor(error),
-        subset=features_ND[_spread_rows(len(features_ND))].to(torch.float16), subset_labels=bundle["labels"][_spread_rows(len(features_ND))], image_cells=bundle["cell_of_real"], image_labels=bundle["labels"])
+        features=half_KD,
+        labels=made["anchor_class"],
+        mass=made["mass"],
+        cell_of_real=cell_K,
+        anchor_error=torch.tensor(error),
+        subset=features_ND[_spread_rows(len(features_ND))].to(torch.float16),
+        subset_labels=bundle["labels"][_spread_rows(len(features_ND))],
+        image_cells=bundle["cell_of_real"],
+        image_labels=bundle["labels"],
+    )

@@ -3,6 +3,7 @@
 Gradients of one size on the image can differ tenfold there: smooth ones (of pixels' principal components) add up over the
 pixels, fine ones (of deep features) cancel. Must not know losses, images or processes.
 """
+
 import torch
 
 from madr_plugin.base.errors import MADRError
@@ -50,8 +51,10 @@ class Follower:
         except RuntimeError as error:
             if "heckpoint" not in str(error):
                 raise
-            raise MADRError("this generator uses reentrant checkpointing, through which MADR cannot follow gradients to the parameters; "
-                            "use --madr-balance-at=image") from None
+            raise MADRError(
+                "this generator uses reentrant checkpointing, through which MADR cannot follow gradients to the parameters; "
+                "use --madr-balance-at=image"
+            ) from None
         return torch.stack([torch.zeros_like(norm) if part is None else part.to(torch.float32).norm().to(norm.device) for part in parts]) / size
 
 
@@ -103,7 +106,9 @@ class GradientBalance:
         if name not in self._found:
             term_P, host_P = self.reaches[name], self.reaches["host"]
             known = len(term_P) > 0 and len(host_P) > 0
-            self._found[name] = relative_reach(term_P, host_P, self.sizes_P.to(term_P.device)) if known else torch.full_like(self.norms["host"], torch.inf)
+            self._found[name] = (
+                relative_reach(term_P, host_P, self.sizes_P.to(term_P.device)) if known else torch.full_like(self.norms["host"], torch.inf)
+            )
         return self._found[name]
 
     def lacks(self, name):

@@ -2,6 +2,7 @@
 
 Must not know features or images: numbers in, numbers out.
 """
+
 import math
 
 
@@ -55,7 +56,7 @@ class RecallController:
     def update(self, recall, step):
         if self.mode == "none":
             return
-        self.recalls = [*self.recalls, float(recall)][-self.HISTORY:]
+        self.recalls = [*self.recalls, float(recall)][-self.HISTORY :]
         self.strength = sigmoid_strength(self.recalls[-1], self.target(step), self.slope)
 
     def live_state(self):

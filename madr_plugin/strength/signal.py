@@ -3,6 +3,7 @@
 The witness is estimated from one microbatch, and a small one (16 images) gives a gradient of full size where generated and
 real features agree already. Scaled to the adversarial gradient, that noise would be all that G hears. Must not know images or hosts.
 """
+
 import torch
 
 from madr_plugin.base.seeds import generator_for

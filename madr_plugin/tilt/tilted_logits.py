@@ -5,6 +5,7 @@ For a term that is a sum over reals both forms have the same expectation: E_unif
 images and has the larger variance. Under a gradient penalty the gradient on the image counts with sqrt(w), so that its
 square counts with w. Must not know losses: it sees what enters D and the augmentation, and what D returns.
 """
+
 import contextlib
 
 import torch
@@ -18,7 +19,9 @@ from madr_plugin.reals import real_images
 def weight_of_cells(v_C, share_C, class_C):
     """w_a = v_a / mean of v over the reals of a's class -> [C]: within a class the mean weight of the reals is 1."""
     slot_C = class_C - class_C.min()
-    sums_K, masses_K = torch.zeros([2, int(slot_C.max()) + 1], dtype=v_C.dtype, device=v_C.device).index_add_(1, slot_C, torch.stack([share_C * v_C, share_C]))
+    sums_K, masses_K = torch.zeros([2, int(slot_C.max()) + 1], dtype=v_C.dtype, device=v_C.device).index_add_(
+        1, slot_C, torch.stack([share_C * v_C, share_C])
+    )
     return v_C / (sums_K / masses_K)[slot_C]
 
 
@@ -27,7 +30,9 @@ class RealLogitWeights:
 
     def __init__(self, D, augment_pipe):
         if not isinstance(D, torch.nn.Module):
-            raise MADRError("--madr-tilt-form=weight needs the argument D of the host's loss, and this fork's loss has none; use --madr-tilt-form=draw")
+            raise MADRError(
+                "--madr-tilt-form=weight needs the argument D of the host's loss, and this fork's loss has none; use --madr-tilt-form=draw"
+            )
         self.D = D
         self.augment_pipe = augment_pipe if isinstance(augment_pipe, torch.nn.Module) else None
 
@@ -72,13 +77,17 @@ class RealLogitWeights:
                 handle.remove()
         # A regulariser may speak of other images alone (interpolations); the main phase has to show D the reals.
         if called and not recognised and phase != "Dreg":
-            raise MADRError("--madr-tilt-form=weight found no call of the discriminator on the training images as they come or as the augmentation "
-                            "returned them (this fork blurs or joins them first); use --madr-tilt-form=draw")
+            raise MADRError(
+                "--madr-tilt-form=weight found no call of the discriminator on the training images as they come or as the augmentation "
+                "returned them (this fork blurs or joins them first); use --madr-tilt-form=draw"
+            )
 
 
 def _is_one_of(x, known):
     return torch.is_tensor(x) and any(
-        x is real or x.shape == real.shape and (x.data_ptr() == real.data_ptr() or torch.equal(x.detach().to(real.dtype), real.detach())) for real in known)
+        x is real or x.shape == real.shape and (x.data_ptr() == real.data_ptr() or torch.equal(x.detach().to(real.dtype), real.detach()))
+        for real in known
+    )
 
 
 def _weigh_gradient(logits, weight_B):
@@ -92,4 +101,5 @@ def _weigh_gradient(logits, weight_B):
     def hook(gradient):
         # With a graph being made of the gradient, a penalty on it follows, which squares it.
         return gradient * (weight.sqrt() if torch.is_grad_enabled() else weight)
+
     logits.register_hook(hook)

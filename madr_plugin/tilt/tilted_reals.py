@@ -3,6 +3,7 @@
 Feedback control with the short memory as its sensor: the target really shifts, so nothing compensates the weights. Must not
 know losses or networks.
 """
+
 import numpy as np
 import torch
 
@@ -51,7 +52,9 @@ def replaced_share(v_N, class_N):
 def _class_means(v_N, class_N, mass_N=None):
     classes_K, slot_N = class_N.unique(return_inverse=True)
     if mass_N is not None:
-        sums_K, masses_K = torch.zeros([2, len(classes_K)], dtype=v_N.dtype, device=v_N.device).index_add_(1, slot_N, torch.stack([mass_N * v_N, mass_N]))
+        sums_K, masses_K = torch.zeros([2, len(classes_K)], dtype=v_N.dtype, device=v_N.device).index_add_(
+            1, slot_N, torch.stack([mass_N * v_N, mass_N])
+        )
         return sums_K / masses_K, slot_N
     sums_K = torch.zeros([len(classes_K)], dtype=v_N.dtype, device=v_N.device).index_add_(0, slot_N, v_N)
     return sums_K / torch.bincount(slot_N, minlength=len(classes_K)).to(v_N.dtype), slot_N

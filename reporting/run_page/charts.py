@@ -2,15 +2,16 @@
 
 Must not know where the numbers come from.
 """
+
 import html
 import math
 
 WIDTH, HEIGHT = 440, 240
 LEFT, RIGHT, TOP, BOTTOM = 58, 12, 10, 42
-MAX_POINTS = 240         # per line; longer ones keep the lowest and the highest value of each stretch
-MIN_SPAN = 0.02          # of the largest value: an axis shows at least this much, or rounding would look like a trend
-LOG_RATIO = 1000         # positive values that span more than this are drawn on a logarithmic axis
-COLOURS = 6              # classes s0 ... s5 of the style sheet
+MAX_POINTS = 240  # per line; longer ones keep the lowest and the highest value of each stretch
+MIN_SPAN = 0.02  # of the largest value: an axis shows at least this much, or rounding would look like a trend
+LOG_RATIO = 1000  # positive values that span more than this are drawn on a logarithmic axis
+COLOURS = 6  # classes s0 ... s5 of the style sheet
 
 
 def format_number(value):
@@ -42,14 +43,14 @@ def log_ticks(low, high):
     """Powers of ten around [low, high], at most seven."""
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
     stride = max(1, math.ceil((last - first) / 6))
-    return [10.0 ** exponent for exponent in range(first, last + stride, stride)]
+    return [10.0**exponent for exponent in range(first, last + stride, stride)]
 
 
 def tick_labels(ticks):
     """Texts of evenly spaced ticks with the decimals that tell them apart, and the power of ten taken out of them (0: none)."""
     largest = max(abs(tick) for tick in ticks)
     power = math.floor(math.log10(largest)) if largest and not 0.01 <= largest < 1e5 else 0
-    scaled = [tick / 10.0 ** power for tick in ticks]
+    scaled = [tick / 10.0**power for tick in ticks]
     step = scaled[1] - scaled[0] if len(scaled) > 1 else None
     decimals = max(0, -math.floor(math.log10(step) + 1e-9)) if step else None
     texts = [format_number(value) if decimals is None else f"{value:.{decimals}f}" for value in scaled]
@@ -63,7 +64,7 @@ def thin_out(points, max_points=MAX_POINTS):
     stretch = math.ceil(len(points) / (max_points // 2))
     kept = []
     for start in range(0, len(points), stretch):
-        part = points[start:start + stretch]
+        part = points[start : start + stretch]
         finite = [point for point in part if math.isfinite(point[1])]
         if not finite:
             kept.append(part[0])
@@ -113,15 +114,20 @@ def line_chart(lines, x_label, y_label, marks=False, reference=None, y_range=Non
     for index, (_, points) in enumerate(lines):
         parts.append(_line(points, place_x, place_y, f"s{index % COLOURS}", marks))
     summary = "; ".join(f"{name}: {_summary(points)}" for name, points in lines)
-    return (f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{html.escape(f"{y_label} over {x_label}. {summary}", quote=True)}">'
-            + "".join(parts) + "</svg>")
+    return (
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{html.escape(f"{y_label} over {x_label}. {summary}", quote=True)}">'
+        + "".join(parts)
+        + "</svg>"
+    )
 
 
 def _summary(points):
     finite = [y for _, y in points if math.isfinite(y)]
     if not finite:
         return "no finite value"
-    return f"from {format_number(finite[0])} to {format_number(finite[-1])}, lowest {format_number(min(finite))}, highest {format_number(max(finite))}"
+    return (
+        f"from {format_number(finite[0])} to {format_number(finite[-1])}, lowest {format_number(min(finite))}, highest {format_number(max(finite))}"
+    )
 
 
 def _axes(x_axis, y_axis, x_label, y_label):
@@ -151,5 +157,6 @@ def _line(points, place_x, place_y, css_class, marks):
     for piece in pieces:
         dots += piece if marks or len(piece) == 1 else []
     path = "".join("M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in piece) for piece in pieces if len(piece) > 1)
-    return ((f'<path class="{css_class}" d="{path}"/>' if path else "")
-            + "".join(f'<circle class="{css_class}" cx="{x:.1f}" cy="{y:.1f}" r="3.2"/>' for x, y in dots))
+    return (f'<path class="{css_class}" d="{path}"/>' if path else "") + "".join(
+        f'<circle class="{css_class}" cx="{x:.1f}" cy="{y:.1f}" r="3.2"/>' for x, y in dots
+    )

@@ -1,4 +1,5 @@
 """The curves of a run: which statistics share a chart, and what they mean; and the metrics of its snapshots."""
+
 import datetime
 import json
 import math
@@ -8,14 +9,15 @@ from reporting.run_folder import is_number
 from reporting.run_page.charts import format_number
 from reporting.run_page.markup import Section, as_json, chart, details, table, text
 
-MAX_CHARTS = 48          # of names that no group below knows
-MAX_FACTS_TEXT = 4000    # per line of a metric, in characters
-MAX_METRIC_ROWS = 200    # per metric; all are in its file
+MAX_CHARTS = 48  # of names that no group below knows
+MAX_FACTS_TEXT = 4000  # per line of a metric, in characters
+MAX_METRIC_ROWS = 200  # per metric; all are in its file
 
 
 @dataclass(frozen=True)
 class Group:
     """A chart: its statistics by name in stats.jsonl -> name in the legend."""
+
     title: str
     y_label: str
     names: dict
@@ -25,29 +27,69 @@ class Group:
 
 TRAINING_GROUPS = [
     Group("Losses", "loss", {"Loss/G/loss": "G", "Loss/D/loss": "D"}, "Their balance matters, not their size: a loss says little about quality."),
-    Group("What D says", "mean logit of D", {"Loss/scores/real": "reals", "Loss/scores/fake": "fakes"}, "The further apart, the more easily D tells them apart."),
-    Group("Sign of what D says", "mean sign", {"Loss/signs/real": "reals", "Loss/signs/fake": "fakes"},
-          "Reals near 1 for long: D has learnt the training set by heart.", (-1, 1)),
+    Group(
+        "What D says",
+        "mean logit of D",
+        {"Loss/scores/real": "reals", "Loss/scores/fake": "fakes"},
+        "The further apart, the more easily D tells them apart.",
+    ),
+    Group(
+        "Sign of what D says",
+        "mean sign",
+        {"Loss/signs/real": "reals", "Loss/signs/fake": "fakes"},
+        "Reals near 1 for long: D has learnt the training set by heart.",
+        (-1, 1),
+    ),
     Group("Augmentation", "probability p", {"Progress/augment": "p"}, "How often D sees an augmented image.", (0, 1)),
     Group("Penalties", "penalty", {"Loss/r1_penalty": "R1", "Loss/pl_penalty": "path length"}, "Before their weights."),
     Group("Weighted penalties", "part of the loss", {"Loss/D/reg": "D", "Loss/G/reg": "G"}),
 ]
 ALARMS = {1: "collapse", 2: "cycling"}  # of MADR/alarm, as docs/diversity_monitor.md has them
 DIVERSITY_GROUPS = [
-    Group("Diversity of the samples", "relative to the reals", {"MADR/diversity": "diversity", "MADR/within": "near some real", "MADR/spread": "spread"},
-          "diversity: share of the reals' cells that the generator fills, 1 for a perfect one; spread: distance between its images over that between reals."),
-    Group("Modes lost", "share", {"MADR/lost": "lost", "MADR/found_again": "found again", "MADR/turnover": "exchanged"},
-          "Within the last ticks. Exchanged near 1 tick by tick: the generator cycles through modes.", (0, 1)),
+    Group(
+        "Diversity of the samples",
+        "relative to the reals",
+        {"MADR/diversity": "diversity", "MADR/within": "near some real", "MADR/spread": "spread"},
+        "diversity: share of the reals' cells that the generator fills, 1 for a perfect one; spread: distance between its images over that between reals.",
+    ),
+    Group(
+        "Modes lost",
+        "share",
+        {"MADR/lost": "lost", "MADR/found_again": "found again", "MADR/turnover": "exchanged"},
+        "Within the last ticks. Exchanged near 1 tick by tick: the generator cycles through modes.",
+        (0, 1),
+    ),
     Group("Cells held", "cells", {"MADR/cells": "held"}, "Cells of the real features that hold at least a quarter of their share."),
-    Group("Coverage", "share", {"MADR/coverage": "coverage", "MADR/inside": "inside"},
-          "coverage: reals that recent samples come near to, over what a perfect generator would reach (about 1); inside: samples near some real.", (0, 1)),
-    Group("Pull of the term", "relative gradient", {"MADR/gratio": "term", "MADR/gratio_replay": "replay"},
-          "Size of its gradient over that of the adversarial loss.", (0, 1)),
+    Group(
+        "Coverage",
+        "share",
+        {"MADR/coverage": "coverage", "MADR/inside": "inside"},
+        "coverage: reals that recent samples come near to, over what a perfect generator would reach (about 1); inside: samples near some real.",
+        (0, 1),
+    ),
+    Group(
+        "Pull of the term",
+        "relative gradient",
+        {"MADR/gratio": "term", "MADR/gratio_replay": "replay"},
+        "Size of its gradient over that of the adversarial loss.",
+        (0, 1),
+    ),
     Group("Factor of the term", "lambda", {"MADR/lambda": "term", "MADR/lambda_replay": "replay"}, "Set so that the pull stays in proportion."),
-    Group("Memory", "share", {"MADR/memory": "filled", "MADR/ess": "effective reals"},
-          "effective reals: how evenly the reals are drawn; low when few neglected ones get most of the weight.", (0, 1)),
+    Group(
+        "Memory",
+        "share",
+        {"MADR/memory": "filled", "MADR/ess": "effective reals"},
+        "effective reals: how evenly the reals are drawn; low when few neglected ones get most of the weight.",
+        (0, 1),
+    ),
     Group("Age of the memory", "kimg", {"MADR/age_kimg": "mean age"}),
-    Group("Signal in the pull", "share", {"MADR/signal": "factor"}, "By how much the batch's gradient exceeds sampling noise; the terms are scaled by it.", (0, 1)),
+    Group(
+        "Signal in the pull",
+        "share",
+        {"MADR/signal": "factor"},
+        "By how much the batch's gradient exceeds sampling noise; the terms are scaled by it.",
+        (0, 1),
+    ),
 ]
 COST_GROUPS = [
     Group("Time per kimg", "seconds per kimg", {"Timing/sec_per_kimg": "without maintenance"}),
@@ -55,15 +97,33 @@ COST_GROUPS = [
     Group("Time of a phase", "milliseconds", {f"Timing/{phase}": phase for phase in ("Gmain", "Greg", "Gboth", "Dmain", "Dreg", "Dboth")}),
     Group("Time of the diversity monitor", "milliseconds per tick", {"Timing/diversity": "look"}),
     Group("Memory of the machine", "GiB", {"Resources/cpu_mem_gb": "process", "Resources/peak_gpu_mem_gb": "GPU, peak"}),
-    Group("Steps with non-finite gradients", "steps", {"Progress/nonfinite_steps": "so far"}, "More than a few: lower the learning rates or raise gamma."),
+    Group(
+        "Steps with non-finite gradients",
+        "steps",
+        {"Progress/nonfinite_steps": "so far"},
+        "More than a few: lower the learning rates or raise gamma.",
+    ),
 ]
 # Said elsewhere on the page, or by the horizontal axis.
-NOT_DRAWN = {"Progress/kimg", "Progress/tick", "Timing/total_sec", "Timing/total_hours", "Timing/total_days", "Timing/sec_per_tick",
-             "Timing/MADR", "Timing/MADR_share", "Resources/MADR_mib", "MADR/alarm", "MADR/healthy_kimg", "MADR/distance"}
+NOT_DRAWN = {
+    "Progress/kimg",
+    "Progress/tick",
+    "Timing/total_sec",
+    "Timing/total_hours",
+    "Timing/total_days",
+    "Timing/sec_per_tick",
+    "Timing/MADR",
+    "Timing/MADR_share",
+    "Resources/MADR_mib",
+    "MADR/alarm",
+    "MADR/healthy_kimg",
+    "MADR/distance",
+}
 
 
 # ----------------------------------------------------------------------------------------------------------------
 # Statistics of the ticks.
+
 
 def group_chart(run, group):
     """A chart of those statistics that the run has; '' when it has none or all were always zero."""
@@ -102,7 +162,11 @@ def alarm_sentence(run):
     if not alarms:
         return "The diversity monitor raised no alarm."
     healthy = run.last("MADR/healthy_kimg")
-    saved = f" Last healthy snapshot: kimg {format_number(healthy)}." if healthy is not None and healthy >= 0 else " No healthy snapshot was saved before."
+    saved = (
+        f" Last healthy snapshot: kimg {format_number(healthy)}."
+        if healthy is not None and healthy >= 0
+        else " No healthy snapshot was saved before."
+    )
     state = "still" if (run.last("MADR/alarm") or 0) > 0 else "no longer"
     return f"Alarm: {alarms[0][1]} at kimg {format_number(alarms[0][0])}, in {len(alarms)} ticks so far; {state} in force.{saved}"
 
@@ -115,8 +179,10 @@ def madr_cost(run):
     """What MADR cost, as the run measured it once, early on; from its log where its statistics do not say; None without MADR."""
     milliseconds, share, mebibytes = (run.last(name) for name in ("Timing/MADR", "Timing/MADR_share", "Resources/MADR_mib"))
     if None not in (milliseconds, share, mebibytes):
-        return (f"MADR costs {format_number(milliseconds)} ms per step, {share:.0%} of the time, and keeps {format_number(mebibytes)} MiB "
-                "(measured over 32 steps early in the run).")
+        return (
+            f"MADR costs {format_number(milliseconds)} ms per step, {share:.0%} of the time, and keeps {format_number(mebibytes)} MiB "
+            "(measured over 32 steps early in the run)."
+        )
     told = next((line for line in reversed(run.log_tail) if line.startswith("MADR: costs ")), None)
     return told.replace("MADR: costs", "MADR costs", 1) + "." if told else None
 
@@ -137,14 +203,19 @@ def _charts_section(run, anchor, title, groups, sentence=None):
 # ----------------------------------------------------------------------------------------------------------------
 # Metrics of the snapshots.
 
+
 def metrics_section(run):
     """Per metric: a chart per result over the snapshots, every line as a table, the facts that the numbers depend on."""
     bodies = [_metric_body(metric, lines) for metric, lines in run.metrics.items() if lines]
     if bodies:
         return Section("metrics", "Metrics", "".join(bodies))
     network = run.networks[-1][1] if run.networks else "network-snapshot-....pkl"
-    return Section("metrics", "Metrics", f"<p>None has been computed yet. For one, run</p><pre><code>python calc_metrics.py --metrics=fid50k_full --network="
-                                         f"{text(run.path)}/{text(network)}</code></pre>")
+    return Section(
+        "metrics",
+        "Metrics",
+        f"<p>None has been computed yet. For one, run</p><pre><code>python calc_metrics.py --metrics=fid50k_full --network="
+        f"{text(run.path)}/{text(network)}</code></pre>",
+    )
 
 
 def _metric_body(metric, lines):
@@ -153,8 +224,16 @@ def _metric_body(metric, lines):
     shared, own = split_facts([line.line.get("facts") for line in lines])
     facts = details("What the numbers depend on" + (", the same for all lines" if len(lines) > 1 else ""), as_json(shared)) if shared else ""
     shown = lines[-MAX_METRIC_ROWS:]
-    rows = [[text(line.snapshot or "–"), *(format_number(line.results.get(name)) for name in names), text(line.line.get("total_time_str", "–")),
-             _date(line.line.get("timestamp")), _own_facts(facts_of_line)] for line, facts_of_line in zip(shown, own[-MAX_METRIC_ROWS:], strict=True)]
+    rows = [
+        [
+            text(line.snapshot or "–"),
+            *(format_number(line.results.get(name)) for name in names),
+            text(line.line.get("total_time_str", "–")),
+            _date(line.line.get("timestamp")),
+            _own_facts(facts_of_line),
+        ]
+        for line, facts_of_line in zip(shown, own[-MAX_METRIC_ROWS:], strict=True)
+    ]
     head = ["Snapshot", *(text(name.removeprefix(metric + "_")) for name in names), "Computed in", "On (UTC)", "Facts" if any(own) else ""]
     left_out = f"<p>The newest {len(shown)} of {len(lines)} lines.</p>" if len(shown) < len(lines) else ""
     values = table(rows, head, "numbers") + left_out
@@ -193,6 +272,6 @@ def _own_facts(facts):
 
 
 def _date(timestamp):
-    if not isinstance(timestamp, (int, float)) or not 0 < timestamp < 2 ** 35:
+    if not isinstance(timestamp, (int, float)) or not 0 < timestamp < 2**35:
         return "–"
     return datetime.datetime.fromtimestamp(timestamp, datetime.timezone.utc).strftime("%Y-%m-%d %H:%M")

@@ -2,6 +2,7 @@
 
 Draws the arrays of a DiversityFile. Must not know how they are computed.
 """
+
 import math
 import shlex
 
@@ -12,12 +13,12 @@ from reporting.run_page.charts import format_number
 from reporting.run_page.markup import Section, code, details, pairs, table, text
 
 MAP_WIDTH, MAP_HEIGHT, MAP_RIM = 760, 420, 10
-FAR = 2.0                 # radii: beyond this a real is far from every generated image
+FAR = 2.0  # radii: beyond this a real is far from every generated image
 MAX_PICTURE_BYTES = 8000
 MAX_CLASS_ROWS = 20
-CELL = 22                 # of the modes grid, in units of the drawing
-ENOUGH_CONFIDENCE = 0.9   # of the confidence on real digits, as in the modes metric
-_FEW, _MANY = 0.5, 2.0    # of the expected count of a mode
+CELL = 22  # of the modes grid, in units of the drawing
+ENOUGH_CONFIDENCE = 0.9  # of the confidence on real digits, as in the modes metric
+_FEW, _MANY = 0.5, 2.0  # of the expected count of a mode
 
 
 def _number(value):
@@ -34,9 +35,12 @@ def _intro(run):
     found = run.diversity
     facts = found.facts
     space = f"<code>{text(facts['space'])}</code>" + (f" ({text(facts['space_reason'])})" if facts.get("space_reason") else "")
-    rows = [("Snapshot", f"kimg {found.kimg}"), ("Generated images", _number(facts["num_gen"])),
-            ("Reals compared", f"{_number(facts['num_real'])} of {_number(facts['num_images'])}" if "num_real" in facts else None),
-            ("Feature space", space)]
+    rows = [
+        ("Snapshot", f"kimg {found.kimg}"),
+        ("Generated images", _number(facts["num_gen"])),
+        ("Reals compared", f"{_number(facts['num_real'])} of {_number(facts['num_images'])}" if "num_real" in facts else None),
+        ("Feature space", space),
+    ]
     notes = []
     if run.networks and run.networks[-1][0] != found.kimg:
         notes.append(f"The newest network is that of kimg {run.networks[-1][0]}; <code>report.py</code> brings this part up to date.")
@@ -52,12 +56,20 @@ def _intro(run):
 # ----------------------------------------------------------------------------------------------------------------
 # Coverage and what is missing.
 
+
 def coverage_section(run):
     found = run.diversity
     if found is None:
-        why = "It takes a minute or more, so training leaves it out. This adds it:" if run.networks else "Once there is a network snapshot, this adds it:"
-        return Section("coverage", "What is missing", "<p>Not looked at yet: which real images the generator misses, a map of coverage, copies of "
-                       f"training images. {why}</p>" + _command(run))
+        why = (
+            "It takes a minute or more, so training leaves it out. This adds it:"
+            if run.networks
+            else "Once there is a network snapshot, this adds it:"
+        )
+        return Section(
+            "coverage",
+            "What is missing",
+            f"<p>Not looked at yet: which real images the generator misses, a map of coverage, copies of training images. {why}</p>" + _command(run),
+        )
     if "map_real" not in found:
         return Section("coverage", "What is missing", _intro(run))
     body = f'<p class="status">{missing_sentence(found)}</p>' + _intro(run) + _map(found)
@@ -73,8 +85,10 @@ def missing_sentence(found):
     facts = found.facts
     coverage, expected = facts["coverage"], facts["expected_coverage"]
     error = math.sqrt(expected * (1 - expected) / facts["num_real"])
-    counts = (f"{_number(facts['num_missed'])} of {_number(facts['num_real'])} reals have no generated image within their neighbourhood "
-              f"(up to their {facts['k']}th-nearest other real); a perfect generator would miss about {_number(round((1 - expected) * facts['num_real']))}.")
+    counts = (
+        f"{_number(facts['num_missed'])} of {_number(facts['num_real'])} reals have no generated image within their neighbourhood "
+        f"(up to their {facts['k']}th-nearest other real); a perfect generator would miss about {_number(round((1 - expected) * facts['num_real']))}."
+    )
     if coverage < expected - 3 * error:
         verdict = f"{1 - coverage / expected:.0%} of what a perfect generator would cover is missing."
     else:
@@ -111,10 +125,12 @@ def _map(found):
     drawn = dots(fake, "fakes") + "".join(dots(real[mask], css_class) for css_class, _, mask in kinds)
     legend = "".join(f'<span class="key"><i class="dot {css_class}"></i>{name} <b>{mask.mean():.0%}</b></span>' for css_class, name, mask in kinds)
     legend += '<span class="key"><i class="dot fakes"></i>generated</span>'
-    return (f'<figure class="map"><figcaption>Map of coverage</figcaption><div class="legend">{legend}</div>'
-            f'<svg viewBox="0 0 {MAP_WIDTH} {MAP_HEIGHT}" role="img" aria-label="real images by how near a generated image comes">{drawn}</svg>'
-            f"<p>A dot is an image, placed by the two principal components of the real features; images far apart in other directions may lie together here. "
-            f"Colour: distance to the nearest generated image in units of the real's radius, the distance to its {found.facts['k']}th-nearest other real.</p></figure>")
+    return (
+        f'<figure class="map"><figcaption>Map of coverage</figcaption><div class="legend">{legend}</div>'
+        f'<svg viewBox="0 0 {MAP_WIDTH} {MAP_HEIGHT}" role="img" aria-label="real images by how near a generated image comes">{drawn}</svg>'
+        f"<p>A dot is an image, placed by the two principal components of the real features; images far apart in other directions may lie together here. "
+        f"Colour: distance to the nearest generated image in units of the real's radius, the distance to its {found.facts['k']}th-nearest other real.</p></figure>"
+    )
 
 
 def _missing_pairs(found):
@@ -123,8 +139,10 @@ def _missing_pairs(found):
         has_class = "missing_class" in found and "modes_counts" not in found
         note = text(class_name(found, int(found["missing_class"][index]))) if has_class else f"image {found['missing_item'][index]}"
         cards.append(_pair(found["missing_real"][index], found["missing_fake"][index], f"<b>{float(ratio):.2f}</b> radii", note))
-    return ("<h3>The least covered real images</h3><p>Each beside the generated image that comes nearest, and how far that is in units of the real's radius "
-            "(1: just covered). Of reals within each other's radius only the worst is shown.</p>" + _sheet(cards, "real", "nearest generated"))
+    return (
+        "<h3>The least covered real images</h3><p>Each beside the generated image that comes nearest, and how far that is in units of the real's radius "
+        "(1: just covered). Of reals within each other's radius only the worst is shown.</p>" + _sheet(cards, "real", "nearest generated")
+    )
 
 
 def _sheet(cards, left, right):
@@ -145,15 +163,24 @@ def _class_table(found):
     total, share = found["class_total"], found["class_coverage"]
     order = [index for index in np.argsort(np.nan_to_num(share, nan=2.0), kind="stable") if total[index]]
     below = set(found["class_below"].tolist())
-    rows = [[text(class_name(found, index)), _number(int(total[index])),
-             f'<span class="share"><i style="width:{share[index] * 100:.0f}%"></i></span> {share[index]:.0%}', "clearly below" if index in below else ""] for index in order[:MAX_CLASS_ROWS]]
+    rows = [
+        [
+            text(class_name(found, index)),
+            _number(int(total[index])),
+            f'<span class="share"><i style="width:{share[index] * 100:.0f}%"></i></span> {share[index]:.0%}',
+            "clearly below" if index in below else "",
+        ]
+        for index in order[:MAX_CLASS_ROWS]
+    ]
     which = f"The {len(rows)} least covered of {len(order)} classes; a" if len(rows) < len(order) else "A"
-    return (f"<h3>Coverage per class</h3><p>{which} perfect generator would cover {found.facts['expected_coverage']:.0%} of each.</p>"
-            + table(rows, ["class", "reals", "covered", ""], "numbers"))
+    return f"<h3>Coverage per class</h3><p>{which} perfect generator would cover {found.facts['expected_coverage']:.0%} of each.</p>" + table(
+        rows, ["class", "reals", "covered", ""], "numbers"
+    )
 
 
 # ----------------------------------------------------------------------------------------------------------------
 # Modes of stacked digits.
+
 
 def modes_section(run):
     found = run.diversity
@@ -162,15 +189,33 @@ def modes_section(run):
     facts, counts, expected = found.facts["modes"], found["modes_counts"].reshape(10, 10, 10), found["modes_expected"].reshape(10, 10, 10)
     unsure = facts["confidence"] < ENOUGH_CONFIDENCE * facts["real_confidence"]
     perfect = f"a perfect generator would reach about {facts['floor_modes']:.0f} with as many images"
-    body = (f"<p class=\"status\"><strong>{facts['modes']} of {facts['num_modes']} modes</strong> in {_number(found.facts['num_gen'])} generated images; {perfect}.</p>"
-            + (f"<p class=\"note\">The classifier is {facts['confidence']:.2f} sure of the generated digits, {facts['real_confidence']:.2f} of real ones: many images "
-               "show no digits, and the modes counted for them mean little.</p>" if unsure else "")
-            + pairs([("With 5 images or more", str(facts["modes_5hits"])), ("KL", f"{format_number(facts['kl'])} nats to the {text(facts['reference'])} distribution"),
-                     ("KL of a perfect generator", f"{format_number(facts['floor_kl'])} nats"), ("Snapshot", f"kimg {found.kimg}")])
-            + '<div class="legend">' + "".join(f'<span class="key"><i class="cell m{level}"></i>{name}</span>' for level, name in enumerate(
-                ("missing", "under half", "as expected", "over twice"))) + "</div>"
-            + '<div class="modes">' + "".join(_panel(red, counts[red], expected[red]) for red in range(10)) + "</div>"
-            + "<p>Images per mode. One panel per digit in the red channel; rows: green, columns: blue, from 0 to 9. Empty: not in the data set.</p>")
+    body = (
+        f'<p class="status"><strong>{facts["modes"]} of {facts["num_modes"]} modes</strong> in {_number(found.facts["num_gen"])} generated images; {perfect}.</p>'
+        + (
+            f'<p class="note">The classifier is {facts["confidence"]:.2f} sure of the generated digits, {facts["real_confidence"]:.2f} of real ones: many images '
+            "show no digits, and the modes counted for them mean little.</p>"
+            if unsure
+            else ""
+        )
+        + pairs(
+            [
+                ("With 5 images or more", str(facts["modes_5hits"])),
+                ("KL", f"{format_number(facts['kl'])} nats to the {text(facts['reference'])} distribution"),
+                ("KL of a perfect generator", f"{format_number(facts['floor_kl'])} nats"),
+                ("Snapshot", f"kimg {found.kimg}"),
+            ]
+        )
+        + '<div class="legend">'
+        + "".join(
+            f'<span class="key"><i class="cell m{level}"></i>{name}</span>'
+            for level, name in enumerate(("missing", "under half", "as expected", "over twice"))
+        )
+        + "</div>"
+        + '<div class="modes">'
+        + "".join(_panel(red, counts[red], expected[red]) for red in range(10))
+        + "</div>"
+        + "<p>Images per mode. One panel per digit in the red channel; rows: green, columns: blue, from 0 to 9. Empty: not in the data set.</p>"
+    )
     return Section("modes", "Modes", body)
 
 
@@ -189,12 +234,15 @@ def _panel(red, counts, expected):
             labels.append(f'<text class="t{level}" x="{x + CELL // 2 - 1}" y="{y + 14}">{shown}</text>')
     paths = "".join(f'<path class="cell m{level}" d="{"".join(parts)}"/>' for level, parts in sorted(cells.items()))
     num_missing = int(((counts == 0) & (expected > 0)).sum())
-    return (f'<figure><figcaption>red {red} <span>{num_missing} missing</span></figcaption><svg viewBox="0 0 {10 * CELL} {10 * CELL}" role="img" '
-            f'aria-label="modes with red digit {red}: {num_missing} missing">{paths}{"".join(labels)}</svg></figure>')
+    return (
+        f'<figure><figcaption>red {red} <span>{num_missing} missing</span></figcaption><svg viewBox="0 0 {10 * CELL} {10 * CELL}" role="img" '
+        f'aria-label="modes with red digit {red}: {num_missing} missing">{paths}{"".join(labels)}</svg></figure>'
+    )
 
 
 # ----------------------------------------------------------------------------------------------------------------
 # Near copies.
+
 
 def copies_section(run):
     found = run.diversity
@@ -208,9 +256,11 @@ def copies_section(run):
         cards.append(_pair(found["copies_fake"][index], found["copies_real"][index], caption, note))
     explanation = "The generated images that come nearest to a training image, the most suspicious first; each training image once."
     meaning = details(
-        "What the number means", "<p>Difference of the pixels at 32 px at most (the least over mirroring and shifts by a pixel), in units of the difference "
+        "What the number means",
+        "<p>Difference of the pixels at 32 px at most (the least over mirroring and shifts by a pixel), in units of the difference "
         "between that training image and its third-nearest other one. How small it gets by chance is learned from the training images, each looked up among "
-        "the others.</p>")
+        "the others.</p>",
+    )
     body = f'<p class="status">{copies_sentence(found)}</p><p>{explanation}</p>' + _sheet(cards, "generated", "nearest training image") + meaning
     return Section("copies", "Copies of training images", body)
 
@@ -220,10 +270,14 @@ def copies_sentence(found):
     of_all = f" of {_number(found.facts['num_images'])}" if facts["num_searched"] < found.facts["num_images"] else ""
     searched = f"{_number(facts['num_searched'])}{of_all} training images"
     if not facts["num_asked"]:
-        return f"<strong>Not told.</strong> With {searched} one cannot learn how near chance brings two images; at least {facts['fewest']} are needed."
+        return (
+            f"<strong>Not told.</strong> With {searched} one cannot learn how near chance brings two images; at least {facts['fewest']} are needed."
+        )
     if facts["num_copies"]:
         return f"<strong>{facts['num_copies']} of {num_gen} generated images are copies.</strong> They are nearer to one of {searched} than chance allows."
     if facts["num_suspects"]:
-        return (f"<strong>No copies beyond the set's own duplicates.</strong> {facts['num_suspects']} of {num_gen} generated images nearly equal a training image, "
-                f"but so do {facts['num_twins']} of {_number(facts['num_asked'])} training images among themselves.")
+        return (
+            f"<strong>No copies beyond the set's own duplicates.</strong> {facts['num_suspects']} of {num_gen} generated images nearly equal a training image, "
+            f"but so do {facts['num_twins']} of {_number(facts['num_asked'])} training images among themselves."
+        )
     return f"<strong>No copies.</strong> None of {num_gen} generated images is nearer to one of {searched} than chance allows."

@@ -2,6 +2,7 @@
 
 Must not know runs.
 """
+
 import html
 import json
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ MAX_JSON = 100_000  # characters
 @dataclass(frozen=True)
 class Section:
     """One part of the page. anchor: its address within the page; body: HTML."""
+
     anchor: str
     title: str
     body: str
@@ -56,8 +58,11 @@ def chart(title, lines, y_label, note="", reference=None, **options):
     svg = charts.line_chart(lines, KIMG, y_label, reference=reference[0] if reference else None, **options)
     if svg is None:
         return ""
-    legend = "".join(f'<span><i class="s{index % charts.COLOURS}"></i>{text(name)} <b>{charts.format_number(points[-1][1])}</b></span>'
-                     for index, (name, points) in enumerate(lines) if points)
+    legend = "".join(
+        f'<span><i class="s{index % charts.COLOURS}"></i>{text(name)} <b>{charts.format_number(points[-1][1])}</b></span>'
+        for index, (name, points) in enumerate(lines)
+        if points
+    )
     if reference:
         legend += f'<span><i class="dashed"></i>{text(reference[1])} <b>{charts.format_number(reference[0])}</b></span>'
     note = f"<p>{text(note)}</p>" if note else ""

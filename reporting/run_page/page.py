@@ -2,6 +2,7 @@
 
 Must not know what the sections show.
 """
+
 import datetime
 import os
 from pathlib import Path
@@ -27,10 +28,12 @@ def render(run, section_functions=None):
     bodies = "".join(f'<section id="{part.anchor}"><h2>{text(part.title)}</h2>{part.body}</section>' for part in parts)
     style, script = ((HERE / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
     when = datetime.datetime.fromtimestamp(run.now, datetime.timezone.utc)
-    return (f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
-            f'<meta name="color-scheme" content="light dark"><title>{text(run.name)}</title><style>\n{style}</style></head>\n<body>'
-            f"<header><h1>{text(run.name)}</h1><p>Made {when:%Y-%m-%d %H:%M} UTC</p><nav>{links}</nav></header>\n<main>{bodies}</main>\n"
-            f"<script>\n{script}</script></body></html>\n")
+    return (
+        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
+        f'<meta name="color-scheme" content="light dark"><title>{text(run.name)}</title><style>\n{style}</style></head>\n<body>'
+        f"<header><h1>{text(run.name)}</h1><p>Made {when:%Y-%m-%d %H:%M} UTC</p><nav>{links}</nav></header>\n<main>{bodies}</main>\n"
+        f"<script>\n{script}</script></body></html>\n"
+    )
 
 
 def check_dest(run_dir, dest=None):

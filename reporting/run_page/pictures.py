@@ -2,6 +2,7 @@
 
 Must not know HTML.
 """
+
 import base64
 import io
 import os
@@ -11,8 +12,8 @@ import numpy as np
 import PIL.Image
 import PIL.ImageOps
 
-TILE_PX = 128           # tiles are made at most this large
-SHEET_PX = 512          # and so many are shown as fit into this, but
+TILE_PX = 128  # tiles are made at most this large
+SHEET_PX = 512  # and so many are shown as fit into this, but
 MIN_TILES, MAX_TILES = 4, 12  # at least and at most so many across
 STRIP_PX, STRIP_ROWS = 64, 6  # the strip over time: size and number of its tiles
 QUALITIES = (90, 80, 70, 55)
@@ -22,6 +23,7 @@ UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, PIL.Image.Decompressio
 @dataclass
 class Sheet:
     """Tiles of one grid: uint8 [rows, columns, side, side, 3]."""
+
     tiles: np.ndarray
 
     @property
@@ -48,8 +50,10 @@ def read_sheet(path, resolution, rows_are_classes=False):
     across = min(max(SHEET_PX // side, MIN_TILES), MAX_TILES)
     num_rows = min(rows, across)
     chosen = np.linspace(0, rows - 1, num_rows).round().astype(int) if rows_are_classes else range(num_rows)
-    boxes = [[(column * resolution, row * resolution, (column + 1) * resolution, (row + 1) * resolution) for column in range(min(columns, across))]
-             for row in chosen]
+    boxes = [
+        [(column * resolution, row * resolution, (column + 1) * resolution, (row + 1) * resolution) for column in range(min(columns, across))]
+        for row in chosen
+    ]
     return Sheet(np.stack([np.stack([_resized(picture.crop(box), side) for box in line]) for line in boxes]))
 
 

@@ -2,6 +2,7 @@
 
 Another part is another function in a list: page.render(run, [*SECTIONS, mine]).
 """
+
 import datetime
 import os
 import shlex
@@ -21,6 +22,7 @@ PROVENANCE = {"num_images": "Images", "python": "Python", "torch": "PyTorch", "n
 # ----------------------------------------------------------------------------------------------------------------
 # How it stands.
 
+
 def overview_section(run):
     status = run_folder.status(run)
     kimg, total = run.last("Progress/kimg"), run.total_kimg
@@ -28,22 +30,31 @@ def overview_section(run):
     remaining = run_folder.remaining_sec(run) if status.kind in ("going", "silent", "stopped") else None
     speed = run_folder.seconds_per_kimg(run)
     elapsed = run.last("Timing/total_sec")
-    silence = f" It last wrote {dnnlib.util.format_time(max(run.now - run.last_write, 0))} before." if status.kind in ("going", "silent") and run.last_write else ""
-    facts = pairs([
-        ("Shown", None if kimg is None else f"{format_number(kimg)}" + (f" of {total:g}" if total else "") + " kimg"),
-        ("Training time", None if elapsed is None else dnnlib.util.format_time(elapsed)),
-        ("Speed", None if speed is None else f"{format_number(speed)} s per kimg, all included"),
-        ("Still needed", None if remaining is None else f"about {dnnlib.util.format_time(remaining)}" + _end_date(run, status, remaining)),
-        ("Newest network", _file_and_size(run, run.networks)),
-        ("Newest state", _file_and_size(run, run.states)),
-        *_newest_metrics(run),
-    ])
+    silence = (
+        f" It last wrote {dnnlib.util.format_time(max(run.now - run.last_write, 0))} before."
+        if status.kind in ("going", "silent") and run.last_write
+        else ""
+    )
+    facts = pairs(
+        [
+            ("Shown", None if kimg is None else f"{format_number(kimg)}" + (f" of {total:g}" if total else "") + " kimg"),
+            ("Training time", None if elapsed is None else dnnlib.util.format_time(elapsed)),
+            ("Speed", None if speed is None else f"{format_number(speed)} s per kimg, all included"),
+            ("Still needed", None if remaining is None else f"about {dnnlib.util.format_time(remaining)}" + _end_date(run, status, remaining)),
+            ("Newest network", _file_and_size(run, run.networks)),
+            ("Newest state", _file_and_size(run, run.states)),
+            *_newest_metrics(run),
+        ]
+    )
     tick = run_folder.last_tick_line(run)
     problems = "".join(f"<li>{text(problem)}</li>" for problem in run.problems)
-    body = (f'<p class="status {status.kind}"><strong>{text(status.sentence)}</strong>{text(silence)}</p>'
-            f'<div class="bar" role="progressbar" aria-label="share of the run" aria-valuenow="{share * 100:.0f}" aria-valuemin="0" aria-valuemax="100">'
-            f'<i style="width:{share * 100:.1f}%"></i></div>{facts}'
-            + (code(" ".join(tick.split())) if tick else "") + (f'<ul class="problems">{problems}</ul>' if problems else ""))
+    body = (
+        f'<p class="status {status.kind}"><strong>{text(status.sentence)}</strong>{text(silence)}</p>'
+        f'<div class="bar" role="progressbar" aria-label="share of the run" aria-valuenow="{share * 100:.0f}" aria-valuemin="0" aria-valuemax="100">'
+        f'<i style="width:{share * 100:.1f}%"></i></div>{facts}'
+        + (code(" ".join(tick.split())) if tick else "")
+        + (f'<ul class="problems">{problems}</ul>' if problems else "")
+    )
     return Section("overview", "How it stands", body)
 
 
@@ -78,6 +89,7 @@ def _newest_metrics(run):
 # ----------------------------------------------------------------------------------------------------------------
 # Samples.
 
+
 def samples_section(run):
     """The same latents at several times, reals beside; a strip of a few latents over all times."""
     data = run.part("training_set_kwargs")
@@ -97,9 +109,11 @@ def samples_section(run):
         body += f"<p>{len(chosen)} of {len(run.fakes)} times, evenly chosen.</p>"
     if strip is not None:
         times = ", ".join("untrained" if kimg is None else f"kimg {kimg}" for kimg, _ in frames)
-        body += (f'<h3>The same latents over time</h3><div class="scroll strip"><img src="{pictures.jpeg_address(strip, max_bytes)}" '
-                 f'width="{strip.shape[1]}" height="{strip.shape[0]}" alt="one latent per row, one time per column"></div>'
-                 f"<p>One latent per row; from left to right {times}.</p>")
+        body += (
+            f'<h3>The same latents over time</h3><div class="scroll strip"><img src="{pictures.jpeg_address(strip, max_bytes)}" '
+            f'width="{strip.shape[1]}" height="{strip.shape[0]}" alt="one latent per row, one time per column"></div>'
+            f"<p>One latent per row; from left to right {times}.</p>"
+        )
     return Section("samples", "Samples", body)
 
 
@@ -109,9 +123,17 @@ def _frames(frames, max_bytes):
     figures = []
     for index, (kimg, sheet) in enumerate(frames):
         caption = "Generated, untrained" if kimg is None else f"Generated, kimg {kimg}"
-        figures.append(f'<figure class="frame{" shown" if index == len(frames) - 1 else ""}">{_picture(sheet, max_bytes, caption)}<figcaption>{caption}</figcaption></figure>')
-    control = (f'<label class="slider">Time <input type="range" min="0" max="{len(frames) - 1}" value="{len(frames) - 1}" step="1" '
-               'aria-label="time of the samples"></label>') if len(frames) > 1 else ""
+        figures.append(
+            f'<figure class="frame{" shown" if index == len(frames) - 1 else ""}">{_picture(sheet, max_bytes, caption)}<figcaption>{caption}</figcaption></figure>'
+        )
+    control = (
+        (
+            f'<label class="slider">Time <input type="range" min="0" max="{len(frames) - 1}" value="{len(frames) - 1}" step="1" '
+            'aria-label="time of the samples"></label>'
+        )
+        if len(frames) > 1
+        else ""
+    )
     return f'<div class="frames">{"".join(figures)}{control}</div>'
 
 
@@ -128,6 +150,7 @@ def _picture(sheet, max_bytes, alt):
 # ----------------------------------------------------------------------------------------------------------------
 # What to do next, settings, files.
 
+
 def next_section(run):
     """Commands for what people do next with a run in this condition."""
     status = run_folder.status(run)
@@ -136,18 +159,28 @@ def next_section(run):
     parts = []
     if status.kind in ("stopped", "silent", "aborted") and run.states:
         arguments = [f"--outdir={os.path.dirname(os.path.abspath(path))}", f"--data={data.get('path', 'DATA')}", f"--resume={path}"]
-        parts.append(f"<p>Go on exactly where the newest state was saved (kimg {run.states[-1][0]}):</p>" + code("python train.py " + shlex.join(arguments)))
+        parts.append(
+            f"<p>Go on exactly where the newest state was saved (kimg {run.states[-1][0]}):</p>" + code("python train.py " + shlex.join(arguments))
+        )
     elif status.kind in ("stopped", "silent", "aborted"):
-        parts.append("<p>There is no training state to go on from: start a new run"
-                     + (", from the newest network with <code>--resume</code>.</p>" if run.networks else ".</p>"))
+        parts.append(
+            "<p>There is no training state to go on from: start a new run"
+            + (", from the newest network with <code>--resume</code>.</p>" if run.networks else ".</p>")
+        )
     elif status.kind in ("going", "waiting"):
-        parts.append("<p>To stop it without loss, press Ctrl-C once or send SIGTERM: it saves at the next step and exits with code 75; the same "
-                     "command with <code>--resume=latest</code> goes on.</p>")
+        parts.append(
+            "<p>To stop it without loss, press Ctrl-C once or send SIGTERM: it saves at the next step and exits with code 75; the same "
+            "command with <code>--resume=latest</code> goes on.</p>"
+        )
     if run.networks:
         network = os.path.join(path, run.networks[-1][1])
-        parts.append("<p>Draw samples, or measure them:</p>" + code(
-            f"python generate.py --outdir=out --seeds=0-63 {shlex.quote('--network=' + network)}\n"
-            f"python calc_metrics.py --metrics=fid50k_full {shlex.quote('--network=' + network)}"))
+        parts.append(
+            "<p>Draw samples, or measure them:</p>"
+            + code(
+                f"python generate.py --outdir=out --seeds=0-63 {shlex.quote('--network=' + network)}\n"
+                f"python calc_metrics.py --metrics=fid50k_full {shlex.quote('--network=' + network)}"
+            )
+        )
     return Section("next", "What next", "".join(parts)) if parts else None
 
 
@@ -156,24 +189,26 @@ def settings_section(run):
     if not options:
         return None
     data, loss, augment = (run.part(name) for name in ("training_set_kwargs", "loss_kwargs", "augment_kwargs"))
-    body = pairs([
-        ("Data", _code_or_none(data.get("path"))),
-        ("Data fingerprint", _code_or_none(_fingerprint(run))),
-        ("Resolution", _text_or_none(data.get("resolution"), " px")),
-        ("Images at most", _text_or_none(data.get("max_size"))),
-        ("Labels, mirrored copies", f"{_yes(data.get('use_labels'))}, {_yes(data.get('xflip'))}"),
-        ("Loss", " over ".join(f"<code>{text(name)}</code>" for name in (loss.get("class_name"), loss.get("base_class_name")) if name) or None),
-        ("R1 gamma", _text_or_none(loss.get("r1_gamma"))),
-        ("Augmentation", "none" if not augment else f"<code>{text(augment.get('class_name'))}</code>"),
-        ("ADA target", _text_or_none(options.get("ada_target"))),
-        ("Batch", _text_or_none(options.get("batch_size"))),
-        ("Processes", _text_or_none(options.get("num_gpus"))),
-        ("Seed", _text_or_none(options.get("random_seed"))),
-        ("Started from", _code_or_none(options.get("resume_pkl"))),
-        ("First tick", _first_tick(run)),
-        ("Metrics by torch", _text_or_none(_fact(run, "torch"))),
-        *[(label, _text_or_none(run.provenance.get(name))) for name, label in PROVENANCE.items()],
-    ])
+    body = pairs(
+        [
+            ("Data", _code_or_none(data.get("path"))),
+            ("Data fingerprint", _code_or_none(_fingerprint(run))),
+            ("Resolution", _text_or_none(data.get("resolution"), " px")),
+            ("Images at most", _text_or_none(data.get("max_size"))),
+            ("Labels, mirrored copies", f"{_yes(data.get('use_labels'))}, {_yes(data.get('xflip'))}"),
+            ("Loss", " over ".join(f"<code>{text(name)}</code>" for name in (loss.get("class_name"), loss.get("base_class_name")) if name) or None),
+            ("R1 gamma", _text_or_none(loss.get("r1_gamma"))),
+            ("Augmentation", "none" if not augment else f"<code>{text(augment.get('class_name'))}</code>"),
+            ("ADA target", _text_or_none(options.get("ada_target"))),
+            ("Batch", _text_or_none(options.get("batch_size"))),
+            ("Processes", _text_or_none(options.get("num_gpus"))),
+            ("Seed", _text_or_none(options.get("random_seed"))),
+            ("Started from", _code_or_none(options.get("resume_pkl"))),
+            ("First tick", _first_tick(run)),
+            ("Metrics by torch", _text_or_none(_fact(run, "torch"))),
+            *[(label, _text_or_none(run.provenance.get(name))) for name, label in PROVENANCE.items()],
+        ]
+    )
     return Section("settings", "Settings and provenance", body + details("All of training_options.json", as_json(options)))
 
 
@@ -195,7 +230,7 @@ def _fingerprint(run):
 
 def _first_tick(run):
     stamp = run.ticks[0].get("timestamp") if run.ticks else None
-    if not run_folder.is_number(stamp) or not 0 < stamp < 2 ** 35:
+    if not run_folder.is_number(stamp) or not 0 < stamp < 2**35:
         return None
     return f"{datetime.datetime.fromtimestamp(stamp, datetime.timezone.utc):%Y-%m-%d %H:%M} UTC"
 
@@ -216,7 +251,10 @@ def files_section(run):
     """The snapshots that are there, and the end of the log."""
     states = {kimg: name for kimg, name in run.states}
     networks = {kimg: name for kimg, name in run.networks}
-    rows = [[str(kimg), *(f"<code>{text(of[kimg])}</code>" if kimg in of else "–" for of in (networks, states))] for kimg in sorted({*states, *networks}, reverse=True)]
+    rows = [
+        [str(kimg), *(f"<code>{text(of[kimg])}</code>" if kimg in of else "–" for of in (networks, states))]
+        for kimg in sorted({*states, *networks}, reverse=True)
+    ]
     body = f"<p>In <code>{text(run.path)}</code></p>"
     snapshots_table = table(rows, ["kimg", "network", "state"])
     body += (snapshots_table if len(rows) <= 8 else details(f"All {len(rows)} snapshots", snapshots_table)) if rows else "<p>No snapshot yet.</p>"
@@ -226,7 +264,17 @@ def files_section(run):
 
 
 SECTIONS = [
-    overview_section, samples_section, diversity_sections.coverage_section, diversity_sections.modes_section, diversity_sections.copies_section,
-    curves.metrics_section, curves.diversity_section, curves.training_section, curves.cost_section,
-    curves.other_section, next_section, settings_section, files_section,
+    overview_section,
+    samples_section,
+    diversity_sections.coverage_section,
+    diversity_sections.modes_section,
+    diversity_sections.copies_section,
+    curves.metrics_section,
+    curves.diversity_section,
+    curves.training_section,
+    curves.cost_section,
+    curves.other_section,
+    next_section,
+    settings_section,
+    files_section,
 ]

@@ -3,6 +3,7 @@
 Lines in, sentences out. A fact that is not listed here is a condition: unknown facts must agree. The number of processes is
 none: what a metric draws and sums does not depend on it.
 """
+
 import json
 import os
 
@@ -10,8 +11,23 @@ from dnnlib.util import flat_items
 
 # Measured along with the result, or a property of the network: they differ from run to run. A name stands for all below it.
 MEASURED = {
-    "confidence", "outside_share", "floor_kl_std", "floor_modes", "floor", "classifier.confidence", "trained_in", "trained_in_own_space", "held_out",
-    "vendi_real", "vendi_generated", "variety", "comparison", "repeats.std", "repeats.values", "repeats.differing"}
+    "confidence",
+    "outside_share",
+    "floor_kl_std",
+    "floor_modes",
+    "floor",
+    "classifier.confidence",
+    "trained_in",
+    "trained_in_own_space",
+    "held_out",
+    "vendi_real",
+    "vendi_generated",
+    "variety",
+    "comparison",
+    "repeats.std",
+    "repeats.values",
+    "repeats.differing",
+}
 # But these below a measured name are conditions.
 STILL_CONDITIONS = {"held_out.space"}
 # They change the number by noise alone: told, not refused. The digit classifier is known by its key, the hash of recipe and data.

@@ -2,6 +2,7 @@
 
 Options in, names out. Must not know folders, metrics or numbers.
 """
+
 import hashlib
 import json
 
@@ -10,9 +11,30 @@ from dnnlib.util import flat_items
 
 # Options of a run that leave its method as it is: where, how often something is written, on how many processes, how long.
 HOUSEKEEPING = {
-    "run_dir", "num_gpus", "batch_gpu", "device", "threads", "data_loader_kwargs", "total_kimg", "kimg_per_tick", "image_snapshot_ticks",
-    "network_snapshot_ticks", "snap_res", "metrics", "eval_at_start", "detectors", "keep", "nan_streak", "wandb_project", "desc", "cudnn_benchmark",
-    "resume_state", "resume_kimg", "trust_pickle", "diversity_monitor"}
+    "run_dir",
+    "num_gpus",
+    "batch_gpu",
+    "device",
+    "threads",
+    "data_loader_kwargs",
+    "total_kimg",
+    "kimg_per_tick",
+    "image_snapshot_ticks",
+    "network_snapshot_ticks",
+    "snap_res",
+    "metrics",
+    "eval_at_start",
+    "detectors",
+    "keep",
+    "nan_streak",
+    "wandb_project",
+    "desc",
+    "cudnn_benchmark",
+    "resume_state",
+    "resume_kimg",
+    "trust_pickle",
+    "diversity_monitor",
+}
 SEED = "random_seed"  # at any depth: subsets and plugins have seeds of their own
 _DATA_PATH = ("training_set_kwargs", "path")  # the same data may lie elsewhere; the metric lines state its fingerprint
 MAX_STATED_OPTIONS = 3
@@ -20,8 +42,11 @@ MAX_STATED_OPTIONS = 3
 
 def signature(options):
     """What makes the method: {tuple of names: value as JSON text}."""
-    return {place: json.dumps(value, sort_keys=True) for place, value in flat_items(options).items()
-            if place[0] not in HOUSEKEEPING and place[-1] != SEED and place[-2:] != _DATA_PATH}
+    return {
+        place: json.dumps(value, sort_keys=True)
+        for place, value in flat_items(options).items()
+        if place[0] not in HOUSEKEEPING and place[-1] != SEED and place[-2:] != _DATA_PATH
+    }
 
 
 def plugin_options(options):
@@ -44,8 +69,10 @@ def names_of(options_of_runs):
     """A name per run, equal for equal methods: its family, and where several methods share that, the options they differ in."""
     signatures = [signature(options) for options in options_of_runs]
     families = [family(options) for options in options_of_runs]
-    return [_name(own, shared, {_key(other): other for other, its_family in zip(signatures, families) if its_family == shared})
-            for own, shared in zip(signatures, families)]
+    return [
+        _name(own, shared, {_key(other): other for other, its_family in zip(signatures, families) if its_family == shared})
+        for own, shared in zip(signatures, families)
+    ]
 
 
 def _key(own):
@@ -60,7 +87,9 @@ def _name(own, shared, relatives):
     if len(differing) > MAX_STATED_OPTIONS:
         return f"{shared} #{hashlib.sha256(_key(own).encode()).hexdigest()[:6]}"
     shorts = [place[-1] for place in differing]
-    stated = [(short if shorts.count(short) == 1 else ".".join(place)) + "=" + own.get(place, "none").strip('"') for short, place in zip(shorts, differing)]
+    stated = [
+        (short if shorts.count(short) == 1 else ".".join(place)) + "=" + own.get(place, "none").strip('"') for short, place in zip(shorts, differing)
+    ]
     return f"{shared} {', '.join(stated)}"
 
 

@@ -1,4 +1,5 @@
 """A Table as Markdown, CSV or LaTeX text. Same table, same bytes: no dates, no machine, fixed formats and order."""
+
 import csv
 import io
 import math
@@ -8,8 +9,20 @@ from metrics import comparison
 FORMATS = ("markdown", "csv", "latex")
 HEAD = ("result", "at", "method", "seeds", "mean", "std. error", "difference", "{level} interval", "pairs")
 _MAX_HASH = 12
-_LATEX = {"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
-          "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}"}
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+}
 
 
 def render(table, form):
@@ -31,20 +44,35 @@ def number(value, sign=""):
 def statements(table):
     """What the reader must know of every number, in sentences."""
     choices = table.choices
-    where = "equal kimg (stated per result)" if choices.at == "kimg" else "equal training time (stated per result; as each run measured it in stats.jsonl, without snapshots and evaluations)"
+    where = (
+        "equal kimg (stated per result)"
+        if choices.at == "kimg"
+        else "equal training time (stated per result; as each run measured it in stats.jsonl, without snapshots and evaluations)"
+    )
     told = [f"Each run counts with its {choices.policy} line up to {where}. Mean and standard error (s / sqrt n) are over seeds."]
     if choices.policy == "best":
         told += [f"Best of {metric}: the snapshot with the {which} {result}." for metric, (result, which) in table.deciders.items()]
         told.append("A best line is chosen by the very numbers that are reported, which flatters every method.")
     if choices.baseline is not None:
-        told.append(f"Differences are to {choices.baseline}, paired by seed; the interval is Student's t over those pairs at {comparison.LEVEL:.0%}, none for a single pair.")
+        told.append(
+            f"Differences are to {choices.baseline}, paired by seed; the interval is Student's t over those pairs at {comparison.LEVEL:.0%}, none for a single pair."
+        )
     return told
 
 
 def _cells(table, row, is_baseline):
     interval = "-" if row.interval is None else f"[{number(row.interval[0], '+')}, {number(row.interval[1], '+')}]"
-    return [row.result, row.point, row.method, str(len(row.values)), number(row.mean), number(row.std_error),
-            "baseline" if is_baseline else number(row.difference, "+"), interval, str(row.pairs) if row.pairs else "-"]
+    return [
+        row.result,
+        row.point,
+        row.method,
+        str(len(row.values)),
+        number(row.mean),
+        number(row.std_error),
+        "baseline" if is_baseline else number(row.difference, "+"),
+        interval,
+        str(row.pairs) if row.pairs else "-",
+    ]
 
 
 def _head():
@@ -59,7 +87,7 @@ def _run_cells(table, run):
 
 def _short(value):
     """JSON text of a fact; hashes by their beginning."""
-    return f'{value[1:_MAX_HASH + 1]}...' if len(value) == 66 and value[1:-1].isalnum() else value.strip('"')
+    return f"{value[1 : _MAX_HASH + 1]}..." if len(value) == 66 and value[1:-1].isalnum() else value.strip('"')
 
 
 def as_markdown(table):
@@ -67,9 +95,14 @@ def as_markdown(table):
     if table.forced:
         parts.append("**Forced: these numbers are not alike.** " + "; ".join(table.forced) + ".")
     parts.append(_markdown_table(_head(), [_cells(table, row, row.method == table.choices.baseline) for row in table.rows]))
-    parts.append("Runs:\n\n" + _markdown_table(["method", "seed", "run", "kimg", "of", "line used (kimg)"], [_run_cells(table, run) for run in table.runs]))
-    facts = [f"- {metric}: " + "; ".join(f"{name} {_short(value)}" for name, value in facts.items() if value != "null")
-             for metric, facts in table.facts.items() if facts]
+    parts.append(
+        "Runs:\n\n" + _markdown_table(["method", "seed", "run", "kimg", "of", "line used (kimg)"], [_run_cells(table, run) for run in table.runs])
+    )
+    facts = [
+        f"- {metric}: " + "; ".join(f"{name} {_short(value)}" for name, value in facts.items() if value != "null")
+        for metric, facts in table.facts.items()
+        if facts
+    ]
     if facts:
         parts.append("What the numbers depend on, the same in all lines:\n\n" + "\n".join(facts))
     if table.notes:
@@ -88,16 +121,58 @@ def as_csv(table):
     """One line per result and method with all digits; what holds for the whole table is repeated in every line."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["metric", "result", "policy", "at", "point", "method", "baseline", "n", "mean", "std_error", "difference", "interval_low",
-                     "interval_high", "interval_level", "pairs", "seeds", "values", "kimgs", "forced", "notes"])
+    writer.writerow(
+        [
+            "metric",
+            "result",
+            "policy",
+            "at",
+            "point",
+            "method",
+            "baseline",
+            "n",
+            "mean",
+            "std_error",
+            "difference",
+            "interval_low",
+            "interval_high",
+            "interval_level",
+            "pairs",
+            "seeds",
+            "values",
+            "kimgs",
+            "forced",
+            "notes",
+        ]
+    )
     plain = lambda value: "" if value is None else repr(value)
     forced, notes = "; ".join(table.forced), " ".join(table.notes)
     for row in table.rows:
         low, high = row.interval or (None, None)
-        writer.writerow([
-            row.metric, row.result, table.choices.policy, table.choices.at, row.point, row.method, table.choices.baseline or "", len(row.values), plain(row.mean),
-            plain(row.std_error), plain(row.difference), plain(low), plain(high), comparison.LEVEL if row.interval else "", row.pairs or "",
-            " ".join(map(str, row.values)), " ".join(map(repr, row.values.values())), " ".join(map(str, row.kimgs)), forced, notes])
+        writer.writerow(
+            [
+                row.metric,
+                row.result,
+                table.choices.policy,
+                table.choices.at,
+                row.point,
+                row.method,
+                table.choices.baseline or "",
+                len(row.values),
+                plain(row.mean),
+                plain(row.std_error),
+                plain(row.difference),
+                plain(low),
+                plain(high),
+                comparison.LEVEL if row.interval else "",
+                row.pairs or "",
+                " ".join(map(str, row.values)),
+                " ".join(map(repr, row.values.values())),
+                " ".join(map(str, row.kimgs)),
+                forced,
+                notes,
+            ]
+        )
     return text.getvalue()
 
 

@@ -2,6 +2,7 @@
 
 What cannot be used is left out with a sentence. Nothing depends on the order of the folders or on the files' times.
 """
+
 import fnmatch
 import math
 import os
@@ -15,6 +16,7 @@ from reporting.run_table import methods
 @dataclass
 class Run:
     """lines: {metric: {kimg: run_folder.MetricLine}}. seconds: [(kimg, training seconds until then)], in order."""
+
     name: str
     method: str
     seed: int
@@ -63,9 +65,19 @@ def read_runs(paths, groups=()):
         lines, its_notes = _lines_by_kimg(folders[path])
         notes += [f"{names[path]}: {note}" for note in its_notes]
         options = folders[path].options
-        runs.append(Run(
-            names[path], given.get(path, inferred[path]), options[methods.SEED], methods.plugin_options(options) is not None, options,
-            folders[path].last("Progress/kimg"), folders[path].total_kimg, lines, _training_seconds(folders[path])))
+        runs.append(
+            Run(
+                names[path],
+                given.get(path, inferred[path]),
+                options[methods.SEED],
+                methods.plugin_options(options) is not None,
+                options,
+                folders[path].last("Progress/kimg"),
+                folders[path].total_kimg,
+                lines,
+                _training_seconds(folders[path]),
+            )
+        )
     runs.sort(key=lambda run: (run.method, run.seed, run.name))
     _check_each_once(runs)
     return runs, sorted(notes)
@@ -107,7 +119,9 @@ def _given_methods(names, groups):
     """{path: method} by --group; refuses a pattern without a run and a run of two methods. names: {path: short name}."""
     given = {}
     for method, pattern in methods.parse_groups(groups):
-        matching = [path for path, name in names.items() if fnmatch.fnmatchcase(name, pattern) or fnmatch.fnmatchcase(path.replace(os.sep, "/"), pattern)]
+        matching = [
+            path for path, name in names.items() if fnmatch.fnmatchcase(name, pattern) or fnmatch.fnmatchcase(path.replace(os.sep, "/"), pattern)
+        ]
         if not matching:
             raise UserError(f"--group {method}={pattern} matches none of the runs: {', '.join(sorted(names.values()))}.")
         for path in matching:
@@ -120,8 +134,10 @@ def _given_methods(names, groups):
 def _check_each_once(runs):
     for first, second in zip(runs, runs[1:]):
         if (first.method, first.seed) == (second.method, second.seed):
-            raise UserError(f"{first.name} and {second.name} are both method {first.method!r}, seed {first.seed}; leave one out, or tell the "
-                            "methods apart with --group NAME=GLOB.")
+            raise UserError(
+                f"{first.name} and {second.name} are both method {first.method!r}, seed {first.seed}; leave one out, or tell the "
+                "methods apart with --group NAME=GLOB."
+            )
 
 
 def _lines_by_kimg(folder):
@@ -147,6 +163,7 @@ def _lines_by_kimg(folder):
 
 # ----------------------------------------------------------------------------------------------------------------
 # Time.
+
 
 def _training_seconds(folder):
     """[(kimg, seconds)] of the ticks: total time less what snapshots and evaluations took."""

@@ -2,6 +2,7 @@
 
 Runs in, lines out. Must not compute any statistic.
 """
+
 import math
 from dataclasses import dataclass
 
@@ -12,6 +13,7 @@ POINTS = ("kimg", "time")
 @dataclass(frozen=True)
 class Candidates:
     """lines: {run name: [MetricLine] in order of kimg}, a single one with the last policy. point: in words."""
+
     lines: dict
     point: str
 
@@ -24,8 +26,10 @@ def candidates(runs, metric, policy, at, kimg=None):
         return None, notes
     counts = {name: len(lines) for name, lines in chosen.items()}
     if policy == "best" and len(set(counts.values())) > 1:
-        notes.append(f"{metric}: the best comes from unequal numbers of lines ({', '.join(f'{name} {count}' for name, count in sorted(counts.items()))}); "
-                     "the more there are to choose from, the better the best looks.")
+        notes.append(
+            f"{metric}: the best comes from unequal numbers of lines ({', '.join(f'{name} {count}' for name, count in sorted(counts.items()))}); "
+            "the more there are to choose from, the better the best looks."
+        )
     return Candidates({name: lines if policy == "best" else lines[-1:] for name, lines in chosen.items()}, point), notes
 
 
@@ -34,8 +38,14 @@ def _by_kimg(runs, metric, kimg):
         common = set.intersection(*(set(run.lines[metric]) for run in runs))
         if not common:
             having = "; ".join(f"{run.name}: {', '.join(map(str, sorted(run.lines[metric])))}" for run in runs)
-            return {}, "", [f"{metric} left out: no kimg has a line in every run ({having}). Compute the missing ones with calc_metrics.py, leave runs "
-                            "out, or choose with --kimg."]
+            return (
+                {},
+                "",
+                [
+                    f"{metric} left out: no kimg has a line in every run ({having}). Compute the missing ones with calc_metrics.py, leave runs "
+                    "out, or choose with --kimg."
+                ],
+            )
         kimg = max(common)
     chosen, notes = {}, []
     for run in runs:
@@ -54,7 +64,9 @@ def _by_time(runs, metric):
         if known:
             timed[run.name] = known
         if len(known) < len(times):
-            notes.append(f"{run.name}: the training time of {len(times) - len(known)} of its {len(times)} lines of {metric} is not in stats.jsonl; left out.")
+            notes.append(
+                f"{run.name}: the training time of {len(times) - len(known)} of its {len(times)} lines of {metric} is not in stats.jsonl; left out."
+            )
     if not timed:
         return {}, "", notes
     budget = min(known[-1][0] for known in timed.values())
@@ -64,12 +76,15 @@ def _by_time(runs, metric):
         if within:
             chosen[name] = within
         else:
-            notes.append(f"{name} left out of {metric}: its first line comes after {known[0][0]:.0f} s of training, later than the {budget:.0f} s of the others.")
+            notes.append(
+                f"{name} left out of {metric}: its first line comes after {known[0][0]:.0f} s of training, later than the {budget:.0f} s of the others."
+            )
     return chosen, f"{budget:.0f} s of training", notes
 
 
 # ----------------------------------------------------------------------------------------------------------------
 # The one that stands for a run.
+
 
 def deciding_result(lines):
     """The result that 'best' goes by: that of the metric's own name, else the first by the alphabet."""
@@ -79,9 +94,11 @@ def deciding_result(lines):
 
 def pick(lines, result, higher_is_better):
     """Of several lines the one with the best value; the earliest of equals. Values that are no numbers lose."""
+
     def goodness(line):
         value = line.results.get(result)
         if value is None or math.isnan(value):
             return -math.inf
         return value if higher_is_better else -value
+
     return max(lines, key=goodness)

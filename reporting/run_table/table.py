@@ -2,6 +2,7 @@
 
 Runs and choices in, rows and sentences out. Must not know how they are written.
 """
+
 import dataclasses
 import math
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ MAX_SENTENCES = 6
 @dataclass(frozen=True)
 class Choices:
     """baseline: name of a method or None. kimg: None for the largest common one. only: metrics or None for all that there are."""
+
     policy: str = "last"
     at: str = "kimg"
     kimg: int | None = None
@@ -29,12 +31,13 @@ class Choices:
 @dataclass(frozen=True)
 class Row:
     """One result of one method. difference and interval: None where there are no pairs; interval: None for a single one, too."""
+
     metric: str
     result: str
     point: str
     method: str
-    values: dict          # seed -> value
-    kimgs: tuple          # of the snapshots, by seed
+    values: dict  # seed -> value
+    kimgs: tuple  # of the snapshots, by seed
     mean: float
     std_error: float | None
     difference: float | None = None
@@ -47,8 +50,8 @@ class Table:
     choices: Choices
     runs: list
     rows: list = field(default_factory=list)
-    facts: dict = field(default_factory=dict)   # metric -> {fact: JSON text} that all its lines share
-    used: dict = field(default_factory=dict)    # run name -> {metric: kimg of the line that stands for it}
+    facts: dict = field(default_factory=dict)  # metric -> {fact: JSON text} that all its lines share
+    used: dict = field(default_factory=dict)  # run name -> {metric: kimg of the line that stands for it}
     deciders: dict = field(default_factory=dict)  # metric -> (result, 'highest' or 'lowest') of the best policy
     notes: list = field(default_factory=list)
     forced: list = field(default_factory=list)  # unlike lines that were compared all the same
@@ -99,17 +102,22 @@ def _notes_on_runs(runs):
     for run in runs:
         if not run.is_finished:
             reached = "no kimg" if run.kimg is None else f"kimg {run.kimg:g}"
-            notes.append(f"{run.name} is not finished: it has reached {reached} of {'an unknown number' if run.total_kimg is None else f'{run.total_kimg:g}'}.")
+            notes.append(
+                f"{run.name} is not finished: it has reached {reached} of {'an unknown number' if run.total_kimg is None else f'{run.total_kimg:g}'}."
+            )
     for method in sorted({run.method for run in runs}):
         for option in ("num_gpus", "batch_gpu"):
             stated = {run.name: run.options.get(option) for run in runs if run.method == method}
             if len(set(stated.values())) > 1:
-                notes.append(f"The runs of {method} differ in {option}: " + ", ".join(f"{name} {value}" for name, value in sorted(stated.items())) + ".")
+                notes.append(
+                    f"The runs of {method} differ in {option}: " + ", ".join(f"{name} {value}" for name, value in sorted(stated.items())) + "."
+                )
     return notes
 
 
 # ----------------------------------------------------------------------------------------------------------------
 # One metric.
+
 
 def _add_metric(table, metric, higher_is_better):
     having = [run for run in table.runs if metric in run.lines]
@@ -138,8 +146,10 @@ def _check_alike(table, metric, named_lines):
         table.notes.append(f"{metric}: not every line states what its numbers depend on; whether they are comparable is not known.")
     if unlike and not table.choices.force:
         further = f" (and {len(unlike) - MAX_SENTENCES} more)" if len(unlike) > MAX_SENTENCES else ""
-        raise UserError(f"The lines of {metric} cannot be compared: {'; '.join(unlike[:MAX_SENTENCES])}{further}. Compute them alike with "
-                        "calc_metrics.py, leave runs out, or compare them all the same with --force.")
+        raise UserError(
+            f"The lines of {metric} cannot be compared: {'; '.join(unlike[:MAX_SENTENCES])}{further}. Compute them alike with "
+            "calc_metrics.py, leave runs out, or compare them all the same with --force."
+        )
     table.forced += [f"{metric}: {sentence}" for sentence in unlike]
 
 
@@ -162,7 +172,9 @@ def _add_result(table, metric, result, point, chosen):
             compared = paired(values, {seed: value for seed, (value, _) in by_method[baseline].items()})
             alone = sorted(set(values) ^ set(by_method[baseline]))
             if alone:
-                table.notes.append(f"{result}: {method} and {baseline} share {compared.get('pairs', 0)} seeds; not paired: {', '.join(map(str, alone))}.")
+                table.notes.append(
+                    f"{result}: {method} and {baseline} share {compared.get('pairs', 0)} seeds; not paired: {', '.join(map(str, alone))}."
+                )
         kimgs = tuple(kimg for _, (_, kimg) in sorted(found.items()))
         table.rows.append(Row(metric, result, point, method, values, kimgs, mean, std_error, **compared))
 

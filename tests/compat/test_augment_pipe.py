@@ -1,4 +1,5 @@
 """The augmentation pipe: golden outputs, how often and how strongly each transformation acts, derivatives, pickling."""
+
 import ast
 import inspect
 import math
@@ -12,10 +13,26 @@ import torch
 from torch_utils.ops import grid_sample_gradfix
 from training import augment
 
-GOLDEN_CASES = [f"{preset}_{percentile}" for preset in ("blit", "geom", "color", "filter", "cutout", "bg", "bgc", "bgcf")
-                for percentile in (0.3, 0.7)]
-TRANSFORMATIONS = ["xflip", "rotate90", "xint", "scale", "rotate", "aniso", "xfrac", "brightness", "contrast", "lumaflip",
-                   "hue", "saturation", "imgfilter", "noise", "cutout"]
+GOLDEN_CASES = [
+    f"{preset}_{percentile}" for preset in ("blit", "geom", "color", "filter", "cutout", "bg", "bgc", "bgcf") for percentile in (0.3, 0.7)
+]
+TRANSFORMATIONS = [
+    "xflip",
+    "rotate90",
+    "xint",
+    "scale",
+    "rotate",
+    "aniso",
+    "xfrac",
+    "brightness",
+    "contrast",
+    "lumaflip",
+    "hue",
+    "saturation",
+    "imgfilter",
+    "noise",
+    "cutout",
+]
 # Share of the draws that do not equal "nothing happens": one of two flips does nothing, one of four turns, ...
 EFFECTIVE = {"xflip": 1 / 2, "rotate90": 3 / 4, "lumaflip": 1 / 2}
 
@@ -42,6 +59,7 @@ def draws():
 
 
 # --- The interface. ---
+
 
 @pytest.mark.parametrize("case", GOLDEN_CASES)
 def test_golden(golden, presets, case):
@@ -72,8 +90,17 @@ def test_state_has_the_known_names():
 
 def test_source_stands_alone():
     """Snapshots carry this text into other checkouts: it may import only what those have."""
-    allowed = {"math", "numpy", "scipy.signal", "torch", "torch_utils.misc", "torch_utils.persistence",
-               "torch_utils.ops.conv2d_gradfix", "torch_utils.ops.grid_sample_gradfix", "torch_utils.ops.upfirdn2d"}
+    allowed = {
+        "math",
+        "numpy",
+        "scipy.signal",
+        "torch",
+        "torch_utils.misc",
+        "torch_utils.persistence",
+        "torch_utils.ops.conv2d_gradfix",
+        "torch_utils.ops.grid_sample_gradfix",
+        "torch_utils.ops.upfirdn2d",
+    }
     tree = ast.parse(inspect.getsource(augment))
     imported = set()
     for node in ast.walk(tree):
@@ -82,10 +109,22 @@ def test_source_stands_alone():
         elif isinstance(node, ast.ImportFrom):
             imported |= {f"{node.module}.{alias.name}" for alias in node.names}
     assert imported <= allowed
-    used = {f"{node.value.id}.{node.attr}" for node in ast.walk(tree) if isinstance(node, ast.Attribute)
-            and isinstance(node.value, ast.Name) and node.value.id in ("misc", "persistence", "upfirdn2d", "grid_sample_gradfix", "conv2d_gradfix")}
-    assert used <= {"misc.constant", "persistence.persistent_class", "upfirdn2d.setup_filter", "upfirdn2d.upsample2d",
-                    "upfirdn2d.downsample2d", "grid_sample_gradfix.grid_sample", "conv2d_gradfix.conv2d"}
+    used = {
+        f"{node.value.id}.{node.attr}"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.value, ast.Name)
+        and node.value.id in ("misc", "persistence", "upfirdn2d", "grid_sample_gradfix", "conv2d_gradfix")
+    }
+    assert used <= {
+        "misc.constant",
+        "persistence.persistent_class",
+        "upfirdn2d.setup_filter",
+        "upfirdn2d.upsample2d",
+        "upfirdn2d.downsample2d",
+        "grid_sample_gradfix.grid_sample",
+        "conv2d_gradfix.conv2d",
+    }
 
 
 def test_pickle_round_trip(presets):
@@ -101,7 +140,7 @@ def test_band_filters_split_the_spectrum():
     impulse = np.zeros(43)
     impulse[21] = 1
     np.testing.assert_allclose(bands.sum(axis=0), impulse, atol=1e-12)
-    np.testing.assert_allclose(bands, bands[:, ::-1], atol=1e-12)          # Zero phase.
+    np.testing.assert_allclose(bands, bands[:, ::-1], atol=1e-12)  # Zero phase.
     frequencies = np.linspace(0, np.pi, 257)
     response = np.array([[np.sum(band * np.cos(f * (np.arange(43) - 21))) for f in frequencies] for band in bands])
     strongest = frequencies[response.argmax(axis=1)] / np.pi
@@ -109,6 +148,7 @@ def test_band_filters_split_the_spectrum():
 
 
 # --- Nothing happens where nothing should. ---
+
 
 def test_p_zero_is_the_identity_bit_for_bit(presets):
     images = noise_images(5, 3, 16, 16)
@@ -134,6 +174,7 @@ def test_neutral_percentile_resamples_to_the_same_image():
 
 # --- How often. ---
 
+
 @pytest.mark.parametrize("name", TRANSFORMATIONS)
 def test_rate_is_p_times_multiplier(name):
     torch.manual_seed(TRANSFORMATIONS.index(name))
@@ -145,7 +186,7 @@ def test_rate_is_p_times_multiplier(name):
     changed = ((result - images).abs() > tolerance).flatten(1).any(dim=1).sum().item()
     rate = p * multiplier * EFFECTIVE.get(name, 1)
     if name == "xint":
-        rate *= 1 - 1 / 4        # On 8 pixels a shift rounds to -1, 0 or 1: each axis stays still half the time.
+        rate *= 1 - 1 / 4  # On 8 pixels a shift rounds to -1, 0 or 1: each axis stays still half the time.
     assert scipy.stats.binomtest(changed, count, rate).pvalue > 1e-3
 
 
@@ -168,6 +209,7 @@ def test_bands_are_gated_one_by_one():
 
 
 # --- How strongly. ---
+
 
 def assert_normal(values, std):
     assert scipy.stats.kstest(np.asarray(values, dtype=np.float64) / std, "norm").pvalue > 1e-3
@@ -217,13 +259,13 @@ def test_strength_of_colour(draws):
     assert_normal(pipe(contrast=1)._draw_colours(draws, 3)[:, 1, 1].log2(), 0.5)
 
     flips = pipe(lumaflip=1)._draw_colours(draws, 3)[:, :3, :3]
-    grey = flips.sum(dim=2)[:, 0]                           # What becomes of (1, 1, 1): itself or its negative.
+    grey = flips.sum(dim=2)[:, 0]  # What becomes of (1, 1, 1): itself or its negative.
     assert scipy.stats.binomtest(int((grey < 0).sum()), 20000, 0.5).pvalue > 1e-3
     np.testing.assert_allclose(grey.abs(), 1, atol=1e-5)
 
     turns = pipe(hue=1)._draw_colours(draws, 3)[:, :3, :3]
     np.testing.assert_allclose(turns @ turns.transpose(1, 2), np.broadcast_to(np.eye(3), (20000, 3, 3)), atol=1e-5)
-    np.testing.assert_allclose(turns.sum(dim=2), 1, atol=1e-5)                              # Grey stays.
+    np.testing.assert_allclose(turns.sum(dim=2), 1, atol=1e-5)  # Grey stays.
     cos = ((turns.diagonal(dim1=1, dim2=2).sum(dim=1) - 1) / 2).clamp(-1, 1)
     assert_uniform(torch.acos(cos), 0, math.pi)
 
@@ -244,7 +286,7 @@ def test_strength_of_corruptions():
     grey = torch.ones(3000, 1, 16, 16)
     noisy = pipe(noise=1)(grey) - 1
     sigma = noisy.flatten(1).std(dim=1)
-    assert abs(sigma.square().mean() / 0.1 ** 2 - 1) < 0.1                                  # E sigma^2 of a half-normal.
+    assert abs(sigma.square().mean() / 0.1**2 - 1) < 0.1  # E sigma^2 of a half-normal.
     assert abs(sigma.mean() / (0.1 * math.sqrt(2 / math.pi)) - 1) < 0.05
     cut = pipe(cutout=1)(grey) == 0
     # An interval of half the width, centred anywhere in the picture, covers 7/16 of it on average.
@@ -254,6 +296,7 @@ def test_strength_of_corruptions():
 
 
 # --- Geometry by example. ---
+
 
 def smooth_images():
     """[2,3,16,16] without fine detail: sym6 is not symmetric, so mirrored detail comes back slightly changed."""
@@ -270,7 +313,7 @@ def test_quarter_turns_form_the_group(turns):
     np.testing.assert_allclose(once[:, :, 1:-1, 1:-1], torch.rot90(images, turns, dims=(2, 3))[:, :, 1:-1, 1:-1], atol=0.07)
     quarter = built._draw_geometry(augment._Draws(built.p, 1, 0.3), 16, 16)
     several = built._draw_geometry(augment._Draws(built.p, 1, turns / 4 + 0.1), 16, 16)
-    assert torch.equal(torch.linalg.matrix_power(quarter, turns), several)                  # Exact, no rounded cosines.
+    assert torch.equal(torch.linalg.matrix_power(quarter, turns), several)  # Exact, no rounded cosines.
 
 
 def test_flip_and_shift():
@@ -308,6 +351,7 @@ def test_matrix_products_equal_convolutions(presets, monkeypatch, shape):
 
 
 # --- Channels and derivatives. ---
+
 
 def test_grey_images_are_treated_as_three_equal_channels(presets):
     grey = noise_images(3, 1, 16, 16)
@@ -348,7 +392,7 @@ def test_gradient_penalty_passes_through(presets, monkeypatch):
     layer = torch.nn.Conv2d(3, 1, 3)
     images = noise_images(4, 3, 8, 8).requires_grad_()
     logits = layer(pipe(0.7, **presets["bgcfnc"])(images)).square().sum()
-    slope, = torch.autograd.grad(logits, images, create_graph=True)
+    (slope,) = torch.autograd.grad(logits, images, create_graph=True)
     slope.square().sum().backward()
     assert layer.weight.grad.abs().sum() > 0 and torch.isfinite(layer.weight.grad).all()
 
@@ -363,6 +407,7 @@ def test_same_seed_same_images(presets):
 
 
 # --- The helpers. ---
+
 
 def test_matrices():
     tx, s, theta = torch.tensor([0.5, -1.0]), torch.tensor([2.0, 0.25]), torch.tensor([0.3, -2.0])

@@ -1,4 +1,5 @@
 """Snapshots as safetensors + JSON and back: bit-equal, from any folder, and as safe as the pickles."""
+
 import json
 import os
 import pickle
@@ -21,16 +22,18 @@ def folder(tmp_path_factory):
     """A folder with snapshot.pkl and its exported pair."""
     folder = tmp_path_factory.mktemp("export")
     torch.manual_seed(0)
-    G = networks.Generator(4, 0, 4, 8, 3, mapping_kwargs=dict(num_layers=1),
-                           synthesis_kwargs=dnnlib.EasyDict(channel_base=64, channel_max=8)).eval().requires_grad_(False)
+    G = (
+        networks.Generator(4, 0, 4, 8, 3, mapping_kwargs=dict(num_layers=1), synthesis_kwargs=dnnlib.EasyDict(channel_base=64, channel_max=8))
+        .eval()
+        .requires_grad_(False)
+    )
     G_ema = pickle.loads(pickle.dumps(G))
     G_ema.mapping.w_avg.fill_(float("nan"))  # bits, not values
     D = networks.Discriminator(c_dim=0, img_resolution=8, img_channels=3, channel_base=64, channel_max=8, num_fp16_res=1)
     pipe = augment.AugmentPipe(xflip=1)
     pipe.p.fill_(0.3)
     kwargs = dnnlib.EasyDict(path="cats.zip", max_size=None, crop=(1, 2), more=[1.5, {"a": True}])
-    (folder / "snapshot.pkl").write_bytes(pickle.dumps(
-        dict(G=G, D=D, G_ema=G_ema, augment_pipe=pipe, training_set_kwargs=kwargs, cur_nimg=5000)))
+    (folder / "snapshot.pkl").write_bytes(pickle.dumps(dict(G=G, D=D, G_ema=G_ema, augment_pipe=pipe, training_set_kwargs=kwargs, cur_nimg=5000)))
     export.export_snapshot(folder / "snapshot.pkl", folder / "pair")
     return folder
 
@@ -67,8 +70,9 @@ def test_the_json_tells_where_it_comes_from(folder):
 
 
 def test_command_line_from_any_folder(folder, tmp_path, repo, capsys):
-    done = subprocess.run([sys.executable, str(repo / "export.py"), f"--source={folder / 'pair.json'}", "--dest=back.pkl"],
-                          cwd=tmp_path, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, str(repo / "export.py"), f"--source={folder / 'pair.json'}", "--dest=back.pkl"], cwd=tmp_path, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     assert bits(legacy.open_network(tmp_path / "back.pkl")["G_ema"]) == bits(legacy.open_network(folder / "snapshot.pkl")["G_ema"])
     for source, dest, message in [("snapshot.pkl", "x.pkl", "--dest must not end in .pkl"), ("pair.json", "x", "--dest must end in .pkl")]:
@@ -85,14 +89,17 @@ def edited(folder, tmp_path, edit):
     return tmp_path / "pair.json"
 
 
-@pytest.mark.parametrize("edit, message", [
-    (lambda d: d["networks"]["G"].update(class_name="os.system"), "refused.*class os.system"),
-    (lambda d: d["networks"]["G"]["init_kwargs"].update(__easydict__={"img_resolution": 10**9}), "refused.*absurdly large"),
-    (lambda d: d["networks"]["G"].update(init_args=[4, 0, 4, 16, 3]), "refused.*not the Generator known here"),
-    (lambda d: d["networks"]["G"].pop("training"), "not a whole description"),
-    (lambda d: d.update(networks=[]), "not a whole description"),
-    (lambda d: d.update(format="else"), "does not describe networks"),
-])
+@pytest.mark.parametrize(
+    "edit, message",
+    [
+        (lambda d: d["networks"]["G"].update(class_name="os.system"), "refused.*class os.system"),
+        (lambda d: d["networks"]["G"]["init_kwargs"].update(__easydict__={"img_resolution": 10**9}), "refused.*absurdly large"),
+        (lambda d: d["networks"]["G"].update(init_args=[4, 0, 4, 16, 3]), "refused.*not the Generator known here"),
+        (lambda d: d["networks"]["G"].pop("training"), "not a whole description"),
+        (lambda d: d.update(networks=[]), "not a whole description"),
+        (lambda d: d.update(format="else"), "does not describe networks"),
+    ],
+)
 def test_edited_descriptions_end_in_a_sentence(folder, tmp_path, edit, message):
     with pytest.raises(UserError, match=message):
         export.import_snapshot(edited(folder, tmp_path, edit))

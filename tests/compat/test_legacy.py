@@ -1,4 +1,5 @@
 """Opening network files: upstream's call forms, and a sentence for every mix-up."""
+
 import io
 import pickle
 import subprocess
@@ -18,8 +19,11 @@ from training import augment, networks
 @pytest.fixture(scope="module")
 def snapshot():
     torch.manual_seed(0)
-    G = networks.Generator(4, 0, 4, 8, 3, mapping_kwargs=dict(num_layers=1),
-                           synthesis_kwargs=dnnlib.EasyDict(channel_base=64, channel_max=8)).eval().requires_grad_(False)
+    G = (
+        networks.Generator(4, 0, 4, 8, 3, mapping_kwargs=dict(num_layers=1), synthesis_kwargs=dnnlib.EasyDict(channel_base=64, channel_max=8))
+        .eval()
+        .requires_grad_(False)
+    )
     D = networks.Discriminator(c_dim=0, img_resolution=8, img_channels=3, channel_base=64, channel_max=8).eval().requires_grad_(False)
     kwargs = dnnlib.EasyDict(class_name="training.dataset.ImageFolderDataset", path="cats.zip")
     return dict(G=G, D=D, G_ema=G, augment_pipe=augment.AugmentPipe(xflip=1), training_set_kwargs=kwargs)
@@ -84,20 +88,21 @@ def problems(tmp_path, snapshot):
     yield str(tmp_path / "images.zip"), "images.zip is a zip archive .* not a network pickle"
     yield str(tmp_path / "state.pt"), "state.pt is a zip archive"
     for name, content, message in [
-            ("empty.pkl", b"", "empty.pkl is empty"),
-            ("half.pkl", data[:len(data) // 2], "half.pkl is damaged or incomplete.*copy or download it again"),
-            ("cut.pkl", data[:-1], "cut.pkl is damaged or incomplete"),
-            ("text.pkl", b"hello", "text.pkl is not a pickle"),
-            ("page.pkl", b"\n<!DOCTYPE html><html>", "page.pkl is a web page"),
-            ("lfs.pkl", b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
-            ("list.pkl", [1], "not of networks .it holds a list"),
-            ("stats.pkl", dict(mean=1), "it has no network 'G' .it holds mean"),
-            ("no_ema.pkl", dict(G=snapshot["G"], D=snapshot["D"]), "it has no network 'G_ema' .it holds D, G"),
-            ("no_module.pkl", dict(snapshot, G_ema={"weights": 1}), "it has no network 'G_ema'"),
-            ("odd.pkl", dict(snapshot, training_set_kwargs=[1]), "its training_set_kwargs is a list"),
-            ("evil.pkl", b"cposix\nsystem\n(Vecho\ntR.", "evil.pkl was refused: it holds posix.system.*--trust-pickle"),
-            ("tf.pkl", b"\x80\x03cdnnlib.tflib.network\nNetwork\nq\x00)\x81q\x01}q\x02b.", "TensorFlow.*--source=old.pkl --dest=new.pkl"),
-            ("pggan.pkl", b"\x80\x02ctfutil\nNetwork\nq\x00)\x81q\x01}q\x02b.", "TensorFlow")]:
+        ("empty.pkl", b"", "empty.pkl is empty"),
+        ("half.pkl", data[: len(data) // 2], "half.pkl is damaged or incomplete.*copy or download it again"),
+        ("cut.pkl", data[:-1], "cut.pkl is damaged or incomplete"),
+        ("text.pkl", b"hello", "text.pkl is not a pickle"),
+        ("page.pkl", b"\n<!DOCTYPE html><html>", "page.pkl is a web page"),
+        ("lfs.pkl", b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
+        ("list.pkl", [1], "not of networks .it holds a list"),
+        ("stats.pkl", dict(mean=1), "it has no network 'G' .it holds mean"),
+        ("no_ema.pkl", dict(G=snapshot["G"], D=snapshot["D"]), "it has no network 'G_ema' .it holds D, G"),
+        ("no_module.pkl", dict(snapshot, G_ema={"weights": 1}), "it has no network 'G_ema'"),
+        ("odd.pkl", dict(snapshot, training_set_kwargs=[1]), "its training_set_kwargs is a list"),
+        ("evil.pkl", b"cposix\nsystem\n(Vecho\ntR.", "evil.pkl was refused: it holds posix.system.*--trust-pickle"),
+        ("tf.pkl", b"\x80\x03cdnnlib.tflib.network\nNetwork\nq\x00)\x81q\x01}q\x02b.", "TensorFlow.*--source=old.pkl --dest=new.pkl"),
+        ("pggan.pkl", b"\x80\x02ctfutil\nNetwork\nq\x00)\x81q\x01}q\x02b.", "TensorFlow"),
+    ]:
         yield str(write(tmp_path / name, content)), message
 
 
@@ -136,6 +141,7 @@ def test_foreign_networks_need_trust(tmp_path, snapshot, monkeypatch):
     (tmp_path / "foreign_networks.py").write_text(FOREIGN)
     monkeypatch.syspath_prepend(tmp_path)
     import foreign_networks
+
     foreign = foreign_networks.ForeignGenerator(z_dim=3)
     path = write(tmp_path / "foreign.pkl", dict(snapshot, G=foreign, G_ema=foreign))
     with pytest.raises(UserError, match="foreign.pkl was refused.*Linear in class ForeignGenerator.*--trust-pickle"):
@@ -146,8 +152,12 @@ def test_foreign_networks_need_trust(tmp_path, snapshot, monkeypatch):
 
 
 def test_conversion_from_the_command_line_in_another_folder(path, tmp_path, repo, capsys):
-    done = subprocess.run([sys.executable, str(repo / "legacy.py"), "--source=snapshot.pkl", "--dest=new/converted.pkl", "--force-fp16=1"],
-                          cwd=tmp_path, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, str(repo / "legacy.py"), "--source=snapshot.pkl", "--dest=new/converted.pkl", "--force-fp16=1"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0 and "Saving" in done.stdout, done.stderr
     assert legacy.open_network(tmp_path / "new" / "converted.pkl")["G"].init_kwargs.synthesis_kwargs.num_fp16_res == 4
     assert cli.call(legacy.main, ["--source", str(tmp_path / "missing.pkl"), "--dest=x.pkl"]) == 1

@@ -1,4 +1,5 @@
 """The networks beyond the golden numbers: options, gradients, precision, truncation, self-containment of the file."""
+
 import ast
 import copy
 import io
@@ -37,6 +38,7 @@ def max_error(got, wanted):
     got, wanted = got.detach().double(), wanted.detach().double()
     return float((got - wanted).abs().max() / wanted.abs().max())
 
+
 # ---------------------------------------------------------------------------------------------------------------
 # Architectures and gradients.
 
@@ -61,7 +63,7 @@ def test_architectures_combine_and_train_twice_differentiably(arch_g, arch_d):
     G, D = make_G(res=8, architecture=arch_g), make_D(res=8, architecture=arch_d)
     z, c = latents()
     img = G(z, c)
-    gradient, = torch.autograd.grad(D(img, c).sum(), img, create_graph=True)
+    (gradient,) = torch.autograd.grad(D(img, c).sum(), img, create_graph=True)
     gradient.square().sum().backward()
     assert all(p.grad is not None for name, p in D.named_parameters() if name.endswith("conv.weight"))
     assert all(p.grad is not None for p in G.mapping.parameters())
@@ -72,7 +74,7 @@ def test_resolutions(res):
     G = make_G(res=res)
     z, c = latents(2)
     assert G(z, c).shape == (2, 3, res, res)
-    assert G.num_ws == {4: 2, 32: 8}[res] and G.synthesis.block_resolutions == [2 ** i for i in range(2, res.bit_length())]
+    assert G.num_ws == {4: 2, 32: 8}[res] and G.synthesis.block_resolutions == [2**i for i in range(2, res.bit_length())]
 
 
 @pytest.mark.parametrize("make, res", [(make_G, 24), (make_G, 2), (make_D, 4), (make_D, 20)])
@@ -90,8 +92,14 @@ def test_wrong_architecture_is_refused():
 def test_wrong_shapes_are_refused():
     G, D = make_G(c_dim=3), make_D(c_dim=3)
     z, c = latents(4, 3)
-    for call in [lambda: G(z[:, :7], c), lambda: G(z, c[:, :2]), lambda: G.synthesis(torch.zeros(4, 3, 12)),
-                 lambda: D(torch.zeros(4, 3, 8, 8), c), lambda: D(torch.zeros(4, 1, 16, 16), c), lambda: D(torch.zeros(4, 3, 16, 16), c[:, :2])]:
+    for call in [
+        lambda: G(z[:, :7], c),
+        lambda: G(z, c[:, :2]),
+        lambda: G.synthesis(torch.zeros(4, 3, 12)),
+        lambda: D(torch.zeros(4, 3, 8, 8), c),
+        lambda: D(torch.zeros(4, 1, 16, 16), c),
+        lambda: D(torch.zeros(4, 3, 16, 16), c[:, :2]),
+    ]:
         with pytest.raises(AssertionError, match="expected a tensor"):
             call()
 
@@ -99,25 +107,26 @@ def test_wrong_shapes_are_refused():
 @torch.no_grad()
 def test_weights_start_with_unit_variance_and_outputs_too():
     torch.manual_seed(0)
-    layer = networks.FullyConnectedLayer(400, 300, lr_multiplier=.01)
-    assert float(layer.weight.std()) == pytest.approx(100, rel=.02)
-    assert float(layer(torch.randn(64, 400)).std()) == pytest.approx(1, rel=.05)
+    layer = networks.FullyConnectedLayer(400, 300, lr_multiplier=0.01)
+    assert float(layer.weight.std()) == pytest.approx(100, rel=0.02)
+    assert float(layer(torch.randn(64, 400)).std()) == pytest.approx(1, rel=0.05)
     conv = networks.Conv2dLayer(32, 32, kernel_size=3)
-    assert float(conv.weight.std()) == pytest.approx(1, rel=.05)
-    assert float(conv(torch.randn(8, 32, 16, 16))[:, :, 1:-1, 1:-1].std()) == pytest.approx(1, rel=.1)
+    assert float(conv.weight.std()) == pytest.approx(1, rel=0.05)
+    assert float(conv(torch.randn(8, 32, 16, 16))[:, :, 1:-1, 1:-1].std()) == pytest.approx(1, rel=0.1)
 
 
 def test_learning_rate_multiplier_scales_the_update():
     torch.manual_seed(0)
     fast = networks.FullyConnectedLayer(5, 4, bias_init=2)
-    slow = networks.FullyConnectedLayer(5, 4, lr_multiplier=.1, bias_init=20)
+    slow = networks.FullyConnectedLayer(5, 4, lr_multiplier=0.1, bias_init=20)
     with torch.no_grad():
         slow.weight.copy_(fast.weight * 10)
     x = torch.randn(3, 5)
     assert torch.allclose(fast(x), slow(x), atol=1e-6)
     for layer in (fast, slow):
         layer(x).sum().backward()
-    assert torch.allclose(slow.weight.grad, .1 * fast.weight.grad) and torch.allclose(slow.bias.grad, .1 * fast.bias.grad)
+    assert torch.allclose(slow.weight.grad, 0.1 * fast.weight.grad) and torch.allclose(slow.bias.grad, 0.1 * fast.bias.grad)
+
 
 # ---------------------------------------------------------------------------------------------------------------
 # Modulated convolution.
@@ -137,8 +146,10 @@ def reference_modulated_conv2d(x, weight, styles, noise, demodulate, padding):
 @pytest.mark.parametrize("kernel, demodulate, with_noise, fused", [*itertools.product([1, 3], [False, True], [False, True], [False, True])])
 def test_modulated_conv2d_is_the_papers(kernel, demodulate, with_noise, fused):
     generator = torch.Generator().manual_seed(5)
-    x, weight, styles, noise = (torch.randn(shape, generator=generator, dtype=torch.float64, requires_grad=True)
-                                for shape in ([3, 4, 6, 6], [5, 4, kernel, kernel], [3, 4], [3, 1, 6, 6]))
+    x, weight, styles, noise = (
+        torch.randn(shape, generator=generator, dtype=torch.float64, requires_grad=True)
+        for shape in ([3, 4, 6, 6], [5, 4, kernel, kernel], [3, 4], [3, 1, 6, 6])
+    )
     noise = noise if with_noise else None
     inputs = [t for t in (x, weight, styles, noise) if t is not None]
     got = networks.modulated_conv2d(x, weight, styles, noise=noise, padding=kernel // 2, demodulate=demodulate, fused_modconv=fused)
@@ -161,13 +172,15 @@ def test_fused_equals_unfused_with_gradients(architecture):
 
 def test_path_length_gradient_survives_switched_off_weight_gradients():
     from torch_utils.ops import conv2d_gradfix
+
     G = make_G().train().double()
     ws = torch.randn([4, G.num_ws, 12], dtype=torch.float64, requires_grad=True)
     img = G.synthesis(ws, noise_mode="const")
-    wanted, = torch.autograd.grad(img.sin().sum(), ws, retain_graph=True)
+    (wanted,) = torch.autograd.grad(img.sin().sum(), ws, retain_graph=True)
     with conv2d_gradfix.no_weight_gradients():
-        got, = torch.autograd.grad(img.sin().sum(), ws)
+        (got,) = torch.autograd.grad(img.sin().sum(), ws)
     assert torch.allclose(got, wanted, atol=1e-12)
+
 
 # ---------------------------------------------------------------------------------------------------------------
 # Mapping and truncation.
@@ -187,15 +200,15 @@ def test_truncation():
     ws, centre = G.mapping(z, c), G.mapping.w_avg
     assert torch.equal(G.mapping(z, c, truncation_psi=1, truncation_cutoff=2), ws)
     assert torch.allclose(G.mapping(z, c, truncation_psi=0), centre.expand_as(ws))
-    assert torch.allclose(G.mapping(z, c, truncation_psi=.3), centre + .3 * (ws - centre), atol=1e-6)
-    assert torch.allclose(G.mapping(z, c, truncation_psi=-.5), centre - .5 * (ws - centre), atol=1e-6)
-    partly = G.mapping(z, c, truncation_psi=.3, truncation_cutoff=2)
-    assert torch.allclose(partly[:, :2], centre + .3 * (ws - centre)[:, :2], atol=1e-6) and torch.equal(partly[:, 2:], ws[:, 2:])
-    assert torch.equal(G.mapping(z, c, truncation_psi=.3, truncation_cutoff=0), ws)
+    assert torch.allclose(G.mapping(z, c, truncation_psi=0.3), centre + 0.3 * (ws - centre), atol=1e-6)
+    assert torch.allclose(G.mapping(z, c, truncation_psi=-0.5), centre - 0.5 * (ws - centre), atol=1e-6)
+    partly = G.mapping(z, c, truncation_psi=0.3, truncation_cutoff=2)
+    assert torch.allclose(partly[:, :2], centre + 0.3 * (ws - centre)[:, :2], atol=1e-6) and torch.equal(partly[:, 2:], ws[:, 2:])
+    assert torch.equal(G.mapping(z, c, truncation_psi=0.3, truncation_cutoff=0), ws)
 
 
 def test_average_latent_moves_in_training_only():
-    G = make_G(mapping=dict(w_avg_beta=.9))
+    G = make_G(mapping=dict(w_avg_beta=0.9))
     z, c = latents(64)
     G.eval()
     mean = G.mapping(z, c)[:, 0].mean(dim=0)
@@ -204,9 +217,9 @@ def test_average_latent_moves_in_training_only():
     G.mapping(z, c, skip_w_avg_update=True)
     assert not G.mapping.w_avg.any()
     G.mapping(z, c)
-    assert torch.allclose(G.mapping.w_avg, .1 * mean, atol=1e-6)
+    assert torch.allclose(G.mapping.w_avg, 0.1 * mean, atol=1e-6)
     G(z, c)
-    assert torch.allclose(G.mapping.w_avg, .19 * mean, atol=1e-6) and not G.mapping.w_avg.requires_grad
+    assert torch.allclose(G.mapping.w_avg, 0.19 * mean, atol=1e-6) and not G.mapping.w_avg.requires_grad
 
 
 def test_truncation_without_an_average_is_refused():
@@ -214,7 +227,7 @@ def test_truncation_without_an_average_is_refused():
     z, c = latents()
     assert G(z, c).shape == (4, 3, 16, 16)
     with pytest.raises(ValueError, match="w_avg"):
-        G(z, c, truncation_psi=.5)
+        G(z, c, truncation_psi=0.5)
 
 
 def test_labels_matter():
@@ -222,9 +235,10 @@ def test_labels_matter():
     c = torch.eye(3)
     G, D = make_G(c_dim=3), make_D(c_dim=3)
     images = G(z.repeat(3, 1), c, noise_mode="const")
-    assert max_error(images[0], images[1]) > .01
+    assert max_error(images[0], images[1]) > 0.01
     logits = D(images[:1].repeat(3, 1, 1, 1), c)
     assert logits.unique().numel() == 3
+
 
 # ---------------------------------------------------------------------------------------------------------------
 # Noise, clamp, precision, freezing.
@@ -234,7 +248,7 @@ def test_noise_modes():
     G = make_G()
     for name, param in G.named_parameters():
         if name.endswith("noise_strength"):
-            torch.nn.init.constant_(param, .5)
+            torch.nn.init.constant_(param, 0.5)
     z, c = latents()
     draw = {mode: [G(z, c, noise_mode=mode) for _ in range(2)] for mode in ("random", "const", "none")}
     assert not torch.equal(*draw["random"]) and torch.equal(*draw["const"]) and torch.equal(*draw["none"])
@@ -255,9 +269,9 @@ def test_without_noise_there_is_nothing_to_draw():
 
 
 def test_clamp_bounds_the_features():
-    layer = networks.Conv2dLayer(3, 4, kernel_size=3, activation="lrelu", conv_clamp=.25)
-    x = layer(100 * torch.randn(2, 3, 8, 8), gain=.5)
-    assert x.max() == .125 and x.min() == -.125
+    layer = networks.Conv2dLayer(3, 4, kernel_size=3, activation="lrelu", conv_clamp=0.25)
+    x = layer(100 * torch.randn(2, 3, 8, 8), gain=0.5)
+    assert x.max() == 0.125 and x.min() == -0.125
 
 
 def test_half_precision_stays_off_the_cpu():
@@ -295,13 +309,15 @@ def test_half_precision_on_cuda(channels_last, train):
     z, c = (t.cuda() for t in latents())
     full = G(z, c, noise_mode="const", force_fp32=True)
     half = G(z, c, noise_mode="const")
-    assert half.dtype == torch.float32 and 0 < max_error(half, full) < .02
-    assert 0 < max_error(D(full, c), D(full, c, force_fp32=True)) < .05
+    assert half.dtype == torch.float32 and 0 < max_error(half, full) < 0.02
+    assert 0 < max_error(D(full, c), D(full, c, force_fp32=True)) < 0.05
     D(half, c).sum().backward()
     assert all(torch.isfinite(p.grad).all() for p in G.parameters())
 
 
-@pytest.mark.parametrize("architecture, fused, channels_last", [("skip", False, False), ("resnet", True, False), ("orig", False, True), ("skip", True, True)])
+@pytest.mark.parametrize(
+    "architecture, fused, channels_last", [("skip", False, False), ("resnet", True, False), ("orig", False, True), ("skip", True, True)]
+)
 def test_half_precision_plumbing(monkeypatch, architecture, fused, channels_last):
     """The blocks that would run in half precision on CUDA do so on the CPU here: types fit everywhere, results agree."""
     options = dict(res=32, architecture=architecture, num_fp16_res=2, conv_clamp=256)
@@ -309,13 +325,14 @@ def test_half_precision_plumbing(monkeypatch, architecture, fused, channels_last
     D = make_D(**options, block_kwargs=dict(fp16_channels_last=channels_last))
     z, c = latents()
     real = networks._block_precision
-    monkeypatch.setattr(networks, "_block_precision", lambda block, weight, force_fp32, _device: real(
-        block, weight, force_fp32, torch.device("cuda")))
+    monkeypatch.setattr(
+        networks, "_block_precision", lambda block, weight, force_fp32, _device: real(block, weight, force_fp32, torch.device("cuda"))
+    )
     full = G(z, c, noise_mode="const", fused_modconv=fused, force_fp32=True)
     half = G(z, c, noise_mode="const", fused_modconv=fused)
-    assert half.dtype == torch.float32 and half.is_contiguous() and 0 < max_error(half, full) < .02
+    assert half.dtype == torch.float32 and half.is_contiguous() and 0 < max_error(half, full) < 0.02
     logits = D(half, c)
-    assert logits.dtype == torch.float32 and 0 < max_error(logits, D(half, c, force_fp32=True)) < .05
+    assert logits.dtype == torch.float32 and 0 < max_error(logits, D(half, c, force_fp32=True)) < 0.05
     logits.sum().backward()
     assert all(p.grad is None or torch.isfinite(p.grad).all() for p in [*G.parameters(), *D.parameters()])
     assert G.synthesis.b32.conv1.weight.grad.abs().max() > 0 and D.b32.fromrgb.weight.grad.abs().max() > 0
@@ -336,10 +353,12 @@ def test_frozen_layers_keep_their_names_but_leave_the_parameters():
     free, frozen = make_D(architecture="resnet"), make_D(architecture="resnet", block_kwargs=dict(freeze_layers=5))
     assert set(free.state_dict()) == set(frozen.state_dict())
     gone = {n for n, _p in free.named_parameters()} - {n for n, _p in frozen.named_parameters()}
-    assert gone == {f"b16.{n}" for n in ("fromrgb.weight", "fromrgb.bias", "conv0.weight", "conv0.bias", "conv1.weight", "conv1.bias",
-                                         "skip.weight")} | {"b8.conv0.weight", "b8.conv0.bias"}
+    assert gone == {
+        f"b16.{n}" for n in ("fromrgb.weight", "fromrgb.bias", "conv0.weight", "conv0.bias", "conv1.weight", "conv1.bias", "skip.weight")
+    } | {"b8.conv0.weight", "b8.conv0.bias"}
     x = torch.randn(4, 3, 16, 16)
     assert torch.equal(free(x, None), frozen(x, None))
+
 
 # ---------------------------------------------------------------------------------------------------------------
 # Minibatch standard deviation.
@@ -353,7 +372,7 @@ def test_minibatch_std_by_hand(count, group_size, num_channels):
     group = min(group_size or count, count)
     stride = count // group
     for n in range(count):
-        members = x[n % stride::stride]
+        members = x[n % stride :: stride]
         deviation = (members.var(dim=0, unbiased=False) + 1e-8).sqrt()
         for f, part in enumerate(deviation.chunk(num_channels)):
             assert torch.allclose(y[n, 6 + f], part.mean().expand(2, 2))
@@ -369,6 +388,7 @@ def test_no_minibatch_std():
     assert D.b4.mbstd is None and D.b4.conv.weight.shape == (16, 16, 3, 3)
     x = torch.randn(3, 3, 16, 16)
     assert torch.allclose(D(x, None)[:1], D(x[:1], None), atol=1e-5)
+
 
 # ---------------------------------------------------------------------------------------------------------------
 # What other programs do with the file and its objects.
@@ -404,8 +424,11 @@ def test_source_imports_only_what_all_forks_have(repo):
             continue
         assert PACKAGE_OF.get(name) == module, f"import of {module}.{name}"
         helpers[local] = name
-    used = {(helpers[node.value.id], node.attr) for node in ast.walk(tree)
-            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in helpers}
+    used = {
+        (helpers[node.value.id], node.attr)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in helpers
+    }
     assert used <= {(module, name) for module, names in ALLOWED.items() for name in names}
     assert {module for module, _name in used} == set(ALLOWED)
 

@@ -1,4 +1,5 @@
 """The networks against golden numbers: names, shapes and order of all tensors, outputs, first and second derivatives."""
+
 import copy
 import inspect
 
@@ -20,11 +21,22 @@ def build(entry):
     common.update(conv_clamp=entry.get("conv_clamp", 256))
     arch_d = cfg.get("arch_d") or ("resnet" if f"b{cfg['res']}.skip.weight" in entry["D_state"] else "orig")
     G = networks.Generator(
-        z_dim=entry["z_dim"], c_dim=cfg["c"], w_dim=entry["w_dim"], img_resolution=cfg["res"], img_channels=3,
-        mapping_kwargs=dict(num_layers=cfg["nmap"]), synthesis_kwargs=dict(architecture=cfg.get("arch_g", "skip"), **common))
+        z_dim=entry["z_dim"],
+        c_dim=cfg["c"],
+        w_dim=entry["w_dim"],
+        img_resolution=cfg["res"],
+        img_channels=3,
+        mapping_kwargs=dict(num_layers=cfg["nmap"]),
+        synthesis_kwargs=dict(architecture=cfg.get("arch_g", "skip"), **common),
+    )
     D = networks.Discriminator(
-        c_dim=cfg["c"], img_resolution=cfg["res"], img_channels=3, architecture=arch_d,
-        epilogue_kwargs=dict(mbstd_group_size=cfg.get("mb", 4)), **common)
+        c_dim=cfg["c"],
+        img_resolution=cfg["res"],
+        img_channels=3,
+        architecture=arch_d,
+        epilogue_kwargs=dict(mbstd_group_size=cfg.get("mb", 4)),
+        **common,
+    )
     return G, D
 
 
@@ -35,9 +47,9 @@ def fill(module, rs):
             continue
         value = rs(name).standard_normal(tensor.shape)
         if name.endswith(".bias"):
-            value = .1 * value + (1 if ".affine." in name else 0)
+            value = 0.1 * value + (1 if ".affine." in name else 0)
         if name.endswith((".noise_strength", ".w_avg")):
-            value = .1 * value
+            value = 0.1 * value
         tensor.copy_(torch.as_tensor(np.asarray(value, dtype=np.float32)))
 
 
@@ -85,7 +97,7 @@ def test_signatures(golden):
 def test_mapping(case):
     _name, _entry, arrays, G, _D = case
     assert_near(G.mapping(arrays["z"], arrays["c"]), arrays["ws"], 1e-5)
-    assert_near(G.mapping(arrays["z"], arrays["c"], truncation_psi=.7, truncation_cutoff=4), arrays["ws_trunc"], 1e-5)
+    assert_near(G.mapping(arrays["z"], arrays["c"], truncation_psi=0.7, truncation_cutoff=4), arrays["ws_trunc"], 1e-5)
 
 
 def test_synthesis(case):
@@ -95,7 +107,7 @@ def test_synthesis(case):
         assert_near(G.synthesis(arrays["ws"], noise_mode="const", fused_modconv=True), arrays["img"], 1e-5)
         assert_near(G.synthesis(arrays["ws"], noise_mode="const", fused_modconv=False), arrays["img_fused"], 1e-5)
         assert_near(G.synthesis(arrays["ws_trunc"], noise_mode="none"), arrays["img_none"], 1e-5)
-        assert_near(G(arrays["z"], arrays["c"], truncation_psi=.7, truncation_cutoff=4, noise_mode="none"), arrays["img_none"], 1e-5)
+        assert_near(G(arrays["z"], arrays["c"], truncation_psi=0.7, truncation_cutoff=4, noise_mode="none"), arrays["img_none"], 1e-5)
 
 
 def assert_same_norms(norms, wanted, rel):
@@ -118,7 +130,7 @@ def discriminator_and_r1(D, arrays):
     img = arrays["img"].to(dtype).requires_grad_()
     logits = D(img, arrays["c"])
     with conv2d_gradfix.no_weight_gradients():
-        dlogits_dimg, = torch.autograd.grad(logits.sum(), img, create_graph=True)
+        (dlogits_dimg,) = torch.autograd.grad(logits.sum(), img, create_graph=True)
     return logits, dlogits_dimg, dlogits_dimg.square().sum(dim=[1, 2, 3]).mean()
 
 
@@ -128,9 +140,9 @@ def test_discriminator_and_r1(case):
     assert_near(logits, arrays["logits"], 1e-5)
     # An activation that rounding lifts over a kink changes one image's gradient visibly; the other images must agree.
     errors = (dlogits_dimg - arrays["dlogits_dimg"]).abs().amax(dim=[1, 2, 3]) / arrays["dlogits_dimg"].abs().max()
-    assert errors.sort().values[:-1].max() < 1e-4 and errors.max() < .1
+    assert errors.sort().values[:-1].max() < 1e-4 and errors.max() < 0.1
     assert_near(r1, arrays["r1"], 1e-3)
-    assert_same_norms(gradient_norms(r1, D), entry["r1_param_grad_norms"], rel=.05)
+    assert_same_norms(gradient_norms(r1, D), entry["r1_param_grad_norms"], rel=0.05)
 
 
 def test_discriminator_and_r1_in_float64(case):
@@ -151,10 +163,10 @@ def test_path_length(case, rs, weight_gradients):
     img = G.synthesis(ws, noise_mode="const", fused_modconv=False)
     noise = torch.from_numpy(rs("pl:" + name).standard_normal(img.shape).astype(np.float32)) / np.sqrt(img.shape[2] * img.shape[3])
     if weight_gradients:
-        dimg_dws, = torch.autograd.grad((img * noise).sum(), ws, create_graph=True)
+        (dimg_dws,) = torch.autograd.grad((img * noise).sum(), ws, create_graph=True)
     else:
         with conv2d_gradfix.no_weight_gradients():
-            dimg_dws, = torch.autograd.grad((img * noise).sum(), ws, create_graph=True)
+            (dimg_dws,) = torch.autograd.grad((img * noise).sum(), ws, create_graph=True)
     lengths = dimg_dws.square().sum(dim=2).mean(dim=1).sqrt()
     assert_near(lengths, arrays["pl_lengths"], 1e-4)
     assert_same_norms(gradient_norms(lengths.square().mean(), G.synthesis), entry["pl_param_grad_norms"], rel=1e-3)

@@ -1,4 +1,5 @@
 """Our snapshots in another code base of the family: they load by executing the embedded source and draw the same image."""
+
 import ast
 import pickle
 import subprocess
@@ -44,10 +45,23 @@ assert dnnlib.__file__.startswith(checkout) and torch_utils.__file__.startswith(
 
 def make_snapshot(in_G, in_D):
     G = networks.Generator(
-        z_dim=8, c_dim=2, w_dim=8, img_resolution=16, img_channels=3, mapping_kwargs=dnnlib.EasyDict(num_layers=2),
-        synthesis_kwargs=dnnlib.EasyDict(channel_base=256, channel_max=16, num_fp16_res=2, conv_clamp=256, architecture=in_G))
-    D = networks.Discriminator(c_dim=2, img_resolution=16, img_channels=3, channel_base=256, channel_max=16, architecture=in_D,
-                               epilogue_kwargs=dnnlib.EasyDict(mbstd_group_size=2))
+        z_dim=8,
+        c_dim=2,
+        w_dim=8,
+        img_resolution=16,
+        img_channels=3,
+        mapping_kwargs=dnnlib.EasyDict(num_layers=2),
+        synthesis_kwargs=dnnlib.EasyDict(channel_base=256, channel_max=16, num_fp16_res=2, conv_clamp=256, architecture=in_G),
+    )
+    D = networks.Discriminator(
+        c_dim=2,
+        img_resolution=16,
+        img_channels=3,
+        channel_base=256,
+        channel_max=16,
+        architecture=in_D,
+        epilogue_kwargs=dnnlib.EasyDict(mbstd_group_size=2),
+    )
     for parameter in G.parameters():  # noise strengths begin at zero, which would hide the noise
         parameter.data.add_(torch.randn_like(parameter) * 0.1)
     G, D = G.eval().requires_grad_(False), D.eval().requires_grad_(False)
@@ -57,8 +71,7 @@ def make_snapshot(in_G, in_D):
 
 def test_snapshots_draw_the_same_image_elsewhere(tmp_path):
     torch.manual_seed(0)
-    snapshots = {f"{in_G}-{in_D}.pkl": make_snapshot(in_G, in_D)
-                 for in_G, in_D in [("skip", "resnet"), ("resnet", "skip"), ("orig", "orig")]}
+    snapshots = {f"{in_G}-{in_D}.pkl": make_snapshot(in_G, in_D) for in_G, in_D in [("skip", "resnet"), ("resnet", "skip"), ("orig", "orig")]}
     carrier = pipes.MADRAugmentPipe(base=snapshots["orig-orig.pkl"]["augment_pipe"]).eval().requires_grad_(False)
     carrier.carry(pipes.flatten(dict(step=7, memory=dict(features=torch.ones(3, 2)))))
     snapshots["madr.pkl"] = dict(snapshots["orig-orig.pkl"], augment_pipe=carrier)
@@ -68,14 +81,21 @@ def test_snapshots_draw_the_same_image_elsewhere(tmp_path):
     np.savez(tmp_path / "inputs.npz", z=z.numpy(), c=c.numpy(), images=images.numpy())
 
     done = subprocess.run(
-        [sys.executable, "-c", READER, str(tmp_path), str(CHECKOUT)], cwd=CHECKOUT, capture_output=True, text=True,
-        env={"PYTHONPATH": str(CHECKOUT), "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"})
+        [sys.executable, "-c", READER, str(tmp_path), str(CHECKOUT)],
+        cwd=CHECKOUT,
+        capture_output=True,
+        text=True,
+        env={"PYTHONPATH": str(CHECKOUT), "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"},
+    )
     assert done.returncode == 0, done.stderr
     for name, snapshot in snapshots.items():
         G, D, pipe = snapshot["G_ema"], snapshot["D"], snapshot["augment_pipe"]
-        expected = dict(image=G(z, c, truncation_psi=0.7, noise_mode="const"),
-                        fused=G.synthesis(G.mapping(z, c), noise_mode="const", fused_modconv=False),
-                        logits=D(images, c), augmented=pipe(images, debug_percentile=0.3))
+        expected = dict(
+            image=G(z, c, truncation_psi=0.7, noise_mode="const"),
+            fused=G.synthesis(G.mapping(z, c), noise_mode="const", fused_modconv=False),
+            logits=D(images, c),
+            augmented=pipe(images, debug_percentile=0.3),
+        )
         with np.load(tmp_path / f"{name}.npz") as found:
             for key, value in expected.items():
                 np.testing.assert_allclose(found[key], value.numpy(), rtol=1e-3, atol=1e-4, err_msg=f"{name} {key}")
@@ -83,12 +103,20 @@ def test_snapshots_draw_the_same_image_elsewhere(tmp_path):
 
 ALLOWED = {
     "networks": {
-        "misc": {"assert_shape", "profiled_function", "suppress_tracer_warnings"}, "persistence": {"persistent_class"},
-        "conv2d_resample": {"conv2d_resample"}, "upfirdn2d": {"setup_filter", "upsample2d", "downsample2d"},
-        "bias_act": {"bias_act", "activation_funcs"}, "fma": {"fma"}},
+        "misc": {"assert_shape", "profiled_function", "suppress_tracer_warnings"},
+        "persistence": {"persistent_class"},
+        "conv2d_resample": {"conv2d_resample"},
+        "upfirdn2d": {"setup_filter", "upsample2d", "downsample2d"},
+        "bias_act": {"bias_act", "activation_funcs"},
+        "fma": {"fma"},
+    },
     "augment": {
-        "misc": {"constant"}, "persistence": {"persistent_class"}, "upfirdn2d": {"setup_filter", "upsample2d", "downsample2d"},
-        "grid_sample_gradfix": {"grid_sample"}, "conv2d_gradfix": {"conv2d"}},
+        "misc": {"constant"},
+        "persistence": {"persistent_class"},
+        "upfirdn2d": {"setup_filter", "upsample2d", "downsample2d"},
+        "grid_sample_gradfix": {"grid_sample"},
+        "conv2d_gradfix": {"conv2d"},
+    },
 }
 
 
@@ -104,6 +132,9 @@ def test_embedded_sources_are_self_contained(name, repo):
         elif isinstance(node, ast.Import):
             libraries.update(alias.name.split(".")[0] for alias in node.names)
     assert libraries <= {"torch", "numpy", "scipy", "math"} and helpers <= ALLOWED[name].keys()
-    used = {(node.value.id, node.attr) for node in ast.walk(tree)
-            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in helpers}
+    used = {
+        (node.value.id, node.attr)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in helpers
+    }
     assert used and all(attribute in ALLOWED[name][helper] for helper, attribute in used)

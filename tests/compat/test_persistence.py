@@ -1,4 +1,5 @@
 """Pickles with embedded source: the format is the family's, and objects survive every way of travelling."""
+
 import copy
 import importlib
 import io
@@ -13,7 +14,7 @@ import torch
 import dnnlib
 from torch_utils import persistence
 
-TOY = '''
+TOY = """
 import torch
 from torch_utils import persistence
 
@@ -56,7 +57,7 @@ class WithState:
 
 def answer():
     return 42
-'''
+"""
 
 
 @pytest.fixture
@@ -95,8 +96,9 @@ def test_reduces_to_the_familys_format(toy):
 
 def test_the_pickle_names_nothing_of_ours_but_the_one_function(toy):
     names = {arg for opcode, arg, _ in pickletools.genops(pickle.dumps(toy.Toy(2), protocol=2)) if opcode.name == "GLOBAL"}
-    assert {name for name in names if not name.startswith(("torch ", "torch._utils", "torch.storage", "collections", "_codecs",
-                                                           "__builtin__"))} == {"torch_utils.persistence _reconstruct_persistent_obj"}
+    assert {name for name in names if not name.startswith(("torch ", "torch._utils", "torch.storage", "collections", "_codecs", "__builtin__"))} == {
+        "torch_utils.persistence _reconstruct_persistent_obj"
+    }
 
 
 def test_constructor_arguments_are_kept_as_copies(toy):
@@ -150,7 +152,7 @@ def hand_written(source, class_name="Thing", **state):
     return pickle.dumps(persistent(module_src=source, class_name=class_name, state=state))
 
 
-THING = '''
+THING = """
 from torch_utils import persistence
 @persistence.persistent_class
 class Thing:
@@ -159,7 +161,7 @@ class Thing:
     def twice(self):
         return 2 * self.a + OFFSET
 OFFSET = 1
-'''
+"""
 
 
 def test_reads_a_hand_written_pickle_and_writes_it_again():
@@ -218,11 +220,13 @@ def test_travels_to_a_spawned_process_and_back(toy, tmp_path, repo):
         "import pickle, sys, torch\n"
         "obj, thing = pickle.load(sys.stdin.buffer)\n"
         "obj.weight.data += 1\n"
-        "sys.stdout.buffer.write(pickle.dumps((obj, thing, obj(torch.ones(2)))))\n")
+        "sys.stdout.buffer.write(pickle.dumps((obj, thing, obj(torch.ones(2)))))\n"
+    )
     obj = toy.Toy(2, gain=3)
     thing = pickle.loads(hand_written(THING, a=20))
-    done = subprocess.run([sys.executable, str(script)], input=pickle.dumps((obj, thing)), capture_output=True,
-                          env={"PYTHONPATH": str(repo), "PATH": "/usr/bin:/bin"})
+    done = subprocess.run(
+        [sys.executable, str(script)], input=pickle.dumps((obj, thing)), capture_output=True, env={"PYTHONPATH": str(repo), "PATH": "/usr/bin:/bin"}
+    )
     assert done.returncode == 0, done.stderr.decode()
     back, thing_back, result = pickle.load(io.BytesIO(done.stdout))
     assert type(back) is toy.Toy and torch.equal(back.weight, torch.ones(2)) and torch.equal(result, torch.full([2], 4.0))
@@ -231,13 +235,14 @@ def test_travels_to_a_spawned_process_and_back(toy, tmp_path, repo):
 
 def test_the_prompt_is_answered_in_a_sentence():
     done = subprocess.run(
-        [sys.executable, "-c", "from torch_utils import persistence\n@persistence.persistent_class\nclass A: pass"],
-        capture_output=True, text=True)
+        [sys.executable, "-c", "from torch_utils import persistence\n@persistence.persistent_class\nclass A: pass"], capture_output=True, text=True
+    )
     assert "needs the source text of module '__main__'" in done.stderr
 
 
 def test_tracebacks_show_lines_of_embedded_sources():
     import traceback
+
     source = "class Thing:\n    def fail(self):\n        return 1 / 0  # in the pickle\n"
     thing = pickle.loads(hand_written(source))
     try:

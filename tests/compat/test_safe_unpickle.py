@@ -2,6 +2,7 @@
 
 Each hostile pickle is first shown to bite the ordinary unpickler where it can, so that a harmless one cannot pass.
 """
+
 import collections
 import io
 import itertools
@@ -35,14 +36,14 @@ class Reduces:
 
 
 def persistent(class_name, module_src, state, **meta):
-    return Reduces(_reconstruct_persistent_obj,
-                   (dict(type="class", version=6, module_src=module_src, class_name=class_name, state=state, **meta),))
+    return Reduces(_reconstruct_persistent_obj, (dict(type="class", version=6, module_src=module_src, class_name=class_name, state=state, **meta),))
 
 
 def small_networks():
     synthesis_kwargs = dnnlib.EasyDict(channel_base=128, channel_max=8, num_fp16_res=1, conv_clamp=256)
-    G = networks.Generator(z_dim=4, c_dim=2, w_dim=4, img_resolution=8, img_channels=3,
-                           mapping_kwargs=dnnlib.EasyDict(num_layers=1), synthesis_kwargs=synthesis_kwargs)
+    G = networks.Generator(
+        z_dim=4, c_dim=2, w_dim=4, img_resolution=8, img_channels=3, mapping_kwargs=dnnlib.EasyDict(num_layers=1), synthesis_kwargs=synthesis_kwargs
+    )
     D = networks.Discriminator(c_dim=2, img_resolution=8, img_channels=3, channel_base=128, channel_max=8)
     return G, D
 
@@ -126,13 +127,33 @@ def test_plain_data_arrives_as_the_ordinary_unpickler_gives_it(protocol):
     array = np.arange(24, dtype=np.int16).reshape(2, 3, 4)
     shared = [1]
     data = dict(
-        none=None, flags=[True, False], ints=[0, -1, 255, 256, 1 << 40, -(1 << 100)], floats=[0.5, float("inf")],
-        text=["", "a\n\u00e9\U0001f600'\"\\"], data=[b"", b"\x00\xff" * 200, bytearray(b"xy")], nested=((), (1,), (1, (2, [3]))),
-        sets=[{1, "a"}, frozenset({(1, "b")})], ordered=collections.OrderedDict([("b", 1), ("a", 2)]), number=3 + 4j,
-        cut=slice(1, None, 2), same=[shared, shared], many=list(range(3000)), keys={i: str(i) for i in range(2000)},
-        array=array, fortran=np.asfortranarray(array), transposed=array.T, big_endian=array.astype(">f4"), scalar=np.float32(1.5),
-        empty=np.zeros([0, 3]), text_array=np.array(["a", "bc"]), dtype=np.dtype("<i8"), truth=np.bool_(True),
-        size=torch.Size([1, 2]), torch_dtype=torch.float16, device=torch.device("cpu"))
+        none=None,
+        flags=[True, False],
+        ints=[0, -1, 255, 256, 1 << 40, -(1 << 100)],
+        floats=[0.5, float("inf")],
+        text=["", "a\n\u00e9\U0001f600'\"\\"],
+        data=[b"", b"\x00\xff" * 200, bytearray(b"xy")],
+        nested=((), (1,), (1, (2, [3]))),
+        sets=[{1, "a"}, frozenset({(1, "b")})],
+        ordered=collections.OrderedDict([("b", 1), ("a", 2)]),
+        number=3 + 4j,
+        cut=slice(1, None, 2),
+        same=[shared, shared],
+        many=list(range(3000)),
+        keys={i: str(i) for i in range(2000)},
+        array=array,
+        fortran=np.asfortranarray(array),
+        transposed=array.T,
+        big_endian=array.astype(">f4"),
+        scalar=np.float32(1.5),
+        empty=np.zeros([0, 3]),
+        text_array=np.array(["a", "bc"]),
+        dtype=np.dtype("<i8"),
+        truth=np.bool_(True),
+        size=torch.Size([1, 2]),
+        torch_dtype=torch.float16,
+        device=torch.device("cpu"),
+    )
     loaded = load(pickle.dumps(data, protocol=protocol))
     expected = pickle.loads(pickle.dumps(data, protocol=protocol))
     for key, value in expected.items():
@@ -146,8 +167,20 @@ def test_plain_data_arrives_as_the_ordinary_unpickler_gives_it(protocol):
 
 def test_tensors_of_all_kinds():
     base = torch.arange(12, dtype=torch.float32).reshape(3, 4)
-    tensors = [base, base.T, base[1:, ::2], base.half(), base.bfloat16(), base.long(), base > 3, torch.tensor(3.5), torch.zeros(0, 2),
-               base.to(torch.complex64), torch.ones(1).expand(5), torch.nn.Parameter(base, requires_grad=False)]
+    tensors = [
+        base,
+        base.T,
+        base[1:, ::2],
+        base.half(),
+        base.bfloat16(),
+        base.long(),
+        base > 3,
+        torch.tensor(3.5),
+        torch.zeros(0, 2),
+        base.to(torch.complex64),
+        torch.ones(1).expand(5),
+        torch.nn.Parameter(base, requires_grad=False),
+    ]
     loaded = load(pickle.dumps([tensors, base]))
     for tensor, other in zip(tensors, loaded[0]):
         assert type(tensor) is type(other) and torch.equal(tensor, other) and tensor.stride() == other.stride()
@@ -224,15 +257,16 @@ def exec_state(_obj, state):
 
 def bytes_of_setstate_in_easydict(marker):
     # EasyDict()['__setstate__'] = eval; BUILD then finds it through __getattr__ and calls it with the code.
-    return (b"\x80\x02cdnnlib.util\nEasyDict\n)\x81" + short_text("__setstate__") + b"c__builtin__\neval\ns"
-            + text_op(b"V", touch(marker)) + b"b.")
+    return b"\x80\x02cdnnlib.util\nEasyDict\n)\x81" + short_text("__setstate__") + b"c__builtin__\neval\ns" + text_op(b"V", touch(marker)) + b"b."
 
 
 def build_hostile():
     """name -> function of the marker, giving the pickle's bytes (or an object to pickle)."""
+
     def lambda_chain(marker):
         import functools
         import operator
+
         return Reduces(functools.partial(operator.call if hasattr(operator, "call") else eval, eval), (touch(marker),))
 
     return {
@@ -244,16 +278,17 @@ def build_hostile():
         "getattr": lambda m: Reduces(Reduces(getattr, (Reduces(__import__, ("os",)), "system")), (f"touch {m}",)),
         "dotted name": lambda m: b"\x80\x04" + short_text("dnnlib") + short_text("util.os.system") + b"\x93" + short_text(f"touch {m}") + b"\x85R.",
         "dotted name of an allowed class": lambda m: (
-            b"\x80\x04" + short_text("collections") + short_text("OrderedDict.__reduce__") + b"\x930."
-            + pickle.dumps(Reduces(eval, (touch(m),)))),
+            b"\x80\x04" + short_text("collections") + short_text("OrderedDict.__reduce__") + b"\x930." + pickle.dumps(Reduces(eval, (touch(m),)))
+        ),
         "old-style instance": lambda m: b"(" + text_op(b"V", touch(m)) + text_op(b"i", "builtins", "eval") + b".",
         "object instruction": lambda m: b"(cbuiltins\neval\n" + text_op(b"V", touch(m)) + b"o.",
         "list item": lambda m: {"G": [1, Reduces(eval, (touch(m),))]},
         "subprocess": lambda m: Reduces(__import__("subprocess").call, ((["touch", str(m)]),)),
         "runpy": lambda m: Reduces(__import__("runpy")._run_code, (touch(m), {})),
         "functools and operator": lambda_chain,
-        "attrgetter": lambda m: Reduces(Reduces(Reduces(__import__("operator").attrgetter, ("system",)), (Reduces(__import__, ("os",)),)),
-                                        (f"touch {m}",)),
+        "attrgetter": lambda m: Reduces(
+            Reduces(Reduces(__import__("operator").attrgetter, ("system",)), (Reduces(__import__, ("os",)),)), (f"touch {m}",)
+        ),
         "map and list": lambda m: Reduces(list, (Reduces(map, (eval, [touch(m)])),)),
         "codecs": lambda m: Reduces(eval, (Reduces(__import__("codecs").decode, (touch(m).encode(), "utf-8")),)),
         "codecs of allowed name": lambda m: Reduces(__import__("_codecs").encode, ("x", "rot13")),
@@ -263,8 +298,9 @@ def build_hostile():
         "torch.jit": lambda m: Reduces(torch.jit.load, (str(m),)),
         "torch.hub": lambda m: b"ctorch.hub\nload\n(" + text_op(b"V", str(m)) + b"tR.",
         "tensor of a foreign type": lambda m: Reduces(torch._tensor._rebuild_from_type_v2, (eval, torch.Tensor, (touch(m),), {})),
-        "tensor with hooks": lambda m: Reduces(torch._utils._rebuild_parameter, (
-            torch.zeros(1), True, collections.OrderedDict(a=Reduces(eval, (touch(m),))))),
+        "tensor with hooks": lambda m: Reduces(
+            torch._utils._rebuild_parameter, (torch.zeros(1), True, collections.OrderedDict(a=Reduces(eval, (touch(m),))))
+        ),
         "numpy object array": ObjectArray,
         "numpy load": lambda m: Reduces(np.load, (Reduces(io.BytesIO, (npy_with_pickle(m),)), None, True)),
         "numpy subclass": lambda m: b"cnumpy.core.multiarray\n_reconstruct\n(cbuiltins\neval\n(I0\ntS'b'\ntR.",
@@ -273,18 +309,28 @@ def build_hostile():
         "EasyDict with arguments": lambda m: Reduces(dnnlib.EasyDict, (Reduces(eval, (touch(m),)),)),
         "EasyDict items": lambda m: Reduces(dnnlib.EasyDict, (), None, None, iter([("a", Reduces(eval, (touch(m),)))])),
         "defaultdict": lambda m: Reduces(collections.defaultdict, (os.getcwd,)),
-        "import hook": lambda m: [Reduces(__import__("torch_utils.persistence").persistence.import_hook, (eval,)),
-                                  persistent("A", touch(m), {})],
+        "import hook": lambda m: [Reduces(__import__("torch_utils.persistence").persistence.import_hook, (eval,)), persistent("A", touch(m), {})],
         "unknown class": lambda m: persistent("Malware", touch(m) + "\nclass Malware: pass\n", {}),
-        "nested unknown class": lambda m: persistent("Generator", touch(m) + "\nclass Generator: pass\n", dict(
-            _init_args=(), _init_kwargs={}, _parameters={}, _buffers={}, training=True,
-            _modules={"mapping": persistent("Malware", touch(m) + "\nclass Malware: pass\n", {})})),
-        "code in the arguments": lambda m: persistent("FullyConnectedLayer", "class FullyConnectedLayer: pass\n", dict(
-            networks.FullyConnectedLayer(2, 2).__dict__, _init_args=(2, Reduces(eval, (touch(m) + " or 2",))))),
+        "nested unknown class": lambda m: persistent(
+            "Generator",
+            touch(m) + "\nclass Generator: pass\n",
+            dict(
+                _init_args=(),
+                _init_kwargs={},
+                _parameters={},
+                _buffers={},
+                training=True,
+                _modules={"mapping": persistent("Malware", touch(m) + "\nclass Malware: pass\n", {})},
+            ),
+        ),
+        "code in the arguments": lambda m: persistent(
+            "FullyConnectedLayer",
+            "class FullyConnectedLayer: pass\n",
+            dict(networks.FullyConnectedLayer(2, 2).__dict__, _init_args=(2, Reduces(eval, (touch(m) + " or 2",)))),
+        ),
         "copyreg extension": lambda m: Reduces(__import__("copyreg").add_extension, ("builtins", "eval", 77)),
         "extension code": lambda m: b"\x80\x02\x82\x4d" + text_op(b"V", touch(m)) + b"\x85R.",
-        "copyreg reconstructor": lambda m: (
-            b"ccopyreg\n_reconstructor\n(cbuiltins\nset\ncbuiltins\nobject\nNtR."),
+        "copyreg reconstructor": lambda m: b"ccopyreg\n_reconstructor\n(cbuiltins\nset\ncbuiltins\nobject\nNtR.",
         "persistent id": lambda m: text_op(b"P", str(m)) + b".",
         "binary persistent id": lambda m: b"\x80\x02" + text_op(b"V", str(m)) + b"Q.",
         "class as a value": lambda m: eval,
@@ -311,9 +357,28 @@ def npy_with_pickle(marker):
 
 # These do not run code when read by the ordinary unpickler either; they must be refused for what they could lead to.
 SILENT = {
-    "codecs of allowed name", "import hook", "torch.load", "new instance", "copyreg reconstructor", "torch.jit", "torch.hub", "defaultdict", "numpy subclass", "copyreg extension",
-    "extension code", "persistent id", "binary persistent id", "class as a value", "call of a value", "call of a rebuilt network",
-    "class with arguments", "state for a function", "state for a list", "dotted name of an allowed class", "numpy load"}
+    "codecs of allowed name",
+    "import hook",
+    "torch.load",
+    "new instance",
+    "copyreg reconstructor",
+    "torch.jit",
+    "torch.hub",
+    "defaultdict",
+    "numpy subclass",
+    "copyreg extension",
+    "extension code",
+    "persistent id",
+    "binary persistent id",
+    "class as a value",
+    "call of a value",
+    "call of a rebuilt network",
+    "class with arguments",
+    "state for a function",
+    "state for a list",
+    "dotted name of an allowed class",
+    "numpy load",
+}
 HOSTILE = build_hostile()
 
 
@@ -401,14 +466,16 @@ def test_foreign_networks_of_the_same_name_are_refused(nets):
     G, _ = nets
     cases = {
         # StyleGAN3 gives the synthesis arguments to the generator itself.
-        "got an unexpected keyword argument 'channel_base'": dict(_init_kwargs=dict(
-            z_dim=4, c_dim=2, w_dim=4, img_resolution=8, img_channels=3, channel_base=128)),
+        "got an unexpected keyword argument 'channel_base'": dict(
+            _init_kwargs=dict(z_dim=4, c_dim=2, w_dim=4, img_resolution=8, img_channels=3, channel_base=128)
+        ),
         "missing a required argument: 'img_channels'": dict(_init_kwargs=dict(z_dim=4, c_dim=2, w_dim=4, img_resolution=8)),
         "power of two": dict(_init_kwargs=dict(G.init_kwargs, img_resolution=9)),
         "additional modules": dict(_modules={**G._modules, "extra": networks.FullyConnectedLayer(1, 1)}),
         "mapping should be a MappingNetwork, but is nothing": dict(_modules={"synthesis": G.synthesis}),
         "mapping should be a MappingNetwork, but is FullyConnectedLayer": dict(
-            _modules={"synthesis": G.synthesis, "mapping": networks.FullyConnectedLayer(1, 1)}),
+            _modules={"synthesis": G.synthesis, "mapping": networks.FullyConnectedLayer(1, 1)}
+        ),
         "additionally has 1 tensors: noise": dict(_buffers={"noise": torch.zeros(1)}),
         r"affine.weight should be \[8, 5\] torch.float32, but is \[8, 4\]": dict(_init_kwargs=dict(G.init_kwargs, w_dim=5)),
         "a Generator without its constructor arguments": dict(_init_kwargs=None),
@@ -428,7 +495,8 @@ def test_foreign_layers_of_the_same_name_are_refused():
     cases = {
         "lacks 1 tensors: bias": dict(_parameters={"weight": tensors["weight"]}),
         r"weight should be \[3, 2\] torch.float32, but is \[3, 2\] torch.float16": dict(
-            _parameters=dict(tensors, weight=torch.nn.Parameter(tensors["weight"].detach().half()))),
+            _parameters=dict(tensors, weight=torch.nn.Parameter(tensors["weight"].detach().half()))
+        ),
         "parameters and buffers are interchanged": dict(_parameters={"weight": tensors["weight"]}, _buffers={"bias": tensors["bias"]}),
         "activation should be 'linear', but is lrelu": dict(activation="lrelu"),
         "not a torch module": dict(_modules=None),
@@ -450,8 +518,10 @@ def raw_tensor(storage_numbers, offset, size, stride):
     return Reduces(torch._utils._rebuild_tensor_v2, (storage, offset, size, stride, False, collections.OrderedDict()))
 
 
-@pytest.mark.parametrize("size, stride, offset", [
-    ((1 << 40,), (1,), 0), ((1 << 40,), (0,), 0), ((2, 2), (1 << 50, 1), 0), ((2,), (1,), 1 << 50), ((2,), (1,), -1), ((-2,), (1,), 0)])
+@pytest.mark.parametrize(
+    "size, stride, offset",
+    [((1 << 40,), (1,), 0), ((1 << 40,), (0,), 0), ((2, 2), (1 << 50, 1), 0), ((2,), (1,), 1 << 50), ((2,), (1,), -1), ((-2,), (1,), 0)],
+)
 def test_tensors_larger_than_their_data_are_refused(size, stride, offset):
     with pytest.raises(UserError, match="refused.*(larger than its data|impossible shape)"):
         load(pickle.dumps(raw_tensor(4, offset, size, stride)))
@@ -475,12 +545,29 @@ BOMBS = {
     "deep tuples": b"\x80\x02)" + b"\x85" * 200_000 + b".",
     "range in a set": b"\x80\x02c__builtin__\nset\nc__builtin__\nrange\nI1000000000000\n\x85R\x85R.",
     "bytes of a length": b"\x80\x02c__builtin__\nbytearray\nI1000000000000\n\x85R.",
-    "network that contains itself": b"\x80\x02ctorch_utils.persistence\n_reconstruct_persistent_obj\n}q\x00(" + b"".join(
-        short_text(key) + value for key, value in {
-            "type": short_text("class"), "version": b"K\x06", "class_name": short_text("Generator"), "state": b"}q\x01("
-            + short_text("_init_args") + b")" + short_text("_init_kwargs") + b"}" + short_text("_parameters") + b"}"
-            + short_text("_buffers") + b"}" + short_text("_modules") + b"}q\x02u"}.items())
-        + b"u\x85Rq\x03h\x02" + short_text("mapping") + b"h\x03s0h\x03.",
+    "network that contains itself": b"\x80\x02ctorch_utils.persistence\n_reconstruct_persistent_obj\n}q\x00("
+    + b"".join(
+        short_text(key) + value
+        for key, value in {
+            "type": short_text("class"),
+            "version": b"K\x06",
+            "class_name": short_text("Generator"),
+            "state": b"}q\x01("
+            + short_text("_init_args")
+            + b")"
+            + short_text("_init_kwargs")
+            + b"}"
+            + short_text("_parameters")
+            + b"}"
+            + short_text("_buffers")
+            + b"}"
+            + short_text("_modules")
+            + b"}q\x02u",
+        }.items()
+    )
+    + b"u\x85Rq\x03h\x02"
+    + short_text("mapping")
+    + b"h\x03s0h\x03.",
 }
 
 
@@ -522,10 +609,43 @@ def test_damaged_pickles_are_called_damaged(nets):
 def test_random_instruction_streams_never_escape(tmp_path):
     """Whatever the opcodes, the outcome is data or a UserError."""
     rng = np.random.RandomState(1)
-    pieces = [b"N", b"]", b"}", b")", b"(", b"t", b"l", b"d", b"a", b"s", b"u", b"e", b"R", b"b", b"\x81", b"\x85", b"0", b"2", b"\x94",
-              b"q\x00", b"h\x00", b"\x8f", b"\x90", b"\x91", b"K\x02", b"\x8c\x01a", b"C\x02bb", b"ccollections\nOrderedDict\n",
-              b"cdnnlib\nEasyDict\n", b"c__builtin__\nset\n", b"ctorch\nSize\n", b"cnumpy\ndtype\n", b"ccopyreg\n_reconstructor\n",
-              b"ctorch._utils\n_rebuild_tensor_v2\n", b"ctorch_utils.persistence\n_reconstruct_persistent_obj\n"]
+    pieces = [
+        b"N",
+        b"]",
+        b"}",
+        b")",
+        b"(",
+        b"t",
+        b"l",
+        b"d",
+        b"a",
+        b"s",
+        b"u",
+        b"e",
+        b"R",
+        b"b",
+        b"\x81",
+        b"\x85",
+        b"0",
+        b"2",
+        b"\x94",
+        b"q\x00",
+        b"h\x00",
+        b"\x8f",
+        b"\x90",
+        b"\x91",
+        b"K\x02",
+        b"\x8c\x01a",
+        b"C\x02bb",
+        b"ccollections\nOrderedDict\n",
+        b"cdnnlib\nEasyDict\n",
+        b"c__builtin__\nset\n",
+        b"ctorch\nSize\n",
+        b"cnumpy\ndtype\n",
+        b"ccopyreg\n_reconstructor\n",
+        b"ctorch._utils\n_rebuild_tensor_v2\n",
+        b"ctorch_utils.persistence\n_reconstruct_persistent_obj\n",
+    ]
     pieces += [pickle.dumps(value, protocol=2)[2:-1] for value in (torch.zeros(2), np.zeros(2), np.dtype("<i4"), torch.Size([1]))]
     outcomes = collections.Counter()
     for _ in range(3000):
@@ -542,6 +662,7 @@ def test_files_without_seek(nets):
     class Stream:
         def __init__(self, data):
             self.read = io.BytesIO(data).read
+
     assert_same_module(safe_unpickle.load(Stream(pickle.dumps(nets[1]))), nets[1])
 
 
@@ -567,6 +688,7 @@ def test_trusted_files_still_fail_in_sentences():
 def test_the_table_holds_no_doors():
     """Everything that a stream may call is a function of ours; real callables of Python, torch and numpy are not in reach."""
     from torch_utils import safe_globals
+
     for (module, name), entry in safe_globals.TABLE.items():
         assert isinstance(entry, (pickle_machine.Function, torch.dtype, torch.memory_format, torch.layout)), (module, name)
     assert not any("." in name or name.startswith("__") for _, name in safe_globals.TABLE)

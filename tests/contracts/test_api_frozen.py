@@ -1,4 +1,5 @@
 """The public names and signatures that forks, notebooks and pickled sources call: golden/api.json, module by module."""
+
 import ast
 import importlib
 import inspect
@@ -18,8 +19,9 @@ def arguments_of(signature_text):
     positional = arguments.posonlyargs + arguments.args
     defaults = [MISSING] * (len(positional) - len(arguments.defaults)) + arguments.defaults
     found = {argument.arg: default for argument, default in zip(positional, defaults)}
-    found.update({argument.arg: default if default is not None else MISSING
-                  for argument, default in zip(arguments.kwonlyargs, arguments.kw_defaults)})
+    found.update(
+        {argument.arg: default if default is not None else MISSING for argument, default in zip(arguments.kwonlyargs, arguments.kw_defaults)}
+    )
     return {name: default if default == MISSING else literal(default) for name, default in found.items()}
 
 
@@ -32,20 +34,23 @@ def literal(node):
 
 def own_arguments(function):
     function = function.callback if isinstance(function, click.Command) else function
-    return [parameter for parameter in inspect.signature(function).parameters.values()
-            if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)]
+    return [
+        parameter
+        for parameter in inspect.signature(function).parameters.values()
+        if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+    ]
 
 
 def assert_callable_as_before(function, signature_text, where):
     """Every call that was valid stays valid and means the same: names, order, defaults; new arguments come last."""
     expected, own = arguments_of(signature_text), own_arguments(function)
-    assert [parameter.name for parameter in own][:len(expected)] == list(expected), where
+    assert [parameter.name for parameter in own][: len(expected)] == list(expected), where
     for parameter, (name, default) in zip(own, expected.items()):
         if default is not ... and default != MISSING:
             assert parameter.default == default, f"{where}: {name}"
         if default is ...:
             assert parameter.default is not parameter.empty, f"{where}: {name}"
-    for parameter in own[len(expected):]:
+    for parameter in own[len(expected) :]:
         assert parameter.default is not parameter.empty, f"{where}: the new argument {parameter.name} needs a default"
 
 

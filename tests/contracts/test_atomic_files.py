@@ -1,4 +1,5 @@
 """dnnlib.files: a file is the old one or the new one, whatever happens to the writer."""
+
 import os
 import resource
 import signal

@@ -1,4 +1,5 @@
 """The options that people's scripts pass to the six tools: names, types, defaults. More may be added, none changed."""
+
 import importlib
 
 import click
@@ -8,9 +9,36 @@ from madr_plugin import options as madr
 
 TOOLS = ["train", "calc_metrics", "dataset_tool", "generate", "projector", "style_mixing"]
 ADDED_TO_TRAIN = {
-    "--device", "--resume-kimg", "--nkimg", "--resume-partial", "--keep", "--aug-max", "--initstrength", "--img-snap", "--snap-res", "--batch-gpu",
-    "--cbase", "--cmax", "--glr", "--dlr", "--map-depth", "--mbstd-group", "--desc", "--tick", "--ema-kimg", "--pl-weight", "--trust-pickle",
-    "--nan-streak", "--eval-at-start", "--detector", "--wandb", "--threads", "--diversity-monitor", "--madr", "--madr-preset"}
+    "--device",
+    "--resume-kimg",
+    "--nkimg",
+    "--resume-partial",
+    "--keep",
+    "--aug-max",
+    "--initstrength",
+    "--img-snap",
+    "--snap-res",
+    "--batch-gpu",
+    "--cbase",
+    "--cmax",
+    "--glr",
+    "--dlr",
+    "--map-depth",
+    "--mbstd-group",
+    "--desc",
+    "--tick",
+    "--ema-kimg",
+    "--pl-weight",
+    "--trust-pickle",
+    "--nan-streak",
+    "--eval-at-start",
+    "--detector",
+    "--wandb",
+    "--threads",
+    "--diversity-monitor",
+    "--madr",
+    "--madr-preset",
+}
 
 
 def options_of(tool):
@@ -51,6 +79,7 @@ def test_every_flag_of_the_plugin_is_on_the_command_line():
     @click.command()
     def nothing(**_flags):
         pass
+
     plugin = {flag for option in nothing.params for flag in option.opts}
     assert plugin <= set(options_of("train"))
 

@@ -1,4 +1,5 @@
 """dnnlib.cli: exit codes, sentences instead of tracebacks, option types."""
+
 import errno
 import subprocess
 import sys
@@ -16,6 +17,7 @@ def command_raising(error):
     def main(count):
         if error is not None:
             raise error
+
     return main
 
 

@@ -1,4 +1,5 @@
 """The helpers of dnnlib.util: no torch, names and values that people rely on, and a log that breaks nothing."""
+
 import contextlib
 import io
 import os
@@ -31,8 +32,9 @@ def test_easy_dict_is_a_dict_with_attributes():
     assert type(copied) is util.EasyDict and copied.b == 2
 
 
-@pytest.mark.parametrize("seconds, text", [
-    (0, "0s"), (41.4, "41s"), (59.6, "1m 00s"), (309, "5m 09s"), (67000, "18h 36m 40s"), (634020, "7d 08h 07m")])
+@pytest.mark.parametrize(
+    "seconds, text", [(0, "0s"), (41.4, "41s"), (59.6, "1m 00s"), (309, "5m 09s"), (67000, "18h 36m 40s"), (634020, "7d 08h 07m")]
+)
 def test_format_time(seconds, text):
     assert util.format_time(seconds) == text
 
@@ -65,6 +67,7 @@ def test_top_level_functions():
 
 def test_small_conversions():
     import ctypes
+
     assert util.tuple_product((2, 3, 4)) == 24 and util.tuple_product(()) == 1
     assert util.get_dtype_and_ctype("float32") == (np.dtype(np.float32), ctypes.c_float)
     assert util.get_dtype_and_ctype(np.uint8) == (np.dtype(np.uint8), ctypes.c_uint8)
@@ -111,11 +114,13 @@ def test_folders(tmp_path):
 @pytest.fixture
 def with_streams():
     """Runs a function with standard streams of our own, given to it; a fixture cannot set them, for pytest sets its own later."""
+
     def run(function):
         out, err = io.StringIO(), io.StringIO()
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             function(out, err)
             assert (sys.stdout, sys.stderr) == (out, err)
+
     return run
 
 
@@ -146,6 +151,7 @@ def test_logger_restores_after_an_error_and_keeps_what_was_written(tmp_path, wit
             with util.Logger(str(tmp_path / "log.txt")):
                 print("before")
                 raise RuntimeError
+
     with_streams(fail)
     assert (tmp_path / "log.txt").read_text() == "before\n"
 
@@ -156,7 +162,8 @@ def test_logger_answers_what_libraries_ask(tmp_path):
         "with Logger(sys.argv[1]) as logger:\n"
         "    assert sys.stdout.isatty() is False and sys.stdout.fileno() == 1 and sys.stderr.fileno() == 2\n"
         "    assert sys.stdout.encoding and sys.stdout.writable() and not sys.stdout.closed and logger.isatty() is False\n"
-        "    sys.stdout.writelines(['a', 'b\\n']); faulthandler.enable(); print('\\u00e9')\n")
+        "    sys.stdout.writelines(['a', 'b\\n']); faulthandler.enable(); print('\\u00e9')\n"
+    )
     environment = dict(os.environ, PYTHONIOENCODING="utf-8", PYTHONPATH=os.getcwd())
     path = tmp_path / "log.txt"
     done = subprocess.run([sys.executable, "-c", code, str(path)], env=environment, capture_output=True, check=True)
@@ -180,6 +187,7 @@ def test_a_full_disk_ends_the_log_not_the_run(tmp_path, with_streams):
         logger.close()
         assert out.getvalue() == "one\ntwo\n"
         assert err.getvalue().count("cannot be written") == 1
+
     with_streams(fill)
 
 

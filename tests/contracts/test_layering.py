@@ -1,4 +1,5 @@
 """Who may import whom, read from the source; and that importing does no work."""
+
 import ast
 import os
 import subprocess
@@ -47,7 +48,7 @@ def imports(name, path, everywhere=True):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            base = package[:len(package) - node.level + 1] if node.level else []
+            base = package[: len(package) - node.level + 1] if node.level else []
             module = ".".join([*base, *([node.module] if node.module else [])])
             found |= {module} | {f"{module}.{alias.name}" for alias in node.names}
         inside_function = isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
@@ -82,7 +83,11 @@ def test_only_root_scripts_name_the_plugin(repo):
     for name, path in modules(repo).items():
         if name.split(".")[0] in ("dnnlib", "torch_utils", "training", "metrics", "reporting", "legacy", "export"):
             tree = ast.parse(path.read_text(encoding="utf-8"))
-            dotted = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.startswith("madr_plugin.")]
+            dotted = [
+                node.value
+                for node in ast.walk(tree)
+                if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.startswith("madr_plugin.")
+            ]
             assert not dotted and not any(used.startswith("madr_plugin") for used in imports(name, path)), f"{name} names madr_plugin: {dotted}"
 
 
@@ -100,7 +105,7 @@ def test_no_cycles(repo):
     done, open_now = set(), []
 
     def visit(name):
-        assert name not in open_now, " -> ".join([*open_now[open_now.index(name):], name])
+        assert name not in open_now, " -> ".join([*open_now[open_now.index(name) :], name])
         if name in done:
             return
         open_now.append(name)
@@ -127,10 +132,19 @@ after = (threading.active_count(), torch.get_rng_state(), random.getstate(), num
 assert before[0] == after[0] and torch.equal(before[1], after[1]) and before[2:] == after[2:]
 assert not torch.cuda.is_initialized() and not torch.distributed.is_initialized()
 """
-    environment = dict(os.environ, PYTHONPATH=str(repo), HOME=str(tmp_path / "home"), MPLCONFIGDIR=str(tmp_path.parent / "mpl"), PYTHONDONTWRITEBYTECODE="1",
-                       DNNLIB_CACHE_DIR=str(tmp_path / "cache"), TORCH_EXTENSIONS_DIR=str(tmp_path / "extensions"))
+    environment = dict(
+        os.environ,
+        PYTHONPATH=str(repo),
+        HOME=str(tmp_path / "home"),
+        MPLCONFIGDIR=str(tmp_path.parent / "mpl"),
+        PYTHONDONTWRITEBYTECODE="1",
+        DNNLIB_CACHE_DIR=str(tmp_path / "cache"),
+        TORCH_EXTENSIONS_DIR=str(tmp_path / "extensions"),
+    )
     (tmp_path / "home").mkdir()
-    done = subprocess.run([sys.executable, "-W", "error::DeprecationWarning:__main__", "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-W", "error::DeprecationWarning:__main__", "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout == "" and done.stderr == ""
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []

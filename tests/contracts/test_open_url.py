@@ -1,4 +1,5 @@
 """open_url: cached, checked, retried where that helps, and quick to say that there is no network."""
+
 import hashlib
 import http.server
 import os
@@ -115,6 +116,7 @@ def closed_port():
 @pytest.mark.parametrize("digest", [None, SHA256])
 def test_offline_is_said_within_two_seconds(server, tmp_path, digest):
     import requests  # noqa: F401  importing it is not what is measured
+
     for url in (f"http://127.0.0.1:{closed_port()}/weights.pkl", "https://no-such-host.invalid/weights.pkl"):
         start_sec = time.monotonic()
         with pytest.raises(UserError) as caught:
@@ -131,6 +133,7 @@ def test_a_silent_network_counts_as_offline(server, tmp_path, monkeypatch):
     def hang(*_args, **_kwargs):
         release.wait(30)
         raise OSError("nobody there")
+
     monkeypatch.setattr(download.socket, "create_connection", hang)
     start_sec = time.monotonic()
     with pytest.raises(UserError, match="no answer"):

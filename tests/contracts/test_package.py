@@ -1,4 +1,5 @@
 """`pip install .` gives madr_plugin alone: what a foreign fork gets."""
+
 import subprocess
 import sys
 
@@ -16,11 +17,21 @@ def test_pip_install_gives_the_plugin_alone(repo, tmp_path):
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.write_bytes(path.read_bytes())
     site = tmp_path / "site"
-    done = subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index", "--target", str(site), str(source)],
-                          capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index", "--target", str(site), str(source)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     assert done.returncode == 0, done.stderr
     assert sorted(path.name for path in site.iterdir() if not path.name.endswith(".dist-info") and path.name != "bin") == ["madr_plugin"]
     shipped = {path.relative_to(site / "madr_plugin") for path in (site / "madr_plugin").rglob("*.py")}
     assert shipped == {path.relative_to(repo / "madr_plugin") for path in (repo / "madr_plugin").rglob("*.py")}
-    run = subprocess.run([sys.executable, "-c", "import madr_plugin; print(madr_plugin.__version__)"], cwd=tmp_path, env={"PYTHONPATH": str(site)}, capture_output=True, text=True)
+    run = subprocess.run(
+        [sys.executable, "-c", "import madr_plugin; print(madr_plugin.__version__)"],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(site)},
+        capture_output=True,
+        text=True,
+    )
     assert run.returncode == 0 and run.stdout.strip()

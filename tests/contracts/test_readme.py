@@ -1,4 +1,5 @@
 """What the READMEs tell people to type exists."""
+
 import importlib.util
 import re
 import shlex
@@ -43,10 +44,14 @@ def test_commands_and_their_flags_exist(repo):
 
 @pytest.mark.parametrize("target", ["demo", "test"])
 def test_the_two_commands_at_the_top(repo, target):
-    assert f"make {target} " in (repo / "README.md").read_text()[:3000] and re.search(rf"^{target}: setup$", (repo / "Makefile").read_text(), re.MULTILINE)
+    assert f"make {target} " in (repo / "README.md").read_text()[:3000] and re.search(
+        rf"^{target}: setup$", (repo / "Makefile").read_text(), re.MULTILINE
+    )
 
 
 def test_links_and_the_map_lead_somewhere(repo):
     text = (repo / "README.md").read_text()
-    for name in re.findall(r"\]\(([^)#:]+)\)", text) + [n for row in re.findall(r"^\| (`.*?) \|", text, re.MULTILINE) for n in re.findall(r"`([\w./]+)`", row)]:
+    for name in re.findall(r"\]\(([^)#:]+)\)", text) + [
+        n for row in re.findall(r"^\| (`.*?) \|", text, re.MULTILINE) for n in re.findall(r"`([\w./]+)`", row)
+    ]:
         assert (repo / name).exists(), name

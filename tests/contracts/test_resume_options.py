@@ -1,4 +1,5 @@
 """--resume=latest and --resume=<run folder>: which run, and whether the flags of today agree with it."""
+
 import json
 import os
 import shutil
@@ -65,25 +66,28 @@ def test_flags_not_typed_take_the_saved_values(place):
     assert set(options) - set(saved) == {"resume_state"}
 
 
-@pytest.mark.parametrize("typed, saved, flag", [
-    (dict(gamma=5), dict(), "--gamma"),
-    (dict(cfg="cifar"), dict(cfg="tiny"), "--cfg"),
-    (dict(batch=16), dict(), "--batch"),
-    (dict(aug="noaug"), dict(), "--aug"),
-    (dict(augpipe="blit"), dict(), "--augpipe"),
-    (dict(target=0.5), dict(), "--target"),
-    (dict(seed=1), dict(), "--seed"),
-    (dict(mirror=False), dict(mirror=True), "--mirror"),
-    (dict(cond=True), dict(), "--cond"),
-    (dict(subset=5), dict(), "--subset"),
-    (dict(glr=0.1), dict(), "--glr"),
-    (dict(freezed=1), dict(), "--freezed"),
-    (dict(fp32=True), dict(), "--fp32"),
-    (dict(desc="other"), dict(desc="one"), "--desc"),
-    (dict(madr=1), dict(), "--madr"),
-    (dict(madr=0), dict(madr=1), "--madr"),
-    (dict(madr=1, madr_capacity=64), dict(madr=1), "--madr-capacity"),
-])
+@pytest.mark.parametrize(
+    "typed, saved, flag",
+    [
+        (dict(gamma=5), dict(), "--gamma"),
+        (dict(cfg="cifar"), dict(cfg="tiny"), "--cfg"),
+        (dict(batch=16), dict(), "--batch"),
+        (dict(aug="noaug"), dict(), "--aug"),
+        (dict(augpipe="blit"), dict(), "--augpipe"),
+        (dict(target=0.5), dict(), "--target"),
+        (dict(seed=1), dict(), "--seed"),
+        (dict(mirror=False), dict(mirror=True), "--mirror"),
+        (dict(cond=True), dict(), "--cond"),
+        (dict(subset=5), dict(), "--subset"),
+        (dict(glr=0.1), dict(), "--glr"),
+        (dict(freezed=1), dict(), "--freezed"),
+        (dict(fp32=True), dict(), "--fp32"),
+        (dict(desc="other"), dict(desc="one"), "--desc"),
+        (dict(madr=1), dict(), "--madr"),
+        (dict(madr=0), dict(madr=1), "--madr"),
+        (dict(madr=1, madr_capacity=64), dict(madr=1), "--madr-capacity"),
+    ],
+)
 def test_a_typed_flag_that_disagrees_is_refused_by_name(place, typed, saved, flag):
     make_run("00000-a", **saved)
     with pytest.raises(UserError) as refusal:
@@ -92,15 +96,18 @@ def test_a_typed_flag_that_disagrees_is_refused_by_name(place, typed, saved, fla
     assert flag in text and "out/00000-a" in text and "saved" in text and "Leave these flags out" in text
 
 
-@pytest.mark.parametrize("saved, typed", [
-    (dict(cfg="tiny"), dict(cfg="tiny")),
-    (dict(madr=1, madr_capacity=64), dict(madr=1)),
-    (dict(madr=1, aug="noaug"), dict(aug="noaug")),
-    (dict(resume="ffhq256"), dict(cfg="auto")),
-    (dict(gpus=2), dict(cfg="auto", gpus=1)),
-    (dict(batch=16, batch_gpu=4), dict(batch=16)),
-    (dict(madr=1, augpipe="blit"), dict(augpipe="blit")),
-])
+@pytest.mark.parametrize(
+    "saved, typed",
+    [
+        (dict(cfg="tiny"), dict(cfg="tiny")),
+        (dict(madr=1, madr_capacity=64), dict(madr=1)),
+        (dict(madr=1, aug="noaug"), dict(aug="noaug")),
+        (dict(resume="ffhq256"), dict(cfg="auto")),
+        (dict(gpus=2), dict(cfg="auto", gpus=1)),
+        (dict(batch=16, batch_gpu=4), dict(batch=16)),
+        (dict(madr=1, augpipe="blit"), dict(augpipe="blit")),
+    ],
+)
 def test_what_agrees_goes_on(place, saved, typed):
     make_run("00000-a", **saved)
     assert resume(**typed).run_dir == "out/00000-a"
@@ -142,11 +149,10 @@ def test_a_state_file_by_name(place):
     assert resume("out/00000-a/training-state-000008.pt").resume_state == "out/00000-a/training-state-000008.pt"
 
 
-@pytest.mark.parametrize("how, sentence", [
-    ("latest", "no run in --outdir=out yet"),
-    ("data-folder", "is no run folder"),
-    ("gone/training-state-000001.pt", "no such file"),
-])
+@pytest.mark.parametrize(
+    "how, sentence",
+    [("latest", "no run in --outdir=out yet"), ("data-folder", "is no run folder"), ("gone/training-state-000001.pt", "no such file")],
+)
 def test_nothing_to_go_on_with(place, how, sentence):
     os.makedirs("data-folder")
     with pytest.raises(UserError, match=sentence):
@@ -188,13 +194,35 @@ def test_every_option_is_decided_by_a_flag_or_may_change(place):
 def test_train_and_go_on_from_the_command_line(tmp_path, monkeypatch, tiny_zip, capsys):
     """train.py to the end of kimg 1, then the same command with more kimg: one folder, no second start."""
     monkeypatch.chdir(tmp_path)
-    command = ["--outdir=out", f"--data={tiny_zip(num_images=12, resolution=16)}", "--cfg=tiny", "--cbase=64", "--cmax=4", "--snap-res=1080p",
-               "--tick=0.5", "--snap=1", "--aug=noaug", "--device=cpu"]
+    command = [
+        "--outdir=out",
+        f"--data={tiny_zip(num_images=12, resolution=16)}",
+        "--cfg=tiny",
+        "--cbase=64",
+        "--cmax=4",
+        "--snap-res=1080p",
+        "--tick=0.5",
+        "--snap=1",
+        "--aug=noaug",
+        "--device=cpu",
+    ]
     assert cli.call(train.main, [*command, "--kimg=1"]) == 0
     text = capsys.readouterr().out
-    order = ["Training options:", "Output directory:", "Creating output directory...", "Launching processes...", "Loading training set...",
-             "Constructing networks...", "Setting up augmentation...", "Setting up training phases...", "Exporting sample images...",
-             "Initializing logs...", "Training for 1 kimg...", "tick 0 ", "Exiting..."]
+    order = [
+        "Training options:",
+        "Output directory:",
+        "Creating output directory...",
+        "Launching processes...",
+        "Loading training set...",
+        "Constructing networks...",
+        "Setting up augmentation...",
+        "Setting up training phases...",
+        "Exporting sample images...",
+        "Initializing logs...",
+        "Training for 1 kimg...",
+        "tick 0 ",
+        "Exiting...",
+    ]
     positions = [text.index(part) for part in order]
     assert positions == sorted(positions)
     [name] = os.listdir("out")

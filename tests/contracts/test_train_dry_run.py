@@ -1,4 +1,5 @@
 """Flags to options: three whole command lines against golden numbers, then rules one by one."""
+
 import json
 import os
 import shutil
@@ -38,7 +39,7 @@ def test_golden_command_lines(number, golden, data32, capsys):
     options, lines = dry_run(capsys, *case["args"])
     assert as_text(options) == as_text(case["training_options"])
     first = lines.index(case["printed"][0])
-    assert lines[first:first + len(case["printed"])] == case["printed"]
+    assert lines[first : first + len(case["printed"])] == case["printed"]
     assert lines[first - 1] == ""
     assert os.listdir(data32) == ["data32.zip"]  # a dry run creates nothing
 
@@ -95,8 +96,11 @@ FLAGS = [
     (["--device=cpu"], "", {"device": "cpu"}),
     (["--threads=2"], "", {"threads": 2}),
     (["--wandb=faces"], "", {"wandb_project": "faces"}),
-    (["--resume=mine.pkl", "--resume-kimg=400", "--resume-partial", "--trust-pickle"], "-resumecustom",
-     {"resume_kimg": 400, "resume_partial": True, "trust_pickle": True}),
+    (
+        ["--resume=mine.pkl", "--resume-kimg=400", "--resume-partial", "--trust-pickle"],
+        "-resumecustom",
+        {"resume_kimg": 400, "resume_partial": True, "trust_pickle": True},
+    ),
     (["--resume=mine.pkl", "--nkimg=0"], "-resumecustom", {"resume_kimg": 0}),
 ]
 
@@ -120,12 +124,14 @@ def test_run_number_is_the_highest_plus_one(data32, capsys):
     assert options["run_dir"] == "out/00012-data32-auto1"
 
 
-@pytest.mark.parametrize("gpus, resolution, batch, batch_gpu", [
-    (1, 32, 32, 32), (2, 32, 64, 32), (3, 32, 63, 21), (4, 256, 64, 16), (8, 1024, 32, 4), (1, 1024, 4, 4), (1, 4096 * 2, 1, 1), (128, 32, 128, 1)])
+@pytest.mark.parametrize(
+    "gpus, resolution, batch, batch_gpu",
+    [(1, 32, 32, 32), (2, 32, 64, 32), (3, 32, 63, 21), (4, 256, 64, 16), (8, 1024, 32, 4), (1, 1024, 4, 4), (1, 4096 * 2, 1, 1), (128, 32, 128, 1)],
+)
 def test_auto_rules(gpus, resolution, batch, batch_gpu):
     row = presets.base_config("auto", resolution, gpus)
     assert (row.batch_size, row.batch_size // row.ref_gpus) == (batch, batch_gpu)
-    assert row.gamma == 0.0002 * resolution ** 2 / batch
+    assert row.gamma == 0.0002 * resolution**2 / batch
     assert row.ema_kimg == batch * 10 / 32
     assert row.mbstd_group == min(batch_gpu, 4)
     assert row.lr == (0.002 if resolution >= 1024 else 0.0025)
@@ -145,9 +151,18 @@ TABLE = {
 @pytest.mark.parametrize("cfg", TABLE)
 def test_base_configurations(cfg, data32):
     options = config.resolve(dict(data="data32.zip", cfg=cfg)).options
-    found = (options.total_kimg, options.batch_size, options.batch_gpu, options.D_kwargs.epilogue_kwargs.mbstd_group_size,
-             options.D_kwargs.channel_base, options.G_opt_kwargs.lr, options.loss_kwargs.r1_gamma, options.ema_kimg, options.ema_rampup,
-             options.G_kwargs.mapping_kwargs.num_layers)
+    found = (
+        options.total_kimg,
+        options.batch_size,
+        options.batch_gpu,
+        options.D_kwargs.epilogue_kwargs.mbstd_group_size,
+        options.D_kwargs.channel_base,
+        options.G_opt_kwargs.lr,
+        options.loss_kwargs.r1_gamma,
+        options.ema_kimg,
+        options.ema_rampup,
+        options.G_kwargs.mapping_kwargs.num_layers,
+    )
     assert found == TABLE[cfg]
 
 

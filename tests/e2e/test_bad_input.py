@@ -2,6 +2,7 @@
 
 Each row of a table: what is wrong, the command line, and words that its sentence must hold (flag or file, then remedy).
 """
+
 import errno
 import importlib.util
 import io
@@ -33,6 +34,7 @@ GOOD = [*TRAIN, "--data=good.zip"]
 # ------------------------------------------------------------------------------------------
 # A room full of broken things.
 
+
 def png(*size, mode="RGB", seed=0):
     shape = [size[1], size[0], len(mode)] if len(mode) > 1 else [size[1], size[0]]
     buffer = io.BytesIO()
@@ -51,7 +53,9 @@ def write_zip(path, images, labels=None):
 def write_network(path, channel_base=256, img_channels=3, c_dim=0, **extra):
     torch.manual_seed(0)
     common = dict(c_dim=c_dim, img_resolution=16, img_channels=img_channels)
-    G = networks.Generator(z_dim=64, w_dim=64, mapping_kwargs=dict(num_layers=2), synthesis_kwargs=dict(channel_base=channel_base, channel_max=16), **common)
+    G = networks.Generator(
+        z_dim=64, w_dim=64, mapping_kwargs=dict(num_layers=2), synthesis_kwargs=dict(channel_base=channel_base, channel_max=16), **common
+    )
     D = networks.Discriminator(channel_base=channel_base, channel_max=16, **common)
     with open(path, "wb") as file:
         pickle.dump(dict(dict(G=G, D=D, G_ema=G, augment_pipe=None, training_set_kwargs=None), **extra), file)
@@ -59,6 +63,7 @@ def write_network(path, channel_base=256, img_channels=3, c_dim=0, **extra):
 
 class Hostile:
     """Unpickled by plain pickle, it would create the file 'owned'."""
+
     def __reduce__(self):
         return os.mkdir, ("owned",)
 
@@ -84,14 +89,19 @@ def write_pictures(folder):
     write_zip("broken-image.zip", dict(square, **{names[0]: square[names[0]][:60]}))
     write_zip("late-broken-image.zip", dict(square, **{names[5]: square[names[5]][:60]}))
     whole = open("good.zip", "rb").read()
-    open("truncated.zip", "wb").write(whole[:len(whole) // 2])
+    open("truncated.zip", "wb").write(whole[: len(whole) // 2])
     open("text.zip", "w").write("this is not an archive")
     open("file", "w").write("a file, not a folder")
     open("picture.png", "wb").write(png(16, 16))
     open("text.png", "w").write("not a picture")
     os.makedirs("empty-folder")
     os.makedirs("pictures")
-    for name, data in {"a.png": png(16, 16, seed=1), "b.png": png(20, 16, seed=2), "c.png": b"nothing", "d.png": png(16, 16, mode="RGBA", seed=3)}.items():
+    for name, data in {
+        "a.png": png(16, 16, seed=1),
+        "b.png": png(20, 16, seed=2),
+        "c.png": b"nothing",
+        "d.png": png(16, 16, mode="RGBA", seed=3),
+    }.items():
         open(os.path.join("pictures", name), "wb").write(data)
 
 
@@ -102,7 +112,7 @@ def write_pickles():
     write_network("classes.pkl", c_dim=2)
     write_network("lost-data.pkl", training_set_kwargs=dict(class_name="training.dataset.ImageFolderDataset", path="gone.zip"))
     whole = open("net.pkl", "rb").read()
-    open("truncated.pkl", "wb").write(whole[:len(whole) // 3])
+    open("truncated.pkl", "wb").write(whole[: len(whole) // 3])
     open("text.pkl", "w").write("not a pickle")
     open("empty.pkl", "wb").close()
     pickle.dump({"weights": [1, 2]}, open("other.pkl", "wb"))
@@ -141,8 +151,11 @@ def room(tmp_path_factory):
 
 def contents(folder):
     """{path: bytes} of all files. The log of a run that exists may grow by the attempt to continue it."""
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*"))
-            if path.is_file() and not (path.name == "log.txt" and path.relative_to(folder).parts[0].startswith("runs-"))}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and not (path.name == "log.txt" and path.relative_to(folder).parts[0].startswith("runs-"))
+    }
 
 
 def assert_refused(room, command, args, words, capsys):
@@ -151,7 +164,7 @@ def assert_refused(room, command, args, words, capsys):
     captured = capsys.readouterr()
     assert code in (cli.EXIT_ERROR, cli.EXIT_USAGE), captured.out[-2000:] + captured.err
     assert "Traceback" not in captured.out + captured.err
-    sentence = captured.err[captured.err.index("Error: "):]
+    sentence = captured.err[captured.err.index("Error: ") :]
     for word in words:
         assert word in sentence, sentence
     assert contents(room) == before
@@ -252,7 +265,12 @@ OTHER_CASES = [
     ("generate: seeds backwards", generate.main, [*DRAW, "--seeds=5-3"], ["--seeds", "3-5"]),
     ("generate: network missing", generate.main, ["--network=gone.pkl", "--outdir=out", "--seeds=1"], ["gone.pkl"]),
     ("generate: hostile pickle", generate.main, ["--network=hostile.pkl", "--outdir=out", "--seeds=1"], ["hostile.pkl", "refused", "--trust-pickle"]),
-    ("generate: class of an unconditional network, missing class", generate.main, ["--network=classes.pkl", "--outdir=out", "--seeds=1"], ["--class"]),
+    (
+        "generate: class of an unconditional network, missing class",
+        generate.main,
+        ["--network=classes.pkl", "--outdir=out", "--seeds=1"],
+        ["--class"],
+    ),
     ("generate: class out of range", generate.main, ["--network=classes.pkl", "--outdir=out", "--seeds=1", "--class=2"], ["--class"]),
     ("generate: latents missing", generate.main, [*DRAW, "--projected-w=gone.npz"], ["--projected-w=gone.npz"]),
     ("generate: latents of another name", generate.main, [*DRAW, "--projected-w=wrong-name.npz"], ["wrong-name.npz", "'w'"]),
@@ -271,8 +289,18 @@ OTHER_CASES = [
     ("calc_metrics: detector missing", calc_metrics.main, ["--network=net.pkl", "--detector", "inception=gone.pt"], ["--detector", "gone.pt"]),
     ("dataset_tool: source missing", dataset_tool.main, ["--source=gone", "--dest=out.zip"], ["gone"]),
     ("dataset_tool: source without images", dataset_tool.main, ["--source=empty-folder", "--dest=out.zip"], ["empty-folder"]),
-    ("dataset_tool: broken and unequal images", dataset_tool.main, ["--source=pictures", "--dest=out.zip"], ["--fix", "--width", "Nothing was written"]),
-    ("dataset_tool: crop without size", dataset_tool.main, ["--source=pictures", "--dest=out.zip", "--transform=center-crop"], ["--transform", "--width"]),
+    (
+        "dataset_tool: broken and unequal images",
+        dataset_tool.main,
+        ["--source=pictures", "--dest=out.zip"],
+        ["--fix", "--width", "Nothing was written"],
+    ),
+    (
+        "dataset_tool: crop without size",
+        dataset_tool.main,
+        ["--source=pictures", "--dest=out.zip", "--transform=center-crop"],
+        ["--transform", "--width"],
+    ),
     ("dataset_tool: source is text", dataset_tool.main, ["--source=text.zip", "--dest=out.zip"], ["text.zip"]),
     ("dataset_tool: dest is a full folder", dataset_tool.main, ["--source=good.zip", "--dest=pictures"], ["--dest", "pictures"]),
     ("legacy: TensorFlow pickle", legacy.main, ["--source=tensorflow.pkl", "--dest=out.pkl"], ["TensorFlow"]),
@@ -289,6 +317,7 @@ def test_other_tools(command, args, words, room, capsys, monkeypatch):
 
 # ------------------------------------------------------------------------------------------
 # What a command line alone cannot bring about.
+
 
 def test_full_disk_while_training(room, capsys, monkeypatch):
     """The disk fills up when the first picture is written: a sentence, no half file, no run folder."""

@@ -1,4 +1,5 @@
 """compare_runs.py on run folders made for the purpose: grouping, numbers, refusals, and the same bytes for the same input."""
+
 import copy
 import csv
 import io
@@ -18,29 +19,54 @@ from reporting.run_table import likeness, methods
 from training.training_loop import training_loop
 
 NOW = 1_800_000_000
-FACTS = dict(data=dict(fingerprint="f" * 64, name="toys", num_images=100, xflip=False, max_size=None), num_gen=10_000, num_real=100, seed=0, batch=64,
-             detector=dict(name="inception", sha256="a" * 64, kwargs=dict(return_features=True)), resize_filter="bilinear", k=None, tie_rule=None,
-             truncation_psi=1, metrics_version=1, torch="2.2")
-OPTIONS = dict(num_gpus=1, batch_size=16, batch_gpu=16, total_kimg=16, training_set_kwargs=dict(path="/old/toys.zip", max_size=100, random_seed=0),
-               loss_kwargs=dict(class_name="training.loss.StyleGAN2Loss", r1_gamma=1.0), metrics=["fid10k_full"])
+FACTS = dict(
+    data=dict(fingerprint="f" * 64, name="toys", num_images=100, xflip=False, max_size=None),
+    num_gen=10_000,
+    num_real=100,
+    seed=0,
+    batch=64,
+    detector=dict(name="inception", sha256="a" * 64, kwargs=dict(return_features=True)),
+    resize_filter="bilinear",
+    k=None,
+    tie_rule=None,
+    truncation_psi=1,
+    metrics_version=1,
+    torch="2.2",
+)
+OPTIONS = dict(
+    num_gpus=1,
+    batch_size=16,
+    batch_gpu=16,
+    total_kimg=16,
+    training_set_kwargs=dict(path="/old/toys.zip", max_size=100, random_seed=0),
+    loss_kwargs=dict(class_name="training.loss.StyleGAN2Loss", r1_gamma=1.0),
+    metrics=["fid10k_full"],
+)
 PLUGIN = dict(preset="default", tilt=0.0, random_seed=0, weight=1.0)
 
 
 def tick(kimg, sec_per_kimg, maintenance=5.0, number=0):
     """total_sec counts the maintenance of all ticks before."""
-    values = {"Progress/kimg": kimg, "Timing/total_sec": kimg * sec_per_kimg + maintenance * number, "Timing/maintenance_sec": maintenance if number else 0.0}
+    values = {
+        "Progress/kimg": kimg,
+        "Timing/total_sec": kimg * sec_per_kimg + maintenance * number,
+        "Timing/maintenance_sec": maintenance if number else 0.0,
+    }
     return json.dumps({name: dict(num=1, mean=value, std=0) for name, value in values.items()})
 
 
 def metric_line(kimg, results, metric="fid10k_full", facts=None, **changed):
     facts = dict(copy.deepcopy(FACTS if facts is None else facts), **changed)
     results = results if isinstance(results, dict) else {metric: results}
-    return json.dumps(dict(results=results, metric=metric, total_time=1.0, num_gpus=1, snapshot_pkl=f"network-snapshot-{kimg:06d}.pkl", timestamp=NOW, facts=facts))
+    return json.dumps(
+        dict(results=results, metric=metric, total_time=1.0, num_gpus=1, snapshot_pkl=f"network-snapshot-{kimg:06d}.pkl", timestamp=NOW, facts=facts)
+    )
 
 
 @pytest.fixture
 def make_run(tmp_path):
     """make_run(name, seed, {kimg: value}, plugin=..., sec_per_kimg=...) -> a run folder with one metric line per kimg."""
+
     def make(name, seed, values, *, plugin=None, sec_per_kimg=10.0, metric="fid10k_full", lines=None, kimgs=(8, 16), **options):
         run = tmp_path / "runs" / name
         run.mkdir(parents=True)
@@ -53,6 +79,7 @@ def make_run(tmp_path):
         text = lines if lines is not None else [metric_line(kimg, value, metric) for kimg, value in values.items()]
         (run / f"metric-{metric}.jsonl").write_text("".join(line + "\n" for line in text))
         return run
+
     return make
 
 
@@ -71,6 +98,7 @@ def call(capsys):
         out, err = capsys.readouterr()
         assert "Traceback" not in err
         return code, out, err
+
     return run
 
 
@@ -87,6 +115,7 @@ def table_of(call, *arguments):
 
 # ----------------------------------------------------------------------------------------------------------------
 # Numbers.
+
 
 def test_mean_error_and_paired_difference(study, call):
     rows = table_of(call, *study)
@@ -163,7 +192,10 @@ def test_unequal_numbers_to_choose_the_best_from_are_noted(make_run, call, kimgs
 
 
 def test_all_results_of_a_best_line_come_from_one_snapshot(make_run, call):
-    lines = [metric_line(8, dict(madr_modes=10.0, madr_modes_kl=3.0), "madr_modes"), metric_line(16, dict(madr_modes=9.0, madr_modes_kl=1.0), "madr_modes")]
+    lines = [
+        metric_line(8, dict(madr_modes=10.0, madr_modes_kl=3.0), "madr_modes"),
+        metric_line(16, dict(madr_modes=9.0, madr_modes_kl=1.0), "madr_modes"),
+    ]
     rows = table_of(call, make_run("plain", 0, {}, metric="madr_modes", lines=lines), "--policy=best")
     assert (rows["madr_modes", "plain"]["mean"], rows["madr_modes_kl", "plain"]["mean"]) == ("10.0", "3.0")
 
@@ -182,9 +214,15 @@ def test_numbers_that_are_none(make_run, call):
 # ----------------------------------------------------------------------------------------------------------------
 # Methods.
 
+
 def test_methods_differ_by_options_and_not_by_seed_or_place(make_run, call):
-    runs = [make_run("a", 0, {16: 1.0}), make_run("b", 1, {16: 1.0}, training_set_kwargs=dict(path="/new/toys.zip", max_size=100), threads=4),
-            make_run("c", 0, {16: 1.0}, plugin={}), make_run("d", 0, {16: 1.0}, plugin=dict(tilt=0.5)), make_run("e", 0, {16: 1.0}, plugin=dict(preset="paper"))]
+    runs = [
+        make_run("a", 0, {16: 1.0}),
+        make_run("b", 1, {16: 1.0}, training_set_kwargs=dict(path="/new/toys.zip", max_size=100), threads=4),
+        make_run("c", 0, {16: 1.0}, plugin={}),
+        make_run("d", 0, {16: 1.0}, plugin=dict(tilt=0.5)),
+        make_run("e", 0, {16: 1.0}, plugin=dict(preset="paper")),
+    ]
     rows = table_of(call, *runs)
     assert {method for _, method in rows} == {"plain", "madr tilt=0.0", "madr tilt=0.5", "madr-paper"}
     assert rows["fid10k_full", "plain"]["n"] == "2" and rows["fid10k_full", "madr-paper"]["baseline"] == "plain"
@@ -217,12 +255,32 @@ def test_runs_as_training_and_calc_metrics_leave_them(loop_options, tmp_path, ca
         for gamma in (1, 10):
             run = tmp_path / f"{seed}-{gamma}"
             run.mkdir()
-            options = loop_options(num_classes=0, random_seed=seed, total_kimg=0.016, kimg_per_tick=0.016, network_snapshot_ticks=1,
-                                   loss_kwargs=dict(class_name="training.loss.StyleGAN2Loss", r1_gamma=gamma))
+            options = loop_options(
+                num_classes=0,
+                random_seed=seed,
+                total_kimg=0.016,
+                kimg_per_tick=0.016,
+                network_snapshot_ticks=1,
+                loss_kwargs=dict(class_name="training.loss.StyleGAN2Loss", r1_gamma=gamma),
+            )
             (run / "training_options.json").write_text(json.dumps(options))
             training_loop(run_dir=str(run), **options)
-            assert cli.call(calc_metrics.main, ["--run", str(run), "--metrics=madr_coverage", "--madr-extractor=pixels", "--num-gen=30", "--device=cpu",
-                                                f"--batch={8 if gamma == 1 else 10}", "--verbose=0"]) == 0
+            assert (
+                cli.call(
+                    calc_metrics.main,
+                    [
+                        "--run",
+                        str(run),
+                        "--metrics=madr_coverage",
+                        "--madr-extractor=pixels",
+                        "--num-gen=30",
+                        "--device=cpu",
+                        f"--batch={8 if gamma == 1 else 10}",
+                        "--verbose=0",
+                    ],
+                )
+                == 0
+            )
             runs.append(run)
     capsys.readouterr()
     rows = table_of(call, *runs, "--baseline=plain r1_gamma=1")
@@ -237,12 +295,24 @@ def test_runs_as_training_and_calc_metrics_leave_them(loop_options, tmp_path, ca
 # ----------------------------------------------------------------------------------------------------------------
 # Unlike lines.
 
-@pytest.mark.parametrize("change, told", [
-    (dict(data=dict(FACTS["data"], fingerprint="e" * 64)), "data.fingerprint"), (dict(detector=dict(FACTS["detector"], sha256="b" * 64)), "detector.sha256"),
-    (dict(num_gen=5000), "num_gen"), (dict(num_real=50), "num_real"), (dict(k=3), "k is null"), (dict(tie_rule="<"), "tie_rule"),
-    (dict(resize_filter="bicubic"), "resize_filter"), (dict(truncation_psi=0.5), "truncation_psi"), (dict(metrics_version=2), "metrics_version"),
-    (dict(modes_rule="labels 0 to 776"), "modes_rule"), (dict(some_future_fact=1), "some_future_fact"),
-    (dict(repeats=dict(num=3, seeds=[0, 1, 2])), "repeats.num")])
+
+@pytest.mark.parametrize(
+    "change, told",
+    [
+        (dict(data=dict(FACTS["data"], fingerprint="e" * 64)), "data.fingerprint"),
+        (dict(detector=dict(FACTS["detector"], sha256="b" * 64)), "detector.sha256"),
+        (dict(num_gen=5000), "num_gen"),
+        (dict(num_real=50), "num_real"),
+        (dict(k=3), "k is null"),
+        (dict(tie_rule="<"), "tie_rule"),
+        (dict(resize_filter="bicubic"), "resize_filter"),
+        (dict(truncation_psi=0.5), "truncation_psi"),
+        (dict(metrics_version=2), "metrics_version"),
+        (dict(modes_rule="labels 0 to 776"), "modes_rule"),
+        (dict(some_future_fact=1), "some_future_fact"),
+        (dict(repeats=dict(num=3, seeds=[0, 1, 2])), "repeats.num"),
+    ],
+)
 def test_unlike_lines_are_refused_by_name(make_run, call, change, told):
     plain = make_run("plain", 0, {16: 20.0})
     madr = make_run("madr", 0, {}, plugin={}, lines=[metric_line(16, 10.0, **change)])
@@ -272,7 +342,9 @@ def test_only_lines_that_count_must_be_alike(make_run, call):
 
 def test_noise_and_measured_values_are_no_conditions(make_run, call):
     plain = make_run("plain", 0, {}, lines=[metric_line(16, 20.0, held_out=dict(space="pixels", coverage=0.5))])
-    madr = make_run("madr", 0, {}, plugin={}, lines=[metric_line(16, 10.0, seed=4, torch="2.3", trained_in="pca", held_out=dict(space="pixels", coverage=0.7))])
+    madr = make_run(
+        "madr", 0, {}, plugin={}, lines=[metric_line(16, 10.0, seed=4, torch="2.3", trained_in="pca", held_out=dict(space="pixels", coverage=0.7))]
+    )
     rows = table_of(call, plain, madr)
     assert "seed is 0 in plain but 4 in madr" in rows["fid10k_full", "madr"]["notes"] and rows["fid10k_full", "madr"]["forced"] == ""
     (madr / "metric-fid10k_full.jsonl").write_text(metric_line(16, 10.0, held_out=dict(space="random-conv", coverage=0.7)))
@@ -305,6 +377,7 @@ def test_cycling_lines_count_their_snapshots_not_their_values():
 # ----------------------------------------------------------------------------------------------------------------
 # The same bytes.
 
+
 def shuffle_keys(value, draw):
     if not isinstance(value, dict):
         return value
@@ -325,8 +398,10 @@ def test_same_input_same_bytes(study, call, form, more, monkeypatch):
     for run in study:
         for path in run.iterdir():
             if path.suffix in (".json", ".jsonl"):
-                lines = [json.dumps(shuffle_keys(json.loads(line), draw)) if line.startswith("{\"") and "cut" not in line else line
-                         for line in path.read_text().splitlines()]
+                lines = [
+                    json.dumps(shuffle_keys(json.loads(line), draw)) if line.startswith('{"') and "cut" not in line else line
+                    for line in path.read_text().splitlines()
+                ]
                 path.write_text("\n".join(lines) + "\n")
             os.utime(path, (draw.randrange(10**9), draw.randrange(10**9)))
         os.utime(run, (0, draw.randrange(10**9)))
@@ -366,11 +441,20 @@ def test_markdown_and_latex_are_well_formed(study, call):
 # ----------------------------------------------------------------------------------------------------------------
 # Bad input.
 
-@pytest.mark.parametrize("arguments, words", [
-    ([], "No run is named"), (["--kimg=8", "--at=time"], "exclude one another"), (["--baseline=ada"], "--baseline=ada is none of the methods: madr, plain"),
-    (["--metrics=fid,kid"], "--metrics=fid,kid: no run has a line of that; there are fid10k_full"), (["--group", "x=nothing*"], "matches none of the runs"),
-    (["--group", "x=madr-*", "--group", "y=*-0"], "puts madr-0 into both x and y"), (["--group", "one=*"], "are both method 'one', seed 0"),
-    (["--kimg=7"], "Nothing is left to compare")])
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        ([], "No run is named"),
+        (["--kimg=8", "--at=time"], "exclude one another"),
+        (["--baseline=ada"], "--baseline=ada is none of the methods: madr, plain"),
+        (["--metrics=fid,kid"], "--metrics=fid,kid: no run has a line of that; there are fid10k_full"),
+        (["--group", "x=nothing*"], "matches none of the runs"),
+        (["--group", "x=madr-*", "--group", "y=*-0"], "puts madr-0 into both x and y"),
+        (["--group", "one=*"], "are both method 'one', seed 0"),
+        (["--kimg=7"], "Nothing is left to compare"),
+    ],
+)
 def test_faults_are_sentences(study, call, arguments, words):
     code, out, err = call(*(study if arguments else []), *arguments)
     assert code == 1 and out == "" and words in err and err.startswith("Error: ")
@@ -391,9 +475,16 @@ def test_what_cannot_be_used_is_noted(study, call, make_run, tmp_path):
     going = make_run("going", 8, {}, lines=[metric_line(8, 33.0), "{broken", metric_line(16, 21.0), metric_line(16, 22.0)], total_kimg=100)
     (tmp_path / "runs" / "README").write_text("no run")
     notes = table_of(call, *study, silent, broken, seedless, going, tmp_path / "runs" / "README", tmp_path / "runs")["fid10k_full", "plain"]["notes"]
-    for words in ["silent left out: it has no metric lines", "broken left out: training_options.json is missing or damaged", "seedless left out",
-                  "going: metric-fid10k_full.jsonl: 1 line is cut off", "going: fid10k_full was computed more than once at kimg 16",
-                  "going is not finished: it has reached kimg 16 of 100", "README left out", "it contains runs, name one of them"]:
+    for words in [
+        "silent left out: it has no metric lines",
+        "broken left out: training_options.json is missing or damaged",
+        "seedless left out",
+        "going: metric-fid10k_full.jsonl: 1 line is cut off",
+        "going: fid10k_full was computed more than once at kimg 16",
+        "going is not finished: it has reached kimg 16 of 100",
+        "README left out",
+        "it contains runs, name one of them",
+    ]:
         assert words in notes, words
     code, _, err = call(silent, broken)
     assert code == 1 and err.startswith("Error: No run to compare") and "silent left out" in err and "broken left out" in err

@@ -1,4 +1,5 @@
 """dataset_tool.py from the command line: every source to a training set, refusals in sentences, nothing half-written."""
+
 import os
 import signal
 import subprocess
@@ -24,10 +25,12 @@ def keep_signal_handler():
 @pytest.fixture
 def tool(capsys):
     """tool('--source=...', ...) -> (exit code, stdout, stderr)"""
+
     def run(*args):
         code = cli.call(dataset_tool.main, [str(arg) for arg in args])
         captured = capsys.readouterr()
         return code, captured.out, captured.err
+
     return run
 
 
@@ -79,8 +82,9 @@ def test_lsun(tmp_path, tool):
         for i in range(3):
             transaction.put(f"{i}".encode(), encoded(pixels(i, 80, height=64), "JPEG"))
         transaction.put(b"small", encoded(pixels(9, 40, height=40), "JPEG"))
-    code, out, _ = tool(f"--source={tmp_path / 'car_lmdb'}", f"--dest={tmp_path / 'o.zip'}", "--transform=center-crop-wide",
-                        "--width=64", "--height=48")
+    code, out, _ = tool(
+        f"--source={tmp_path / 'car_lmdb'}", f"--dest={tmp_path / 'o.zip'}", "--transform=center-crop-wide", "--width=64", "--height=48"
+    )
     assert code == 0 and "small: too small" in out and "Wrote 3 of 4 images (64x64" in out
     assert not opened(tmp_path / "o.zip")[0][0][:, :8].any()
 
@@ -130,17 +134,25 @@ def test_long_lists_of_notes_are_shortened_unless_checking(tmp_path, tool):
     assert tool(f"--source={source}", "--check")[1].count("not an image") == 30
 
 
-@pytest.mark.parametrize("args, code, match", [
-    (["--dest=o.zip"], 2, "--source"), (["--source=in"], 2, "--dest"), (["--source=gone", "--dest=o.zip"], 1, "nothing at --source"),
-    (["--source=in", "--dest=in"], 1, "--dest is the --source"), (["--source=in", "--dest=full"], 1, "not empty"),
-    (["--source=in", "--dest=o.zip", "--transform=pad"], 1, "needs both --width and --height"),
-    (["--source=in", "--dest=o.zip", "--width=20", "--height=20"], 1, "power of two"),
-    (["--source=in", "--dest=o.zip", "--seed=1"], 1, "--seed has no effect"),
-    (["--build=stacked-digits", "--dest=o.zip", "--width=32"], 1, "--width has no effect"),
-    (["--build=stacked-digits", "--dest=o.zip", "--source=in"], 1, "--source has no effect"),
-    (["--build=stacked-digits", "--check"], 1, "--check has no effect"), (["--build=stacked-digits"], 2, "--dest"),
-    (["--build=stacked-mnist", "--dest=o.zip", "--source=in"], 1, "holds no train-images"),
-    (["--source=in", "--dest=o.zip", "--transform=zoom"], 2, "center-crop")])
+@pytest.mark.parametrize(
+    "args, code, match",
+    [
+        (["--dest=o.zip"], 2, "--source"),
+        (["--source=in"], 2, "--dest"),
+        (["--source=gone", "--dest=o.zip"], 1, "nothing at --source"),
+        (["--source=in", "--dest=in"], 1, "--dest is the --source"),
+        (["--source=in", "--dest=full"], 1, "not empty"),
+        (["--source=in", "--dest=o.zip", "--transform=pad"], 1, "needs both --width and --height"),
+        (["--source=in", "--dest=o.zip", "--width=20", "--height=20"], 1, "power of two"),
+        (["--source=in", "--dest=o.zip", "--seed=1"], 1, "--seed has no effect"),
+        (["--build=stacked-digits", "--dest=o.zip", "--width=32"], 1, "--width has no effect"),
+        (["--build=stacked-digits", "--dest=o.zip", "--source=in"], 1, "--source has no effect"),
+        (["--build=stacked-digits", "--check"], 1, "--check has no effect"),
+        (["--build=stacked-digits"], 2, "--dest"),
+        (["--build=stacked-mnist", "--dest=o.zip", "--source=in"], 1, "holds no train-images"),
+        (["--source=in", "--dest=o.zip", "--transform=zoom"], 2, "center-crop"),
+    ],
+)
 def test_refusals_are_sentences(tmp_path, monkeypatch, tool, args, code, match):
     monkeypatch.chdir(tmp_path)
     write_folder("in", numbered(2))
@@ -153,19 +165,21 @@ def test_builders(tmp_path, tool):
     code, out, _ = tool("--build=stacked-digits", f"--dest={tmp_path / 'd.zip'}", "--num-images=40", "--seed=2", "--split=eval")
     assert code == 0 and "Wrote 40 images (32x32, RGB; eval digits, seed 2)" in out and len(opened(tmp_path / "d.zip")) == 40
     write_mnist(tmp_path / "mnist", prefix="t10k")
-    code, out, _ = tool("--build=stacked-mnist", f"--source={tmp_path / 'mnist'}", f"--dest={tmp_path / 'm'}", "--num-images=20",
-                        "--split=test", "--modes=100")
+    code, out, _ = tool(
+        "--build=stacked-mnist", f"--source={tmp_path / 'mnist'}", f"--dest={tmp_path / 'm'}", "--num-images=20", "--split=test", "--modes=100"
+    )
     assert code == 0 and "of 100 modes" in out and max(opened(tmp_path / "m").get_details(i).raw_label for i in range(20)) < 100
 
 
-@pytest.mark.parametrize("dest, which, leftovers", [
-    ("o.zip", signal.SIGTERM, 0), ("o", signal.SIGTERM, 0), ("o.zip", signal.SIGKILL, 1)])
+@pytest.mark.parametrize("dest, which, leftovers", [("o.zip", signal.SIGTERM, 0), ("o", signal.SIGTERM, 0), ("o.zip", signal.SIGKILL, 1)])
 def test_killed_while_writing(tmp_path, repo, dest, which, leftovers):
     old = write_zip(tmp_path / "o.zip", numbered(2))
     before = open(old, "rb").read()
     process = subprocess.Popen(
-        [sys.executable, "dataset_tool.py", "--build=stacked-digits", f"--dest={tmp_path / dest}", "--num-images=2000000"], cwd=repo,
-        stderr=subprocess.DEVNULL)
+        [sys.executable, "dataset_tool.py", "--build=stacked-digits", f"--dest={tmp_path / dest}", "--num-images=2000000"],
+        cwd=repo,
+        stderr=subprocess.DEVNULL,
+    )
     try:
         deadline = time.time() + 120
         while not any(name.startswith(".o") for name in os.listdir(tmp_path)):

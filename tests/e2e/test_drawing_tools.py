@@ -1,4 +1,5 @@
 """generate.py, style_mixing.py and projector.py from the command line, on a 16x16 network."""
+
 import inspect
 import os
 import pickle
@@ -24,13 +25,20 @@ NUM_WS, W_DIM = 6, 8
 def tiny_generator(c_dim=0, img_channels=3, seed=0):
     torch.manual_seed(seed)
     return networks.Generator(
-        z_dim=8, c_dim=c_dim, w_dim=W_DIM, img_resolution=16, img_channels=img_channels,
-        mapping_kwargs=dict(num_layers=2), synthesis_kwargs=dict(channel_base=256, channel_max=16)).eval()
+        z_dim=8,
+        c_dim=c_dim,
+        w_dim=W_DIM,
+        img_resolution=16,
+        img_channels=img_channels,
+        mapping_kwargs=dict(num_layers=2),
+        synthesis_kwargs=dict(channel_base=256, channel_max=16),
+    ).eval()
 
 
 def save_snapshot(generator, path):
     discriminator = networks.Discriminator(
-        c_dim=generator.c_dim, img_resolution=16, img_channels=generator.img_channels, channel_base=64, channel_max=4)
+        c_dim=generator.c_dim, img_resolution=16, img_channels=generator.img_channels, channel_base=64, channel_max=4
+    )
     with open(path, "wb") as file:
         pickle.dump(dict(G=generator, D=discriminator, G_ema=generator, augment_pipe=None, training_set_kwargs=None), file)
     return str(path)
@@ -54,10 +62,12 @@ def conditional(folder):
 @pytest.fixture
 def call(capsys):
     """call(command, *args) -> (exit code, stdout, stderr)."""
+
     def run(command, *args):
         code = cli.call(command, [*map(str, args), "--device=cpu"])
         captured = capsys.readouterr()
         return code, captured.out, captured.err
+
     return run
 
 
@@ -74,6 +84,7 @@ def read_png(path):
 
 # --- Options. ---
 
+
 @pytest.mark.parametrize("tool", ["generate", "style_mixing", "projector"])
 def test_options_are_the_known_ones(golden, tool):
     options = {flag: option for option in globals()[tool].main.params for flag in option.opts}
@@ -89,6 +100,7 @@ def test_options_are_the_known_ones(golden, tool):
 
 
 # --- generate.py ---
+
 
 def test_generate_from_another_folder(network, repo, tmp_path):
     """As a program, with relative paths, from a working directory that is not the checkout."""
@@ -177,8 +189,15 @@ def test_generate_refuses_wrong_latents(call, network, tmp_path):
     (tmp_path / "text.npz").write_text("no zip")
     (tmp_path / "empty.npz").write_text("")
     np.savez(tmp_path / "objects.npz", w=np.array([{"a": 1}], dtype=object))
-    for name, part in (("shape", f"[any number, {NUM_WS}, {W_DIM}]"), ("key", "named 'w'"), ("nan", "finite"), ("text", "npz"),
-                       ("empty", "npz"), ("objects", "npz"), ("missing", "No such file")):
+    for name, part in (
+        ("shape", f"[any number, {NUM_WS}, {W_DIM}]"),
+        ("key", "named 'w'"),
+        ("nan", "finite"),
+        ("text", "npz"),
+        ("empty", "npz"),
+        ("objects", "npz"),
+        ("missing", "No such file"),
+    ):
         result = call(generate.main, "--network", network, "--projected-w", tmp_path / f"{name}.npz", "--outdir", tmp_path)
         assert_sentence(result, part, f"{name}.npz")
     assert_sentence(call(generate.main, "--network", network, "--projected-w", tmp_path / "bare.npy", "--outdir", tmp_path), "bare.npy")
@@ -205,6 +224,7 @@ def test_a_pickle_with_foreign_code_runs_only_when_trusted(call, network, tmp_pa
 
 
 # --- style_mixing.py ---
+
 
 def test_style_mixing(call, network, tmp_path):
     code, out, _ = call(style_mixing.main, "--network", network, "--rows=1,2", "--cols=3,2,4", "--styles=0-1", "--outdir", tmp_path)
@@ -234,7 +254,7 @@ def test_style_mixing_takes_the_layers_of_the_column():
 
 def test_style_mixing_layers(call, network, conditional, tmp_path):
     shared = ["--network", network, "--rows=1", "--cols=2", "--outdir", tmp_path]
-    code, out, _ = call(style_mixing.main, *shared)                     # The default 0-6 is cut down.
+    code, out, _ = call(style_mixing.main, *shared)  # The default 0-6 is cut down.
     assert code == 0 and "6 style layers" in out
     assert np.array_equal(read_png(tmp_path / "1-2.png"), read_png(tmp_path / "2-2.png"))
     assert_sentence(call(style_mixing.main, *shared, "--styles=0-6"), "layer 6", "0-5")
@@ -243,6 +263,7 @@ def test_style_mixing_layers(call, network, conditional, tmp_path):
 
 
 # --- projector.py: the parts. ---
+
 
 def test_learning_rate_and_noise_follow_the_appendix():
     rates = [projector.learning_rate(step / 1000, 0.1, 0.25, 0.05) for step in range(1000)]
@@ -255,9 +276,9 @@ def test_noise_correlation():
     smooth = torch.nn.functional.avg_pool2d(white[None, None], 3, stride=1, padding=1)[0, 0] * 3
     assert projector.noise_correlation(white) < 0.1 < 0.3 < projector.noise_correlation(smooth)
     tiny = torch.ones([4, 4])
-    assert projector.noise_correlation(tiny) == pytest.approx(2)        # Both neighbours equal: 1 along each axis.
+    assert projector.noise_correlation(tiny) == pytest.approx(2)  # Both neighbours equal: 1 along each axis.
     checks = torch.tensor([[1.0, -1], [-1, 1]]).repeat(8, 8)
-    assert projector.noise_correlation(checks) == pytest.approx(2)      # At 16; halved it vanishes.
+    assert projector.noise_correlation(checks) == pytest.approx(2)  # At 16; halved it vanishes.
 
 
 def test_pixel_distance_is_a_mean_over_scales():
@@ -322,6 +343,7 @@ def test_project_wants_the_size_of_the_network(own_picture):
 
 # --- projector.py: the program. ---
 
+
 def save_target(path, size=(16, 16), mode="RGB"):
     pixels = np.random.RandomState(0).randint(0, 256, [size[1], size[0], 4 if mode == "RGBA" else 3], dtype=np.uint8)
     PIL.Image.fromarray(pixels).save(path)
@@ -342,8 +364,9 @@ def test_projector_writes_its_files(call, network, tmp_path):
     assert np.array_equal(read_png(out / "target.png"), read_png(target))
     if "proj.mp4" in expected:
         import imageio
+
         with imageio.get_reader(out / "proj.mp4") as video:
-            frames = [frame for frame in video]     # Not list(video): it asks for a length, which a video does not know.
+            frames = [frame for frame in video]  # Not list(video): it asks for a length, which a video does not know.
         assert len(frames) == 4 and frames[0].shape == (16, 32, 3)
     with np.load(out / "projected_w.npz") as content:
         assert content["w"].shape == (1, NUM_WS, W_DIM)
@@ -400,6 +423,16 @@ class StandIn(torch.nn.Module):
 def test_projector_with_a_local_detector(call, network, tmp_path):
     torch.jit.script(StandIn()).save(str(tmp_path / "vgg16.pt"))
     target = save_target(tmp_path / "t.png")
-    code, text, _ = call(projector.main, "--network", network, "--target", target, "--num-steps=3", "--save-video=false",
-                         f"--detector=vgg16={tmp_path / 'vgg16.pt'}", "--outdir", tmp_path / "out")
+    code, text, _ = call(
+        projector.main,
+        "--network",
+        network,
+        "--target",
+        target,
+        "--num-steps=3",
+        "--save-video=false",
+        f"--detector=vgg16={tmp_path / 'vgg16.pt'}",
+        "--outdir",
+        tmp_path / "out",
+    )
     assert code == 0 and "Distance: vgg16" in text and (tmp_path / "out" / "proj.png").exists()

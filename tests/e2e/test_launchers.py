@@ -1,4 +1,5 @@
 """train.py as people start it: under torchrun, without a compiler, with a rank that dies, on another number of processes."""
+
 import json
 import os
 import subprocess
@@ -12,7 +13,18 @@ from torch_utils import distributed
 from training import state
 from training.training_loop import training_loop
 
-SMALL = ["--cfg=tiny", "--aug=noaug", "--metrics=none", "--batch=8", "--cbase=64", "--cmax=8", "--device=cpu", "--threads=1", "--snap-res=1080p", "--tick=1"]
+SMALL = [
+    "--cfg=tiny",
+    "--aug=noaug",
+    "--metrics=none",
+    "--batch=8",
+    "--cbase=64",
+    "--cmax=8",
+    "--device=cpu",
+    "--threads=1",
+    "--snap-res=1080p",
+    "--tick=1",
+]
 
 
 def environment(tmp_path):
@@ -23,8 +35,19 @@ def environment(tmp_path):
 
 def test_torchrun_without_a_compiler(tmp_path, tiny_zip, repo):
     """Two processes under torchrun write one run folder; plain PyTorch does everything."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(repo / "train.py"),
-               f"--outdir={tmp_path / 'runs'}", f"--data={tiny_zip()}", "--kimg=1", *SMALL, "--pl-weight=2"]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node=2",
+        str(repo / "train.py"),
+        f"--outdir={tmp_path / 'runs'}",
+        f"--data={tiny_zip()}",
+        "--kimg=1",
+        *SMALL,
+        "--pl-weight=2",
+    ]
     result = subprocess.run(command, capture_output=True, text=True, timeout=280, cwd=tmp_path, env=environment(tmp_path))
     assert result.returncode == 0, result.stderr[-2000:]
     [run_dir] = (tmp_path / "runs").iterdir()
@@ -71,6 +94,7 @@ def test_options_of_the_loop_have_their_effect(tmp_path, loop_options, capsys, o
         options.update(ada_max_p=0.21, ada_target=-1.5)
     else:
         from metrics import metric_main
+
         metric_main.register_metric(_always_seven)
         options.update(metrics=["_always_seven"], eval_at_start=True, total_kimg=0.064)
     training_loop(run_dir=str(tmp_path), **options)

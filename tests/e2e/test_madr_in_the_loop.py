@@ -1,4 +1,5 @@
 """MADR inside the training loop: off is the baseline, on is resumable, independent of processes, and leaves plain snapshots."""
+
 import copy
 import json
 import os
@@ -43,9 +44,11 @@ def test_the_loop_runs_without_the_plugin_on_the_machine(tmp_path, loop_options,
     """...and its result is the same as with the plugin present and --madr=0."""
     options = loop_options(total_kimg=0.024, network_snapshot_ticks=1)
     here = run(tmp_path / "with", with_madr(options, madr=0))
-    code = (f"import sys\nsys.path.insert(0, {str(repo)!r})\nsys.modules['madr_plugin'] = None  # importing it now fails\n"
-            f"import torch\ntorch.set_num_threads({torch.get_num_threads()})\n"
-            f"from training.training_loop import training_loop\ntraining_loop(run_dir={str(tmp_path / 'without')!r}, **{options!r})\n")
+    code = (
+        f"import sys\nsys.path.insert(0, {str(repo)!r})\nsys.modules['madr_plugin'] = None  # importing it now fails\n"
+        f"import torch\ntorch.set_num_threads({torch.get_num_threads()})\n"
+        f"from training.training_loop import training_loop\ntraining_loop(run_dir={str(tmp_path / 'without')!r}, **{options!r})\n"
+    )
     (tmp_path / "without").mkdir()
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=120)
     there = state.load_state(state.latest_state(tmp_path / "without"))["parts"]
@@ -80,8 +83,12 @@ TILT = dict(madr_tilt=1, madr_tilt_guard=0, madr_cells=4)
 
 @pytest.mark.parametrize("preset", ["default", "paper", "witness"])
 def test_resume_is_bitwise_with_madr(tmp_path, loop_options, preset):
-    options = with_madr(loop_options(total_kimg=0.08, kimg_per_tick=0.024, network_snapshot_ticks=1), **SMALL, madr_preset=preset,
-                        **(dict(madr_update_interval=1, madr_start_fill=0.1, madr_extractor="pca") if preset == "paper" else TILT if preset == "witness" else {}))
+    options = with_madr(
+        loop_options(total_kimg=0.08, kimg_per_tick=0.024, network_snapshot_ticks=1),
+        **SMALL,
+        madr_preset=preset,
+        **(dict(madr_update_interval=1, madr_start_fill=0.1, madr_extractor="pca") if preset == "paper" else TILT if preset == "witness" else {}),
+    )
     whole = run(tmp_path / "whole", options)
     run(tmp_path / "parts", {**options, "total_kimg": 0.032})
     parts = run(tmp_path / "parts", options, resume_state=state.latest_state(tmp_path / "parts"))

@@ -1,4 +1,5 @@
 """Two processes train as one does."""
+
 import os
 
 import pytest
@@ -48,6 +49,7 @@ def test_two_processes_equal_one(tmp_path, loop_options, kind):
 
 def initial_weights(options):
     from training import setup
+
     training_set, _ = setup.build_training_set(options["training_set_kwargs"], torch.device("cpu"))
     G, _ = setup.build_networks(options["G_kwargs"], options["D_kwargs"], training_set, torch.device("cpu"), options["random_seed"])
     return dict(G.named_parameters())

@@ -1,4 +1,5 @@
 """report.py: the page of a run, from run folders whole, growing, damaged and wrong."""
+
 import html.parser
 import json
 import math
@@ -67,14 +68,33 @@ def read_page(path):
 
 
 def tick(kimg, **stats):
-    values = {"Loss/G/loss": 1.5, "Loss/D/loss": 0.7, "Timing/total_sec": 20 * kimg, "Timing/sec_per_tick": 80, "Timing/sec_per_kimg": 20,
-              "Timing/maintenance_sec": 1, "Progress/kimg": kimg, "Progress/tick": kimg / 4, **stats}
+    values = {
+        "Loss/G/loss": 1.5,
+        "Loss/D/loss": 0.7,
+        "Timing/total_sec": 20 * kimg,
+        "Timing/sec_per_tick": 80,
+        "Timing/sec_per_kimg": 20,
+        "Timing/maintenance_sec": 1,
+        "Progress/kimg": kimg,
+        "Progress/tick": kimg / 4,
+        **stats,
+    }
     return json.dumps({**{name: dict(num=1, mean=value, std=0) for name, value in values.items()}, "timestamp": NOW - 1000})
 
 
 def metric_line(kimg, value, **facts):
-    return json.dumps(dict(results=dict(fid10k_full=value), metric="fid10k_full", total_time=3.0, total_time_str="3s", num_gpus=1,
-                           snapshot_pkl=f"network-snapshot-{kimg:06d}.pkl", timestamp=NOW, facts=dict(seed=0, data=dict(fingerprint="abc"), **facts)))
+    return json.dumps(
+        dict(
+            results=dict(fid10k_full=value),
+            metric="fid10k_full",
+            total_time=3.0,
+            total_time_str="3s",
+            num_gpus=1,
+            snapshot_pkl=f"network-snapshot-{kimg:06d}.pkl",
+            timestamp=NOW,
+            facts=dict(seed=0, data=dict(fingerprint="abc"), **facts),
+        )
+    )
 
 
 def write_grid(path, columns=8, rows=6, resolution=16, seed=0):
@@ -86,25 +106,60 @@ def write_noisy_diversity(run):
     """As large as such a file gets: pictures of noise, 1000 classes, every dot."""
     random = np.random.RandomState(0)
     noise = lambda count: random.randint(0, 256, [count, 3, 64, 64]).astype(np.uint8)
-    facts = dict(version=diversity_file.VERSION, num_gen=50_000, num_real=50_000, num_images=50_000, coverage=0.5, num_missed=25_000, expected_coverage=0.97, k=5,
-                 space="pixels", fingerprint="x", problems=[], class_names=[f"class named {index}" for index in range(1000)],
-                 memorisation=dict(num_searched=50_000, num_suspects=0, num_copies=0, num_twins=0, num_asked=2000, fewest=100, level=0.01))
+    facts = dict(
+        version=diversity_file.VERSION,
+        num_gen=50_000,
+        num_real=50_000,
+        num_images=50_000,
+        coverage=0.5,
+        num_missed=25_000,
+        expected_coverage=0.97,
+        k=5,
+        space="pixels",
+        fingerprint="x",
+        problems=[],
+        class_names=[f"class named {index}" for index in range(1000)],
+        memorisation=dict(num_searched=50_000, num_suspects=0, num_copies=0, num_twins=0, num_asked=2000, fewest=100, level=0.01),
+    )
     arrays = dict(
-        map_real=random.randn(3000, 2), map_ratio=random.rand(3000) * 3, map_fake=random.randn(1500, 2), missing_item=np.arange(18), missing_ratio=np.full(18, 2.0),
-        missing_real=noise(18), missing_fake=noise(18), class_total=np.full(1000, 50), class_coverage=random.rand(1000), class_below=np.arange(500),
-        missing_class=np.arange(18), copies_fake=noise(12), copies_real=noise(12), copies_item=np.arange(12), copies_ratio=np.ones(12),
-        copies_suspect=np.zeros(12, bool), copies_mirrored=np.zeros(12, bool))
+        map_real=random.randn(3000, 2),
+        map_ratio=random.rand(3000) * 3,
+        map_fake=random.randn(1500, 2),
+        missing_item=np.arange(18),
+        missing_ratio=np.full(18, 2.0),
+        missing_real=noise(18),
+        missing_fake=noise(18),
+        class_total=np.full(1000, 50),
+        class_coverage=random.rand(1000),
+        class_below=np.arange(500),
+        missing_class=np.arange(18),
+        copies_fake=noise(12),
+        copies_real=noise(12),
+        copies_item=np.arange(12),
+        copies_ratio=np.ones(12),
+        copies_suspect=np.zeros(12, bool),
+        copies_mirrored=np.zeros(12, bool),
+    )
     diversity_file.save(str(run / "diversity-000096.npz"), "key", facts, arrays)
 
 
 @pytest.fixture
 def make_run(tmp_path):
     """make_run(kimgs, total_kimg, log) -> a run folder with ticks, samples and snapshots at these kimg."""
+
     def make(kimgs=(0, 4, 8), total_kimg=8, log="Training for 8 kimg...\n\nExiting...\n", **options):
         run = tmp_path / "00000-toys-tiny"
         run.mkdir()
-        options = dict(total_kimg=total_kimg, random_seed=3, batch_size=8, num_gpus=1, ada_target=0.6,
-                       training_set_kwargs=dict(path="toys.zip", resolution=16, use_labels=False), loss_kwargs=dict(class_name="training.loss.StyleGAN2Loss"), **options)
+        options = dict(
+            total_kimg=total_kimg,
+            random_seed=3,
+            batch_size=8,
+            num_gpus=1,
+            ada_target=0.6,
+            training_set_kwargs=dict(path="toys.zip", resolution=16, use_labels=False),
+            loss_kwargs=dict(class_name="training.loss.StyleGAN2Loss"),
+            **options,
+        )
         (run / "training_options.json").write_text(json.dumps(options))
         (run / "stats.jsonl").write_text("".join(tick(kimg or 0.008) + "\n" for kimg in kimgs))
         (run / "log.txt").write_text(log)
@@ -116,11 +171,13 @@ def make_run(tmp_path):
         os.utime(run / "stats.jsonl", (NOW - 60, NOW - 60))
         os.utime(run / "log.txt", (NOW - 60, NOW - 60))
         return run
+
     return make
 
 
 # ----------------------------------------------------------------------------------------------------------------
 # Whole pages.
+
 
 def test_a_real_run(loop_options, tmp_path):
     run = tmp_path / "run"
@@ -169,14 +226,17 @@ def test_run_that_goes_on(make_run):
     assert "exits with code 75" in found.text
 
 
-@pytest.mark.parametrize("log, seconds_later, kind", [
-    ("Training for 108 kimg...\n", 0, "going"),
-    ("Training for 108 kimg...\n", 3600, "silent"),
-    ("Training for 108 kimg...\nSaved at kimg 9.2; go on with --resume=latest. Exit code 75.\n", 3600, "stopped"),
-    ("Saved at kimg 4.2; go on.\nTraining for 108 kimg...\n", 0, "going"),  # resumed since
-    ("Training for 108 kimg...\nAborting...\n\nExiting...\n", 0, "aborted"),
-    ("Training for 8 kimg...\nExiting...\n", 3600, "finished"),
-])
+@pytest.mark.parametrize(
+    "log, seconds_later, kind",
+    [
+        ("Training for 108 kimg...\n", 0, "going"),
+        ("Training for 108 kimg...\n", 3600, "silent"),
+        ("Training for 108 kimg...\nSaved at kimg 9.2; go on with --resume=latest. Exit code 75.\n", 3600, "stopped"),
+        ("Saved at kimg 4.2; go on.\nTraining for 108 kimg...\n", 0, "going"),  # resumed since
+        ("Training for 108 kimg...\nAborting...\n\nExiting...\n", 0, "aborted"),
+        ("Training for 8 kimg...\nExiting...\n", 3600, "finished"),
+    ],
+)
 def test_status(make_run, log, seconds_later, kind):
     run = run_folder.read_run(str(make_run(total_kimg=108, log=log)), now=NOW + seconds_later)
     assert run_folder.status(run).kind == kind
@@ -200,8 +260,13 @@ def test_everything_damaged(tmp_path):
     (tmp_path / "reals.png").write_bytes(b"")
     page.write_report(str(tmp_path))
     found = read_page(tmp_path / "report.html")
-    for sentence in ("training_options.json could not be read", "stats.jsonl: 3 lines are cut off", "metric-fid50k_full.jsonl: 1 line is",
-                     "fakes000000.png could not be read", "reals.png could not be read"):
+    for sentence in (
+        "training_options.json could not be read",
+        "stats.jsonl: 3 lines are cut off",
+        "metric-fid50k_full.jsonl: 1 line is",
+        "fakes000000.png could not be read",
+        "reals.png could not be read",
+    ):
         assert sentence in found.text
     assert "not finite" in found.texts  # the metric
 
@@ -232,7 +297,11 @@ def test_a_long_run_stays_small(make_run):
     write_noisy_diversity(run)
     page.write_report(str(run), now=NOW)
     found = read_page(run / "report.html")
-    assert "The least covered real images" in found.texts and "20 of 26 times, evenly chosen." in found.text and "The newest 200 of 500 lines." in found.text
+    assert (
+        "The least covered real images" in found.texts
+        and "20 of 26 times, evenly chosen." in found.text
+        and "The newest 200 of 500 lines." in found.text
+    )
 
 
 def test_further_sections(make_run):
@@ -248,13 +317,21 @@ def test_further_sections(make_run):
 # ----------------------------------------------------------------------------------------------------------------
 # What is no run, or no place to write to.
 
-@pytest.mark.parametrize("alarms, said", [
-    ((0, 0, 0), "raised no alarm"), ((0, 2, 2), "Alarm: cycling at kimg 4, in 2 ticks so far; still in force. Last healthy snapshot: kimg 3."),
-    ((0, 1, 0), "Alarm: collapse at kimg 4, in 1 ticks so far; no longer in force.")])
+
+@pytest.mark.parametrize(
+    "alarms, said",
+    [
+        ((0, 0, 0), "raised no alarm"),
+        ((0, 2, 2), "Alarm: cycling at kimg 4, in 2 ticks so far; still in force. Last healthy snapshot: kimg 3."),
+        ((0, 1, 0), "Alarm: collapse at kimg 4, in 1 ticks so far; no longer in force."),
+    ],
+)
 def test_the_page_tells_the_monitors_alarm_and_draws_its_numbers(make_run, alarms, said):
     run = make_run()
-    lines = [tick(kimg or 0.008, **{"MADR/alarm": alarm, "MADR/healthy_kimg": 3.0, "MADR/diversity": 0.9 - 0.3 * alarm, "MADR/turnover": 0.1})
-             for kimg, alarm in zip((0, 4, 8), alarms)]
+    lines = [
+        tick(kimg or 0.008, **{"MADR/alarm": alarm, "MADR/healthy_kimg": 3.0, "MADR/diversity": 0.9 - 0.3 * alarm, "MADR/turnover": 0.1})
+        for kimg, alarm in zip((0, 4, 8), alarms)
+    ]
     (run / "stats.jsonl").write_text("\n".join(lines) + "\n")
     cli.call(report.main, [str(run), "--no-diversity"])
     shown = read_page(run / "report.html").text
@@ -264,8 +341,12 @@ def test_the_page_tells_the_monitors_alarm_and_draws_its_numbers(make_run, alarm
 def test_no_run_folder(tmp_path, make_run, capsys):
     run = make_run()
     (tmp_path / "empty").mkdir()
-    for place, words in [(tmp_path / "nowhere", "is not a folder"), (run / "log.txt", "is not a folder"), (tmp_path / "empty", "is not a run folder"),
-                         (tmp_path, f"name one of them: {run}")]:
+    for place, words in [
+        (tmp_path / "nowhere", "is not a folder"),
+        (run / "log.txt", "is not a folder"),
+        (tmp_path / "empty", "is not a run folder"),
+        (tmp_path, f"name one of them: {run}"),
+    ]:
         assert cli.call(report.main, [str(place)]) == 1
         error = capsys.readouterr().err
         assert error.startswith("Error: ") and words in error and "Traceback" not in error
@@ -282,6 +363,7 @@ def test_wrong_dest(make_run, tmp_path):
 
 # ----------------------------------------------------------------------------------------------------------------
 # Reading.
+
 
 def test_a_run_set_back_keeps_the_later_lines(tmp_path):
     values = [(4, 1.0), (8, 2.0), (12, 3.0), (8, 20.0), (12, 30.0)]
@@ -314,6 +396,7 @@ def test_facts_are_split():
 # ----------------------------------------------------------------------------------------------------------------
 # Charts.
 
+
 def svg_of(lines, **options):
     return xml.etree.ElementTree.fromstring(charts.line_chart(lines, "x", "y", **options))
 
@@ -333,7 +416,7 @@ def test_gaps_break_the_line():
 
 
 def test_wide_ranges_get_a_logarithmic_axis():
-    points = [(index, 10.0 ** index) for index in range(5)]
+    points = [(index, 10.0**index) for index in range(5)]
     assert "log scale" in charts.line_chart([("a", points)], "x", "y")
     assert "log scale" not in charts.line_chart([("a", [(-1, 0.0), *points])], "x", "y")
 
@@ -345,7 +428,7 @@ def test_ticks_are_round_and_apart(low, high):
     assert ticks[0] <= low + 0.011 * step and ticks[-1] >= high - 0.011 * step and 2 <= len(ticks) <= 8
     labels, power = charts.tick_labels(ticks)
     assert len(set(labels)) == len(labels) and max(map(len, labels)) <= 7
-    assert np.allclose([float(label.replace("−", "-")) * 10.0 ** power for label in labels], ticks, atol=step * 1e-6)
+    assert np.allclose([float(label.replace("−", "-")) * 10.0**power for label in labels], ticks, atol=step * 1e-6)
 
 
 def test_thinning_keeps_peaks_and_the_end():
@@ -357,7 +440,10 @@ def test_thinning_keeps_peaks_and_the_end():
     assert [x for x, _ in thin] == sorted(x for x, _ in thin)
 
 
-@pytest.mark.parametrize("value, shown", [(0, "0"), (1, "1"), (-0.25, "−0.25"), (1234.5, "1234"), (0.00001234, "1.234e−5"), (2e7, "2e7"), (float("nan"), "not finite"), (None, "–")])
+@pytest.mark.parametrize(
+    "value, shown",
+    [(0, "0"), (1, "1"), (-0.25, "−0.25"), (1234.5, "1234"), (0.00001234, "1.234e−5"), (2e7, "2e7"), (float("nan"), "not finite"), (None, "–")],
+)
 def test_numbers(value, shown):
     assert charts.format_number(value) == shown
 
@@ -365,14 +451,19 @@ def test_numbers(value, shown):
 # ----------------------------------------------------------------------------------------------------------------
 # Pictures.
 
+
 def test_tiles_of_a_grid(tmp_path):
     sheet = np.zeros([32 * 16, 20 * 16, 3], np.uint8)
     for row in range(32):
         for column in range(20):
-            sheet[row * 16:row * 16 + 16, column * 16:column * 16 + 16] = (row, column, 7)
+            sheet[row * 16 : row * 16 + 16, column * 16 : column * 16 + 16] = (row, column, 7)
     PIL.Image.fromarray(sheet).save(tmp_path / "grid.png")
     first = pictures.read_sheet(tmp_path / "grid.png", 16).tiles
-    assert first.shape == (12, 12, 16, 16, 3) and (first[:, :, 0, 0, 0] == np.arange(12)[:, None]).all() and (first[:, :, 5, 5, 1] == np.arange(12)).all()
+    assert (
+        first.shape == (12, 12, 16, 16, 3)
+        and (first[:, :, 0, 0, 0] == np.arange(12)[:, None]).all()
+        and (first[:, :, 5, 5, 1] == np.arange(12)).all()
+    )
     spread = pictures.read_sheet(tmp_path / "grid.png", 16, rows_are_classes=True).tiles
     assert spread[0, 0, 0, 0, 0] == 0 and spread[-1, 0, 0, 0, 0] == 31
     whole = pictures.read_sheet(tmp_path / "grid.png", 100).tiles

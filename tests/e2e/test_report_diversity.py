@@ -1,4 +1,5 @@
 """report.py and a snapshot's diversity: looked at once, kept in the run folder, told in words where it cannot be."""
+
 import json
 import os
 import shutil
@@ -49,6 +50,7 @@ def kept_file(run):
 # ----------------------------------------------------------------------------------------------------------------
 # What is made and kept.
 
+
 def test_the_page_shows_what_is_missing(run, capsys):
     found = make_page(run)
     assert {"coverage", "copies"} <= found.anchors and "modes" not in found.anchors
@@ -68,6 +70,7 @@ def test_pictures_and_numbers_of_what_is_missing_belong_together(run):
     make_page(run)
     kept = diversity_file.load(str(kept_file(run)))
     from training.dataset import ImageFolderDataset
+
     data = ImageFolderDataset(json.loads((run / "training_options.json").read_text())["training_set_kwargs"]["path"], use_labels=True)
     for item, picture, label in zip(kept["missing_item"], kept["missing_real"], kept["missing_class"]):
         assert (data[int(item)][0] == picture).all() and data.get_details(int(item)).raw_label == label
@@ -116,7 +119,11 @@ def test_a_snapshot_of_the_run_by_name_or_path(run, capsys):
     make_page(run, f"--network={run / 'network-snapshot-000000.pkl'}")
     elsewhere = run.parent / "network-snapshot-000000.pkl"
     shutil.copy(run / "network-snapshot-000000.pkl", elsewhere)
-    for wrong, words in [(str(elsewhere), "is no network-snapshot-*.pkl in"), ("network-snapshot-000009.pkl", "does not exist"), ("stats.jsonl", "is no network")]:
+    for wrong, words in [
+        (str(elsewhere), "is no network-snapshot-*.pkl in"),
+        ("network-snapshot-000009.pkl", "does not exist"),
+        ("stats.jsonl", "is no network"),
+    ]:
         assert cli.call(report.main, [str(run), f"--network={wrong}", *QUICK]) == 1
         assert words in capsys.readouterr().err
 
@@ -129,14 +136,22 @@ def test_no_diversity(run):
 # ----------------------------------------------------------------------------------------------------------------
 # What stands in the way.
 
+
 def test_without_a_snapshot(run):
     for path in run.glob("network-snapshot-*"):
         path.unlink()
     assert "Once there is a network snapshot" in make_page(run).text
 
 
-@pytest.mark.parametrize("case, words", [
-    ("missing", "is not there any more"), ("other size", "are 32x32 pixels"), ("other labels", "takes labels of 2 values"), ("damaged network", "damaged")])
+@pytest.mark.parametrize(
+    "case, words",
+    [
+        ("missing", "is not there any more"),
+        ("other size", "are 32x32 pixels"),
+        ("other labels", "takes labels of 2 values"),
+        ("damaged network", "damaged"),
+    ],
+)
 def test_what_cannot_be_looked_at_is_told_on_the_page(run, tiny_zip, tmp_path, case, words):
     arguments = []
     if case == "missing":
@@ -145,6 +160,7 @@ def test_what_cannot_be_looked_at_is_told_on_the_page(run, tiny_zip, tmp_path, c
         import pickle
 
         import legacy
+
         path = run / "network-snapshot-000001.pkl"
         snapshot = legacy.open_network(str(path), verbose=False)
         snapshot["training_set_kwargs"]["path"] = str(tmp_path / "gone.zip")
@@ -192,8 +208,12 @@ def test_a_damaged_file_is_left_out_and_made_again(run, capsys):
 
 
 def test_wrong_flags_end_it(run, capsys):
-    for arguments, words in [(["--madr-extractor=nonsense"], "must be one of"), (["--madr-extractor=pixels", f"--madr-weights={run}"], "takes no weights"),
-                             (["--madr-extractor=file:gone.pt"], "there is no such file"), (["--dest=" + str(run)], "is a folder")]:
+    for arguments, words in [
+        (["--madr-extractor=nonsense"], "must be one of"),
+        (["--madr-extractor=pixels", f"--madr-weights={run}"], "takes no weights"),
+        (["--madr-extractor=file:gone.pt"], "there is no such file"),
+        (["--dest=" + str(run)], "is a folder"),
+    ]:
         assert cli.call(report.main, [str(run), *QUICK, *arguments]) == 1
         assert words in capsys.readouterr().err
     assert not [name for name in os.listdir(run) if name.startswith("diversity-")]
@@ -202,10 +222,29 @@ def test_wrong_flags_end_it(run, capsys):
 # ----------------------------------------------------------------------------------------------------------------
 # Sections from arrays, settings.
 
+
 def sheet(**facts):
     memorisation = dict(num_searched=500, num_suspects=0, num_copies=0, level=0.01, num_twins=0, num_asked=500, fewest=100)
-    return diversity_file.DiversityFile(4, dict(dict(num_gen=5000, num_images=500, num_real=500, coverage=0.9, expected_coverage=0.97, num_missed=50, k=5, problems=[],
-                                                     space="pixels", fingerprint="x", memorisation=memorisation), **facts), {})
+    return diversity_file.DiversityFile(
+        4,
+        dict(
+            dict(
+                num_gen=5000,
+                num_images=500,
+                num_real=500,
+                coverage=0.9,
+                expected_coverage=0.97,
+                num_missed=50,
+                k=5,
+                problems=[],
+                space="pixels",
+                fingerprint="x",
+                memorisation=memorisation,
+            ),
+            **facts,
+        ),
+        {},
+    )
 
 
 def test_the_sentence_of_what_is_missing():
@@ -228,7 +267,20 @@ def test_the_sentence_of_copies():
 def test_modes_in_ten_panels(run):
     counts = np.full(1000, 5)
     counts[123], counts[7] = 0, 12345
-    found = sheet(modes=dict(confidence=0.95, real_confidence=0.99, modes=999, modes_5hits=999, kl=0.1, num_modes=1000, reference="uniform", floor_kl=0.09, floor_modes=993.2, outside=0.0))
+    found = sheet(
+        modes=dict(
+            confidence=0.95,
+            real_confidence=0.99,
+            modes=999,
+            modes_5hits=999,
+            kl=0.1,
+            num_modes=1000,
+            reference="uniform",
+            floor_kl=0.09,
+            floor_modes=993.2,
+            outside=0.0,
+        )
+    )
     found.arrays.update(modes_counts=counts, modes_expected=np.full(1000, 5.0))
     read = run_folder.read_run(str(run))
     read.diversity = found
@@ -248,8 +300,17 @@ def test_modes_in_ten_panels(run):
 def test_provenance_and_cost(run):
     facts = provenance.newest(str(run))
     with open(run / "stats.jsonl", "a") as file:
-        file.write(json.dumps({"Progress/kimg": 2, "Timing/MADR": dict(num=1, mean=37.25, std=0), "Timing/MADR_share": dict(num=1, mean=0.1, std=0),
-                               "Resources/MADR_mib": dict(num=1, mean=15.3, std=0)}) + "\n")
+        file.write(
+            json.dumps(
+                {
+                    "Progress/kimg": 2,
+                    "Timing/MADR": dict(num=1, mean=37.25, std=0),
+                    "Timing/MADR_share": dict(num=1, mean=0.1, std=0),
+                    "Resources/MADR_mib": dict(num=1, mean=15.3, std=0),
+                }
+            )
+            + "\n"
+        )
     found = make_page(run, "--no-diversity")
     assert facts["data_fingerprint"] in found.texts and facts["torch"] in found.texts and facts["num_images"] == 140
     assert "MADR costs 37.25 ms per step, 10% of the time, and keeps 15.3 MiB" in found.text

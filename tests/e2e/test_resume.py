@@ -1,4 +1,5 @@
 """A run that stops and goes on is the same, bit for bit, as one that never stopped."""
+
 import json
 import os
 import pickle
@@ -42,7 +43,9 @@ def assert_same_state(run_a, run_b):
         if part == "progress":
             a["parts"][part].pop("elapsed_sec"), b["parts"][part].pop("elapsed_sec")
         assert same(a["parts"][part], b["parts"][part]), part
-    assert same(*[[{k: v for k, v in r["module"]["cumulative"].items() if not k.startswith(NOT_REPRODUCIBLE)} for r in s["stats_of_ranks"]] for s in (a, b)])
+    assert same(
+        *[[{k: v for k, v in r["module"]["cumulative"].items() if not k.startswith(NOT_REPRODUCIBLE)} for r in s["stats_of_ranks"]] for s in (a, b)]
+    )
 
 
 class StopAfter:
@@ -138,25 +141,28 @@ def test_kill_9_and_resume(tmp_path, loop_options, repo):
 
 def test_fifty_kills_while_saving_leave_a_loadable_state(tmp_path, repo):
     """A process that does nothing but save is killed 50 times; every time the newest state and pickle are whole."""
-    prelude = ("import os, signal, sys, time\n"
-               f"sys.path.insert(0, {str(repo)!r})\n"
-               "import torch\n"
-               "from training import snapshots, state\n"
-               "payload = {'format': 1, 'facts': {}, 'parts': {'x': torch.arange(200000)}, 'stats_of_ranks': []}\n")
+    prelude = (
+        "import os, signal, sys, time\n"
+        f"sys.path.insert(0, {str(repo)!r})\n"
+        "import torch\n"
+        "from training import snapshots, state\n"
+        "payload = {'format': 1, 'facts': {}, 'parts': {'x': torch.arange(200000)}, 'stats_of_ranks': []}\n"
+    )
     random = np.random.RandomState(0)
     # fork is cheap, importing torch is not: one server process forks the victims.
-    server = (prelude +
-              "print('ready', flush=True)\n"
-              "for delay in sys.argv[2].split(','):\n"
-              "    pid = os.fork()\n"
-              "    if pid == 0:\n"
-              "        number = 0\n"
-              "        while True:\n"
-              "            number += 1\n"
-              "            state.save_state(sys.argv[1], number % 7, payload)\n"
-              "            snapshots.save_network_snapshot(os.path.join(sys.argv[1], 'network-snapshot-000001.pkl'), {'G_ema': number, 'x': list(range(20000))})\n"
-              "    time.sleep(float(delay)); os.kill(pid, signal.SIGKILL); os.waitpid(pid, 0)\n"
-              "    print('killed', flush=True); sys.stdin.readline()\n")
+    server = (
+        prelude + "print('ready', flush=True)\n"
+        "for delay in sys.argv[2].split(','):\n"
+        "    pid = os.fork()\n"
+        "    if pid == 0:\n"
+        "        number = 0\n"
+        "        while True:\n"
+        "            number += 1\n"
+        "            state.save_state(sys.argv[1], number % 7, payload)\n"
+        "            snapshots.save_network_snapshot(os.path.join(sys.argv[1], 'network-snapshot-000001.pkl'), {'G_ema': number, 'x': list(range(20000))})\n"
+        "    time.sleep(float(delay)); os.kill(pid, signal.SIGKILL); os.waitpid(pid, 0)\n"
+        "    print('killed', flush=True); sys.stdin.readline()\n"
+    )
     delays = ",".join(f"{d:.4f}" for d in random.uniform(0.03, 0.12, size=50))
     process = subprocess.Popen([sys.executable, "-c", server, str(tmp_path), delays], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stdout.readline().strip() == "ready"
@@ -189,14 +195,27 @@ def test_spoilt_states_are_refused_with_a_sentence(tmp_path, loop_options, conte
     run(tmp_path / "run", options)
     path = state.latest_state(tmp_path / "run")
     data = open(path, "rb").read()
-    open(path, "wb").write(data[:len(data) // 2] if content is None else content)
+    open(path, "wb").write(data[: len(data) // 2] if content is None else content)
     with pytest.raises(UserError, match="cannot be read as a training state"):
         run(tmp_path / "run", options, resume_state=path)
 
 
 def test_states_and_snapshots_are_pruned(tmp_path, loop_options):
-    run(tmp_path / "run", loop_options(total_kimg=4, batch_size=1000, batch_gpu=500, augment_kwargs=None, ada_target=None, augment_p=0, loss_kwargs=dict(
-        class_name="training.loss.StyleGAN2Loss", r1_gamma=0, pl_weight=0, style_mixing_prob=0), network_snapshot_ticks=1, kimg_per_tick=1, keep="2"))
+    run(
+        tmp_path / "run",
+        loop_options(
+            total_kimg=4,
+            batch_size=1000,
+            batch_gpu=500,
+            augment_kwargs=None,
+            ada_target=None,
+            augment_p=0,
+            loss_kwargs=dict(class_name="training.loss.StyleGAN2Loss", r1_gamma=0, pl_weight=0, style_mixing_prob=0),
+            network_snapshot_ticks=1,
+            kimg_per_tick=1,
+            keep="2",
+        ),
+    )
     names = sorted(os.listdir(tmp_path / "run"))
     assert [n for n in names if n.endswith(".pkl")] == ["network-snapshot-000003.pkl", "network-snapshot-000004.pkl"]
     assert [n for n in names if n.endswith(".pt")] == ["training-state-000003.pt", "training-state-000004.pt"]

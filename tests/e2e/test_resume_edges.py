@@ -1,4 +1,5 @@
 """Stops and resumes at awkward moments: at the last step, from an older state, with foreign losses, with poisoned terms."""
+
 import json
 import os
 import signal
@@ -43,11 +44,13 @@ def run(path, options, **more):
 
 def stop_after(steps):
     """abort_fn that sends this process SIGTERM after some steps."""
+
     def count():
         count.left -= 1
         if count.left == 0:
             os.kill(os.getpid(), signal.SIGTERM)
         return False
+
     count.left = steps
     return count
 
@@ -71,6 +74,7 @@ def test_stopped_at_the_last_step_the_run_is_still_finished(tmp_path, loop_optio
 @pytest.fixture
 def hand_clock(monkeypatch):
     """The wall clock of the monitor, which stands still unless it is moved: hand_clock.now."""
+
     class HandClock:
         now = 1000.0
 
@@ -79,6 +83,7 @@ def hand_clock(monkeypatch):
 
         def __getattr__(self, name):
             return getattr(time, name)
+
     clock = HandClock()
     monkeypatch.setattr(monitor, "time", clock)
     return clock
@@ -99,11 +104,12 @@ def test_maintenance_is_told_once_however_often_a_run_is_stopped(tmp_path, loop_
     def slow_evaluation(options, metrics, G_ema, device, snapshot_pkl):
         hand_clock.now += 100
         return iter([])
+
     monkeypatch.setattr(training_loop_module.Trainer, "train_step", slow_step)
     monkeypatch.setattr(training_loop_module.evaluation, "evaluate", slow_evaluation)
     monkeypatch.setattr(training_loop_module.requirements, "check", lambda *_args: None)
     options = loop_options(total_kimg=0.104, kimg_per_tick=0.032, network_snapshot_ticks=1, metrics=["fid50k_full"])
-    training_seconds = lambda: [total - sum(seconds(tmp_path, "maintenance_sec")[:i + 1]) for i, total in enumerate(seconds(tmp_path, "total_sec"))]
+    training_seconds = lambda: [total - sum(seconds(tmp_path, "maintenance_sec")[: i + 1]) for i, total in enumerate(seconds(tmp_path, "total_sec"))]
     resumed = lambda **more: run(tmp_path, options, resume_state=state.latest_state(tmp_path), **more)
     with pytest.raises(SystemExit):  # in mid-tick, after the evaluation
         run(tmp_path, options, abort_fn=stop_after(5))
@@ -132,8 +138,10 @@ def test_states_of_an_abandoned_continuation_do_not_come_back(tmp_path):
 def test_half_written_files_of_a_killed_run_are_swept_up(tmp_path, loop_options):
     options = loop_options(total_kimg=0.008, network_snapshot_ticks=1)
     run(tmp_path / "run", options)
-    code = (f"import sys, os; sys.path.insert(0, {os.getcwd()!r})\nfrom dnnlib import files\n"
-            f"with files.atomic_open({str(tmp_path / 'run' / 'network-snapshot-000009.pkl')!r}) as f:\n    f.write(b'half'); f.flush(); os.kill(os.getpid(), 9)\n")
+    code = (
+        f"import sys, os; sys.path.insert(0, {os.getcwd()!r})\nfrom dnnlib import files\n"
+        f"with files.atomic_open({str(tmp_path / 'run' / 'network-snapshot-000009.pkl')!r}) as f:\n    f.write(b'half'); f.flush(); os.kill(os.getpid(), 9)\n"
+    )
     subprocess.run([sys.executable, "-c", code], check=False)
     hidden = [name for name in os.listdir(tmp_path / "run") if name.startswith(".")]
     assert len(hidden) == 1
@@ -142,7 +150,9 @@ def test_half_written_files_of_a_killed_run_are_swept_up(tmp_path, loop_options)
 
 
 def test_a_loss_that_keeps_no_state(tmp_path, loop_options):
-    options = loop_options(total_kimg=0.016, network_snapshot_ticks=1, loss_kwargs=dict(class_name="losses_of_this_test.LossWithoutState", r1_gamma=1))
+    options = loop_options(
+        total_kimg=0.016, network_snapshot_ticks=1, loss_kwargs=dict(class_name="losses_of_this_test.LossWithoutState", r1_gamma=1)
+    )
     run(tmp_path / "run", options)
     run(tmp_path / "run", {**options, "total_kimg": 0.024}, resume_state=state.latest_state(tmp_path / "run"))
     assert ticks(tmp_path / "run")[-1] == 0.024
@@ -160,7 +170,7 @@ def test_one_broken_image_does_not_poison_the_path_length_mean():
     for length in (1.0, float("nan"), float("inf"), 1.0):
         loss._pl_means_of_step.append(torch.tensor(length))
         loss.finish_phase()
-    assert float(loss.pl_mean) == pytest.approx(1 - 0.99 ** 2)
+    assert float(loss.pl_mean) == pytest.approx(1 - 0.99**2)
 
 
 def test_no_claim_of_a_saved_state_that_was_not_saved(tmp_path, loop_options, capsys):
@@ -217,8 +227,13 @@ class LossWithOneOverflow(StyleGAN2Loss):
 
 def test_a_single_overflow_in_the_last_step_costs_no_state(tmp_path, loop_options):
     """It was kept off the weights; not saving would lose everything since the snapshot before."""
-    options = loop_options(total_kimg=0.024, batch_gpu=8, network_snapshot_ticks=1, kimg_per_tick=1,
-                           loss_kwargs=dict(class_name="losses_of_this_test.LossWithOneOverflow", r1_gamma=1))
+    options = loop_options(
+        total_kimg=0.024,
+        batch_gpu=8,
+        network_snapshot_ticks=1,
+        kimg_per_tick=1,
+        loss_kwargs=dict(class_name="losses_of_this_test.LossWithOneOverflow", r1_gamma=1),
+    )
     run(tmp_path / "run", options)
     progress = state.load_state(state.latest_state(tmp_path / "run"))["parts"]["progress"]
     assert (progress["cur_nimg"], progress["nonfinite_steps"], progress["nonfinite_streak"]) == (24, 1, 1)

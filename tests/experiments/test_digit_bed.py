@@ -1,4 +1,5 @@
 """The digit beds: what they draw, what they measure on images whose answer is known."""
+
 import numpy as np
 import pytest
 import torch
@@ -47,7 +48,10 @@ def test_long_tail_has_its_shares_and_equal_colours():
     assert shares.sum() == pytest.approx(1) and shares[0] / shares[9] == pytest.approx(100)
     assert np.abs(np.bincount(dataset.modes // 111, minlength=10) / 20_000 - shares).max() < 0.012
     assert set(dataset.modes.tolist()) <= {111 * digit for digit in range(10)}
-    assert digit_bed.StackedSet("longtail", planes(), num_images=50).content_fingerprint() == digit_bed.StackedSet("longtail", planes(), num_images=50).content_fingerprint()
+    assert (
+        digit_bed.StackedSet("longtail", planes(), num_images=50).content_fingerprint()
+        == digit_bed.StackedSet("longtail", planes(), num_images=50).content_fingerprint()
+    )
 
 
 def test_judge_of_the_stack_finds_all_modes_in_the_data_and_one_in_a_copy(classifier):

@@ -1,4 +1,5 @@
 """Result files: they grow, they resume, and they refuse to mix settings."""
+
 import numpy as np
 import pytest
 

@@ -1,4 +1,5 @@
 """The host of the studies: its losses by brute force, and that methods see the same draws."""
+
 import torch
 import torch.nn.functional as F
 
@@ -48,7 +49,7 @@ def test_generator_step_is_the_non_saturating_loss():
     G, D = Shift(), Sum(2)
     z = torch.randn([8, 2], generator=torch.Generator().manual_seed(2))
     small_gan.NonSaturatingLoss("cpu", G, D).accumulate_gradients("Gmain", None, None, z, None, True, 1)
-    expected, = torch.autograd.grad(F.softplus(-((z + G.bias) @ D.weight)).mean(), G.bias)
+    (expected,) = torch.autograd.grad(F.softplus(-((z + G.bias) @ D.weight)).mean(), G.bias)
     assert torch.allclose(G.bias.grad, expected)
 
 

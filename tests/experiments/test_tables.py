@@ -1,4 +1,5 @@
 """The verdicts of the studies' page, on numbers whose answer is known."""
+
 import json
 
 import numpy as np
@@ -33,7 +34,9 @@ def test_means_with_their_intervals_and_single_seeds_without():
 def test_the_page_is_filled_where_there_are_results_and_told_where_not(tmp_path, monkeypatch):
     monkeypatch.setattr(tables.records, "RESULTS", tmp_path)
     (tmp_path / "toy").mkdir()
-    (tmp_path / "toy" / "ring.json").write_text(json.dumps(dict(steps=5, results=dict(plain=[1, 2]), table="| t |", date="2026-01-02", machine="m", torch="2")))
+    (tmp_path / "toy" / "ring.json").write_text(
+        json.dumps(dict(steps=5, results=dict(plain=[1, 2]), table="| t |", date="2026-01-02", machine="m", torch="2"))
+    )
     blocks = "".join(f"<!-- {name}: begin -->\nformer\n<!-- {name}: end -->\n" for name in tables.PARTS)
     text, missing = tables.fill(blocks)
     assert "5 steps, 2 seeds" in text and "| t |" in text and text.count("former") == len(tables.PARTS) - 1
@@ -58,8 +61,11 @@ def test_a_run_of_other_options_is_not_taken_for_a_methods(tmp_path):
         run = tmp_path / "data" / "default" / folder
         run.mkdir(parents=True)
         (run / "network-snapshot-000020.pkl").write_bytes(b"x")
-        (run / "training_options.json").write_text(json.dumps(dict(random_seed=seed, loss_kwargs=dict(class_name="x", **({} if madr is None else dict(madr=madr))))))
+        (run / "training_options.json").write_text(
+            json.dumps(dict(random_seed=seed, loss_kwargs=dict(class_name="x", **({} if madr is None else dict(madr=madr)))))
+        )
         return run / "network-snapshot-000020.pkl"
+
     now = backbone.madr_of("default")
     assert now["preset"] == "default" and backbone.madr_of("plain") == {} and backbone.madr_of("tilt")["tilt"] == 1
     make("0", 0, dict(now, weight=now["weight"] * 2, random_seed=0))

@@ -1,4 +1,5 @@
 """Weighted anchors in place of the reals: what they keep, what they lose, and that everything respects their weights."""
+
 import copy
 import json
 import sys
@@ -25,7 +26,10 @@ def features(count=600, width=4, seed=0):
 
 
 def errors(real_ND, made):
-    return (anchors.quantisation_error(real_ND, made["anchors"], made["anchor_of_real"]), anchors.kernel_error(real_ND, made["anchors"], made["anchor_of_real"], kernel)[0])
+    return (
+        anchors.quantisation_error(real_ND, made["anchors"], made["anchor_of_real"]),
+        anchors.kernel_error(real_ND, made["anchors"], made["anchor_of_real"], kernel)[0],
+    )
 
 
 def make_reference(dataset, said=None, **options):
@@ -61,7 +65,7 @@ def test_kernel_error_is_its_definition():
     k = lambda a, b: float(kernel(terms.squared_distances(a[None].double(), b[None].double())))
     pairs = [(i, j) for i in range(60) for j in range(60) if i != j]
     squared = sum(k(real[i], real[j]) - 2 * k(real[i], image[j]) + k(image[i], image[j]) for i, j in pairs) / len(pairs)
-    assert anchors.kernel_error(real, made["anchors"], made["anchor_of_real"], kernel)[0] == pytest.approx(squared ** 0.5, rel=1e-3)
+    assert anchors.kernel_error(real, made["anchors"], made["anchor_of_real"], kernel)[0] == pytest.approx(squared**0.5, rel=1e-3)
 
 
 def test_each_class_has_anchors_of_its_own():
@@ -90,7 +94,9 @@ def test_for_duplicated_points_weights_say_the_same_as_all_of_them():
     v = torch.tensor([1.0, 4, 1, 2, 1, 3])
     repeat = lambda values: values.repeat_interleave(mass.long())
     classes = torch.tensor([0, 0, 0, 1, 1, 1])
-    assert torch.allclose(repeat(tilted_reals.normalised_within_classes(v, classes, mass)), tilted_reals.normalised_within_classes(repeat(v), repeat(classes)))
+    assert torch.allclose(
+        repeat(tilted_reals.normalised_within_classes(v, classes, mass)), tilted_reals.normalised_within_classes(repeat(v), repeat(classes))
+    )
 
 
 def test_the_reference_draws_anchors_by_their_mass():
@@ -135,8 +141,15 @@ def test_few_anchors_are_all_used_with_their_weights():
     assert abs(float(drawn.mean() - losses[0])) < 4 * float(drawn.std()) / 20
 
 
-@pytest.mark.parametrize("madr, c_dim", [(dict(), 0), (dict(tilt=1, tilt_guard=0.0, memory="importance"), 2), (dict(preset="paper", extractor="pca", update_interval=1, start_fill=0.1), 0)],
-                         ids=["default", "tilt-with-labels", "paper"])
+@pytest.mark.parametrize(
+    "madr, c_dim",
+    [
+        (dict(), 0),
+        (dict(tilt=1, tilt_guard=0.0, memory="importance"), 2),
+        (dict(preset="paper", extractor="pca", update_interval=1, start_fill=0.1), 0),
+    ],
+    ids=["default", "tilt-with-labels", "paper"],
+)
 def test_training_with_anchors_resumes_to_the_bit(madr, c_dim):
     madr = dict(madr, anchors=30)
     whole, first = Host(madr_loss(madr), c_dim=c_dim), Host(madr_loss(madr), c_dim=c_dim)

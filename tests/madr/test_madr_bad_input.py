@@ -1,4 +1,5 @@
 """Mistakes and what is said of each: one sentence with the flag or the cause and the remedy, never a traceback."""
+
 import hashlib
 import json
 
@@ -18,15 +19,18 @@ def make_reference(dataset, extractor=None, **options):
     return reference.build(dataset, extractor, chosen, 0, torch.device("cpu"), announce=len)
 
 
-@pytest.mark.parametrize("options, words", [
-    (dict(preset="best"), r"--madr-preset must be one of default, witness, paper, enhanced \(got 'best'\)"),
-    (dict(extractor="vgg"), r"--madr-extractor must be pca, .* \(got 'vgg'\)"),
-    (dict(capacity=1), r"--madr-capacity must lie between 2 and .* \(got 1\)"),
-    (dict(interval=0), r"--madr-interval must lie between 1 and .* \(got 0\)"),
-    (dict(weights_sha256="abc"), "--madr-weights-sha256 must be 64 hexadecimal digits"),
-    (dict(capacity="many"), "--madr-capacity must be a int"),
-    (dict(term="paper", capacity=3), "--madr-capacity must be at least 4"),
-])
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        (dict(preset="best"), r"--madr-preset must be one of default, witness, paper, enhanced \(got 'best'\)"),
+        (dict(extractor="vgg"), r"--madr-extractor must be pca, .* \(got 'vgg'\)"),
+        (dict(capacity=1), r"--madr-capacity must lie between 2 and .* \(got 1\)"),
+        (dict(interval=0), r"--madr-interval must lie between 1 and .* \(got 0\)"),
+        (dict(weights_sha256="abc"), "--madr-weights-sha256 must be 64 hexadecimal digits"),
+        (dict(capacity="many"), "--madr-capacity must be a int"),
+        (dict(term="paper", capacity=3), "--madr-capacity must be at least 4"),
+    ],
+)
 def test_options(options, words):
     with pytest.raises(MADRError, match=words):
         config.resolve(options)
@@ -66,6 +70,7 @@ def test_weights_that_are_missing_or_of_another_hash(tmp_path, own_file):
 def test_weights_of_another_shape():
     pytest.importorskip("timm")
     import timm
+
     state = timm.create_model("test_resnet", pretrained=False).state_dict()
     with pytest.raises(MADRError, match="--madr-weights=.* does not fit --madr-extractor=timm:test_vit .*give the weights of that very model"):
         _with_file(state, lambda path: extractors.build("timm:test_vit", (3, 32, 32), weights=path))
@@ -77,6 +82,7 @@ def test_weights_of_another_shape():
 
 def _with_file(state, use):
     import tempfile
+
     with tempfile.NamedTemporaryFile(suffix=".pth") as file:
         torch.save(state, file.name)
         return use(file.name)
@@ -108,17 +114,25 @@ def test_safetensors_files_with_their_architecture_or_of_our_own_encoder(tmp_pat
     from safetensors.torch import save_file
 
     from madr_plugin.extractors import own
+
     save_file(timm.create_model("test_vit", pretrained=False).state_dict(), tmp_path / "vit.safetensors", metadata=dict(architecture="test_vit"))
     images = torch.rand([2, 3, 32, 32], generator=torch.Generator().manual_seed(0)) * 2 - 1
-    named, direct = (extractors.build(name, (3, 32, 32), input_size=64, weights=weights) for name, weights in (
-        (f"file:{tmp_path}/vit.safetensors", ""), ("timm:test_vit", str(tmp_path / "vit.safetensors"))))
+    named, direct = (
+        extractors.build(name, (3, 32, 32), input_size=64, weights=weights)
+        for name, weights in ((f"file:{tmp_path}/vit.safetensors", ""), ("timm:test_vit", str(tmp_path / "vit.safetensors")))
+    )
     assert torch.equal(named(images), direct(images)) and named.identity() == direct.identity()
-    tensors = dict(own.initial_weights(3, 8, torch.Generator().manual_seed(0)), scale=torch.ones([]), **{
-        f"pca.{name}": value for name, value in extractors.build("pca", (3, 32, 32), width=4).named_buffers()})
+    tensors = dict(
+        own.initial_weights(3, 8, torch.Generator().manual_seed(0)),
+        scale=torch.ones([]),
+        **{f"pca.{name}": value for name, value in extractors.build("pca", (3, 32, 32), width=4).named_buffers()},
+    )
     about = dict(format=own.FORMAT, image_shape=[3, 32, 32], pca_width=4, data_fingerprint="none")
     save_file(tensors, tmp_path / "own.safetensors", metadata=dict(madr=json.dumps(about)))
-    one, other = (extractors.build(name, (3, 32, 32), weights=weights) for name, weights in (
-        (f"file:{tmp_path}/own.safetensors", ""), ("own", str(tmp_path / "own.safetensors"))))
+    one, other = (
+        extractors.build(name, (3, 32, 32), weights=weights)
+        for name, weights in ((f"file:{tmp_path}/own.safetensors", ""), ("own", str(tmp_path / "own.safetensors")))
+    )
     assert torch.equal(one(images), other(images)) and isinstance(one, own.OwnExtractor)
 
 
@@ -143,9 +157,14 @@ class Fixed(extractors.RandomConvExtractor):
         return dict(name="fixed", value=str(self.value))
 
 
-@pytest.mark.parametrize("value, words", [
-    (float("nan"), "--madr-extractor=fixed gives non-finite features on the training images; choose another extractor"),
-    (2.0, "--madr-extractor=fixed gives the same features for all training images; choose another extractor"), (1e6, "same features|half precision")])
+@pytest.mark.parametrize(
+    "value, words",
+    [
+        (float("nan"), "--madr-extractor=fixed gives non-finite features on the training images; choose another extractor"),
+        (2.0, "--madr-extractor=fixed gives the same features for all training images; choose another extractor"),
+        (1e6, "same features|half precision"),
+    ],
+)
 def test_features_that_no_loss_can_use(value, words):
     with pytest.raises(MADRError, match=words):
         make_reference(Images(seed=41), Fixed(value))
@@ -209,7 +228,9 @@ def test_images_smaller_than_the_patch():
 
 def test_transformers_take_the_size_asked_for_or_say_that_they_cannot(tmp_path):
     timm = pytest.importorskip("timm")
-    with pytest.raises(MADRError, match="--madr-input-size=64 does not fit --madr-extractor=timm:mixer_s16_224: mixer_s16_224 takes images of 224 pixels alone"):
+    with pytest.raises(
+        MADRError, match="--madr-input-size=64 does not fit --madr-extractor=timm:mixer_s16_224: mixer_s16_224 takes images of 224 pixels alone"
+    ):
         extractors.build("timm:mixer_s16_224", (3, 32, 32), input_size=64)
     name = "deit_tiny_patch16_224"
     torch.save(timm.create_model(name, pretrained=False).state_dict(), tmp_path / "weights.pth")
@@ -239,6 +260,7 @@ def test_a_generator_that_is_never_called_and_a_loss_without_one():
     class Unrelated:
         def accumulate_gradients(self, phase, real_img, real_c, gen_z, gen_c, sync, gain):
             pass
+
     host = Host(madr_loss())
     host.loss.base = Unrelated()
     real, real_c, z, c = host.microbatch(0, 0)

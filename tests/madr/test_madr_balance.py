@@ -1,4 +1,5 @@
 """How strong a term is where it arrives: reach of gradients to the parameters, the share that the balance gives, the guard of the tap."""
+
 import pytest
 import torch
 
@@ -62,6 +63,7 @@ def test_tensors_count_with_their_entries():
 
 def test_the_term_gets_its_share_at_the_parameters():
     """Also where images answer to parameters quite differently along what phi sees and along what D sees."""
+
     def measured(at):
         host = Host(madr_loss(dict(preset="witness", weight=0.5, balance="present", shrink=0, balance_at=at)))
         bare = Host(base_loss())
@@ -81,6 +83,7 @@ def test_the_term_gets_its_share_at_the_parameters():
                 sizes = torch.tensor([float(p.numel()) for p in host.G_parameters])
                 ratios.append(float(balance.relative_reach(torch.stack(parts[0]), torch.stack(parts[1]), sizes)))
         return float(torch.tensor(ratios).log().mean().exp())
+
     assert measured("parameters") == pytest.approx(0.5, rel=0.15)
     assert abs(measured("image") / 0.5 - 1) > 0.3
 
@@ -98,6 +101,7 @@ def test_following_a_gradient_does_not_set_off_the_tap_again():
     def on_host_gradient(gradient):
         calls.append(gradient.clone())
         balance.Follower(image, list(net.parameters())).reach(gradient, torch.tensor(1.0))
+
     tap.add_gradient(image, torch.full([2, 4], 10.0), 0.5, on_host_gradient)
     image.sum().backward()
     assert len(calls) == 1
@@ -132,6 +136,7 @@ def test_resumed_before_the_next_measurement():
 
 
 # --- what a first or a missing measurement must not do ------------------------------------------------------------------------
+
 
 def balanced(**first):
     """A balance at the parameters that knows the host and has seen `first` of the term."""
@@ -212,14 +217,24 @@ def test_a_pass_that_is_differentiated_again_is_not_the_hosts_loss():
 
 def test_reentrant_checkpointing_is_a_sentence():
     from torch.utils.checkpoint import checkpoint
+
     first, second = torch.nn.Linear(3, 4), torch.nn.Linear(4, 4)
     image = checkpoint(second, first(torch.ones([2, 3])), use_reentrant=True)
     with pytest.raises(MADRError, match="--madr-balance-at=image"):
         balance.Follower(image, [*first.parameters(), *second.parameters()]).reach(torch.ones([2, 4]), torch.tensor(1.0))
 
 
-@pytest.mark.parametrize("options, expected", [
-    ({}, "present"), (dict(shrink=0), "peak"), (dict(term="none"), "peak"), (dict(weight=0), "peak"),
-    (dict(shrink=0, balance="present"), "present"), (dict(preset="paper", extractor="pca"), "fixed")], ids=str)
+@pytest.mark.parametrize(
+    "options, expected",
+    [
+        ({}, "present"),
+        (dict(shrink=0), "peak"),
+        (dict(term="none"), "peak"),
+        (dict(weight=0), "peak"),
+        (dict(shrink=0, balance="present"), "present"),
+        (dict(preset="paper", extractor="pca"), "fixed"),
+    ],
+    ids=str,
+)
 def test_the_default_balance_needs_the_signal(options, expected):
     assert config.resolve(options).balance == expected

@@ -1,4 +1,5 @@
 """What the controllers do with a real sensor, memory-weighted attraction, and that strengths know no scale."""
+
 from types import SimpleNamespace
 
 import numpy as np
@@ -21,8 +22,24 @@ def strengths_of(images, steps, **madr):
     """Strength of the integral controller after each step of a generator that shows exactly `images` out of Points."""
     data = Points()
     G = Resampler(data.images[images])
-    loss = MADRLoss(torch.device("cpu"), G=G, D=None, base_class_name=f"{NoAdversaryG.__module__}.NoAdversaryG", madr=dict(
-        madr, preset="witness", shrink=0, controller="integral", control_kimg=0.5, balance="fixed", extractor="pca", capacity=256, deficit_window=512, random_seed=1))
+    loss = MADRLoss(
+        torch.device("cpu"),
+        G=G,
+        D=None,
+        base_class_name=f"{NoAdversaryG.__module__}.NoAdversaryG",
+        madr=dict(
+            madr,
+            preset="witness",
+            shrink=0,
+            controller="integral",
+            control_kimg=0.5,
+            balance="fixed",
+            extractor="pca",
+            capacity=256,
+            deficit_window=512,
+            random_seed=1,
+        ),
+    )
     loss.attach(dict(training_set=data, random_seed=1))
     generator, found = torch.Generator().manual_seed(0), []
     for _ in range(steps):
@@ -56,17 +73,20 @@ def test_the_allowance_covers_counting_noise_and_not_much_more(gate):
 
 def test_strength_is_free_of_scale():
     """The term's gradient is set relative to the host's: its own units, or a loss a thousand times as large, change nothing."""
+
     def ratio_after(host_scale, term_scale, mode):
         balance = GradientBalance(mode, {"term": 0.7}, "cpu")
         for step in range(50):
             balance.update(dict(host=torch.tensor(host_scale * (1 + step % 3)), term=torch.tensor(term_scale * (2 + step % 5))))
         return float(balance.ratio("term"))
+
     for mode in ("peak", "present"):
         assert ratio_after(1.0, 1.0, mode) == pytest.approx(ratio_after(1000.0, 1e-4, mode), rel=1e-4)
     assert ratio_after(1.0, 1.0, "present") == pytest.approx(0.7, rel=1e-4)
 
 
 # --- memory-weighted attraction -------------------------------------------------------------------------------------------
+
 
 def uncovered_host():
     """A host all of whose recent images lie in the first cell."""
@@ -85,6 +105,7 @@ def test_reals_of_deficient_cells_pull_more():
     def distance_after_step(pull_N):
         [gradient] = torch.autograd.grad(engine.objective.loss(fake, generator_for("same"), None, pull_N), fake)
         return float(torch.cdist(fake.detach() - 0.05 * gradient / gradient.norm(), missing).mean())
+
     start = float(torch.cdist(fake.detach(), missing).mean())
     assert distance_after_step(pull_N) < distance_after_step(None) and distance_after_step(pull_N) < start
 
@@ -109,6 +130,7 @@ def test_refusals():
 
 # --- coverage of new images -----------------------------------------------------------------------------------------------
 
+
 @pytest.mark.parametrize("count", [300, 1500])
 def test_coverage_is_one_for_new_images_of_the_same_distribution_also_where_reals_are_few(count):
     """In 16 dimensions gates laid around 300 points hold few others: uncorrected, coverage would end far below 1."""
@@ -131,7 +153,9 @@ def test_the_integral_controller_rests_for_a_generator_that_makes_new_images():
     fitted = cells.fit_cells_per_class(reals_ND, none, 51, 0.98, torch.Generator().manual_seed(1))
 
     def strength_after(half, held_out, steps=200):
-        reals = SimpleNamespace(centroids_CD=fitted["centroids"], radii_C=fitted["radii"], shares_C=fitted["shares"], class_C=fitted["class"], held_out=held_out)
+        reals = SimpleNamespace(
+            centroids_CD=fitted["centroids"], radii_C=fitted["radii"], shares_C=fitted["shares"], class_C=fitted["class"], held_out=held_out
+        )
         sensor, controller = CellSensor(reals, 512, 5.0, 0.98, torch.device("cpu")), IntegralController(3.0)
         for _ in range(steps):
             new_BD = torch.randn([64, 16], generator=draw)
@@ -139,6 +163,7 @@ def test_the_integral_controller_rests_for_a_generator_that_makes_new_images():
             sensor.note(new_BD, none[:64])
             controller.update(float(sensor.coverage() + 2 * sensor.coverage_deviation()), 64)
         return controller.strength
+
     held_out = float(cells.held_out_overlap(reals_ND, none, 51, 0.98, torch.Generator().manual_seed(1)))
     assert strength_after(half=False, held_out=held_out) == 0 and strength_after(half=True, held_out=held_out) == 1
     assert strength_after(half=False, held_out=1.0) == 1  # without the yardstick of held-out reals it would never rest

@@ -1,4 +1,5 @@
 """The line that says what MADR costs."""
+
 import re
 import time
 
@@ -9,7 +10,7 @@ from tests.madr.toy_host import Host, madr_loss
 
 
 def test_the_meter_counts_its_own_time_in_the_measured_steps_only(monkeypatch):
-    clock = iter(range(10 ** 6))
+    clock = iter(range(10**6))
     monkeypatch.setattr(time, "perf_counter", lambda: float(next(clock)))  # one second per look at the clock
     meter, told = cost.CostMeter("cpu"), []
     for step in range(60):
@@ -35,6 +36,7 @@ def test_a_run_tells_its_cost_once(capsys):
 def test_the_cost_is_among_the_hosts_statistics_of_times_and_resources():
     """There no comparison of two runs looks for equal numbers."""
     from torch_utils import training_stats
+
     collector = training_stats.Collector(regex="(Timing|Resources)/MADR.*")
     host = Host(madr_loss(dict(capacity=64)))
     for _ in range(60):

@@ -1,4 +1,5 @@
 """Every route to the published coverage score gives the same number, and its ratio to the reals' own is 1 at p_g = p_data."""
+
 import pytest
 import torch
 from hypothesis import given, settings, strategies as st
@@ -14,8 +15,13 @@ def drawn(count, width, seed):
 
 
 @settings(max_examples=30, deadline=None)
-@given(num_reals=st.integers(2, 60), width=st.integers(1, 20), sigma=st.floats(0.3, 5), changes=st.lists(st.tuples(st.integers(0, 30), st.integers(0, 39)), max_size=12),
-       seed=st.integers(0, 1000))
+@given(
+    num_reals=st.integers(2, 60),
+    width=st.integers(1, 20),
+    sigma=st.floats(0.3, 5),
+    changes=st.lists(st.tuples(st.integers(0, 30), st.integers(0, 39)), max_size=12),
+    seed=st.integers(0, 1000),
+)
 def test_brute_force_incremental_and_nearest_of_all_agree(num_reals, width, sigma, changes, seed):
     """Through any history of a memory that grows and replaces entries."""
     real, memory = drawn(num_reals, width, seed), drawn(40, width, seed + 1)
@@ -55,8 +61,11 @@ def test_the_reals_own_score_is_leave_one_out():
     assert torch.allclose(estimators.build("ratio", real).scores(memory, 0.8), coverage.kernel_score(real, memory, 0.8) / own, rtol=1e-4)
     mass = torch.randint(1, 5, [40], generator=torch.Generator().manual_seed(0)).float()
     full = real.repeat_interleave(mass.long(), dim=0)
-    assert torch.allclose(estimators.build("ratio", real, mass_N=mass).scores(memory, 0.8).repeat_interleave(mass.long()),
-                          estimators.build("ratio", full).scores(memory, 0.8), rtol=1e-4)
+    assert torch.allclose(
+        estimators.build("ratio", real, mass_N=mass).scores(memory, 0.8).repeat_interleave(mass.long()),
+        estimators.build("ratio", full).scores(memory, 0.8),
+        rtol=1e-4,
+    )
 
 
 def test_the_ratio_makes_weights_that_differ():
@@ -65,7 +74,9 @@ def test_the_ratio_makes_weights_that_differ():
     for _ in range(4):
         host.step()
     ratio = host.loss.engine.objective.weights_N
-    plain = terms.paper_weights(coverage.kernel_score(host.loss.engine.reference.features_ND, host.loss.engine.memory.view("features"), host.loss.engine.objective.sigma), 1.0)
+    plain = terms.paper_weights(
+        coverage.kernel_score(host.loss.engine.reference.features_ND, host.loss.engine.memory.view("features"), host.loss.engine.objective.sigma), 1.0
+    )
     assert float(terms.effective_number(ratio)) < float(terms.effective_number(plain)) and float(ratio.sum()) == pytest.approx(1)
     with pytest.raises(MADRError, match="--madr-estimator=ratio .*--madr-term=paper"):
         config.resolve(dict(estimator="ratio"))
@@ -73,8 +84,11 @@ def test_the_ratio_makes_weights_that_differ():
 
 def test_parts_of_enhanced_come_with_its_term_or_alone():
     preset = config.resolve(dict(preset="enhanced"))
-    assert (preset.top_k, preset.bandwidth, preset.start_step) == (20, "warm", 500) == tuple(
-        getattr(config.resolve(dict(term="enhanced", balance="fixed")), name) for name in ("top_k", "bandwidth", "start_step"))
+    assert (
+        (preset.top_k, preset.bandwidth, preset.start_step)
+        == (20, "warm", 500)
+        == tuple(getattr(config.resolve(dict(term="enhanced", balance="fixed")), name) for name in ("top_k", "bandwidth", "start_step"))
+    )
     assert config.resolve(dict(preset="enhanced", start_step=0, top_k=3)).top_k == 3
     alone = config.resolve(dict(preset="paper", top_k=5, estimator="faiss"))
     assert (alone.top_k, alone.bandwidth, alone.start_step) == (5, "memory", 0)

@@ -1,4 +1,5 @@
 """Extractors that take weights from files: networks of timm, ensembles, TorchScript. Untrained weights stand in for trained ones."""
+
 import socket
 import time
 
@@ -18,8 +19,10 @@ def weights(tmp_path_factory):
     with torch.random.fork_rng():
         torch.manual_seed(0)
         torch.save(timm.create_model("test_vit", pretrained=False).state_dict(), folder / "vit.pth")
-        torch.save(dict(state_dict={"module." + name: value for name, value in timm.create_model("test_resnet", pretrained=False).state_dict().items()}),
-                   folder / "resnet.pth")
+        torch.save(
+            dict(state_dict={"module." + name: value for name, value in timm.create_model("test_resnet", pretrained=False).state_dict().items()}),
+            folder / "resnet.pth",
+        )
     return folder
 
 
@@ -55,17 +58,20 @@ def test_safetensors_weights(weights):
     assert torch.equal(one(images()), other(images()))
 
 
-@pytest.mark.parametrize("name, kwargs, words", [
-    ("timm:test_vit", dict(weights="nowhere.pth"), "does not exist"),
-    ("timm:test_vit", dict(weights="RESNET"), "does not fit"),
-    ("timm:test_vit", dict(weights="BROKEN"), "cannot be read as weights"),
-    ("timm:test_vit", dict(input_size=50), "multiple of the patch side 16"),
-    ("timm:test_vit", dict(input_size=16), "at least 32"),
-    ("timm:no_such_net", {}, "has no model"),
-    ("timm:test_vit ", dict(input_size=50, weights="VIT"), "fails on images of 50 pixels|does not fit --madr-extractor=timm:test_vit"),
-    ("timm:test_vit ", dict(input_size=8, weights="VIT"), "fails on images of 8 pixels|does not fit --madr-extractor=timm:test_vit"),
-    ("dino", dict(image_shape=(4, 20, 20), weights="VIT"), "does not fit|1 or 3 channels"),
-])
+@pytest.mark.parametrize(
+    "name, kwargs, words",
+    [
+        ("timm:test_vit", dict(weights="nowhere.pth"), "does not exist"),
+        ("timm:test_vit", dict(weights="RESNET"), "does not fit"),
+        ("timm:test_vit", dict(weights="BROKEN"), "cannot be read as weights"),
+        ("timm:test_vit", dict(input_size=50), "multiple of the patch side 16"),
+        ("timm:test_vit", dict(input_size=16), "at least 32"),
+        ("timm:no_such_net", {}, "has no model"),
+        ("timm:test_vit ", dict(input_size=50, weights="VIT"), "fails on images of 50 pixels|does not fit --madr-extractor=timm:test_vit"),
+        ("timm:test_vit ", dict(input_size=8, weights="VIT"), "fails on images of 8 pixels|does not fit --madr-extractor=timm:test_vit"),
+        ("dino", dict(image_shape=(4, 20, 20), weights="VIT"), "does not fit|1 or 3 channels"),
+    ],
+)
 def test_mistakes_are_answered_in_a_sentence(weights, name, kwargs, words):
     (weights / "broken.pth").write_bytes(b"not weights")
     kwargs = {key: str(weights / f"{value.lower()}.pth") if key == "weights" and value.isupper() else value for key, value in kwargs.items()}
@@ -78,6 +84,7 @@ def test_mistakes_are_answered_in_a_sentence(weights, name, kwargs, words):
 def test_offline_says_which_file_goes_where_within_two_seconds(monkeypatch):
     def refuse(*args, **kwargs):
         raise OSError("network unreachable")
+
     monkeypatch.setattr(socket, "create_connection", refuse)
     start = time.monotonic()
     with pytest.raises(MADRError, match=r"timm/test_vit.*model\.safetensors.*--madr-weights"):
@@ -85,22 +92,31 @@ def test_offline_says_which_file_goes_where_within_two_seconds(monkeypatch):
     assert time.monotonic() - start < 2
 
 
-@pytest.mark.parametrize("environment, expected", [
-    ({}, ("hub.example", 8443)), (dict(https_proxy="http://proxy.example:3128"), ("proxy.example", 3128)),
-    (dict(https_proxy="proxy.example:3128", no_proxy="hub.example"), ("hub.example", 8443))])
+@pytest.mark.parametrize(
+    "environment, expected",
+    [
+        ({}, ("hub.example", 8443)),
+        (dict(https_proxy="http://proxy.example:3128"), ("proxy.example", 3128)),
+        (dict(https_proxy="proxy.example:3128", no_proxy="hub.example"), ("hub.example", 8443)),
+    ],
+)
 def test_the_hub_is_looked_for_where_its_client_will_go(monkeypatch, environment, expected):
     from huggingface_hub import constants
+
     monkeypatch.setattr(constants, "ENDPOINT", "https://hub.example:8443")
     for name in ("https_proxy", "HTTPS_PROXY", "http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     from madr_plugin.extractors import deep
+
     assert deep._hub_address() == expected
 
 
 def test_full_checkpoints_of_dino_are_taken_apart(weights):
-    teacher = {f"module.backbone.{key}": value for key, value in torch.load(weights / "vit.pth", weights_only=True).items() if not key.startswith("head.")}
+    teacher = {
+        f"module.backbone.{key}": value for key, value in torch.load(weights / "vit.pth", weights_only=True).items() if not key.startswith("head.")
+    }
     torch.save(dict(student={}, teacher={**teacher, "module.head.mlp.0.weight": torch.zeros(3, 3)}, epoch=1), weights / "full.pth")
     one, other = (extractors.build("timm:test_vit", (3, 20, 20), weights=str(weights / name)) for name in ("full.pth", "vit.pth"))
     assert torch.equal(one(images()), other(images()))
@@ -111,6 +127,7 @@ def test_ensemble_joins_normalised_parts_by_a_stored_projection(weights):
         extractor = extractors.build("ensemble:pca+timm:test_vit", (3, 20, 20), width=10, seed=seed, weights=str(weights / "vit.pth"))
         extractor.fit(images(40))
         return extractor
+
     one, same, other = build(1), build(1), build(2)
     x = images().requires_grad_()
     features = one(x)
@@ -135,6 +152,7 @@ def test_torchscript_of_the_users_own(tmp_path):
     class Detached(torch.nn.Module):
         def forward(self, x):
             return blind(x).detach()
+
     torch.jit.save(torch.jit.trace(Detached(), torch.zeros([2, 3, 20, 20])), tmp_path / "detached.pt")
     with pytest.raises(MADRError, match="gradient to the image"):
         extractors.build(f"file:{tmp_path}/detached.pt", (3, 20, 20))

@@ -3,6 +3,7 @@
 Each stand-in is a folder with its own dnnlib, training package and train.py. It runs in a fresh process that sees the
 fork and madr_plugin and nothing else of this project.
 """
+
 import json
 import os
 import subprocess
@@ -137,7 +138,8 @@ OPTIONS = """
 # Options are built first, then launched.
 FIRST_STYLE = {
     "training/loss.py": LOSS.format(networks="G_mapping, G_synthesis", call="G_synthesis(G_mapping(z, c))", arguments="sync, gain"),
-    "train.py": OPTIONS.format(networks="parts", sync=True, install="") + """
+    "train.py": OPTIONS.format(networks="parts", sync=True, install="")
+    + """
     def setup_training_loop_kwargs(outdir=None, gamma=None, resume=None):
         return "described", make_options(outdir, gamma, resume)
     @click.command()
@@ -155,7 +157,8 @@ FIRST_STYLE = {
 # A launch function receives them.
 SECOND_STYLE = {
     "training/loss.py": LOSS.format(networks="G", call="G(z, c)", arguments="gain, cur_nimg=0"),
-    "train.py": OPTIONS.format(networks="G", sync=False, install="{install}") + """
+    "train.py": OPTIONS.format(networks="G", sync=False, install="{install}")
+    + """
     def launch_training(c, desc, outdir, dry_run):
         from training.training_loop import training_loop
         training_loop(**c)
@@ -174,6 +177,7 @@ SECOND_STYLE = {
 @pytest.fixture
 def make_fork(tmp_path, repo):
     """make_fork(style) -> (folder of the fork, run(*args) -> finished process)."""
+
     def make(style, install=""):
         fork, only_plugin = tmp_path / "fork", tmp_path / "site"
         for name, text in {**COMMON, **style}.items():
@@ -186,7 +190,9 @@ def make_fork(tmp_path, repo):
         def run(*args):
             environment = dict(os.environ, PYTHONPATH=str(only_plugin), OMP_NUM_THREADS="1")
             return subprocess.run([sys.executable, *map(str, args)], cwd=tmp_path, env=environment, capture_output=True, text=True)
+
         return fork, run
+
     return make
 
 
@@ -204,13 +210,35 @@ print(json.dumps(dict(cls=type(pipe).__name__, step=int(state.get("step", -1)), 
 @pytest.mark.parametrize("style", [FIRST_STYLE, SECOND_STYLE], ids=["built-before-launch", "launch-function"])
 def test_an_unmodified_fork_trains_with_madr_and_resumes(make_fork, style):
     fork, run = make_fork(style)
-    done = run("-m", "madr_plugin", fork / "train.py", f"--outdir={fork}", "--gamma=3", "--madr=1", "--madr-capacity=32", "--madr-deficit-window=32", "--madr-dead-zone=0")
+    done = run(
+        "-m",
+        "madr_plugin",
+        fork / "train.py",
+        f"--outdir={fork}",
+        "--gamma=3",
+        "--madr=1",
+        "--madr-capacity=32",
+        "--madr-deficit-window=32",
+        "--madr-dead-zone=0",
+    )
     assert done.returncode == 0, done.stderr
     assert "loss is MADRLoss" in done.stdout and "real features" not in done.stderr
     seen = json.loads(run("-c", INSPECT, fork, fork / "snapshot.pkl").stdout)
     assert seen == dict(cls="AugmentPipe", step=12, replayed=True, classes=0, plugin=False)  # opened without the plugin, the state rides along
-    again = run("-m", "madr_plugin", fork / "train.py", f"--outdir={fork}", f"--resume={fork}/snapshot.pkl", "--madr=1", "--madr-capacity=32",
-                "--madr-deficit-window=32", "--madr-dead-zone=0", "--madr-tilt=1", "--madr-tilt-guard=0", "--madr-tilt-form=weight")
+    again = run(
+        "-m",
+        "madr_plugin",
+        fork / "train.py",
+        f"--outdir={fork}",
+        f"--resume={fork}/snapshot.pkl",
+        "--madr=1",
+        "--madr-capacity=32",
+        "--madr-deficit-window=32",
+        "--madr-dead-zone=0",
+        "--madr-tilt=1",
+        "--madr-tilt-guard=0",
+        "--madr-tilt-form=weight",
+    )
     assert again.returncode == 0 and "state of step 12" in again.stdout, again.stdout + again.stderr
 
 
@@ -258,14 +286,17 @@ def test_the_one_call_takes_data_and_seed_of_the_loop_and_no_state_but_the_resum
         original(self, *args, **kwargs)
         print("seed", self.seed, "count", self.training_set_kwargs["count"], "classes", self.training_set_kwargs.get("classes"))
     madr_plugin.loss.MADRLoss.__init__ = told"""
-    metrics = {"metrics/__init__.py": "", "metrics/metric_main.py": """
+    metrics = {
+        "metrics/__init__.py": "",
+        "metrics/metric_main.py": """
         known = {}
         def register_metric(function):
             known[function.__name__] = function
             return function
         def is_valid_metric(name):
             return name in known
-        """}
+        """,
+    }
     fork, run = make_fork({**SECOND_STYLE, **metrics}, install=call)
     done = run(fork / "train.py", f"--outdir={fork}")
     assert done.returncode == 0 and "seed 5 count 40 classes None" in done.stdout, done.stdout + done.stderr
@@ -275,22 +306,57 @@ def test_the_one_call_takes_data_and_seed_of_the_loop_and_no_state_but_the_resum
 
 
 def test_a_fork_whose_synthesis_takes_labels_too(make_fork):
-    style = edited(FIRST_STYLE, training__parts=[("def forward(self, ws):", "def forward(self, ws, c):"), ("(self.mapping(z, c))", "(self.mapping(z, c), c)")],
-                   training__loss=[("G_synthesis(G_mapping(z, c))", "G_synthesis(G_mapping(z, c), c)")], train=[("count=40)", "count=40, classes=4)")])
+    style = edited(
+        FIRST_STYLE,
+        training__parts=[("def forward(self, ws):", "def forward(self, ws, c):"), ("(self.mapping(z, c))", "(self.mapping(z, c), c)")],
+        training__loss=[("G_synthesis(G_mapping(z, c))", "G_synthesis(G_mapping(z, c), c)")],
+        train=[("count=40)", "count=40, classes=4)")],
+    )
     fork, run = make_fork(style)
-    done = run("-m", "madr_plugin", fork / "train.py", f"--outdir={fork}", "--madr=1", "--madr-capacity=32", "--madr-deficit-window=32", "--madr-dead-zone=0", "--madr-refresh=2")
+    done = run(
+        "-m",
+        "madr_plugin",
+        fork / "train.py",
+        f"--outdir={fork}",
+        "--madr=1",
+        "--madr-capacity=32",
+        "--madr-deficit-window=32",
+        "--madr-dead-zone=0",
+        "--madr-refresh=2",
+    )
     assert done.returncode == 0, done.stderr
     seen = json.loads(run("-c", INSPECT, fork, fork / "snapshot.pkl").stdout)
     assert seen["replayed"] and seen["classes"] == 4
-    again = run("-m", "madr_plugin", fork / "train.py", f"--outdir={fork}", f"--resume={fork}/snapshot.pkl", "--madr=1", "--madr-capacity=32", "--madr-deficit-window=32",
-                "--madr-dead-zone=0", "--madr-replay-interval=4", "--madr-refresh=2")  # begins with a replay, before the fork has called its synthesis
+    again = run(
+        "-m",
+        "madr_plugin",
+        fork / "train.py",
+        f"--outdir={fork}",
+        f"--resume={fork}/snapshot.pkl",
+        "--madr=1",
+        "--madr-capacity=32",
+        "--madr-deficit-window=32",
+        "--madr-dead-zone=0",
+        "--madr-replay-interval=4",
+        "--madr-refresh=2",
+    )  # begins with a replay, before the fork has called its synthesis
     assert again.returncode == 0 and "state of step 12" in again.stdout, again.stderr
 
 
 def test_a_loop_that_knows_no_strength_of_augmentation_is_given_none(make_fork):
-    style = edited(FIRST_STYLE, train=[("augment_p=0.5, ", ""), ('c.augment_kwargs = dnnlib.EasyDict(class_name="training.parts.AugmentPipe", strength=2)', "c.augment_kwargs = None")],
-                   training__training_loop=[("augment_p=0, ", ""), ("random_seed=0, **_", "random_seed=0"), ("augment_kwargs is not None and augment_p > 0", "augment_kwargs is not None"),
-                                            ("pipe.p.copy_(torch.as_tensor(augment_p))", "pass")])
+    style = edited(
+        FIRST_STYLE,
+        train=[
+            ("augment_p=0.5, ", ""),
+            ('c.augment_kwargs = dnnlib.EasyDict(class_name="training.parts.AugmentPipe", strength=2)', "c.augment_kwargs = None"),
+        ],
+        training__training_loop=[
+            ("augment_p=0, ", ""),
+            ("random_seed=0, **_", "random_seed=0"),
+            ("augment_kwargs is not None and augment_p > 0", "augment_kwargs is not None"),
+            ("pipe.p.copy_(torch.as_tensor(augment_p))", "pass"),
+        ],
+    )
     fork, run = make_fork(style)
     done = run("-m", "madr_plugin", fork / "train.py", f"--outdir={fork}", "--madr=1", "--madr-capacity=32", "--madr-deficit-window=32")
     assert done.returncode == 0 and "loss is MADRLoss" in done.stdout, done.stderr
@@ -298,7 +364,15 @@ def test_a_loop_that_knows_no_strength_of_augmentation_is_given_none(make_fork):
 
 @pytest.mark.parametrize("style", [FIRST_STYLE, SECOND_STYLE], ids=["built-before-launch", "launch-function"])
 def test_without_augmentation_too_the_state_rides_along(make_fork, style):
-    fork, run = make_fork(edited(style, train=[("augment_p=0.5, ", ""), ('c.augment_kwargs = dnnlib.EasyDict(class_name="training.parts.AugmentPipe", strength=2)', "c.augment_kwargs = None")]))
+    fork, run = make_fork(
+        edited(
+            style,
+            train=[
+                ("augment_p=0.5, ", ""),
+                ('c.augment_kwargs = dnnlib.EasyDict(class_name="training.parts.AugmentPipe", strength=2)', "c.augment_kwargs = None"),
+            ],
+        )
+    )
     flags = [f"--outdir={fork}", "--madr=1", "--madr-capacity=32", "--madr-deficit-window=32", "--madr-dead-zone=0"]
     done = run("-m", "madr_plugin", fork / "train.py", *flags)
     assert done.returncode == 0, done.stderr
@@ -309,8 +383,11 @@ def test_without_augmentation_too_the_state_rides_along(make_fork, style):
 
 def test_a_script_without_a_known_seam_is_refused(make_fork):
     fork, run = make_fork(dict(FIRST_STYLE, **{"train.py": "def main():\n    print('trained')\n"}))
-    for args, words in [([fork / "train.py", "--madr=1"], "setup_training_loop_kwargs"), ([fork / "absent.py", "--madr=1"], "does not exist"),
-                        ([fork / "train.py", "--madr=1", "--madr-capacity=8", "--madr-term=none", "--madr-replay-weight=0"], "--madr=0")]:
+    for args, words in [
+        ([fork / "train.py", "--madr=1"], "setup_training_loop_kwargs"),
+        ([fork / "absent.py", "--madr=1"], "does not exist"),
+        ([fork / "train.py", "--madr=1", "--madr-capacity=8", "--madr-term=none", "--madr-replay-weight=0"], "--madr=0"),
+    ]:
         done = run("-m", "madr_plugin", *args)
         assert done.returncode == 1 and words in done.stderr and "Traceback" not in done.stderr
 
@@ -319,6 +396,7 @@ def test_install_is_undone_by_uninstall():
     import dnnlib
     import madr_plugin
     from madr_plugin import forks
+
     original = dnnlib.util.construct_class_by_name
     madr_plugin.install(), madr_plugin.install()
     assert dnnlib.util.construct_class_by_name is not original

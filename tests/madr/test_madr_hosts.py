@@ -1,4 +1,5 @@
 """Hosts in which MADR has to work as it does in the plain one: gradient accumulation, half precision, lazy regularisation."""
+
 import pytest
 import torch
 
@@ -46,6 +47,7 @@ def test_half_precision_images_get_their_gradient():
         made = madr_loss(dict(replay_interval=1, refresh=2))(host)
         assert full is host.synthesis.synthesis
         return made
+
     host = warmed(Host(make), 5)
     state = host.loss.engine.memory
     assert state.view("features").dtype == torch.float32 and all(torch.isfinite(w).all() for w in host.weights())

@@ -1,4 +1,5 @@
 """MADRLoss on a toy host: what reaches the generator, what must stay untouched, processes, resuming."""
+
 import copy
 import io
 import os
@@ -42,10 +43,17 @@ class NoAdversary:
             (self.G_synthesis(self.G_mapping(gen_z, gen_c)) * 0).sum().backward()
 
 
-@pytest.mark.parametrize("madr", [
-    dict(preset="witness", balance="fixed"), dict(preset="paper", extractor="pca", update_interval=1, start_fill=0.1),
-    dict(term="none", replay_weight=1.0, balance="fixed", replay_interval=1, dead_zone=0.0), dict(preset="default", balance="fixed"),
-    dict(preset="enhanced", extractor="random", update_interval=1, start_fill=0.1, start_step=0)], ids=["witness", "paper", "replay", "default", "enhanced"])
+@pytest.mark.parametrize(
+    "madr",
+    [
+        dict(preset="witness", balance="fixed"),
+        dict(preset="paper", extractor="pca", update_interval=1, start_fill=0.1),
+        dict(term="none", replay_weight=1.0, balance="fixed", replay_interval=1, dead_zone=0.0),
+        dict(preset="default", balance="fixed"),
+        dict(preset="enhanced", extractor="random", update_interval=1, start_fill=0.1, start_step=0),
+    ],
+    ids=["witness", "paper", "replay", "default", "enhanced"],
+)
 def test_coverage_loss_moves_the_generator(madr, monkeypatch):
     host = Host(madr_loss(madr))
     warmed(host, 8)
@@ -76,8 +84,11 @@ def test_tap_equals_adding_the_term_to_the_loss():
     assert torch.allclose(host_gradient, torch.autograd.grad(adversarial(x), x)[0])
 
 
-@pytest.mark.parametrize("madr", [dict(weight=0.0, replay_weight=0.0, term="witness"), dict(preset="paper", extractor="pca", start_fill=1.0, capacity=100000)],
-                         ids=["zero-weight", "published-before-start"])
+@pytest.mark.parametrize(
+    "madr",
+    [dict(weight=0.0, replay_weight=0.0, term="witness"), dict(preset="paper", extractor="pca", start_fill=1.0, capacity=100000)],
+    ids=["zero-weight", "published-before-start"],
+)
 def test_a_silent_plugin_is_the_baseline_bit_for_bit(madr):
     with_plugin, without = Host(madr_loss(madr)), Host(base_loss())
     for _ in range(4):
@@ -121,7 +132,7 @@ def test_peak_balance_lets_a_vanishing_term_vanish():
     assert float(balance.factor("term")) == pytest.approx(6)
     for _ in range(400):
         balance.update(dict(host=torch.tensor(3.0), term=torch.tensor(0.01)))
-    assert float(balance.factor("term")) == pytest.approx(6 / 0.9995 ** 400, rel=1e-2)
+    assert float(balance.factor("term")) == pytest.approx(6 / 0.9995**400, rel=1e-2)
     assert float(balance.ratio("term")) < 0.03
     before = float(balance.factor("term"))
     balance.update(dict(host=torch.tensor(float("inf")), term=torch.tensor(float("nan"))))
@@ -241,8 +252,13 @@ def equilibrium_scores(steps, **madr):
     """|mean| / standard error of the gradient of (s, m) over `steps` at p_g = p_data; the first steps fill the memory."""
     data = Points()
     G = Resampler(data.images)
-    loss = MADRLoss(torch.device("cpu"), G=G, D=None, base_class_name=f"{__name__}.NoAdversaryG", madr=dict(
-        madr, balance="fixed", extractor="pca", capacity=256, deficit_window=512, random_seed=1))
+    loss = MADRLoss(
+        torch.device("cpu"),
+        G=G,
+        D=None,
+        base_class_name=f"{__name__}.NoAdversaryG",
+        madr=dict(madr, balance="fixed", extractor="pca", capacity=256, deficit_window=512, random_seed=1),
+    )
     loss.attach(dict(training_set=data, random_seed=1))
     generator, gradients = torch.Generator().manual_seed(0), []
     for step in range(steps + 40):
@@ -252,7 +268,7 @@ def equilibrium_scores(steps, **madr):
         if step >= 40:
             gradients.append(torch.cat([G.scale.grad, G.shift.grad]))
     gradients = torch.stack(gradients)
-    return (gradients.mean(0) / (gradients.std(0) / steps ** 0.5)).abs()
+    return (gradients.mean(0) / (gradients.std(0) / steps**0.5)).abs()
 
 
 def test_at_equilibrium_the_default_stands_still_and_the_published_term_shrinks_the_generator():
@@ -263,9 +279,17 @@ def test_at_equilibrium_the_default_stands_still_and_the_published_term_shrinks_
 
 # --- state ----------------------------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("options, attached_first", [
-    (dict(refresh=2, controller="integral", control_kimg=1.0), True), (dict(), False), (dict(preset="paper", estimator="incremental", update_interval=1), True),
-    (dict(preset="enhanced", memory="importance", update_interval=1), False)], ids=["default-all", "default-late", "paper", "enhanced"])
+
+@pytest.mark.parametrize(
+    "options, attached_first",
+    [
+        (dict(refresh=2, controller="integral", control_kimg=1.0), True),
+        (dict(), False),
+        (dict(preset="paper", estimator="incremental", update_interval=1), True),
+        (dict(preset="enhanced", memory="importance", update_interval=1), False),
+    ],
+    ids=["default-all", "default-late", "paper", "enhanced"],
+)
 def test_resume_is_bitwise(options, attached_first):
     options = dict(options, extractor="pca")
     whole = warmed(Host(madr_loss(options)), 6)
@@ -301,8 +325,14 @@ def assert_same(a, b):
         assert a == b
 
 
-@pytest.mark.parametrize("change, words", [
-    (dict(capacity=32), "--madr-capacity"), (dict(deficit_window=128), "--madr-deficit-window|other reference features"), (dict(extractor="random"), "other reference features")])
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (dict(capacity=32), "--madr-capacity"),
+        (dict(deficit_window=128), "--madr-deficit-window|other reference features"),
+        (dict(extractor="random"), "other reference features"),
+    ],
+)
 def test_resuming_under_other_options_is_refused(change, words):
     first = warmed(Host(madr_loss()), 2)
     second = Host(madr_loss(change))
@@ -349,6 +379,7 @@ MORE = {"witness": dict(tilt=1, tilt_form="weight", tilt_guard=0.0, cells=5, vie
 
 def in_ddp(make):
     """The loss gets G's parts inside DistributedDataParallel, as StyleGAN2-ADA hands them over; gradients are averaged in the host's backward."""
+
     def make_in_ddp(host):
         parts = host.mapping, host.synthesis
         host.mapping, host.synthesis = (torch.nn.parallel.DistributedDataParallel(part, broadcast_buffers=False) for part in parts)
@@ -356,6 +387,7 @@ def in_ddp(make):
         host.mapping, host.synthesis = parts
         host.in_ddp = True
         return loss
+
     return make_in_ddp
 
 

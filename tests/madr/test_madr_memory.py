@@ -1,4 +1,5 @@
 """Memory policies counted, cells and deficits, estimators, reference features."""
+
 import numpy as np
 import pytest
 import torch
@@ -18,8 +19,13 @@ from tests.madr.toy_host import Images
 def samples(first, count, importance=None):
     """Feature = number of the sample, so that survivors can be named."""
     numbers = torch.arange(first, first + count, dtype=torch.float32)
-    return dict(features=numbers[:, None], latents=torch.zeros([count, 1, 2]), layers=torch.ones([count], dtype=torch.int64),
-                labels=torch.zeros([count, 0]), importance=torch.ones([count]) if importance is None else importance)
+    return dict(
+        features=numbers[:, None],
+        latents=torch.zeros([count, 1, 2]),
+        layers=torch.ones([count], dtype=torch.int64),
+        labels=torch.zeros([count, 0]),
+        importance=torch.ones([count]) if importance is None else importance,
+    )
 
 
 def fill(policy, seed, capacity=20, total=100, batch=10, half_life_kimg=1.0, importance_of=None, update_interval=1):
@@ -93,7 +99,11 @@ class LabelledPoints(Images):
         super().__init__(count=16)
         random = np.random.RandomState(0)
         self.images = ((random.randn(count, 2) * [0.25, 0.15] + 1) * 127.5).round().clip(0, 255)[:, :, None, None]
-        self.labels, self.image_shape, self.label_shape = np.eye(num_classes, dtype=np.float32)[random.randint(0, num_classes, count)], [2, 1, 1], [num_classes]
+        self.labels, self.image_shape, self.label_shape = (
+            np.eye(num_classes, dtype=np.float32)[random.randint(0, num_classes, count)],
+            [2, 1, 1],
+            [num_classes],
+        )
 
 
 def test_with_labels_a_ball_holds_as_many_entries_of_its_class_as_asked():
@@ -123,6 +133,7 @@ def test_ledger_is_a_ring():
 
 
 # --- estimators ---------------------------------------------------------------------------------------------------------
+
 
 def ring(count, masses, seed, spread=0.05, between=0.0):
     """Points of an eight-mode ring; a share `between` lies on the circle between modes."""
@@ -173,8 +184,19 @@ def test_expected_overlap_is_the_mean_of_simulations():
     shares = torch.softmax(torch.randn(30, generator=torch.Generator().manual_seed(0)), 0)
     random = np.random.RandomState(0)
     for gate in (1.0, 0.9):
-        simulated = [float(coverage.histogram_overlap(torch.tensor(random.multinomial(300, [*(shares.double().numpy() / shares.double().sum().item() * gate * 0.999999), 0])[:30]).float(),
-                                                      shares, 300, gate)) for _ in range(300)]
+        simulated = [
+            float(
+                coverage.histogram_overlap(
+                    torch.tensor(
+                        random.multinomial(300, [*(shares.double().numpy() / shares.double().sum().item() * gate * 0.999999), 0])[:30]
+                    ).float(),
+                    shares,
+                    300,
+                    gate,
+                )
+            )
+            for _ in range(300)
+        ]
         assert float(coverage.expected_overlap(shares, 300, gate)) == pytest.approx(np.mean(simulated), abs=0.006)
 
 
@@ -245,7 +267,7 @@ def test_cells_share_the_reals_and_gate_by_quantile():
 
 def test_scores_equal_their_definitions():
     real, memory = torch.randn(30, 3, dtype=torch.float64), torch.randn(12, 3, dtype=torch.float64)
-    kernel = torch.exp(-torch.cdist(real, memory).square() / (2 * 0.7 ** 2))
+    kernel = torch.exp(-torch.cdist(real, memory).square() / (2 * 0.7**2))
     assert torch.allclose(coverage.kernel_score(real, memory, 0.7), kernel.mean(1))
     assert torch.allclose(coverage.topk_score(real, memory, 0.7, 5), kernel.topk(5, dim=1).values.mean(1))
     assert torch.allclose(coverage.topk_score(real, memory, 0.7, 12), kernel.mean(1))
@@ -255,6 +277,7 @@ def test_scores_equal_their_definitions():
 
 
 # --- reference ------------------------------------------------------------------------------------------------------------
+
 
 def make_reference(dataset, announce=lambda text: None, **options):
     chosen = config.resolve(dict(deficit_window=64, **options))
@@ -376,10 +399,20 @@ class Counting(extractors.RandomConvExtractor):
 
 
 def test_features_are_extracted_once_whatever_follows_from_them():
-    for passed, seed, options in [(150, 0, {}), (150, 0, {}), (150, 1, {}), (150, 0, dict(cell_quantile=0.9)), (150, 0, dict(cells=5)), (150, 2, dict(view="shift", reference_cap=100_000)),
-                                  (250, 0, dict(reference_cap=100)), (350, 1, dict(reference_cap=100))]:
+    for passed, seed, options in [
+        (150, 0, {}),
+        (150, 0, {}),
+        (150, 1, {}),
+        (150, 0, dict(cell_quantile=0.9)),
+        (150, 0, dict(cells=5)),
+        (150, 2, dict(view="shift", reference_cap=100_000)),
+        (250, 0, dict(reference_cap=100)),
+        (350, 1, dict(reference_cap=100)),
+    ]:
         if options.get("view"):
             passed, Counting.passed = 150, 0  # other views are other features
-        made = reference.build(Images(count=150, seed=51), Counting(), config.resolve(dict(deficit_window=64, **options)), seed, torch.device("cpu"), announce=len)
+        made = reference.build(
+            Images(count=150, seed=51), Counting(), config.resolve(dict(deficit_window=64, **options)), seed, torch.device("cpu"), announce=len
+        )
         assert Counting.passed == passed, (seed, options)
         assert len(made.features_ND) == min(150, options.get("reference_cap", 150))

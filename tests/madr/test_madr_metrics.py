@@ -1,4 +1,5 @@
 """The metrics that the plugin brings to a fork: the kernels against this project's own, and registration in a stand-in fork."""
+
 import json
 import types
 
@@ -87,10 +88,13 @@ METRICS = {
 def test_a_fork_gets_them_in_its_own_registry(make_fork):  # noqa: F811
     style = dict(FIRST_STYLE, **METRICS)
     style["train.py"] = style["train.py"].replace("import click, dnnlib", "import click, dnnlib\n    from metrics import metric_main")
-    style["training/training_loop.py"] = COMMON["training/training_loop.py"] + """
+    style["training/training_loop.py"] = (
+        COMMON["training/training_loop.py"]
+        + """
             from metrics import metric_main
             print("in the loop:", metric_main.is_valid_metric("madr_coverage"))
     """
+    )
     fork, run = make_fork(style)
     done = run("-m", "madr_plugin", fork / "train.py", f"--outdir={fork}", "--madr=1", "--madr-capacity=32", "--madr-deficit-window=32")
     assert done.returncode == 0 and "in the loop: True" in done.stdout, done.stderr
@@ -105,6 +109,7 @@ def test_a_fork_gets_them_in_its_own_registry(make_fork):  # noqa: F811
 
 def test_without_a_registry_nothing_happens(monkeypatch):
     import sys
+
     monkeypatch.setitem(sys.modules, "metrics.metric_main", None)
     assert plugin_metrics.register() == []
     monkeypatch.setitem(sys.modules, "metrics.metric_main", types.SimpleNamespace(register_metric=None))

@@ -1,4 +1,5 @@
 """Flags, presets, ranges, and what apply() does to a run's options."""
+
 import copy
 import dataclasses
 import json
@@ -12,12 +13,16 @@ from madr_plugin import config, options
 from madr_plugin.base.errors import MADRError
 
 TRAINING_OPTIONS = dict(
-    random_seed=4, training_set_kwargs=dict(class_name="training.dataset.ImageFolderDataset", path="x.zip"),
-    loss_kwargs=dict(class_name="training.loss.StyleGAN2Loss", r1_gamma=0.5), augment_kwargs=dict(class_name="training.augment.AugmentPipe", xflip=1))
+    random_seed=4,
+    training_set_kwargs=dict(class_name="training.dataset.ImageFolderDataset", path="x.zip"),
+    loss_kwargs=dict(class_name="training.loss.StyleGAN2Loss", r1_gamma=0.5),
+    augment_kwargs=dict(class_name="training.augment.AugmentPipe", xflip=1),
+)
 
 
 def run_cli(*args):
     """(exit code, output) of a command with the MADR flags; on success the output is the edited options as JSON."""
+
     @click.command()
     @options.madr_options
     def command(**flags):
@@ -27,6 +32,7 @@ def run_cli(*args):
         except MADRError as error:
             raise click.ClickException(str(error))
         print(json.dumps(edited))
+
     result = CliRunner().invoke(command, list(args))
     return result.exit_code, result.output
 
@@ -68,15 +74,26 @@ def test_flags_beat_the_preset():
     assert config.resolve(dict(preset="paper", update_interval=7)).update_interval == 7
 
 
-@pytest.mark.parametrize("args, words", [
-    (["--madr=2"], "--madr"), (["--madr=1", "--madr-preset=best"], "--madr-preset"), (["--madr=1", "--madr-capacity=1"], "--madr-capacity"),
-    (["--madr=1", "--madr-interval=0"], "--madr-interval"), (["--madr=1", "--madr-weight=-1"], "--madr-weight"),
-    (["--madr=1", "--madr-weight=nan"], "--madr-weight"), (["--madr=1", "--madr-memory=lifo"], "--madr-memory"),
-    (["--madr-weight=2"], "--madr=1"), (["--madr=0", "--madr-capacity=8"], "--madr=1"),
-    (["--madr=1", "--madr-term=none", "--madr-replay-weight=0"], "--madr=0"),
-    (["--madr=1", "--madr-controller=sigmoid"], "--madr-controller"), (["--madr=1", "--madr-estimator=faiss"], "--madr-estimator"),
-    (["--madr=1", "--madr-extractor=vgg"], "--madr-extractor"), (["--madr=1", "--madr-extractor=ensemble:pca+vgg"], "--madr-extractor"), (["--madr=1", "--madr-view=spin"], "--madr-view"),
-])
+@pytest.mark.parametrize(
+    "args, words",
+    [
+        (["--madr=2"], "--madr"),
+        (["--madr=1", "--madr-preset=best"], "--madr-preset"),
+        (["--madr=1", "--madr-capacity=1"], "--madr-capacity"),
+        (["--madr=1", "--madr-interval=0"], "--madr-interval"),
+        (["--madr=1", "--madr-weight=-1"], "--madr-weight"),
+        (["--madr=1", "--madr-weight=nan"], "--madr-weight"),
+        (["--madr=1", "--madr-memory=lifo"], "--madr-memory"),
+        (["--madr-weight=2"], "--madr=1"),
+        (["--madr=0", "--madr-capacity=8"], "--madr=1"),
+        (["--madr=1", "--madr-term=none", "--madr-replay-weight=0"], "--madr=0"),
+        (["--madr=1", "--madr-controller=sigmoid"], "--madr-controller"),
+        (["--madr=1", "--madr-estimator=faiss"], "--madr-estimator"),
+        (["--madr=1", "--madr-extractor=vgg"], "--madr-extractor"),
+        (["--madr=1", "--madr-extractor=ensemble:pca+vgg"], "--madr-extractor"),
+        (["--madr=1", "--madr-view=spin"], "--madr-view"),
+    ],
+)
 def test_bad_flags_are_answered_with_the_flag_named(args, words):
     code, output = run_cli(*args)
     assert code != 0 and words in output and "Traceback" not in output
@@ -94,9 +111,19 @@ def test_every_flag_has_a_one_line_meaning():
 
 # What each ablation of the README changes against the preset `paper`.
 ABLATIONS = {
-    "A2": dict(controller="none", weight=0.1), "A3": dict(controller="none", weight=1.0), "A4": dict(extractor="dino"), "A5": dict(extractor="inception"),
-    "A6": dict(extractor="random", width=384), "A7": dict(memory="fifo"), "A8": dict(capacity=512), "A9": dict(capacity=1024),
-    "A10": dict(capacity=2048), "A11": dict(capacity=4096), "A12": dict(beta=0.1), "A13": dict(beta=5.0)}
+    "A2": dict(controller="none", weight=0.1),
+    "A3": dict(controller="none", weight=1.0),
+    "A4": dict(extractor="dino"),
+    "A5": dict(extractor="inception"),
+    "A6": dict(extractor="random", width=384),
+    "A7": dict(memory="fifo"),
+    "A8": dict(capacity=512),
+    "A9": dict(capacity=1024),
+    "A10": dict(capacity=2048),
+    "A11": dict(capacity=4096),
+    "A12": dict(beta=0.1),
+    "A13": dict(beta=5.0),
+}
 
 
 def test_ablations_of_the_readme_parse_to_what_they_say(repo):

@@ -1,4 +1,5 @@
 """`own`: trained by one command, read back, used in a loss; and the check of extractors."""
+
 import json
 
 import numpy as np
@@ -21,7 +22,7 @@ def pictures(tmp_path_factory):
     for index in range(48):
         kind = index % 3
         image = random.randint(0, 40, [16, 16, 3]).astype(np.uint8)
-        image[2 + 4 * kind:6 + 4 * kind, 2 + 4 * kind:6 + 4 * kind] = random.randint(150, 255, [3])
+        image[2 + 4 * kind : 6 + 4 * kind, 2 + 4 * kind : 6 + 4 * kind] = random.randint(150, 255, [3])
         PIL.Image.fromarray(image).save(folder / f"{index:03d}.png")
         labels.append([f"{index:03d}.png", kind])
     (folder / "dataset.json").write_text(json.dumps(dict(labels=labels)))
@@ -31,7 +32,9 @@ def pictures(tmp_path_factory):
 @pytest.fixture(scope="module")
 def encoder(pictures, tmp_path_factory):
     path = tmp_path_factory.mktemp("encoder") / "own.safetensors"
-    result = CliRunner().invoke(own_extractor.main, [f"--data={pictures}", f"--out={path}", "--steps=12", "--batch=16", "--width=8"], catch_exceptions=False)
+    result = CliRunner().invoke(
+        own_extractor.main, [f"--data={pictures}", f"--out={path}", "--steps=12", "--batch=16", "--width=8"], catch_exceptions=False
+    )
     assert result.exit_code == 0 and str(path) in result.output
     return path
 
@@ -72,9 +75,14 @@ def test_it_serves_the_loss(encoder, monkeypatch, capsys):
     assert host.loss.telemetry()["gratio"] > 0
 
 
-@pytest.mark.parametrize("make, words", [
-    (lambda path: "", "python -m madr_plugin.own_extractor"), (lambda path: str(path / "absent.safetensors"), "absent.safetensors"),
-    (lambda path: other_file(path), "not written by")])
+@pytest.mark.parametrize(
+    "make, words",
+    [
+        (lambda path: "", "python -m madr_plugin.own_extractor"),
+        (lambda path: str(path / "absent.safetensors"), "absent.safetensors"),
+        (lambda path: other_file(path), "not written by"),
+    ],
+)
 def test_bad_files_are_refused_with_the_remedy(tmp_path, make, words):
     with pytest.raises(MADRError, match="own_extractor") as caught:
         extractors.build("own", (3, 16, 16), weights=make(tmp_path))
@@ -83,6 +91,7 @@ def test_bad_files_are_refused_with_the_remedy(tmp_path, make, words):
 
 def other_file(path):
     from safetensors.torch import save_file
+
     save_file(dict(weight=torch.zeros([2])), path / "other.safetensors")
     return str(path / "other.safetensors")
 
@@ -95,9 +104,13 @@ def test_other_channels_are_refused(encoder):
 # ----------------------------------------------------------------------------
 # The check.
 
+
 def test_check_command_recommends(pictures, encoder):
-    result = CliRunner().invoke(check_extractor.main, [f"--data={pictures}", "--madr-extractor=pca", "--madr-extractor=own", f"--madr-weights={encoder}"],
-                                catch_exceptions=False)
+    result = CliRunner().invoke(
+        check_extractor.main,
+        [f"--data={pictures}", "--madr-extractor=pca", "--madr-extractor=own", f"--madr-weights={encoder}"],
+        catch_exceptions=False,
+    )
     assert result.exit_code == 0 and "48 images" in result.output and "same label" in result.output
     assert "| pca | 1.000 |" in result.output and "| own |" in result.output and "Take --madr-extractor=" in result.output
 
@@ -145,7 +158,10 @@ def test_commands_answer_bad_data_with_a_sentence(capsys, monkeypatch, tmp_path)
 def test_another_selection_of_the_same_images_is_another_reference(pictures):
     """The content's fingerprint is that of all stored images; a subset or mirrored set must not read the whole set's features."""
     from training.dataset import ImageFolderDataset
+
     config, pca = resolve({}), extractors.build("pca", (3, 16, 16))
-    identities = [json.dumps(reference._identity(ImageFolderDataset(str(pictures), **options), pca, config, 0))
-                  for options in ({}, dict(max_size=40), dict(max_size=40, random_seed=1), dict(xflip=True), dict(use_labels=True))]
+    identities = [
+        json.dumps(reference._identity(ImageFolderDataset(str(pictures), **options), pca, config, 0))
+        for options in ({}, dict(max_size=40), dict(max_size=40, random_seed=1), dict(xflip=True), dict(use_labels=True))
+    ]
     assert len(set(identities)) == 5

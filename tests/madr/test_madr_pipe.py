@@ -1,4 +1,5 @@
 """MADRAugmentPipe: transparent, a carrier of state, and openable where there is no madr_plugin."""
+
 import copy
 import pickle
 import subprocess
@@ -97,6 +98,7 @@ def test_a_runs_state_survives_the_pickled_pipe():
 
 def test_the_restricted_loader_accepts_it(tmp_path):
     from torch_utils import safe_unpickle
+
     path = tmp_path / "pipe.pkl"
     path.write_bytes(pickle.dumps(dict(augment_pipe=carrying(BASE))))
     with open(path, "rb") as file:

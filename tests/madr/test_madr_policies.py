@@ -1,4 +1,5 @@
 """Each memory policy against its law, by chi-square; and saved and restored to the bit."""
+
 import io
 
 import numpy as np

@@ -1,4 +1,5 @@
 """The share of signal in the witness's gradient: zero where the generator has arrived, one where it has collapsed."""
+
 import pytest
 import torch
 

@@ -1,4 +1,5 @@
 """The coverage terms and extractors as mathematics: gradients, definitions, behaviour at equilibrium."""
+
 import math
 
 import pytest
@@ -18,13 +19,17 @@ def kernel_of(name, scale=1.3):
     return kernels.KERNELS[name](scale)
 
 
-@pytest.mark.parametrize("loss", [
-    lambda f: terms.witness_loss(f, double(6, 3, seed=1), kernel_of("mixture")),
-    lambda f: terms.witness_loss(f, double(6, 3, seed=1), kernel_of("rational-quadratic"), torch.softmax(double(6, seed=2), 0)),
-    lambda f: terms.imle_loss(f, double(5, 3, seed=1), 1.3),
-    lambda f: terms.imle_loss(f, double(5, 3, seed=1), 1.3, torch.tensor([1.0, 0, 1, 1, 0], dtype=torch.float64)),
-    lambda f: terms.paper_loss(f, double(6, 3, seed=1), torch.softmax(double(6, seed=2), 0), 0.9),
-], ids=["witness-mixture", "witness-rational-weighted", "imle", "imle-dead-zone", "paper"])
+@pytest.mark.parametrize(
+    "loss",
+    [
+        lambda f: terms.witness_loss(f, double(6, 3, seed=1), kernel_of("mixture")),
+        lambda f: terms.witness_loss(f, double(6, 3, seed=1), kernel_of("rational-quadratic"), torch.softmax(double(6, seed=2), 0)),
+        lambda f: terms.imle_loss(f, double(5, 3, seed=1), 1.3),
+        lambda f: terms.imle_loss(f, double(5, 3, seed=1), 1.3, torch.tensor([1.0, 0, 1, 1, 0], dtype=torch.float64)),
+        lambda f: terms.paper_loss(f, double(6, 3, seed=1), torch.softmax(double(6, seed=2), 0), 0.9),
+    ],
+    ids=["witness-mixture", "witness-rational-weighted", "imle", "imle-dead-zone", "paper"],
+)
 def test_coverage_gradcheck_float64(loss):
     assert torch.autograd.gradcheck(loss, (double(5, 3).requires_grad_(),))
 
@@ -33,7 +38,8 @@ def test_witness_is_its_definition():
     fake, real, kernel = double(4, 3), double(7, 3, seed=1), kernel_of("mixture", 2.0)
 
     def k(a, b):
-        return sum(math.exp(-float((a - b).square().sum()) / (2 * (2.0 * 2 ** -j) ** 2)) for j in range(4)) / 4
+        return sum(math.exp(-float((a - b).square().sum()) / (2 * (2.0 * 2**-j) ** 2)) for j in range(4)) / 4
+
     repulsion = sum(k(fake[i], fake[j]) for i in range(4) for j in range(4) if i != j) / (4 * 3)
     attraction = sum(k(f, x) for f in fake for x in real) / (4 * 7)
     assert float(terms.witness_loss(fake, real, kernel)) == pytest.approx(repulsion - 2 * attraction, rel=1e-9)
@@ -41,7 +47,7 @@ def test_witness_is_its_definition():
 
 def test_rational_quadratic_kernel_is_its_definition():
     a, b = double(3), double(3, seed=1)
-    expected = sum((1 + float((a - b).square().sum()) / (2 * alpha * 1.7 ** 2)) ** -alpha for alpha in (0.2, 0.5, 1.0, 2.0, 5.0)) / 5
+    expected = sum((1 + float((a - b).square().sum()) / (2 * alpha * 1.7**2)) ** -alpha for alpha in (0.2, 0.5, 1.0, 2.0, 5.0)) / 5
     assert float(kernel_of("rational-quadratic", 1.7)((a - b).square().sum())) == pytest.approx(expected, rel=1e-12)
 
 
@@ -52,6 +58,7 @@ def test_features_far_from_the_origin_lose_no_digits():
     def gradient(dtype):
         x = fake.to(dtype).requires_grad_()
         return torch.autograd.grad(terms.witness_loss(x, real.to(dtype), kernel_of("mixture")), x)[0].to(torch.float64)
+
     assert torch.allclose(gradient(torch.float32), gradient(torch.float64), rtol=1e-4, atol=1e-6)
 
 
@@ -97,7 +104,10 @@ def test_at_equilibrium_witness_has_no_mean_gradient_and_paper_has():
         scale, shift = torch.ones([], dtype=torch.float64, requires_grad=True), torch.zeros([], dtype=torch.float64, requires_grad=True)
         fake = scale * torch.randn([32, 1], generator=generator, dtype=torch.float64) + shift
         real = torch.randn([128, 1], generator=generator, dtype=torch.float64)
-        for name, value in [("witness", terms.witness_loss(fake, real, kernel_of("mixture", 1.0))), ("paper", terms.paper_loss(fake, reference, weights, 1.0))]:
+        for name, value in [
+            ("witness", terms.witness_loss(fake, real, kernel_of("mixture", 1.0))),
+            ("paper", terms.paper_loss(fake, reference, weights, 1.0)),
+        ]:
             gradients[name].append(torch.stack(torch.autograd.grad(value, [scale, shift], retain_graph=True)))
     z_scores = {}
     for name, values in gradients.items():
@@ -108,6 +118,7 @@ def test_at_equilibrium_witness_has_no_mean_gradient_and_paper_has():
 
 
 # --- extractors ------------------------------------------------------------------------------------------------------
+
 
 def images(count=64, seed=0, shape=(3, 8, 8)):
     return torch.rand([count, *shape], generator=torch.Generator().manual_seed(seed)) * 2 - 1

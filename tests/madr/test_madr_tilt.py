@@ -1,4 +1,5 @@
 """The deficit tilt: the distribution it draws from, what D sees of it, its guard, resuming."""
+
 import copy
 
 import pytest

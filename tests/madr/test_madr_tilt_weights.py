@@ -1,4 +1,5 @@
 """The tilt's second form: weights on the gradient at D's real logits, equal to the first in expectation."""
+
 import copy
 
 import pytest
@@ -44,7 +45,7 @@ def bare_gradients(host, phase):
     bare = Host(base_loss(style_mixing_prob=0), c_dim=host.c_dim)
     copy_weights(host, bare)
     real, labels = reals(host)
-    return torch.stack([discriminator_gradient(bare, phase, real[i:i + 1], labels[i:i + 1]) for i in range(len(real))])
+    return torch.stack([discriminator_gradient(bare, phase, real[i : i + 1], labels[i : i + 1]) for i in range(len(real))])
 
 
 @pytest.mark.parametrize("phase", ["Dmain", "Dreg", "Dboth"])

@@ -1,4 +1,5 @@
 """toy_2d.py: layouts, counting, and one short run of the real plugin on points."""
+
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -7,6 +8,7 @@ from click.testing import CliRunner
 @pytest.fixture
 def toy_2d(repo):
     import toy_2d
+
     return toy_2d
 
 

@@ -1,4 +1,5 @@
 """A host of the StyleGAN2-ADA kind that trains in milliseconds: networks, data set, one training step."""
+
 import numpy as np
 import torch
 
@@ -84,7 +85,8 @@ class Host:
     def step(self, num_microbatches=2, rank=0, num_gpus=1):
         rounds = num_microbatches // num_gpus
         for index, (phase, opt, parameters) in enumerate(
-                [("Gmain", self.G_opt, self.G_parameters), ("Dboth", self.D_opt, list(self.D.parameters()))]):
+            [("Gmain", self.G_opt, self.G_parameters), ("Dboth", self.D_opt, list(self.D.parameters()))]
+        ):
             self.set_learning(phase)
             opt.zero_grad(set_to_none=True)
             for r in range(rounds):
@@ -116,17 +118,23 @@ def madr_loss(madr=None, **changes):
 
     def make(host):
         from madr_plugin.loss import MADRLoss
-        loss = MADRLoss(device=torch.device("cpu"), G_mapping=host.mapping, G_synthesis=host.synthesis, D=host.D,
-                        madr=options, **dict(BASE, **changes))
+
+        loss = MADRLoss(
+            device=torch.device("cpu"), G_mapping=host.mapping, G_synthesis=host.synthesis, D=host.D, madr=options, **dict(BASE, **changes)
+        )
         loss.attach(dict(training_set=host.images, random_seed=options["random_seed"]))
         return loss
+
     return make
 
 
 def base_loss(**changes):
     """Maker of the bare StyleGAN2Loss."""
+
     def make(host):
         from training.loss import StyleGAN2Loss
+
         kwargs = {name: value for name, value in dict(BASE, **changes).items() if name != "base_class_name"}
         return StyleGAN2Loss(device=torch.device("cpu"), G_mapping=host.mapping, G_synthesis=host.synthesis, D=host.D, **kwargs)
+
     return make

@@ -1,4 +1,5 @@
 """Networks and detectors of milliseconds for the tests of the metrics."""
+
 import pytest
 import torch
 
@@ -41,12 +42,18 @@ def detector_file(tmp_path_factory):
 @pytest.fixture
 def options(tiny_zip, detector_file):
     """options(**overrides) -> MetricOptions with a toy generator, a toy data set and the toy detector."""
+
     def make(c_dim=0, **overrides):
         kwargs = dict(
-            G=ToyGenerator(c_dim), device="cpu", detectors=dict(inception=detector_file, vgg16=detector_file), num_gen=40,
-            dataset_kwargs=dict(class_name="training.dataset.ImageFolderDataset", path=tiny_zip(num_images=30, num_classes=3)))
+            G=ToyGenerator(c_dim),
+            device="cpu",
+            detectors=dict(inception=detector_file, vgg16=detector_file),
+            num_gen=40,
+            dataset_kwargs=dict(class_name="training.dataset.ImageFolderDataset", path=tiny_zip(num_images=30, num_classes=3)),
+        )
         kwargs.update(overrides)
         return MetricOptions(**kwargs)
+
     return make
 
 

@@ -1,4 +1,5 @@
 """calc_metrics.py as its users call it: on a pickle, in a run folder or not, and with everything that can be wrong."""
+
 import json
 import os
 import pickle
@@ -31,7 +32,9 @@ def run_dir(tmp_path, tiny_zip):
     folder = tmp_path / "00000-tiny"
     folder.mkdir()
     (folder / "training_options.json").write_text("{}")
-    kwargs = dnnlib.EasyDict(class_name="training.dataset.ImageFolderDataset", path=tiny_zip(num_images=30), use_labels=False, xflip=True, max_size=None)
+    kwargs = dnnlib.EasyDict(
+        class_name="training.dataset.ImageFolderDataset", path=tiny_zip(num_images=30), use_labels=False, xflip=True, max_size=None
+    )
     write_pickle(folder / "network-snapshot-000004.pkl", kwargs)
     return folder
 
@@ -39,10 +42,12 @@ def run_dir(tmp_path, tiny_zip):
 @pytest.fixture
 def call(capfd):
     """call(*arguments) -> (exit code, stdout, stderr)"""
+
     def run(*arguments):
         code = cli.call(calc_metrics.main, [str(argument) for argument in arguments])
         out, err = capfd.readouterr()
         return code, out, err
+
     return run
 
 
@@ -61,10 +66,18 @@ def test_flags_are_the_frozen_ones(golden):
 
 
 def test_result_is_printed_and_kept_in_the_run_folder(run_dir, call, detector_file):
-    code, out, err = call("--network", snapshot_of(run_dir), "--metrics=fid50k_full,fid50k", "--device=cpu", "--detector", f"inception={detector_file}",
-                          "--num-gen=20", "--seed=3")
+    code, out, err = call(
+        "--network",
+        snapshot_of(run_dir),
+        "--metrics=fid50k_full,fid50k",
+        "--device=cpu",
+        "--detector",
+        f"inception={detector_file}",
+        "--num-gen=20",
+        "--seed=3",
+    )
     assert code == 0, err
-    lines = [json.loads(line) for line in out.splitlines() if line.startswith("{\"results\"")]
+    lines = [json.loads(line) for line in out.splitlines() if line.startswith('{"results"')]
     assert [line["metric"] for line in lines] == ["fid50k_full", "fid50k"]
     kept = (run_dir / "metric-fid50k_full.jsonl").read_text()
     assert json.loads(kept) == lines[0] and lines[0]["snapshot_pkl"] == "network-snapshot-000004.pkl"
@@ -77,8 +90,21 @@ def test_quiet_prints_the_line_alone_and_a_bare_pickle_leaves_no_file(run_dir, c
     bare = tmp_path / "elsewhere" / "net.pkl"
     bare.parent.mkdir()
     shutil.copy(snapshot_of(run_dir), bare)
-    code, out, err = call("--network", bare, "--metrics=pr50k3_full", "--device=cpu", "--detector", f"vgg16={detector_file}", "--num-gen=20",
-                          "--num-real=10", "--verbose=0", "--data", tiny_zip(num_images=40), "--mirror=1", "--cache=off")
+    code, out, err = call(
+        "--network",
+        bare,
+        "--metrics=pr50k3_full",
+        "--device=cpu",
+        "--detector",
+        f"vgg16={detector_file}",
+        "--num-gen=20",
+        "--num-real=10",
+        "--verbose=0",
+        "--data",
+        tiny_zip(num_images=40),
+        "--mirror=1",
+        "--cache=off",
+    )
     assert code == 0, err
     line = json.loads(out)
     assert set(line["results"]) == {"pr50k3_full_precision", "pr50k3_full_recall"} and line["snapshot_pkl"] == str(bare)
@@ -89,8 +115,19 @@ def test_quiet_prints_the_line_alone_and_a_bare_pickle_leaves_no_file(run_dir, c
 def test_two_processes_give_the_same_line(run_dir, call, detector_file):
     values = []
     for gpus in (1, 2):
-        code, out, err = call("--network", snapshot_of(run_dir), "--metrics=fid50k_full", "--device=cpu", "--detector", f"inception={detector_file}",
-                              "--num-gen=24", "--batch=4", "--verbose=0", f"--gpus={gpus}", "--cache=off")
+        code, out, err = call(
+            "--network",
+            snapshot_of(run_dir),
+            "--metrics=fid50k_full",
+            "--device=cpu",
+            "--detector",
+            f"inception={detector_file}",
+            "--num-gen=24",
+            "--batch=4",
+            "--verbose=0",
+            f"--gpus={gpus}",
+            "--cache=off",
+        )
         assert code == 0, err
         line = json.loads(out)
         assert line["num_gpus"] == gpus
@@ -108,22 +145,25 @@ def test_a_pickle_cannot_name_any_callable_as_its_data_set(name, call, tmp_path)
     assert code == 1 and "refused" in err and "--data" in err and not (tmp_path / "trace").exists()
 
 
-@pytest.mark.parametrize("arguments, words", [
-    (["--metrics=fid50k_ful"], ["--metrics", "fid50k_ful", "fid50k_full", "kid50k"]),
-    (["--metrics=none"], ["--metrics", "at least one"]),
-    (["--gpus=0"], ["--gpus", "at least 1", "got 0"]),
-    (["--data=/nowhere/data.zip"], ["--data=/nowhere/data.zip", "does not exist"]),
-    (["--detector", "inception=/nowhere.pt"], ["--detector", "/nowhere.pt", "no such file"]),
-    (["--detector", "resnet=/nowhere.pt"], ["--detector", "resnet", "inception", "vgg16"]),
-    (["--detector", "inception"], ["inception", "name=path"]),
-    (["--device=tpu"], ["--device", "cpu"]),
-    (["--num-gen=0"], ["--num-gen"]),
-    (["--mirror=perhaps"], ["--mirror", "perhaps"]),
-    (["--cache=maybe"], ["--cache", "on", "off"]),
-    (["--seed=-1"], ["--seed"]),
-    (["--network=/nowhere/net.pkl"], ["/nowhere/net.pkl"]),
-    (["--metrics=madr_modes5k"], ["class labels", "--data"]),
-])
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["--metrics=fid50k_ful"], ["--metrics", "fid50k_ful", "fid50k_full", "kid50k"]),
+        (["--metrics=none"], ["--metrics", "at least one"]),
+        (["--gpus=0"], ["--gpus", "at least 1", "got 0"]),
+        (["--data=/nowhere/data.zip"], ["--data=/nowhere/data.zip", "does not exist"]),
+        (["--detector", "inception=/nowhere.pt"], ["--detector", "/nowhere.pt", "no such file"]),
+        (["--detector", "resnet=/nowhere.pt"], ["--detector", "resnet", "inception", "vgg16"]),
+        (["--detector", "inception"], ["inception", "name=path"]),
+        (["--device=tpu"], ["--device", "cpu"]),
+        (["--num-gen=0"], ["--num-gen"]),
+        (["--mirror=perhaps"], ["--mirror", "perhaps"]),
+        (["--cache=maybe"], ["--cache", "on", "off"]),
+        (["--seed=-1"], ["--seed"]),
+        (["--network=/nowhere/net.pkl"], ["/nowhere/net.pkl"]),
+        (["--metrics=madr_modes5k"], ["class labels", "--data"]),
+    ],
+)
 def test_faults_are_sentences(arguments, words, run_dir, call):
     code, _, err = call("--network", snapshot_of(run_dir), "--device=cpu", *arguments)
     assert code != 0 and "Traceback" not in err

@@ -1,4 +1,5 @@
 """Intervals of differences, and `calc_metrics.py --baseline` as its users call it."""
+
 import json
 import pickle
 
@@ -45,8 +46,14 @@ def test_pairing_removes_what_both_share():
 
 def test_compare_states_items_and_lacks_intervals_where_there_are_no_items():
     items = dict(recall=("real", np.array([1.0, 0, 1, 0])), precision=("generated", np.ones(4)))
-    compared = comparison.compare(dict(recall=0.5, precision=1.0, fid=3.0), dict(recall=0.25, precision=0.5, fid=5.0), items, items,
-                                  np.random.default_rng(0), same_latents=False)
+    compared = comparison.compare(
+        dict(recall=0.5, precision=1.0, fid=3.0),
+        dict(recall=0.25, precision=0.5, fid=5.0),
+        items,
+        items,
+        np.random.default_rng(0),
+        same_latents=False,
+    )
     assert compared["recall"]["difference"] == 0.25 and compared["recall"]["items"] == "real, paired"
     assert compared["precision"]["items"] == "generated, unpaired"
     assert compared["fid"]["interval"] is None and compared["fid"]["difference"] == -2
@@ -56,8 +63,15 @@ def test_compare_states_items_and_lacks_intervals_where_there_are_no_items():
 
 def write_pickle(path, dataset_kwargs, seed, z_dim=16, resolution=16):
     torch.manual_seed(seed)
-    G = Generator(z_dim=z_dim, w_dim=16, c_dim=0, img_resolution=resolution, img_channels=3, mapping_kwargs=dict(num_layers=2),
-                  synthesis_kwargs=dict(channel_base=128, channel_max=8, num_fp16_res=0)).eval()
+    G = Generator(
+        z_dim=z_dim,
+        w_dim=16,
+        c_dim=0,
+        img_resolution=resolution,
+        img_channels=3,
+        mapping_kwargs=dict(num_layers=2),
+        synthesis_kwargs=dict(channel_base=128, channel_max=8, num_fp16_res=0),
+    ).eval()
     D = Discriminator(c_dim=0, img_resolution=resolution, img_channels=3, channel_base=128, channel_max=8, num_fp16_res=0)
     with open(path, "wb") as file:
         pickle.dump(dict(G=G, D=D, G_ema=G, augment_pipe=None, training_set_kwargs=dataset_kwargs), file)
@@ -69,9 +83,16 @@ def run(tmp_path, tiny_zip):
     folder = tmp_path / "00000-ours"
     folder.mkdir()
     (folder / "training_options.json").write_text(json.dumps(dict(loss_kwargs=dict(madr=dict(extractor="pca")))))
-    kwargs = dnnlib.EasyDict(class_name="training.dataset.ImageFolderDataset", path=tiny_zip(num_images=30), use_labels=False, xflip=False, max_size=None)
-    return dict(ours=write_pickle(folder / "network-snapshot-000004.pkl", kwargs, 0), ada=write_pickle(tmp_path / "ada.pkl", kwargs, 1),
-                wide=write_pickle(tmp_path / "wide.pkl", kwargs, 1, z_dim=24), large=write_pickle(tmp_path / "large.pkl", kwargs, 1, resolution=32), folder=folder)
+    kwargs = dnnlib.EasyDict(
+        class_name="training.dataset.ImageFolderDataset", path=tiny_zip(num_images=30), use_labels=False, xflip=False, max_size=None
+    )
+    return dict(
+        ours=write_pickle(folder / "network-snapshot-000004.pkl", kwargs, 0),
+        ada=write_pickle(tmp_path / "ada.pkl", kwargs, 1),
+        wide=write_pickle(tmp_path / "wide.pkl", kwargs, 1, z_dim=24),
+        large=write_pickle(tmp_path / "large.pkl", kwargs, 1, resolution=32),
+        folder=folder,
+    )
 
 
 @pytest.fixture
@@ -80,16 +101,26 @@ def call(capfd):
         code = cli.call(calc_metrics.main, ["--device=cpu", "--num-gen=24", *arguments])
         out, err = capfd.readouterr()
         return code, out, err
+
     return run
 
 
 def json_lines(out):
-    return [json.loads(line) for line in out.splitlines() if line.startswith("{\"results\"")]
+    return [json.loads(line) for line in out.splitlines() if line.startswith('{"results"')]
 
 
 def test_baseline_on_the_same_images(run, call, detector_file):
-    code, out, err = call("--network", run["ours"], "--baseline", run["ada"], "--metrics=madr_prdc,fid50k_full", "--madr-extractor=random-conv",
-                          "--detector", f"inception={detector_file}", "--seed=5")
+    code, out, err = call(
+        "--network",
+        run["ours"],
+        "--baseline",
+        run["ada"],
+        "--metrics=madr_prdc,fid50k_full",
+        "--madr-extractor=random-conv",
+        "--detector",
+        f"inception={detector_file}",
+        "--seed=5",
+    )
     assert code == 0, err
     lines = {(line["metric"], "comparison" in line["facts"]): line for line in json_lines(out)}
     ours, theirs = lines["madr_prdc", True], lines["madr_prdc", False]
@@ -97,7 +128,10 @@ def test_baseline_on_the_same_images(run, call, detector_file):
     assert (facts["baseline"], facts["bootstrap_seed"], facts["sampling_seed"], facts["num_resamples"]) == (run["ada"], 5, 5, 1000)
     for name, entry in facts["results"].items():
         assert (entry["ours"], entry["baseline"]) == (ours["results"][name], theirs["results"][name])
-        assert entry["difference"] == pytest.approx(entry["ours"] - entry["baseline"]) and entry["interval"][0] <= entry["difference"] <= entry["interval"][1]
+        assert (
+            entry["difference"] == pytest.approx(entry["ours"] - entry["baseline"])
+            and entry["interval"][0] <= entry["difference"] <= entry["interval"][1]
+        )
     assert ours["facts"]["data"]["fingerprint"] == theirs["facts"]["data"]["fingerprint"]
     assert lines["fid50k_full", True]["facts"]["comparison"]["results"]["fid50k_full"]["interval"] is None
     kept = json.loads((run["folder"] / "metric-madr_prdc.jsonl").read_text())
@@ -108,14 +142,18 @@ def test_baseline_on_the_same_images(run, call, detector_file):
 
 
 def test_a_network_against_itself_has_no_difference(run, call):
-    code, out, err = call("--network", run["ours"], "--baseline", run["ours"], "--metrics=madr_coverage", "--madr-extractor=random-conv", "--verbose=0")
+    code, out, err = call(
+        "--network", run["ours"], "--baseline", run["ours"], "--metrics=madr_coverage", "--madr-extractor=random-conv", "--verbose=0"
+    )
     assert code == 0, err
     entry = json_lines(out)[-1]["facts"]["comparison"]["results"]["madr_coverage"]
     assert entry["difference"] == 0 and entry["interval"] == [0, 0]
 
 
 def test_other_latents_are_not_paired(run, call):
-    code, out, err = call("--network", run["ours"], "--baseline", run["wide"], "--metrics=madr_prdc_10k", "--madr-extractor=random-conv", "--verbose=0")
+    code, out, err = call(
+        "--network", run["ours"], "--baseline", run["wide"], "--metrics=madr_prdc_10k", "--madr-extractor=random-conv", "--verbose=0"
+    )
     assert code == 0, err
     facts = json_lines(out)[-1]["facts"]["comparison"]
     assert not facts["same_latents"] and facts["results"]["madr_prdc_10k_precision"]["items"] == "generated, unpaired"
@@ -123,23 +161,30 @@ def test_other_latents_are_not_paired(run, call):
 
 
 def test_own_space_ties_and_two_processes(run, call):
-    code, out, err = call("--network", run["ours"], "--metrics=madr_prdc", "--madr-extractor=pixels", "--madr-ties=ignore", "--batch=4", "--verbose=0")
+    code, out, err = call(
+        "--network", run["ours"], "--metrics=madr_prdc", "--madr-extractor=pixels", "--madr-ties=ignore", "--batch=4", "--verbose=0"
+    )
     assert code == 0 and "Warning: the network was trained to cover the features of pca" in out, err
     line = json_lines(out)[0]
     assert line["facts"]["tie_rule"] == "<" and line["facts"]["trained_in_own_space"] and line["facts"]["space"] == "pixels"
-    code, out, err = call("--network", run["ours"], "--metrics=madr_prdc", "--madr-extractor=pixels", "--madr-ties=ignore", "--batch=4", "--verbose=0", "--gpus=2")
+    code, out, err = call(
+        "--network", run["ours"], "--metrics=madr_prdc", "--madr-extractor=pixels", "--madr-ties=ignore", "--batch=4", "--verbose=0", "--gpus=2"
+    )
     assert code == 0, err
     assert json_lines(out)[0]["results"] == pytest.approx(line["results"], abs=1e-12)
 
 
-@pytest.mark.parametrize("arguments, words", [
-    (["--baseline=large"], ["--baseline", "resolution 32", "16"]),
-    (["--baseline=/nowhere.pkl"], ["/nowhere.pkl"]),
-    (["--madr-extractor=dinosaur"], ["--madr-extractor", "random-conv", "dinosaur"]),
-    (["--madr-extractor=pixels", "--madr-weights=/x.pth"], ["--madr-weights=/x.pth", "no effect", "pixels"]),
-    (["--madr-weights=/x.pth"], ["--madr-weights=/x.pth", "does not exist"]),
-    (["--madr-ties=maybe"], ["--madr-ties", "count", "ignore"]),
-])
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["--baseline=large"], ["--baseline", "resolution 32", "16"]),
+        (["--baseline=/nowhere.pkl"], ["/nowhere.pkl"]),
+        (["--madr-extractor=dinosaur"], ["--madr-extractor", "random-conv", "dinosaur"]),
+        (["--madr-extractor=pixels", "--madr-weights=/x.pth"], ["--madr-weights=/x.pth", "no effect", "pixels"]),
+        (["--madr-weights=/x.pth"], ["--madr-weights=/x.pth", "does not exist"]),
+        (["--madr-ties=maybe"], ["--madr-ties", "count", "ignore"]),
+    ],
+)
 def test_faults_are_sentences(arguments, words, run, call):
     arguments = [f"--baseline={run['large']}" if argument == "--baseline=large" else argument for argument in arguments]
     code, _, err = call("--network", run["ours"], "--metrics=madr_recall", *arguments)

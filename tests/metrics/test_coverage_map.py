@@ -1,4 +1,5 @@
 """The map of coverage: what is covered agrees with the metric, what is missing is found."""
+
 import numpy as np
 import pytest
 

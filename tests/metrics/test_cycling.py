@@ -1,4 +1,5 @@
 """The cycling metric: planted sequences, toy generators that take turns, and `calc_metrics.py --run`."""
+
 import itertools
 import json
 import pickle
@@ -35,6 +36,7 @@ def test_modes_that_stay_and_planted_histories():
 
 class Shows(torch.nn.Module):
     """A generator of the given images."""
+
     z_dim, c_dim, img_channels, img_resolution = 4, 0, 3, 16
 
     def __init__(self, images):
@@ -48,8 +50,15 @@ class Shows(torch.nn.Module):
 
 def score(options, networks):
     opts = options()
-    return metric_main.calc_metric("madr_cycling", G=networks[0], dataset_kwargs=opts.dataset_kwargs, device="cpu", num_gen=200, space="pixels",
-                                   snapshots={f"{i}.pkl": lambda G=G: G for i, G in enumerate(networks)})
+    return metric_main.calc_metric(
+        "madr_cycling",
+        G=networks[0],
+        dataset_kwargs=opts.dataset_kwargs,
+        device="cpu",
+        num_gen=200,
+        space="pixels",
+        snapshots={f"{i}.pkl": lambda G=G: G for i, G in enumerate(networks)},
+    )
 
 
 def test_generators_that_take_turns_and_generators_that_hold(options):
@@ -76,14 +85,18 @@ def test_one_network_alone_is_a_sentence(options):
 
 @pytest.fixture
 def run_dir(tmp_path, tiny_zip):
-    kwargs = dnnlib.EasyDict(class_name="training.dataset.ImageFolderDataset", path=tiny_zip(num_images=30), use_labels=False, xflip=False, max_size=None)
+    kwargs = dnnlib.EasyDict(
+        class_name="training.dataset.ImageFolderDataset", path=tiny_zip(num_images=30), use_labels=False, xflip=False, max_size=None
+    )
     small = dict(channel_base=128, channel_max=8, num_fp16_res=0)
     folder = tmp_path / "00000-run"
     folder.mkdir()
     (folder / "training_options.json").write_text("{}")
     for kimg in (0, 4, 8):
         torch.manual_seed(kimg)
-        G = Generator(z_dim=16, w_dim=16, c_dim=0, img_resolution=16, img_channels=3, mapping_kwargs=dict(num_layers=2), synthesis_kwargs=small).eval()
+        G = Generator(
+            z_dim=16, w_dim=16, c_dim=0, img_resolution=16, img_channels=3, mapping_kwargs=dict(num_layers=2), synthesis_kwargs=small
+        ).eval()
         D = Discriminator(c_dim=0, img_resolution=16, img_channels=3, **small)
         with open(folder / f"network-snapshot-{kimg:06d}.pkl", "wb") as file:
             pickle.dump(dict(G=G, D=D, G_ema=G, augment_pipe=None, training_set_kwargs=kwargs), file)
@@ -141,4 +154,8 @@ def probability_of_a_gap(hit, length):
 def test_lines_state_the_floor_and_the_rule(options):
     dataset = construct_dataset(options())
     facts = score(options, [Shows([dataset[i][0] for i in range(len(dataset))])] * 2).facts
-    assert set(facts["floor"]) == {"cycling", "mean", "union", "lost_and_found"} and 0.9 < facts["floor"]["mean"] <= 1 and facts["hit_rule"] == "by at least 1 image"
+    assert (
+        set(facts["floor"]) == {"cycling", "mean", "union", "lost_and_found"}
+        and 0.9 < facts["floor"]["mean"] <= 1
+        and facts["hit_rule"] == "by at least 1 image"
+    )

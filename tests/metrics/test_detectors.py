@@ -1,4 +1,5 @@
 """Finding, checking, loading and calling feature detectors."""
+
 import hashlib
 import time
 
@@ -53,7 +54,8 @@ def test_grey_images_become_three_equal_channels(detector_file):
     detector = detectors.load_detector(source, "cpu")
     grey = images(channels=1)
     torch.testing.assert_close(
-        detectors.run_detector(detector, source, grey, dict(return_features=True)), detector(grey.repeat(1, 3, 1, 1), return_features=True))
+        detectors.run_detector(detector, source, grey, dict(return_features=True)), detector(grey.repeat(1, 3, 1, 1), return_features=True)
+    )
 
 
 def test_unreachable_network_is_a_sentence_within_two_seconds(monkeypatch, tmp_path):
@@ -73,6 +75,7 @@ class OneFeature(torch.nn.Module):
 
 def save_script(module, path):
     import warnings
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.jit.script(module).save(str(path))

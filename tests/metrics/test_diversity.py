@@ -1,4 +1,5 @@
 """The madr_* metrics: equal to the kernels of the features, shared work, facts, spaces, and what is missing said in a sentence."""
+
 import json
 import time
 
@@ -14,8 +15,9 @@ FOUR = ["precision", "recall", "density", "coverage"]
 
 def calc(name, options, **extra):
     opts = options()
-    return metric_main.calc_metric(name, G=opts.G, dataset_kwargs=opts.dataset_kwargs, device="cpu", num_gen=40,
-                                   **{"space": "pixels", "detectors": opts.detectors, **extra})
+    return metric_main.calc_metric(
+        name, G=opts.G, dataset_kwargs=opts.dataset_kwargs, device="cpu", num_gen=40, **{"space": "pixels", "detectors": opts.detectors, **extra}
+    )
 
 
 def features(options, space):
@@ -87,8 +89,10 @@ def test_two_radii_at_once_are_the_two_single_ones():
 # ----------------------------------------------------------------------------------------------------------------
 # Spaces.
 
+
 class _OwnSpace(torch.nn.Module):
     """As in training with --madr-extractor=file: floats in [-1, 1], no keywords."""
+
     def forward(self, images):
         return torch.stack([images.amin(dim=[1, 2, 3]), images.amax(dim=[1, 2, 3])], dim=1)
 
@@ -123,6 +127,7 @@ def test_training_chooses_the_space_by_detector(options, detector_file):
 def tiny_dino(monkeypatch, tmp_path):
     """A stand-in of the same architecture family, 32 pixels wide, and a file with random weights for it."""
     import timm
+
     monkeypatch.setitem(photo_networks.MODELS, "dino", ("test_vit.r160_in1k", 32))
     torch.manual_seed(0)
     network = timm.create_model("test_vit", pretrained=False, img_size=32)
@@ -133,6 +138,7 @@ def tiny_dino(monkeypatch, tmp_path):
 
 def test_dino_reads_its_weights_and_normalises_as_trained(tiny_dino):
     import timm
+
     path, network = tiny_dino
     extractor = extractors.build("dino", path)
     images = torch.randint(0, 256, [2, 3, 32, 32], dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -178,6 +184,7 @@ def test_missing_inception_is_said_within_two_seconds(options, monkeypatch):
 @pytest.mark.parametrize("name, metric", [("dino", "madr_coverage_10k"), ("dino", "fd_dino50k_full"), ("dinov2", "madr_prdc")])
 def test_missing_weights_are_said_within_two_seconds(name, metric, options, monkeypatch, tmp_path):
     from huggingface_hub import constants
+
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_: None)
     monkeypatch.setattr(photo_networks, "_can_connect", lambda url: False)
@@ -186,7 +193,14 @@ def test_missing_weights_are_said_within_two_seconds(name, metric, options, monk
         calc(metric, options, space=name)
     assert time.monotonic() - start < 2
     model = photo_networks.MODELS[name][0]
-    for word in (f"timm/{model}/model.safetensors", "--madr-weights=PATH", f"--detector {name}=PATH", f"{model}.safetensors", "No SHA-256 of it is built in", "random-conv"):
+    for word in (
+        f"timm/{model}/model.safetensors",
+        "--madr-weights=PATH",
+        f"--detector {name}=PATH",
+        f"{model}.safetensors",
+        "No SHA-256 of it is built in",
+        "random-conv",
+    ):
         assert word in str(error.value)
 
 
@@ -194,6 +208,7 @@ def test_a_dead_hub_costs_one_second(monkeypatch):
     def answer_late(*_, **__):
         time.sleep(3)
         raise TimeoutError
+
     monkeypatch.setattr(photo_networks.socket, "create_connection", answer_late)
     start = time.monotonic()
     assert not photo_networks._can_connect("https://example.invalid")
@@ -209,9 +224,21 @@ def test_weights_are_found_in_the_folder_of_the_detectors(tmp_path):
 # ----------------------------------------------------------------------------------------------------------------
 # The space that the network was trained in.
 
-@pytest.mark.parametrize("space, trained_in, own", [
-    ("dino", "dino", True), ("dino", "timm:vit_small_patch8_224.dino", True), ("dino", "ensemble:clip+dino+resnet50", True), ("pixels", "pca", True),
-    ("file:/a/x.pt", "file:/b/x.pt", True), ("dino", "dinov2", False), ("dino", "pca", False), ("file:/a/x.pt", "file:/a/y.pt", False), ("dino", None, False)])
+
+@pytest.mark.parametrize(
+    "space, trained_in, own",
+    [
+        ("dino", "dino", True),
+        ("dino", "timm:vit_small_patch8_224.dino", True),
+        ("dino", "ensemble:clip+dino+resnet50", True),
+        ("pixels", "pca", True),
+        ("file:/a/x.pt", "file:/b/x.pt", True),
+        ("dino", "dinov2", False),
+        ("dino", "pca", False),
+        ("file:/a/x.pt", "file:/a/y.pt", False),
+        ("dino", None, False),
+    ],
+)
 def test_own_space_is_recognised(space, trained_in, own):
     assert diversity.trained_in_this_space(space, trained_in) is own
 
@@ -227,6 +254,7 @@ def test_own_space_is_warned_of(options, capsys):
 def test_what_is_missing_is_known_before_the_metric_is_due(monkeypatch, detector_file):
     def refuse(name, folder):
         raise UserError(f"no weights of {name}")
+
     monkeypatch.setattr(photo_networks, "find_weights", refuse)
     for name in ("madr_recall", "madr_prdc_10k", "fd_dino50k_full"):
         with pytest.raises(UserError, match="no weights of dino"):

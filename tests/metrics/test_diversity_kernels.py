@@ -1,4 +1,5 @@
 """Smooth recall, Vendi score and differing bins against brute force, closed forms and planted cases; and as metrics."""
+
 import numpy as np
 import pytest
 import torch
@@ -112,7 +113,9 @@ def test_bins_of_one_distribution_differ_as_often_as_the_test_says():
 @pytest.mark.parametrize("name", ["madr_smooth_recall", "madr_vendi", "madr_authenticity", "madr_ndb"])
 def test_registered(name, short, options):
     opts, items = options(), {}
-    result = metric_main.calc_metric(name + short, G=opts.G, dataset_kwargs=opts.dataset_kwargs, device="cpu", num_gen=40, space="pixels", per_item=items)
+    result = metric_main.calc_metric(
+        name + short, G=opts.G, dataset_kwargs=opts.dataset_kwargs, device="cpu", num_gen=40, space="pixels", per_item=items
+    )
     assert list(result.results)[0] == name + short and all(np.isfinite(value) for value in result.results.values())
     assert result.facts["held_out"]["space"] == "random-conv" and len(result.facts["held_out"]) > 1
     assert metric_main.higher_is_better(name + short) == (name != "madr_ndb")
@@ -130,8 +133,13 @@ def test_a_collapsed_generator_is_seen(options):
 
         def forward(self, z, c):
             return torch.linspace(-1, 1, 768).reshape(1, 3, 16, 16).repeat(len(z), 1, 1, 1)
-    score = lambda G, name: metric_main.calc_metric(name, G=G, dataset_kwargs=options().dataset_kwargs, device="cpu", num_gen=40, space="pixels").results
+
+    score = lambda G, name: (
+        metric_main.calc_metric(name, G=G, dataset_kwargs=options().dataset_kwargs, device="cpu", num_gen=40, space="pixels").results
+    )
     assert score(Constant(), "madr_vendi")["madr_vendi"] < score(options().G, "madr_vendi")["madr_vendi"]
     constant = metric_main.calc_metric("madr_vendi", G=Constant(), dataset_kwargs=options().dataset_kwargs, device="cpu", num_gen=40, space="pixels")
-    assert constant.facts["variety"] == pytest.approx(0, abs=1e-6) and constant.results["madr_vendi"] == pytest.approx(1 / constant.facts["vendi_real"])
+    assert constant.facts["variety"] == pytest.approx(0, abs=1e-6) and constant.results["madr_vendi"] == pytest.approx(
+        1 / constant.facts["vendi_real"]
+    )
     assert score(Constant(), "madr_ndb")["madr_ndb"] > 0.5 and score(Constant(), "madr_smooth_recall")["madr_smooth_recall"] == 0

@@ -1,4 +1,5 @@
 """What the page shows of a network's diversity, for generators of known quality on stacked digits."""
+
 import numpy as np
 import pytest
 import torch
@@ -38,6 +39,7 @@ class Shows(torch.nn.Module):
 
 class ReadsLabels:
     """A classifier that knows the digits of a set by heart."""
+
     confidence, accuracy = 0.5, 1.0
 
     def __init__(self, path):
@@ -80,9 +82,12 @@ def test_a_generator_of_other_digits_copies_nothing(stacked, monkeypatch):
 def test_a_set_without_a_classifier_keeps_the_rest(stacked, monkeypatch):
     def refuse(*_, **__):
         raise UserError("too few digits")
+
     monkeypatch.setattr(digit_classifier, "obtain", refuse)
     kwargs = dict(class_name="training.dataset.ImageFolderDataset", path=stacked[0], use_labels=False)
-    facts, arrays = diversity_sheets.compute(MetricOptions(G=Shows(stacked[0]), dataset_kwargs=kwargs, device="cpu", space="pixels", cache=False), 50, num_real=100)
+    facts, arrays = diversity_sheets.compute(
+        MetricOptions(G=Shows(stacked[0]), dataset_kwargs=kwargs, device="cpu", space="pixels", cache=False), 50, num_real=100
+    )
     assert facts["problems"] == ["too few digits"] and "modes_counts" not in arrays
     assert facts["num_real"] == 100 and facts["memorisation"]["num_searched"] == 400  # copies are looked for in all
 

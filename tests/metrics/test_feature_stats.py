@@ -1,4 +1,5 @@
 """Collecting features, and the cache of real statistics keyed by content."""
+
 import glob
 import os
 import shutil
@@ -69,6 +70,7 @@ def test_bad_features_are_sentences():
 # ----------------------------------------------------------------------------------------------------------------
 # Cache.
 
+
 @pytest.fixture
 def counted(monkeypatch):
     """How many batches went through a detector."""
@@ -130,7 +132,7 @@ def test_damaged_cache_is_recomputed_with_a_line(options, counted, capsys):
     first = compute(options()).get_all()
     path = cache_files()[0]
     data = bytearray(open(path, "rb").read())
-    for damage in (data[:len(data) // 2], b"", bytes(data[:300]) + bytes([data[300] ^ 255]) + bytes(data[301:])):
+    for damage in (data[: len(data) // 2], b"", bytes(data[:300]) + bytes([data[300] ^ 255]) + bytes(data[301:])):
         before = len(counted)
         with open(path, "wb") as file:
             file.write(damage)

@@ -1,4 +1,5 @@
 """Sampling: the same images whatever the batch size and the number of processes; labels; seeds."""
+
 import os
 
 import numpy as np
@@ -13,7 +14,8 @@ from torch_utils import distributed
 
 def compute(opts, max_items=40, **kwargs):
     return metric_utils.compute_feature_stats_for_generator(
-        opts, INCEPTION_URL, dict(return_features=True), capture_all=True, max_items=max_items, **kwargs).get_all()
+        opts, INCEPTION_URL, dict(return_features=True), capture_all=True, max_items=max_items, **kwargs
+    ).get_all()
 
 
 def test_latents_and_labels_belong_to_items():
@@ -78,14 +80,18 @@ def test_network_keeps_its_mode_and_gradients(options):
 # ----------------------------------------------------------------------------------------------------------------
 # Processes.
 
+
 def evaluate_everything(rank, job):
     """Body of each process: all that is shared among processes, saved by every rank."""
     os.environ["DNNLIB_CACHE_DIR"] = job["cache"]
     num_gpus = distributed.get_world_size()
     make = lambda **more: metric_utils.MetricOptions(num_gpus=num_gpus, rank=rank, device="cpu", **job["options"], **more)
     arrays = dict(
-        generated=compute(make()), real=metric_utils.compute_feature_stats_for_dataset(
-            make(), INCEPTION_URL, dict(return_features=True), capture_all=True, batch_size=8).get_all())
+        generated=compute(make()),
+        real=metric_utils.compute_feature_stats_for_dataset(
+            make(), INCEPTION_URL, dict(return_features=True), capture_all=True, batch_size=8
+        ).get_all(),
+    )
     rows, cols = torch.from_numpy(arrays["real"]), torch.from_numpy(arrays["generated"])
     distances = precision_recall.compute_distances(rows, cols, num_gpus, rank, col_batch_size=9)
     assert (distances is None) == (rank != 0)
@@ -98,9 +104,18 @@ def evaluate_everything(rank, job):
 
 
 def test_two_processes_equal_one(tiny_zip, detector_file, tmp_path, toy_generator):
-    job = dict(out=str(tmp_path), cache=str(tmp_path / "shared-cache"), options=dict(
-        G=toy_generator(3), detectors=dict(inception=detector_file, vgg16=detector_file), num_gen=45, batch_size=8, cache=False,
-        dataset_kwargs=dict(class_name="training.dataset.ImageFolderDataset", path=tiny_zip(num_images=30, num_classes=3))))
+    job = dict(
+        out=str(tmp_path),
+        cache=str(tmp_path / "shared-cache"),
+        options=dict(
+            G=toy_generator(3),
+            detectors=dict(inception=detector_file, vgg16=detector_file),
+            num_gen=45,
+            batch_size=8,
+            cache=False,
+            dataset_kwargs=dict(class_name="training.dataset.ImageFolderDataset", path=tiny_zip(num_images=30, num_classes=3)),
+        ),
+    )
     distributed.launch(evaluate_everything, job, num_processes=1)
     distributed.launch(_two_rank_body, job, num_processes=2)
     one, first, second = (dict(np.load(tmp_path / name)) for name in ("1-0.npz", "2-0.npz", "2-1.npz"))

@@ -1,4 +1,5 @@
 """calc_metrics.py on files of features that somebody else computed."""
+
 import json
 
 import numpy as np
@@ -14,6 +15,7 @@ def call(capfd):
     def run(*arguments):
         code = cli.call(calc_metrics.main, ["--verbose=0", "--device=cpu", *map(str, arguments)])
         return (code, *capfd.readouterr())
+
     return run
 
 
@@ -53,7 +55,9 @@ def test_every_metric_of_features_alone_takes_them_and_counts_can_be_limited(fil
     assert code == 0, err
     found = lines(out)
     assert [line["metric"] for line in found] == names
-    assert all((line["facts"]["num_real"], line["facts"]["num_gen"]) == (30, 40) and np.isfinite(list(line["results"].values())).all() for line in found)
+    assert all(
+        (line["facts"]["num_real"], line["facts"]["num_gen"]) == (30, 40) and np.isfinite(list(line["results"].values())).all() for line in found
+    )
 
 
 def test_limited_counts_draw_from_the_whole_file(tmp_path, files, call):
@@ -64,7 +68,9 @@ def test_limited_counts_draw_from_the_whole_file(tmp_path, files, call):
     np.save(tmp_path / "two.npy", sorted_rows)
     found = {}
     for seed in (0, 0, 1):
-        code, out, err = call("--real-features", tmp_path / "two.npy", "--fake-features", real_path, "--metrics=madr_coverage", "--num-real=60", f"--seed={seed}")
+        code, out, err = call(
+            "--real-features", tmp_path / "two.npy", "--fake-features", real_path, "--metrics=madr_coverage", "--num-real=60", f"--seed={seed}"
+        )
         assert code == 0, err
         [line] = lines(out)
         assert line["facts"]["num_real"] == 60 and 0.25 < line["results"]["madr_coverage"] < 0.75
@@ -75,26 +81,31 @@ def test_limited_counts_draw_from_the_whole_file(tmp_path, files, call):
     assert not np.array_equal(rows, diversity._subset(sorted_rows, 60, 1, 0))  # another seed
 
 
-@pytest.mark.parametrize("change, words", [
-    (dict(), ["fid50k_full", "needs images", "madr_prdc"]),
-    (dict(metrics="madr_modes5k"), ["madr_modes5k", "needs images"]),
-    (dict(fake=None, metrics="madr_prdc"), ["--real-features", "needs --fake-features beside it", "generated"]),
-    (dict(fake="/nowhere.npz", metrics="madr_prdc"), ["--fake-features=/nowhere.npz", "does not exist"]),
-    (dict(fake="fid", metrics="madr_prdc"), ["mu, sigma", "features themselves"]),
-    (dict(fake="several", metrics="madr_prdc"), ["a [9, 5]", "b [9, 5]", "call them 'features'"]),
-    (dict(fake="text", metrics="madr_prdc"), ["no .npy or .npz file"]),
-    (dict(fake="objects", metrics="madr_prdc"), ["no .npy or .npz file without pickled objects"]),
-    (dict(fake="vector", metrics="madr_prdc"), ["shape [9]", "one row per image"]),
-    (dict(fake="narrow", metrics="madr_prdc"), ["5 dimensions", "4"]),
-    (dict(fake="nan", metrics="madr_prdc"), ["NaN", "item 2"]),
-    (dict(fake="few", metrics="madr_prdc"), ["more than 5 generated", "got 3"]),
-    (dict(more=["--madr-extractor=pixels"], metrics="madr_prdc"), ["--madr-extractor", "no effect"]),
-    *((dict(more=[flag], metrics="madr_prdc"), [flag.split("=")[0], "no effect"])
-      for flag in ("--batch=4", "--mirror=0", "--mirror=1", "--cache=on", "--cache=off", "--trust-pickle")),
-    (dict(fake="damaged", metrics="madr_prdc"), ["no .npy or .npz file"]),
-    (dict(fake="method", metrics="madr_prdc"), ["no .npy or .npz file", "compression"]),
-    (dict(more=["--network=net.pkl"], metrics="madr_prdc"), ["--network", "no effect"]),
-])
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (dict(), ["fid50k_full", "needs images", "madr_prdc"]),
+        (dict(metrics="madr_modes5k"), ["madr_modes5k", "needs images"]),
+        (dict(fake=None, metrics="madr_prdc"), ["--real-features", "needs --fake-features beside it", "generated"]),
+        (dict(fake="/nowhere.npz", metrics="madr_prdc"), ["--fake-features=/nowhere.npz", "does not exist"]),
+        (dict(fake="fid", metrics="madr_prdc"), ["mu, sigma", "features themselves"]),
+        (dict(fake="several", metrics="madr_prdc"), ["a [9, 5]", "b [9, 5]", "call them 'features'"]),
+        (dict(fake="text", metrics="madr_prdc"), ["no .npy or .npz file"]),
+        (dict(fake="objects", metrics="madr_prdc"), ["no .npy or .npz file without pickled objects"]),
+        (dict(fake="vector", metrics="madr_prdc"), ["shape [9]", "one row per image"]),
+        (dict(fake="narrow", metrics="madr_prdc"), ["5 dimensions", "4"]),
+        (dict(fake="nan", metrics="madr_prdc"), ["NaN", "item 2"]),
+        (dict(fake="few", metrics="madr_prdc"), ["more than 5 generated", "got 3"]),
+        (dict(more=["--madr-extractor=pixels"], metrics="madr_prdc"), ["--madr-extractor", "no effect"]),
+        *(
+            (dict(more=[flag], metrics="madr_prdc"), [flag.split("=")[0], "no effect"])
+            for flag in ("--batch=4", "--mirror=0", "--mirror=1", "--cache=on", "--cache=off", "--trust-pickle")
+        ),
+        (dict(fake="damaged", metrics="madr_prdc"), ["no .npy or .npz file"]),
+        (dict(fake="method", metrics="madr_prdc"), ["no .npy or .npz file", "compression"]),
+        (dict(more=["--network=net.pkl"], metrics="madr_prdc"), ["--network", "no effect"]),
+    ],
+)
 def test_faults_are_sentences(change, words, files, call, tmp_path):
     real_path, fake_path, _, fake = files
     np.savez(tmp_path / "fid", mu=np.zeros(5), sigma=np.zeros((5, 5)))

@@ -1,4 +1,5 @@
 """The pure numbers against the golden ones, brute force, closed forms and planted cases."""
+
 import numpy as np
 import pytest
 import scipy.linalg
@@ -20,6 +21,7 @@ def sets(rs_module):
 @pytest.fixture(scope="module")
 def rs_module():
     import zlib
+
     return lambda name: np.random.RandomState(zlib.crc32(name.encode()))
 
 
@@ -29,6 +31,7 @@ def near(expected, rel=1e-6):
 
 # ----------------------------------------------------------------------------------------------------------------
 # Golden numbers.
+
 
 def test_frechet_distance_golden(sets, golden):
     real, fake = sets
@@ -55,6 +58,7 @@ def test_inception_score_golden(rs, golden):
 
 # ----------------------------------------------------------------------------------------------------------------
 # Frechet distance, kernel distance, inception score, trimmed mean.
+
 
 def test_frechet_distance_closed_form_and_matrix_root():
     rng = np.random.default_rng(0)
@@ -102,6 +106,7 @@ def test_trimmed_mean_drops_both_tails():
 # ----------------------------------------------------------------------------------------------------------------
 # Nearest neighbours.
 
+
 def brute_force(real, fake, k, strict):
     distance = lambda a, b: np.sqrt(((a[:, None].astype(np.float64) - b[None].astype(np.float64)) ** 2).sum(-1))
 
@@ -124,8 +129,10 @@ def test_neighbours_equal_brute_force_for_every_block_size(strict, lattice):
     real, fake = draw(157), draw(121)
     expected = brute_force(real, fake, 3, strict)
     for tile_bytes in (8 * 13**2, 8 * 64**2, 1 << 24):
-        got = (*neighbours.precision_recall(real, fake, 3, strict=strict, tile_bytes=tile_bytes),
-               *neighbours.density_coverage(real, fake, 3, strict=strict, tile_bytes=tile_bytes))
+        got = (
+            *neighbours.precision_recall(real, fake, 3, strict=strict, tile_bytes=tile_bytes),
+            *neighbours.density_coverage(real, fake, 3, strict=strict, tile_bytes=tile_bytes),
+        )
         assert got == pytest.approx(expected, abs=1e-12)
 
 
@@ -191,21 +198,25 @@ def test_progress_ends_at_the_number_of_rows():
 # ----------------------------------------------------------------------------------------------------------------
 # Bad input is a sentence.
 
-@pytest.mark.parametrize("call, words", [
-    (lambda x: neighbours.precision_recall(x[:3], x, 3), ["more than 3", "got 3"]),
-    (lambda x: neighbours.density_coverage(x, x[:5], 5), ["more than 5", "generated"]),
-    (lambda x: neighbours.precision_recall(x, x[:, :2]), ["4 dimensions", "2"]),
-    (lambda x: neighbours.precision_recall(x, np.where(np.arange(20)[:, None] == 7, np.nan, x)), ["NaN", "item 7"]),
-    (lambda x: neighbours.kth_neighbour_distances(x[:2], 2), ["needs more than 2 items"]),
-    (lambda x: kernels.mean_and_covariance(x[0]), ["matrix"]),
-    (lambda x: kernels.frechet_distance(*kernels.mean_and_covariance(x), *kernels.mean_and_covariance(x[:, :2])), ["dimensions"]),
-    (lambda x: kernels.frechet_distance(np.zeros(2), np.diag([1.0, -1.0]), np.zeros(2), np.eye(2)), ["negative eigenvalue"]),
-    (lambda x: kernels.kernel_distance(x, x[:1], 2, 10, np.random.default_rng(0)), ["at least 2"]),
-    (lambda x: kernels.inception_score(np.full((3, 2), 0.5), 10), ["at least 10", "got 3"]),
-    (lambda x: kernels.inception_score(x - 10, 2), ["negative"]),
-    (lambda x: modes.kl_divergence([1, 2], [1, 2, 3]), ["2 modes", "3"]),
-    (lambda x: modes.kl_divergence([0, 0], [1, 1]), ["at least one"]),
-])
+
+@pytest.mark.parametrize(
+    "call, words",
+    [
+        (lambda x: neighbours.precision_recall(x[:3], x, 3), ["more than 3", "got 3"]),
+        (lambda x: neighbours.density_coverage(x, x[:5], 5), ["more than 5", "generated"]),
+        (lambda x: neighbours.precision_recall(x, x[:, :2]), ["4 dimensions", "2"]),
+        (lambda x: neighbours.precision_recall(x, np.where(np.arange(20)[:, None] == 7, np.nan, x)), ["NaN", "item 7"]),
+        (lambda x: neighbours.kth_neighbour_distances(x[:2], 2), ["needs more than 2 items"]),
+        (lambda x: kernels.mean_and_covariance(x[0]), ["matrix"]),
+        (lambda x: kernels.frechet_distance(*kernels.mean_and_covariance(x), *kernels.mean_and_covariance(x[:, :2])), ["dimensions"]),
+        (lambda x: kernels.frechet_distance(np.zeros(2), np.diag([1.0, -1.0]), np.zeros(2), np.eye(2)), ["negative eigenvalue"]),
+        (lambda x: kernels.kernel_distance(x, x[:1], 2, 10, np.random.default_rng(0)), ["at least 2"]),
+        (lambda x: kernels.inception_score(np.full((3, 2), 0.5), 10), ["at least 10", "got 3"]),
+        (lambda x: kernels.inception_score(x - 10, 2), ["negative"]),
+        (lambda x: modes.kl_divergence([1, 2], [1, 2, 3]), ["2 modes", "3"]),
+        (lambda x: modes.kl_divergence([0, 0], [1, 1]), ["at least one"]),
+    ],
+)
 def test_bad_input_is_a_sentence(call, words):
     with pytest.raises(UserError) as error:
         call(np.random.default_rng(0).standard_normal((20, 4)))
@@ -233,7 +244,9 @@ def test_mode_statistics_of_known_counts():
     assert (stray["modes"], stray["modes_5hits"]) == (2, 1) and stray["outside"] == pytest.approx(9 / 20)
 
 
-@pytest.mark.parametrize("num_samples, expected, tolerance", [(10_000, .055, .001), (24_000, .0251, .0005), (26_000, .0236, .0005), (50_000, .0143, .0003)])
+@pytest.mark.parametrize(
+    "num_samples, expected, tolerance", [(10_000, 0.055, 0.001), (24_000, 0.0251, 0.0005), (26_000, 0.0236, 0.0005), (50_000, 0.0143, 0.0003)]
+)
 def test_floor_of_a_perfect_generator(num_samples, expected, tolerance):
     """The published floors for 1000 modes with MNIST's digit frequencies."""
     p = np.array(MNIST_DIGIT_COUNTS) / 60000

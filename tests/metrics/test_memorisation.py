@@ -1,4 +1,5 @@
 """Copies of training images: planted ones are found, honest images are not taken for them."""
+
 import numpy as np
 import PIL.Image
 import pytest
@@ -63,8 +64,8 @@ def test_a_set_with_twins_of_its_own_makes_no_copies_of_honest_images(training, 
     """2 % of the images come twice in the world that both samples are drawn from."""
     twins = smooth_images(24, seed=3)
     world = training.copy(), held_out.copy()
-    world[0][:12], world[0][12:24] = twins[:12], twins[:12]   # both of a pair in the training set
-    world[0][24:36], world[1][:12] = twins[12:], twins[12:]   # one of a pair in each
+    world[0][:12], world[0][12:24] = twins[:12], twins[:12]  # both of a pair in the training set
+    world[0][24:36], world[1][:12] = twins[12:], twins[12:]  # one of a pair in each
     honest = memorisation.find(*world)
     assert honest.suspects_M.sum() == 12 and honest.num_twins == 24 and not honest.copies_M.any()
     many = world[1].copy()
@@ -86,7 +87,7 @@ def test_every_training_image_again_is_a_copy(training):
 def test_of_few_training_images_nothing_can_be_told(training, count):
     found = memorisation.find(training[:count], training[:7])
     assert np.isnan(found.chance_M).all() and not found.copies_M.any()
-    assert (found.nearest_M[:min(count, 7)] == np.arange(min(count, 7))).all() and np.isfinite(found.ratio_M).all()
+    assert (found.nearest_M[: min(count, 7)] == np.arange(min(count, 7))).all() and np.isfinite(found.ratio_M).all()
 
 
 @pytest.mark.parametrize("side, channels", [(8, 3), (16, 1), (32, 3), (64, 1)])
@@ -101,7 +102,7 @@ def test_the_tail_is_a_power():
     """Ratios of dimension 5 have P(ratio < t) = t^5; far below the smallest seen the fit still says so."""
     honest = np.random.default_rng(0).uniform(size=2000) ** (1 / 5)
     chance = memorisation.tail_chance(np.array([0.1, 0.9]), honest)
-    assert 1e-6 < chance[0] < 1e-4 and chance[1] == pytest.approx(0.9 ** 5, abs=0.03)
+    assert 1e-6 < chance[0] < 1e-4 and chance[1] == pytest.approx(0.9**5, abs=0.03)
     with_twins = np.concatenate([honest, np.zeros(20)])
     assert memorisation.tail_chance(np.array([0.1]), with_twins)[0] < 1e-4
 
@@ -109,7 +110,12 @@ def test_the_tail_is_a_power():
 def test_distances_know_shifts_and_mirrors():
     image = np.random.RandomState(0).randint(0, 256, [1, 3, 16, 16]).astype(np.uint8)
     zero = np.zeros(1, np.int64)
-    for version, mirrored in [(image, False), (image[..., ::-1], True), (np.roll(image, 1, axis=3), False), (np.roll(image, (1, -1), axis=(2, 3))[..., ::-1], True)]:
+    for version, mirrored in [
+        (image, False),
+        (image[..., ::-1], True),
+        (np.roll(image, 1, axis=3), False),
+        (np.roll(image, (1, -1), axis=(2, 3))[..., ::-1], True),
+    ]:
         distance, flipped = memorisation.aligned_distances(version, image, zero, zero)
         assert distance[0] == 0 and flipped[0] == mirrored
     assert memorisation.aligned_distances(np.roll(image, 2, axis=3), image, zero, zero)[0][0] > 50

@@ -1,4 +1,5 @@
 """The registry, every registered metric with a toy detector, the result line, and path lengths in closed form."""
+
 import io
 import json
 
@@ -11,9 +12,26 @@ from dnnlib.util import format_time
 from metrics import kernels, metric_main, metric_utils, neighbours, perceptual_path_length
 from metrics.detectors import INCEPTION_URL, VGG16_URL
 
-UPSTREAM = ["fid50k_full", "kid50k_full", "pr50k3_full", "ppl2_wend", "is50k", "fid50k", "kid50k", "pr50k3", "ppl_zfull", "ppl_wfull", "ppl_zend", "ppl_wend"]
-TWO_VALUED = {"pr50k3_full": ["_precision", "_recall"], "pr50k3": ["_precision", "_recall"], "pr10k3_full": ["_precision", "_recall"],
-              "is50k": ["_mean", "_std"]}
+UPSTREAM = [
+    "fid50k_full",
+    "kid50k_full",
+    "pr50k3_full",
+    "ppl2_wend",
+    "is50k",
+    "fid50k",
+    "kid50k",
+    "pr50k3",
+    "ppl_zfull",
+    "ppl_wfull",
+    "ppl_zend",
+    "ppl_wend",
+]
+TWO_VALUED = {
+    "pr50k3_full": ["_precision", "_recall"],
+    "pr50k3": ["_precision", "_recall"],
+    "pr10k3_full": ["_precision", "_recall"],
+    "is50k": ["_mean", "_std"],
+}
 
 
 def arguments(opts):
@@ -69,9 +87,11 @@ def test_full_metrics_use_all_images_unmirrored_and_older_ones_the_mirrored(opti
 
 def test_counts_are_the_published_ones_without_overrides(options, monkeypatch):
     asked = []
+
     def note(opts, **counts):
         asked.append((counts["max_real"], counts["num_gen"]))
         return 0.0
+
     monkeypatch.setattr(metric_main.frechet_inception_distance, "compute_fid", note)
     given = arguments(options())
     del given["num_gen"]
@@ -114,6 +134,7 @@ def test_result_line(options, tmp_path, capsys):
 # ----------------------------------------------------------------------------------------------------------------
 # Progress.
 
+
 def test_progress_callback_runs_over_the_whole_range():
     seen = []
     outer = metric_utils.ProgressMonitor(progress_fn=lambda cur, total: seen.append((cur, total)))
@@ -141,6 +162,7 @@ def test_a_terminal_gets_a_bar(monkeypatch):
     class Terminal(io.StringIO):
         def isatty(self):
             return True
+
     terminal = Terminal()
     monkeypatch.setattr("sys.stdout", terminal)
     monitor = metric_utils.ProgressMonitor(tag="features", num_items=10, verbose=True)
@@ -151,6 +173,7 @@ def test_a_terminal_gets_a_bar(monkeypatch):
 
 # ----------------------------------------------------------------------------------------------------------------
 # Path length.
+
 
 def test_slerp_follows_the_great_circle():
     a, b = torch.randn(2, 5, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -166,6 +189,7 @@ def test_slerp_follows_the_great_circle():
 
 class LinearGenerator(torch.nn.Module):
     """Synthesis = the latent laid out as an image, so that path lengths are known."""
+
     z_dim, c_dim, img_channels, img_resolution = 48, 0, 3, 4
 
     def mapping(self, z, c, truncation_psi=1):

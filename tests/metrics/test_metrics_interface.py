@@ -1,4 +1,5 @@
 """Names and signatures that forks call: those of golden/api.json, with at most keyword-only additions."""
+
 import ast
 import importlib
 import inspect
@@ -9,6 +10,7 @@ import pytest
 
 def modules():
     import json
+
     api = json.loads((Path(__file__).parent.parent / "golden" / "api.json").read_text())
     return {name: entries for name, entries in api.items() if name.startswith("metrics.")}
 
@@ -48,5 +50,11 @@ def test_metrics_import_no_plugin_and_nothing_of_training_above_data():
     folder = Path(importlib.import_module("metrics").__file__).parent
     for path in folder.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
-            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            names = (
+                [alias.name for alias in node.names]
+                if isinstance(node, ast.Import)
+                else [node.module or ""]
+                if isinstance(node, ast.ImportFrom)
+                else []
+            )
             assert not any(name.split(".")[0] in ("madr_plugin", "training") for name in names), path

@@ -1,4 +1,5 @@
 """docs/metrics.md says of the metrics what is true, and what makes its pictures decides as the page does."""
+
 import importlib.util
 import json
 import re
@@ -43,22 +44,29 @@ def test_coverage_of_perfect_data_is_as_stated(repo):
 HEALTHY = dict(variety=0.95, precision=0.7, coverage=0.9, expected_coverage=0.969)
 
 
-@pytest.mark.parametrize("change, cycling, words", [
-    (dict(), 0.05, "diverse"),
-    (dict(variety=0.1), 0.05, "collapse: "),
-    (dict(variety=0.1, precision=0, coverage=0), None, "collapse: "),
-    (dict(coverage=0.4), 0.05, "modes are missing"),
-    (dict(coverage=0.4, precision=0.1), None, "not collapse but bad images"),
-    (dict(), 0.6, "cycling"),
-])
+@pytest.mark.parametrize(
+    "change, cycling, words",
+    [
+        (dict(), 0.05, "diverse"),
+        (dict(variety=0.1), 0.05, "collapse: "),
+        (dict(variety=0.1, precision=0, coverage=0), None, "collapse: "),
+        (dict(coverage=0.4), 0.05, "modes are missing"),
+        (dict(coverage=0.4, precision=0.1), None, "not collapse but bad images"),
+        (dict(), 0.6, "cycling"),
+    ],
+)
 def test_the_path_decides_as_the_page_says(make, change, cycling, words):
     assert make.answer(dict(HEALTHY, **change), cycling).startswith(words)
 
 
 def test_thresholds_are_those_of_the_page(make, repo):
     text = (repo / "docs" / "metrics.md").read_text()
-    for words in (f"`variety` in the facts of `madr_vendi` below {make.ALIKE}", f"`madr_precision` at {make.GOOD_IMAGES} or above", f"below {make.COVERED} of `expected_coverage`",
-                  f"`madr_cycling` {make.CYCLING} or more above chance"):
+    for words in (
+        f"`variety` in the facts of `madr_vendi` below {make.ALIKE}",
+        f"`madr_precision` at {make.GOOD_IMAGES} or above",
+        f"below {make.COVERED} of `expected_coverage`",
+        f"`madr_cycling` {make.CYCLING} or more above chance",
+    ):
         assert words in text
 
 
@@ -66,14 +74,22 @@ def test_any_run_folder_becomes_a_section_with_a_picture(make, tmp_path, tiny_zi
     import pickle
 
     from training.networks import Generator
+
     run = tmp_path / "00000-tiny"
     run.mkdir()
     kwargs = dict(class_name="training.dataset.ImageFolderDataset", path=tiny_zip(num_images=200), use_labels=False, xflip=False, max_size=None)
     (run / "training_options.json").write_text(json.dumps(dict(training_set_kwargs=kwargs)))
     for kimg in (0, 2, 4):
         torch.manual_seed(kimg)
-        G = Generator(z_dim=8, w_dim=8, c_dim=0, img_resolution=16, img_channels=3, mapping_kwargs=dict(num_layers=2),
-                      synthesis_kwargs=dict(channel_base=64, channel_max=8, num_fp16_res=0)).eval()
+        G = Generator(
+            z_dim=8,
+            w_dim=8,
+            c_dim=0,
+            img_resolution=16,
+            img_channels=3,
+            mapping_kwargs=dict(num_layers=2),
+            synthesis_kwargs=dict(channel_base=64, channel_max=8, num_fp16_res=0),
+        ).eval()
         (run / f"network-snapshot-{kimg:06d}.pkl").write_bytes(pickle.dumps(dict(G=G, D=G, G_ema=G, augment_pipe=None, training_set_kwargs=kwargs)))
         PIL.Image.fromarray(np.full((64, 64, 3), 40 * kimg, np.uint8)).save(run / f"fakes{kimg:06d}.png")
     make.main.main([str(run), "--num-gen=100", "--num-real=100"], standalone_mode=False)

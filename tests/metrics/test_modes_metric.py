@@ -1,4 +1,5 @@
 """The modes metric: digits found inside a stacked set, the classifier learned from them, generators of known quality."""
+
 import os
 
 import numpy as np
@@ -55,8 +56,10 @@ class FromData(torch.nn.Module):
 # ----------------------------------------------------------------------------------------------------------------
 # Digits.
 
+
 def test_digits_are_collected_once_each(stacked):
     from sklearn.datasets import load_digits
+
     digits = digit_data.collect_digits(open_set(stacked[0]))
     total = len(load_digits().target) * 3 // 4
     assert 0.85 * total < len(digits) <= total + 10  # 3600 draws see nearly all of about 1348
@@ -78,12 +81,14 @@ def test_contradicting_labels_are_a_sentence(stacked):
     class Shuffled(ImageFolderDataset):
         def get_details(self, idx):
             return super().get_details((idx * 7 + 13) % len(self))
+
     with pytest.raises(UserError, match="not those of stacked digits"):
         digit_data.collect_digits(Shuffled(path=stacked[0], use_labels=True))
 
 
 # ----------------------------------------------------------------------------------------------------------------
 # Classifier.
+
 
 def test_classifier_learns_and_generalises(classifier, stacked):
     assert classifier.accuracy > 0.93  # a quick recipe; the real one is in test_real_mnist
@@ -122,8 +127,11 @@ def test_training_leaves_the_callers_generator_alone():
 
 
 def test_command_line(stacked, monkeypatch):
-    monkeypatch.setattr(digit_classifier, "obtain", lambda dataset, device, use_cache, monitor: digit_classifier.DigitClassifier(
-        digit_classifier.DigitNet().eval(), 0.5, 0.5, 1, 1, "k"))
+    monkeypatch.setattr(
+        digit_classifier,
+        "obtain",
+        lambda dataset, device, use_cache, monitor: digit_classifier.DigitClassifier(digit_classifier.DigitNet().eval(), 0.5, 0.5, 1, 1, "k"),
+    )
     result = CliRunner().invoke(digit_classifier.main, ["--data", stacked[0], "--test-data", stacked[1], "--device=cpu"])
     assert result.exit_code == 0 and "digits of " + stacked[1] in result.output
 
@@ -131,13 +139,21 @@ def test_command_line(stacked, monkeypatch):
 # ----------------------------------------------------------------------------------------------------------------
 # Metric.
 
+
 @pytest.fixture
 def measure(classifier, stacked, monkeypatch):
     monkeypatch.setattr(digit_classifier, "obtain", lambda *a, **k: classifier)
 
     def run(G, **more):
-        return metric_main.calc_metric("madr_modes5k", G=G, device="cpu", num_gen=1500, dataset_kwargs=dict(
-            class_name="training.dataset.ImageFolderDataset", path=stacked[0]), **more)
+        return metric_main.calc_metric(
+            "madr_modes5k",
+            G=G,
+            device="cpu",
+            num_gen=1500,
+            dataset_kwargs=dict(class_name="training.dataset.ImageFolderDataset", path=stacked[0]),
+            **more,
+        )
+
     return run
 
 
@@ -182,8 +198,14 @@ def test_cycling_counts_the_digit_modes(classifier, stacked, monkeypatch):
     monkeypatch.setattr(digit_classifier, "obtain", lambda *a, **k: classifier)
     labels = np.unique(digit_data.mode_labels(open_set(stacked[0])))
     halves = [FromData(stacked[0], half) for half in np.array_split(labels, 2)]
-    result = metric_main.calc_metric("madr_cycling", G=halves[0], device="cpu", num_gen=600, dataset_kwargs=dict(
-        class_name="training.dataset.ImageFolderDataset", path=stacked[0]), snapshots={"a": lambda: halves[0], "b": lambda: halves[1]})
+    result = metric_main.calc_metric(
+        "madr_cycling",
+        G=halves[0],
+        device="cpu",
+        num_gen=600,
+        dataset_kwargs=dict(class_name="training.dataset.ImageFolderDataset", path=stacked[0]),
+        snapshots={"a": lambda: halves[0], "b": lambda: halves[1]},
+    )
     assert result.facts["modes"] == "stacked digits" and result.facts["num_modes"] > 500
     assert result.results["madr_cycling"] > 0.3
 
@@ -220,6 +242,7 @@ def test_first_modes_of_an_imbalanced_set_are_refused(tmp_path):
 
 class Counted(torch.nn.Module):
     """Stands in for the classifier: the mode is written into the image's first pixel."""
+
     key, num_train, num_held_out, accuracy, confidence = "c" * 64, 1, 1, 1.0, 1.0
 
     def predict_modes(self, images):
@@ -232,6 +255,7 @@ class Counted(torch.nn.Module):
 
 class ShowsModes(torch.nn.Module):
     """A generator of the given modes, each as often as it is given."""
+
     z_dim, c_dim, img_channels, img_resolution = 4, 0, 3, 32
 
     def __init__(self, chosen):
@@ -249,8 +273,15 @@ def test_the_first_modes_alone_count(stacked, monkeypatch):
     inside = present[present < 500]
 
     def measure(chosen, **more):
-        return metric_main.calc_metric("madr_modes5k", G=ShowsModes(chosen), device="cpu", num_gen=4000, **more, dataset_kwargs=dict(
-            class_name="training.dataset.ImageFolderDataset", path=stacked[0]))
+        return metric_main.calc_metric(
+            "madr_modes5k",
+            G=ShowsModes(chosen),
+            device="cpu",
+            num_gen=4000,
+            **more,
+            dataset_kwargs=dict(class_name="training.dataset.ImageFolderDataset", path=stacked[0]),
+        )
+
     whole, half = measure(present), measure(present, modes=500)
     assert (whole.facts["num_modes"], whole.facts["mode_rule"]) == (len(present), None)
     assert (half.facts["num_modes"], half.facts["mode_rule"]) == (len(inside), "labels 0 to 499")
@@ -270,8 +301,14 @@ def test_imbalanced_sets_are_compared_with_their_own_histogram(tmp_path, monkeyp
     labels = digit_data.mode_labels(open_set(path))
 
     def measure(chosen):
-        return metric_main.calc_metric("madr_modes5k", G=ShowsModes(chosen), device="cpu", num_gen=4000, dataset_kwargs=dict(
-            class_name="training.dataset.ImageFolderDataset", path=path))
+        return metric_main.calc_metric(
+            "madr_modes5k",
+            G=ShowsModes(chosen),
+            device="cpu",
+            num_gen=4000,
+            dataset_kwargs=dict(class_name="training.dataset.ImageFolderDataset", path=path),
+        )
+
     own, even = measure(labels), measure(np.unique(labels))
     assert own.facts["reference"] == "histogram of the data set" and own.facts["outside_share"] == 0
     assert own.results.madr_modes5k_kl == pytest.approx(own.results.madr_modes5k_floor_kl, abs=5 * own.facts["floor_kl_std"])

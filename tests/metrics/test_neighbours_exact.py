@@ -1,4 +1,5 @@
 """Nearest-neighbour numbers are properties of the sets: of no block size, no order, no library that proposes candidates."""
+
 import numpy as np
 import pytest
 import torch
@@ -10,8 +11,17 @@ from metrics import faiss_neighbours, neighbours
 SETS = st.builds(
     lambda seed, n, m, dims, lattice, offset, scale: tuple(
         scale * (offset + (rng.integers(0, 3, (count, dims)) if lattice else rng.standard_normal((count, dims))))
-        for rng in [np.random.default_rng(seed)] for count in (n, m)),
-    st.integers(0, 2**32 - 1), st.integers(6, 60), st.integers(6, 60), st.integers(1, 6), st.booleans(), st.sampled_from([0, 1e3]), st.sampled_from([1e-3, 1, 1e6]))
+        for rng in [np.random.default_rng(seed)]
+        for count in (n, m)
+    ),
+    st.integers(0, 2**32 - 1),
+    st.integers(6, 60),
+    st.integers(6, 60),
+    st.integers(1, 6),
+    st.booleans(),
+    st.sampled_from([0, 1e3]),
+    st.sampled_from([1e-3, 1, 1e6]),
+)
 
 
 def counts(real, fake, k, strict, tile_bytes):
@@ -33,7 +43,10 @@ def test_no_count_depends_on_the_block_size(sets, k, strict, side):
 @given(sets=SETS, k=st.integers(1, 5), strict=st.booleans(), seed=st.integers(0, 99))
 def test_no_number_depends_on_the_order_of_items(sets, k, strict, seed):
     rng = np.random.default_rng(seed)
-    numbers = lambda real, fake: (*neighbours.precision_recall(real, fake, k, strict=strict), *neighbours.density_coverage(real, fake, k, strict=strict))
+    numbers = lambda real, fake: (
+        *neighbours.precision_recall(real, fake, k, strict=strict),
+        *neighbours.density_coverage(real, fake, k, strict=strict),
+    )
     assert numbers(*sets) == pytest.approx(numbers(*(rng.permutation(x) for x in sets)), abs=1e-12)
 
 
@@ -64,6 +77,7 @@ def test_prdc_package_agrees_to_the_last_count(dims, dtype):
 # ----------------------------------------------------------------------------------------------------------------
 # Candidates from faiss.
 
+
 @pytest.fixture
 def faiss():
     if not faiss_neighbours.is_available():
@@ -78,8 +92,10 @@ def test_faiss_changes_no_bit(sets, k):
     x = sets[0]
     for rows in (None, (2, 5), (4, 4)):
         for orders in (k, (1, k)):
-            assert torch.equal(neighbours.kth_neighbour_distances(x, orders, rows=rows, through_faiss=True),
-                               neighbours.kth_neighbour_distances(x, orders, rows=rows, through_faiss=False))
+            assert torch.equal(
+                neighbours.kth_neighbour_distances(x, orders, rows=rows, through_faiss=True),
+                neighbours.kth_neighbour_distances(x, orders, rows=rows, through_faiss=False),
+            )
 
 
 def test_rows_that_float32_could_have_swapped_are_measured_again(faiss):
@@ -101,7 +117,8 @@ def test_clear_neighbours_are_proven_at_once(faiss):
     x = torch.from_numpy(np.random.default_rng(1).standard_normal((500, 32)).astype(np.float32))
     seen = []
     _, proven = faiss_neighbours.kth_distances(
-        x, neighbours.mean_row(x), torch.tensor(3), 11, (0, 500), lambda i, j: neighbours.pair_distances(x, x, i, j), seen.append)
+        x, neighbours.mean_row(x), torch.tensor(3), 11, (0, 500), lambda i, j: neighbours.pair_distances(x, x, i, j), seen.append
+    )
     assert proven.double().mean() > 0.95 and seen[-1] == 500
 
 

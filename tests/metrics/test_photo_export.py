@@ -1,4 +1,5 @@
 """A network of photographs and its weights become one TorchScript file that training and metrics read alike."""
+
 import json
 
 import pytest
@@ -14,6 +15,7 @@ MODEL = "test_efficientnet.r160_in1k"  # timm's toy of a few thousand parameters
 @pytest.fixture(scope="module")
 def network():
     import timm
+
     torch.manual_seed(0)
     network = timm.create_model(MODEL, pretrained=False).eval()
     for name, buffer in network.named_buffers():
@@ -28,6 +30,7 @@ def convert(*arguments):
 
 def expected(network, images, size):
     import timm
+
     settings = timm.get_pretrained_cfg(MODEL)
     x = torch.nn.functional.interpolate(images, [size, size], mode="bicubic", align_corners=False, antialias=True) * 0.5 + 0.5
     x = (x - torch.tensor(settings.mean)[:, None, None]) / torch.tensor(settings.std)[:, None, None]
@@ -54,6 +57,7 @@ def test_metrics_and_training_get_the_networks_own_features(network, exported):
     assert wanted.std(dim=0).min() > 0
     torch.testing.assert_close(extractors.build(f"file:{path}", str(path))(images, return_features=True), wanted, rtol=1e-3, atol=1e-5)
     from madr_plugin.extractors import build
+
     trained_in = build(f"file:{path}", (3, 32, 32))
     x.requires_grad_()
     features = trained_in(x)
@@ -87,11 +91,14 @@ def test_timms_own_names_are_matched_by_name(network, tmp_path):
     assert "matched by name" in convert("--model", MODEL, "--weights", tmp_path / "weights.pth", "--out", tmp_path / "a.pt", "--size=64").output
 
 
-@pytest.mark.parametrize("spoil, words", [
-    (lambda state: dict(list(state.items())[3:]), "where conv_stem.weight needs"),
-    (lambda state: dict(list(state.items())[:-12]), "tensors and the model needs"),
-    (lambda state: {**state, **{f"extra{i}": torch.zeros(3) for i in range(3)}}, "tensors and the model needs"),
-])
+@pytest.mark.parametrize(
+    "spoil, words",
+    [
+        (lambda state: dict(list(state.items())[3:]), "where conv_stem.weight needs"),
+        (lambda state: dict(list(state.items())[:-12]), "tensors and the model needs"),
+        (lambda state: {**state, **{f"extra{i}": torch.zeros(3) for i in range(3)}}, "tensors and the model needs"),
+    ],
+)
 def test_other_networks_are_refused(spoil, words, network, tmp_path):
     torch.save({f"x.{name}": value for name, value in spoil(network.state_dict()).items()}, tmp_path / "weights.pth")
     result = convert("--model", MODEL, "--weights", tmp_path / "weights.pth", "--out", tmp_path / "a.pt")
@@ -100,9 +107,14 @@ def test_other_networks_are_refused(spoil, words, network, tmp_path):
 
 def test_sizes_that_a_transformer_cannot_take_are_sentences(tmp_path):
     import timm
+
     (tmp_path / "weights.pth").write_bytes(b"")  # the size is looked at first
-    said = lambda model, size: str(convert("--model", model, "--weights", tmp_path / "weights.pth", "--out", tmp_path / "a.pt", f"--size={size}").exception)
-    assert "--size must be a multiple of the patch side 16, at least 32, for --model=vit_tiny_patch16_224 (got 100)" in said("vit_tiny_patch16_224", 100)
+    said = lambda model, size: str(
+        convert("--model", model, "--weights", tmp_path / "weights.pth", "--out", tmp_path / "a.pt", f"--size={size}").exception
+    )
+    assert "--size must be a multiple of the patch side 16, at least 32, for --model=vit_tiny_patch16_224 (got 100)" in said(
+        "vit_tiny_patch16_224", 100
+    )
     assert "--size=64 does not fit --model=mixer_s16_224, which takes images of 224 pixels alone" in said("mixer_s16_224", 64)
     torch.save(timm.create_model("deit_tiny_patch16_224", pretrained=False).state_dict(), tmp_path / "weights.pth")
     features, facts = photo_export.build("deit_tiny_patch16_224", str(tmp_path / "weights.pth"), 64)

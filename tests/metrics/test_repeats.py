@@ -1,4 +1,5 @@
 """Repeats over seeds, by function and as `calc_metrics.py --repeats` and `--modes`; one repeat is the plain call."""
+
 import json
 import pickle
 
@@ -60,7 +61,9 @@ def test_items_of_the_repeats_have_the_mean_of_the_repeats(options):
 
 
 def test_seeds_give_an_interval_where_there_are_no_items():
-    compared = comparison.compare(dict(fid=4.0), dict(fid=6.0), {}, {}, np.random.default_rng(0), our_repeats=dict(fid=[3.0, 5.0]), their_repeats=dict(fid=[6.0, 6.0]))
+    compared = comparison.compare(
+        dict(fid=4.0), dict(fid=6.0), {}, {}, np.random.default_rng(0), our_repeats=dict(fid=[3.0, 5.0]), their_repeats=dict(fid=[6.0, 6.0])
+    )
     half = scipy.stats.t.ppf(0.975, 1) * np.std([-3, -1], ddof=1) / 2**0.5
     assert compared["fid"]["interval"] == pytest.approx([-2 - half, -2 + half]) and compared["fid"]["items"] == "2 seeds, paired, Student's t"
 
@@ -75,6 +78,7 @@ def test_t_interval_covers_the_truth_as_often_as_it_says():
 # ----------------------------------------------------------------------------------------------------------------
 # The command.
 
+
 def write_pickle(path, dataset_kwargs, seed):
     torch.manual_seed(seed)
     small = dict(channel_base=128, channel_max=8, num_fp16_res=0)
@@ -87,15 +91,20 @@ def write_pickle(path, dataset_kwargs, seed):
 
 @pytest.fixture
 def networks(tmp_path, tiny_zip):
-    kwargs = dnnlib.EasyDict(class_name="training.dataset.ImageFolderDataset", path=tiny_zip(num_images=30), use_labels=False, xflip=False, max_size=None)
+    kwargs = dnnlib.EasyDict(
+        class_name="training.dataset.ImageFolderDataset", path=tiny_zip(num_images=30), use_labels=False, xflip=False, max_size=None
+    )
     return [write_pickle(tmp_path / f"{seed}.pkl", kwargs, seed) for seed in (0, 1)]
 
 
 @pytest.fixture
 def call(capfd, detector_file):
     def run(*arguments):
-        code = cli.call(calc_metrics.main, ["--device=cpu", "--num-gen=24", "--madr-extractor=pixels", "--detector", f"inception={detector_file}", *arguments])
+        code = cli.call(
+            calc_metrics.main, ["--device=cpu", "--num-gen=24", "--madr-extractor=pixels", "--detector", f"inception={detector_file}", *arguments]
+        )
         return code, *capfd.readouterr()
+
     return run
 
 
@@ -106,7 +115,7 @@ def json_lines(out):
 def test_repeats_on_the_command_line(networks, call):
     code, out, err = call("--network", networks[0], "--metrics=fid50k_full", "--repeats=2", "--seed=3")
     assert code == 0, err
-    line, = json_lines(out)
+    (line,) = json_lines(out)
     assert list(line["results"]) == ["fid50k_full"] and line["facts"]["repeats"]["seeds"] == [3, 4]
     assert line["results"]["fid50k_full"] == pytest.approx(np.mean(line["facts"]["repeats"]["values"]["fid50k_full"]))
     assert "Over 2 seeds of latents, labels and subsets (3 to 4)" in out
@@ -129,9 +138,15 @@ def test_repeats_with_a_baseline(networks, call):
         assert entry["interval"][0] <= entry["difference"] + 1e-12 and entry["difference"] <= entry["interval"][1] + 1e-12
 
 
-@pytest.mark.parametrize("arguments, words", [
-    (["--repeats=0"], ["--repeats"]), (["--repeats=3", f"--seed={2**31 - 2}"], ["--seed=2147483646", "--repeats=3", "smaller --seed"]),
-    (["--modes=777"], ["--modes=777 has no effect on fid50k_full", "madr_modes", "madr_cycling"]), (["--modes=1001", "--metrics=madr_modes"], ["--modes", "1000"])])
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["--repeats=0"], ["--repeats"]),
+        (["--repeats=3", f"--seed={2**31 - 2}"], ["--seed=2147483646", "--repeats=3", "smaller --seed"]),
+        (["--modes=777"], ["--modes=777 has no effect on fid50k_full", "madr_modes", "madr_cycling"]),
+        (["--modes=1001", "--metrics=madr_modes"], ["--modes", "1000"]),
+    ],
+)
 def test_faults_are_sentences(networks, call, arguments, words):
     code, out, err = call("--network", networks[0], *arguments)
     assert code != 0 and "Traceback" not in err and all(word in err for word in words), err

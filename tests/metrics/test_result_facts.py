@@ -1,4 +1,5 @@
 """Every metric's line states what its number depends on, and lines of two networks under one protocol count as alike."""
+
 import json
 
 import pytest
@@ -11,8 +12,16 @@ from training.data.builders import build_stacked_digits
 ON_DIGITS = ["madr_modes", "madr_modes5k"]
 # metric -> (k, tie rule)
 NEIGHBOURS = {
-    "pr50k3_full": (3, "<="), "pr50k3": (3, "<="), "pr10k3_full": (3, "<="), "madr_recall": ({"recall": 3}, "<="), "madr_precision": ({"precision": 3}, "<="),
-    "madr_density": ({"density": 5}, "<="), "madr_coverage": ({"coverage": 5}, "<="), "madr_smooth_recall": (4, None), "madr_authenticity": (1, ">")}
+    "pr50k3_full": (3, "<="),
+    "pr50k3": (3, "<="),
+    "pr10k3_full": (3, "<="),
+    "madr_recall": ({"recall": 3}, "<="),
+    "madr_precision": ({"precision": 3}, "<="),
+    "madr_density": ({"density": 5}, "<="),
+    "madr_coverage": ({"coverage": 5}, "<="),
+    "madr_smooth_recall": (4, None),
+    "madr_authenticity": (1, ">"),
+}
 OTHERS = sorted(set(metric_main.list_valid_metrics()) - set(ON_DIGITS))
 
 
@@ -46,8 +55,16 @@ def test_every_line_states_what_it_depends_on(metric, options, toy_generator, mo
     lines = []
     for scale, trained_in in ((1.0, None), (0.3, "pca")):
         opts = options()
-        lines.append(line_of(metric, [toy_generator(scale=scale), toy_generator(scale=2 * scale)], dataset_kwargs=opts.dataset_kwargs, detectors=opts.detectors,
-                             space="pixels", trained_in=trained_in))
+        lines.append(
+            line_of(
+                metric,
+                [toy_generator(scale=scale), toy_generator(scale=2 * scale)],
+                dataset_kwargs=opts.dataset_kwargs,
+                detectors=opts.detectors,
+                space="pixels",
+                trained_in=trained_in,
+            )
+        )
     check_complete(lines[0]["facts"])
     if not metric.startswith(("is", "ppl")):
         assert lines[0]["facts"]["num_real"] == 30
@@ -63,7 +80,10 @@ def test_metrics_of_digits(metric, digits, toy_generator, monkeypatch):
     path, classifier = digits
     monkeypatch.setattr(digit_classifier, "obtain", lambda *args, **kwargs: classifier)
     dataset_kwargs = dict(class_name="training.dataset.ImageFolderDataset", path=path)
-    lines = [line_of(metric, [toy_generator(resolution=32, scale=scale), toy_generator(resolution=32)], dataset_kwargs=dict(dataset_kwargs)) for scale in (1.0, 0.1)]
+    lines = [
+        line_of(metric, [toy_generator(resolution=32, scale=scale), toy_generator(resolution=32)], dataset_kwargs=dict(dataset_kwargs))
+        for scale in (1.0, 0.1)
+    ]
     check_complete(lines[0]["facts"])
     assert lines[0]["facts"]["detector"]["name"] == "digit-classifier" and lines[0]["facts"]["detector"]["sha256"] == classifier.key
     assert lines[0]["facts"]["classifier"]["weights_sha256"] == classifier.weights_digest()

@@ -1,4 +1,5 @@
 """bias_act against its formula and the golden numbers."""
+
 import math
 
 import numpy as np
@@ -25,9 +26,9 @@ def test_the_table_of_activations():
     assert set(activation_funcs) == set(FORMULAS)
     for name, spec in activation_funcs.items():
         assert spec.def_gain == (math.sqrt(2) if name in ("relu", "lrelu", "swish") else 1)
-        assert spec.def_alpha == (.2 if name == "lrelu" else 0)
+        assert spec.def_alpha == (0.2 if name == "lrelu" else 0)
         z = torch.linspace(-3, 3, 13, dtype=torch.float64)
-        np.testing.assert_allclose(spec.func(z, alpha=.3), FORMULAS[name](z.numpy(), .3), atol=1e-12)
+        np.testing.assert_allclose(spec.func(z, alpha=0.3), FORMULAS[name](z.numpy(), 0.3), atol=1e-12)
 
 
 @pytest.mark.parametrize("act", list(FORMULAS))
@@ -38,9 +39,17 @@ def test_golden_numbers(golden, act):
 
 
 @settings(max_examples=150, deadline=None, derandomize=True)
-@given(seed=st.integers(0, 2 ** 31 - 1), act=st.sampled_from(list(FORMULAS)), shape=st.lists(st.integers(1, 4), min_size=1, max_size=4),
-       which=st.integers(-4, 3), with_bias=st.booleans(), alpha=st.sampled_from([None, 0, .1, .2, 1, 1.5, -.3]),
-       gain=st.sampled_from([None, 1, .5, 3, 0, -2]), clamp=st.sampled_from([None, 0, .4, 256]), gradients=st.booleans())
+@given(
+    seed=st.integers(0, 2**31 - 1),
+    act=st.sampled_from(list(FORMULAS)),
+    shape=st.lists(st.integers(1, 4), min_size=1, max_size=4),
+    which=st.integers(-4, 3),
+    with_bias=st.booleans(),
+    alpha=st.sampled_from([None, 0, 0.1, 0.2, 1, 1.5, -0.3]),
+    gain=st.sampled_from([None, 1, 0.5, 3, 0, -2]),
+    clamp=st.sampled_from([None, 0, 0.4, 256]),
+    gradients=st.booleans(),
+)
 def test_equals_the_formula(seed, act, shape, which, with_bias, alpha, gain, clamp, gradients):
     numbers = np.random.RandomState(seed)
     dim = which % len(shape) - (len(shape) if which < 0 else 0)
@@ -50,8 +59,15 @@ def test_equals_the_formula(seed, act, shape, which, with_bias, alpha, gain, cla
     expected = FORMULAS[act](z, spec.def_alpha if alpha is None else alpha) * (spec.def_gain if gain is None else gain)
     expected = expected if clamp is None else expected.clip(-clamp, clamp)
     for dtype, tolerance in ((torch.float64, 1e-12), (torch.float32, 2e-5)):
-        actual = bias_act(torch.tensor(x, dtype=dtype, requires_grad=gradients), None if b is None else torch.tensor(b, dtype=dtype),
-                          dim=dim, act=act, alpha=alpha, gain=gain, clamp=clamp)
+        actual = bias_act(
+            torch.tensor(x, dtype=dtype, requires_grad=gradients),
+            None if b is None else torch.tensor(b, dtype=dtype),
+            dim=dim,
+            act=act,
+            alpha=alpha,
+            gain=gain,
+            clamp=clamp,
+        )
         assert actual.dtype == dtype
         np.testing.assert_allclose(actual.detach(), expected, atol=tolerance, rtol=tolerance)
 
@@ -77,7 +93,7 @@ def test_derivatives_of_both_orders(act, clamp):
 def test_second_derivative_of_a_bias_is_zero_rather_than_absent():
     x, b = torch.randn(4, 3, requires_grad=True), torch.zeros(3, requires_grad=True)
     weight = torch.ones(3, requires_grad=True)
-    first, = torch.autograd.grad((bias_act(x, b, act="lrelu") * weight).sum(), x, create_graph=True)
+    (first,) = torch.autograd.grad((bias_act(x, b, act="lrelu") * weight).sum(), x, create_graph=True)
     to_b, to_x = torch.autograd.grad(first.square().sum(), [b, x], allow_unused=True)
     assert torch.equal(to_b, torch.zeros(3)) and to_x is None
 
@@ -89,7 +105,7 @@ def test_inputs_stay_as_they_were_and_layout_is_kept():
         for layout in (torch.contiguous_format, torch.channels_last):
             for gradients in (False, True):
                 given_x = x.clone(memory_format=layout).requires_grad_(gradients)
-                result = bias_act(given_x, b, act=act, clamp=.5)
+                result = bias_act(given_x, b, act=act, clamp=0.5)
                 assert result.is_contiguous(memory_format=layout), (act, layout)
                 assert torch.equal(given_x.detach(), before)
     assert bias_act(x) is x
@@ -105,16 +121,19 @@ def test_half_precision_keeps_its_type():
     assert result.dtype == torch.bfloat16 and result[0, 0].item() == pytest.approx(2 * math.sqrt(2), rel=1e-2)
 
 
-@pytest.mark.parametrize("options, message", [
-    (dict(act="leaky"), "act must be one of linear"),
-    (dict(clamp=-1), "clamp must be"),
-    (dict(clamp=float("nan")), "clamp must be"),
-    (dict(b=torch.zeros(4)), "the bias must be"),
-    (dict(b=torch.zeros(3, 1)), "the bias must be"),
-    (dict(b=torch.zeros(3).double()), "the bias must be"),
-    (dict(b=torch.zeros(3), dim=2), "dim must name"),
-    (dict(impl="fast"), "impl must be"),
-])
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (dict(act="leaky"), "act must be one of linear"),
+        (dict(clamp=-1), "clamp must be"),
+        (dict(clamp=float("nan")), "clamp must be"),
+        (dict(b=torch.zeros(4)), "the bias must be"),
+        (dict(b=torch.zeros(3, 1)), "the bias must be"),
+        (dict(b=torch.zeros(3).double()), "the bias must be"),
+        (dict(b=torch.zeros(3), dim=2), "dim must name"),
+        (dict(impl="fast"), "impl must be"),
+    ],
+)
 def test_bad_arguments(options, message):
     with pytest.raises(ValueError, match=message):
         bias_act(torch.zeros(2, 3), **options)

@@ -1,4 +1,5 @@
 """conv2d_resample against its definition, and the switch for weight gradients."""
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -16,17 +17,28 @@ def by_definition(x, w, f, up, down, padding, groups, flip_weight, flip_filter):
     if up > 1:
         left, right, top, bottom = left + (width + up - 1) // 2, right + (width - up) // 2, top + (height + up - 1) // 2, bottom + (height - up) // 2
     if down > 1:
-        left, right, top, bottom = (left + (width - down + 1) // 2, right + (width - down) // 2,
-                                    top + (height - down + 1) // 2, bottom + (height - down) // 2)
-    x = upfirdn2d.upfirdn2d(x, f if up > 1 else None, up=up, padding=[left, right, top, bottom], gain=up ** 2, flip_filter=flip_filter)
+        left, right, top, bottom = (
+            left + (width - down + 1) // 2,
+            right + (width - down) // 2,
+            top + (height - down + 1) // 2,
+            bottom + (height - down) // 2,
+        )
+    x = upfirdn2d.upfirdn2d(x, f if up > 1 else None, up=up, padding=[left, right, top, bottom], gain=up**2, flip_filter=flip_filter)
     x = F.conv2d(x, w if flip_weight else w.flip([2, 3]), groups=groups)
     return upfirdn2d.upfirdn2d(x, f, down=down, flip_filter=flip_filter) if down > 1 else x
 
 
 @settings(max_examples=120, deadline=None, derandomize=True)
-@given(seed=st.integers(0, 2 ** 31 - 1), kernel=st.sampled_from([(1, 1), (3, 3), (5, 5), (2, 3), (1, 3)]), up=st.integers(1, 3),
-       down=st.integers(1, 3), groups=st.integers(1, 3), flips=st.tuples(st.booleans(), st.booleans()),
-       padding=st.tuples(*[st.integers(0, 3)] * 4), taps=st.sampled_from(["none", "smooth", "full", "long"]))
+@given(
+    seed=st.integers(0, 2**31 - 1),
+    kernel=st.sampled_from([(1, 1), (3, 3), (5, 5), (2, 3), (1, 3)]),
+    up=st.integers(1, 3),
+    down=st.integers(1, 3),
+    groups=st.integers(1, 3),
+    flips=st.tuples(st.booleans(), st.booleans()),
+    padding=st.tuples(*[st.integers(0, 3)] * 4),
+    taps=st.sampled_from(["none", "smooth", "full", "long"]),
+)
 def test_equals_the_definition(seed, kernel, up, down, groups, flips, padding, taps):
     generator = torch.Generator().manual_seed(seed)
     randn = lambda *shape: torch.randn(*shape, dtype=torch.float64, generator=generator)
@@ -64,9 +76,14 @@ def test_derivatives_of_the_bare_convolutions_and_fma():
     generator = torch.Generator().manual_seed(0)
     randn = lambda *shape: torch.randn(*shape, dtype=torch.float64, generator=generator).requires_grad_()
     for function, arguments in [
-            (lambda x, w, b: conv2d_gradfix.conv2d(x, w, b, stride=2, padding=1, dilation=1, groups=2), (randn(1, 4, 5, 4), randn(2, 2, 3, 3), randn(2))),
-            (lambda x, w, b: conv2d_gradfix.conv_transpose2d(x, w, b, stride=2, padding=1, output_padding=1), (randn(1, 2, 3, 2), randn(2, 3, 3, 3), randn(3))),
-            (fma, (randn(2, 3, 1), randn(3, 4), randn(1, 4))), (fma, (randn(2, 1, 2), randn(()), randn(2, 3, 1)))]:
+        (lambda x, w, b: conv2d_gradfix.conv2d(x, w, b, stride=2, padding=1, dilation=1, groups=2), (randn(1, 4, 5, 4), randn(2, 2, 3, 3), randn(2))),
+        (
+            lambda x, w, b: conv2d_gradfix.conv_transpose2d(x, w, b, stride=2, padding=1, output_padding=1),
+            (randn(1, 2, 3, 2), randn(2, 3, 3, 3), randn(3)),
+        ),
+        (fma, (randn(2, 3, 1), randn(3, 4), randn(1, 4))),
+        (fma, (randn(2, 1, 2), randn(()), randn(2, 3, 1))),
+    ]:
         assert torch.autograd.gradcheck(function, arguments) and torch.autograd.gradgradcheck(function, arguments)
     a, b, c = randn(2, 3, 1), randn(3, 4), randn(1, 4)
     assert torch.allclose(fma(a, b, c), a * b + c)
@@ -77,20 +94,25 @@ def penalty_gradients(operator, x, w, outer, inside):
     values = operator(x, w * outer).square().sum()
     if inside:
         with conv2d_gradfix.no_weight_gradients():
-            to_x, = torch.autograd.grad([values], [x], create_graph=True)
+            (to_x,) = torch.autograd.grad([values], [x], create_graph=True)
     else:
-        to_x, = torch.autograd.grad([values], [x], create_graph=True)
+        (to_x,) = torch.autograd.grad([values], [x], create_graph=True)
     return torch.autograd.grad(to_x.square().sum(), [x, w, outer])
 
 
-@pytest.mark.parametrize("operator", [
-    lambda x, w: conv2d_gradfix.conv2d(conv2d_gradfix.conv2d(x, w, padding=1).tanh(), w),
-    lambda x, w: conv2d_gradfix.conv_transpose2d(conv2d_gradfix.conv_transpose2d(x, w, stride=2).tanh(), w)], ids=["conv", "transposed"])
+@pytest.mark.parametrize(
+    "operator",
+    [
+        lambda x, w: conv2d_gradfix.conv2d(conv2d_gradfix.conv2d(x, w, padding=1).tanh(), w),
+        lambda x, w: conv2d_gradfix.conv_transpose2d(conv2d_gradfix.conv_transpose2d(x, w, stride=2).tanh(), w),
+    ],
+    ids=["conv", "transposed"],
+)
 def test_second_pass_is_whole_after_a_first_pass_without_weight_gradients(operator):
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(2, 3, 6, 6, dtype=torch.float64, generator=generator).requires_grad_()
     w = torch.randn(3, 3, 3, 3, dtype=torch.float64, generator=generator).requires_grad_()
-    outer = torch.tensor(.5, dtype=torch.float64, requires_grad=True)
+    outer = torch.tensor(0.5, dtype=torch.float64, requires_grad=True)
     for with_switch, without in zip(penalty_gradients(operator, x, w, outer, True), penalty_gradients(operator, x, w, outer, False)):
         assert with_switch.abs().max() > 0 and torch.equal(with_switch, without)
 
@@ -136,14 +158,17 @@ def test_weight_gradients_are_not_even_computed_for_an_image_gradient():
     assert asked == [[True, False, False]]
 
 
-@pytest.mark.parametrize("call, message", [
-    (lambda x, w: conv2d_resample(x, w[:, :1]), "do not fit"),
-    (lambda x, w: conv2d_resample(x[0], w), "do not fit"),
-    (lambda x, w: conv2d_resample(x, w[:3], groups=2), "do not fit"),
-    (lambda x, w: conv2d_resample(x, w, up=0), "up must be"),
-    (lambda x, w: conv2d_resample(x, w, down=1.5), "down must be"),
-    (lambda x, w: conv2d_resample(x, w, padding=[1, 2, 3]), "padding must be"),
-])
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda x, w: conv2d_resample(x, w[:, :1]), "do not fit"),
+        (lambda x, w: conv2d_resample(x[0], w), "do not fit"),
+        (lambda x, w: conv2d_resample(x, w[:3], groups=2), "do not fit"),
+        (lambda x, w: conv2d_resample(x, w, up=0), "up must be"),
+        (lambda x, w: conv2d_resample(x, w, down=1.5), "down must be"),
+        (lambda x, w: conv2d_resample(x, w, padding=[1, 2, 3]), "padding must be"),
+    ],
+)
 def test_bad_arguments(call, message):
     with pytest.raises(ValueError, match=message):
         call(torch.zeros(1, 2, 6, 6), torch.zeros(4, 2, 3, 3))

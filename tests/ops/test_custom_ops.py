@@ -1,4 +1,5 @@
 """The plugin builder: builds once, never hangs, says cause and cure in one line."""
+
 import errno
 import os
 import shutil
@@ -53,14 +54,16 @@ def source_file(folder, answer=42, name="tiny.cpp"):
 def counting_compiler(folder, monkeypatch, before=""):
     """A CXX that notes every call in a file, and does something before it."""
     script = folder / "counting-c++"
-    script.write_text(f"#!/bin/sh\necho call >> {folder}/calls\n{before}\nexec {shutil.which('c++')} \"$@\"\n")
+    script.write_text(f'#!/bin/sh\necho call >> {folder}/calls\n{before}\nexec {shutil.which("c++")} "$@"\n')
     script.chmod(0o755)
     monkeypatch.setenv("CXX", str(script))
     return lambda: len((folder / "calls").read_text().split()) if (folder / "calls").exists() else 0
 
 
 def start(repo, source, **popen):
-    return subprocess.Popen([sys.executable, "-c", PROGRAM, str(source)], cwd=repo, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **popen)
+    return subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, str(source)], cwd=repo, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **popen
+    )
 
 
 @needs_compiler
@@ -107,7 +110,7 @@ def test_a_killed_builder_is_no_obstacle(tmp_path, monkeypatch, repo, capsys, fr
     victim = start(repo, source, start_new_session=True)
     deadline = time.monotonic() + 60
     while not calls() and time.monotonic() < deadline:
-        time.sleep(.05)
+        time.sleep(0.05)
     assert calls() and list(fresh_builder.glob("*.building-*")) and list(fresh_builder.glob("*.lock"))
     os.killpg(victim.pid, signal.SIGKILL)
     victim.communicate()
@@ -148,7 +151,9 @@ def test_a_file_system_without_locks_is_no_obstacle(tmp_path, monkeypatch):
     def refuse(code):
         def flock(*_arguments):
             raise OSError(code, "planted")
+
         monkeypatch.setattr(fcntl, "flock", flock)
+
     refuse(errno.ENOLCK)
     with ProcessLock(tmp_path / "lock", limit_sec=1, say=lambda text: pytest.fail(text)):
         pass
@@ -160,20 +165,29 @@ def test_a_file_system_without_locks_is_no_obstacle(tmp_path, monkeypatch):
 
 def test_a_living_owner_is_waited_for_up_to_a_limit(tmp_path, monkeypatch):
     path = tmp_path / "lock"
-    holder = subprocess.Popen([sys.executable, "-c", f"""
+    holder = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            f"""
 import fcntl, os, sys, time
 file = open({str(path)!r}, "a+")
 fcntl.flock(file, fcntl.LOCK_EX)
 file.write(str(os.getpid())); file.flush()
 print("held", flush=True)
 sys.stdin.read()
-"""], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+""",
+        ],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     try:
         assert holder.stdout.readline() == "held\n"
         said = []
-        monkeypatch.setattr("torch_utils.process_lock._SILENT_SEC", .2)
+        monkeypatch.setattr("torch_utils.process_lock._SILENT_SEC", 0.2)
         with pytest.raises(LockTimeout) as caught:
-            with ProcessLock(path, limit_sec=.6, say=said.append):
+            with ProcessLock(path, limit_sec=0.6, say=said.append):
                 pytest.fail("two owners at once")
         assert caught.value.owner == holder.pid
         assert said == [f"Waiting for process {holder.pid}, which is at the same work (at most 0.6 s)."]
@@ -189,6 +203,7 @@ def test_the_limit_is_reported_with_the_owner(tmp_path, monkeypatch, capsys):
 
     def held_for_ever(self):
         raise LockTimeout(self.path, 4321)
+
     monkeypatch.setattr(ProcessLock, "__enter__", held_for_ever)
     with pytest.raises(custom_ops.PluginError, match="process 4321 has been building it for more than 600 s; wait for it or end it"):
         custom_ops.get_plugin("tiny_plugin", [source])
@@ -276,6 +291,9 @@ def test_the_folder_follows_content_headers_and_options(tmp_path):
 
 
 def test_last_error_line():
-    assert custom_ops.last_error_line("a.cpp:1:2: error: first\na.cpp:9:9: error: second\nsome note\nninja: build stopped: x") == "a.cpp:9:9: error: second"
+    assert (
+        custom_ops.last_error_line("a.cpp:1:2: error: first\na.cpp:9:9: error: second\nsome note\nninja: build stopped: x")
+        == "a.cpp:9:9: error: second"
+    )
     assert custom_ops.last_error_line("just this\n\n") == "just this"
     assert custom_ops.last_error_line("") == "no output"

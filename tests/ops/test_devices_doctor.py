@@ -1,4 +1,5 @@
 """Devices by name, the seam for compiled kernels, and the report."""
+
 import os
 import platform
 import subprocess
@@ -22,9 +23,14 @@ def test_device_names(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(devices, "mps_available", lambda: False)
     assert devices.resolve("auto") == torch.device("cpu")
-    for name, message in [("cuda", "--device=cuda was asked for, but .*; use --device=auto"), ("mps", "--device=mps needs an Apple GPU"),
-                          ("tpu", "--device must be one of auto, cuda, mps, cpu .got 'tpu'."), ("cuda:x", "--device must be"),
-                          ("cpu:1", "--device must be"), ("", "--device must be")]:
+    for name, message in [
+        ("cuda", "--device=cuda was asked for, but .*; use --device=auto"),
+        ("mps", "--device=mps needs an Apple GPU"),
+        ("tpu", "--device must be one of auto, cuda, mps, cpu .got 'tpu'."),
+        ("cuda:x", "--device must be"),
+        ("cpu:1", "--device must be"),
+        ("", "--device must be"),
+    ]:
         with pytest.raises(UserError, match=message):
             devices.resolve(name)
     monkeypatch.setattr(devices, "mps_available", lambda: True)
@@ -102,8 +108,18 @@ def test_report_names_what_a_bug_report_needs(monkeypatch):
     assert "failed" not in result.output and "hunter2" not in result.output
     for title, _gather in doctor.SECTIONS:
         assert f"[{title}]" in result.output
-    for text in (torch.__version__, sys.version.split()[0], "GiB free", "--device=auto is", "OMP_NUM_THREADS",
-                 "C++ compiler", "ninja", "bias_act", "upfirdn2d", "threads"):
+    for text in (
+        torch.__version__,
+        sys.version.split()[0],
+        "GiB free",
+        "--device=auto is",
+        "OMP_NUM_THREADS",
+        "C++ compiler",
+        "ninja",
+        "bias_act",
+        "upfirdn2d",
+        "threads",
+    ):
         assert text in result.output, text
 
 
@@ -111,6 +127,7 @@ def test_report_survives_what_is_broken(monkeypatch):
     def broken():
         yield "begun", "fine"
         raise ImportError("libcudart.so.99: cannot open\nmore")
+
     monkeypatch.setattr(doctor, "SECTIONS", (("broken", broken), ("after", lambda: [("still", "here")])))
     output = CliRunner().invoke(doctor.main).output
     assert "failed             ImportError: libcudart.so.99: cannot open\n" in output and "more" not in output and "still              here" in output

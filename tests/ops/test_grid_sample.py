@@ -1,4 +1,5 @@
 """Bilinear sampling: values as PyTorch's, derivatives of both orders in image and places."""
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -13,7 +14,7 @@ def image_and_grid(seed, batch=2, size=(3, 4), places=(2, 3), spread=1.3):
     # Keep off the kinks, which lie on whole pixels, so that finite differences mean something.
     pixels = ((grid + 1) * torch.tensor([size[1], size[0]]) - 1) / 2
     fraction = pixels - pixels.floor()
-    pixels = pixels.floor() + fraction.clamp(.05, .95)
+    pixels = pixels.floor() + fraction.clamp(0.05, 0.95)
     return image, (pixels * 2 + 1) / torch.tensor([size[1], size[0]]) - 1
 
 
@@ -48,8 +49,8 @@ def test_penalty_on_the_image_gradient_trains_what_made_the_image():
     image, grid = image_and_grid(6)
     scale = torch.ones(1, 2, 1, 1, dtype=torch.float64, requires_grad=True)
     image.requires_grad_()
-    first, = torch.autograd.grad((grid_sample(image * scale, grid) ** 2).sum(), image, create_graph=True)
-    to_scale, = torch.autograd.grad(first.square().sum(), scale)
+    (first,) = torch.autograd.grad((grid_sample(image * scale, grid) ** 2).sum(), image, create_graph=True)
+    (to_scale,) = torch.autograd.grad(first.square().sum(), scale)
     assert to_scale.abs().min() > 0
     # first = scale^2 * const, so d |first|^2 / d scale = 4 |first|^2 / scale per channel.
     assert torch.allclose(to_scale.flatten(), 4 * first.detach().square().sum(dim=[0, 2, 3]))

@@ -1,12 +1,15 @@
 """Names, signatures and defaults that the code inside existing pickles and forks relies on."""
+
 import importlib
 import inspect
 
 import pytest
 import torch
 
-MODULES = ["torch_utils.custom_ops", *(f"torch_utils.ops.{name}" for name in (
-    "bias_act", "upfirdn2d", "conv2d_resample", "conv2d_gradfix", "grid_sample_gradfix", "fma"))]
+MODULES = [
+    "torch_utils.custom_ops",
+    *(f"torch_utils.ops.{name}" for name in ("bias_act", "upfirdn2d", "conv2d_resample", "conv2d_gradfix", "grid_sample_gradfix", "fma")),
+]
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -28,5 +31,6 @@ def test_frozen_interface(golden, name):
 
 def test_activations_can_be_added_by_a_fork(monkeypatch):
     from torch_utils.ops import bias_act
-    monkeypatch.setitem(bias_act.activation_funcs, "cube", bias_act.Activation(lambda x, **_: x ** 3, def_gain=2.0))
+
+    monkeypatch.setitem(bias_act.activation_funcs, "cube", bias_act.Activation(lambda x, **_: x**3, def_gain=2.0))
     assert bias_act.bias_act(torch.full([1, 1], 2.0), act="cube").item() == 16

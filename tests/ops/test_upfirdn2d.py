@@ -1,4 +1,5 @@
 """upfirdn2d against its definition, spelled out in numpy, and against the golden numbers."""
+
 import numpy as np
 import pytest
 import torch
@@ -11,32 +12,40 @@ def brute_force(x, f, up=(1, 1), down=(1, 1), padding=(0, 0, 0, 0), flip_filter=
     """The definition, pixel by pixel: insert zeros, pad or crop, convolve, keep every down-th pixel. f is [rows, columns]."""
     images, channels, height, width = x.shape
     spread = np.zeros([images, channels, height * up[1], width * up[0]])
-    spread[:, :, ::up[1], ::up[0]] = x
+    spread[:, :, :: up[1], :: up[0]] = x
     left, right, top, bottom = padding
     grown = np.pad(spread, [(0, 0), (0, 0), (max(top, 0), max(bottom, 0)), (max(left, 0), max(right, 0))])
-    grown = grown[:, :, max(-top, 0):grown.shape[2] - max(-bottom, 0), max(-left, 0):grown.shape[3] - max(-right, 0)]
+    grown = grown[:, :, max(-top, 0) : grown.shape[2] - max(-bottom, 0), max(-left, 0) : grown.shape[3] - max(-right, 0)]
     taps = f if flip_filter else f[::-1, ::-1]
     rows = range(0, grown.shape[2] - taps.shape[0] + 1, down[1])
     columns = range(0, grown.shape[3] - taps.shape[1] + 1, down[0])
     result = np.zeros([images, channels, len(rows), len(columns)])
     for i, row in enumerate(rows):
         for j, column in enumerate(columns):
-            window = grown[:, :, row:row + taps.shape[0], column:column + taps.shape[1]]
+            window = grown[:, :, row : row + taps.shape[0], column : column + taps.shape[1]]
             result[:, :, i, j] = (window * taps).sum(axis=(2, 3)) * gain
     return result
 
 
 @st.composite
 def problems(draw):
-    numbers = np.random.RandomState(draw(st.integers(0, 2 ** 31 - 1)))
+    numbers = np.random.RandomState(draw(st.integers(0, 2**31 - 1)))
     kind = draw(st.sampled_from(["none", "separable", "outer", "full"]))
     rows, columns = draw(st.integers(1, 5)), draw(st.integers(1, 5))
-    f = {"none": None, "separable": numbers.randn(columns), "outer": np.outer(numbers.randn(rows), numbers.randn(columns)),
-         "full": numbers.randn(rows, columns)}[kind]
+    f = {
+        "none": None,
+        "separable": numbers.randn(columns),
+        "outer": np.outer(numbers.randn(rows), numbers.randn(columns)),
+        "full": numbers.randn(rows, columns),
+    }[kind]
     height, width = draw(st.integers(5, 20)), draw(st.integers(5, 20))
-    options = dict(up=(draw(st.integers(1, 3)), draw(st.integers(1, 3))), down=(draw(st.integers(1, 3)), draw(st.integers(1, 3))),
-                   padding=tuple(draw(st.integers(-2, 4)) for _ in range(4)), flip_filter=draw(st.booleans()),
-                   gain=draw(st.sampled_from([1, 4, .7])))
+    options = dict(
+        up=(draw(st.integers(1, 3)), draw(st.integers(1, 3))),
+        down=(draw(st.integers(1, 3)), draw(st.integers(1, 3))),
+        padding=tuple(draw(st.integers(-2, 4)) for _ in range(4)),
+        flip_filter=draw(st.booleans()),
+        gain=draw(st.sampled_from([1, 4, 0.7])),
+    )
     left, right, top, bottom = options["padding"]
     covered = (1, 1) if f is None else (f.shape[-1], f.shape[0])
     fits = width * options["up"][0] + left + right >= covered[0] and height * options["up"][1] + top + bottom >= covered[1]
@@ -102,7 +111,7 @@ def test_size_helpers_keep_brightness_and_size():
     assert torch.allclose(ops.downsample2d(mirrored.flip(2), f), ops.downsample2d(mirrored, f).flip(2), atol=1e-6)
 
 
-@pytest.mark.parametrize("f", [[1., 3., 3., 1.], [[1., 2., 0.], [0., 1., 5.], [2., 2., 1.]]])
+@pytest.mark.parametrize("f", [[1.0, 3.0, 3.0, 1.0], [[1.0, 2.0, 0.0], [0.0, 1.0, 5.0], [2.0, 2.0, 1.0]]])
 @pytest.mark.parametrize("up, down", [(1, 1), (2, 1), (1, 2)])
 def test_derivatives_of_both_orders(f, up, down):
     f = ops.setup_filter(f).double()
@@ -143,7 +152,7 @@ def test_matrices_made_without_gradients_serve_training():
 
 
 def test_a_filter_is_taken_apart_only_when_that_is_exact():
-    outer = torch.tensor([1., 2., 3.]).outer(torch.tensor([4., 5.])).double()
+    outer = torch.tensor([1.0, 2.0, 3.0]).outer(torch.tensor([4.0, 5.0])).double()
     rows, columns = fir_matrices.separate(tuple(map(tuple, outer.tolist())), tolerance=1e-15)
     assert torch.allclose(torch.tensor(rows).outer(torch.tensor(columns)).double(), outer)
     bent = outer.clone()
@@ -152,19 +161,22 @@ def test_a_filter_is_taken_apart_only_when_that_is_exact():
     assert fir_matrices.separate(((0.0, 0.0),), tolerance=1e-15) == ((0.0,), (0.0, 0.0))
 
 
-@pytest.mark.parametrize("call, message", [
-    (lambda x, f: ops.upfirdn2d(x[0], f), "N, C, H, W"),
-    (lambda x, f: ops.upfirdn2d(x.long(), f), "floating-point"),
-    (lambda x, f: ops.upfirdn2d(x, f[None]), "one or two dimensions"),
-    (lambda x, f: ops.upfirdn2d(x, f, up=0), "up must be"),
-    (lambda x, f: ops.upfirdn2d(x, f, down=[1, 1.5]), "down must be"),
-    (lambda x, f: ops.upfirdn2d(x, f, up=[1, 2, 3]), "up must be"),
-    (lambda x, f: ops.upfirdn2d(x, f, padding=[1, 2, 3]), "padding must be"),
-    (lambda x, f: ops.upfirdn2d(x, f, padding=-3), "less than"),
-    (lambda x, f: ops.upfirdn2d(x, f, impl="fast"), "impl must be"),
-    (lambda x, f: ops.setup_filter([]), "at least one tap"),
-    (lambda x, f: ops.setup_filter([[1, 2]], separable=True), "one row"),
-])
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda x, f: ops.upfirdn2d(x[0], f), "N, C, H, W"),
+        (lambda x, f: ops.upfirdn2d(x.long(), f), "floating-point"),
+        (lambda x, f: ops.upfirdn2d(x, f[None]), "one or two dimensions"),
+        (lambda x, f: ops.upfirdn2d(x, f, up=0), "up must be"),
+        (lambda x, f: ops.upfirdn2d(x, f, down=[1, 1.5]), "down must be"),
+        (lambda x, f: ops.upfirdn2d(x, f, up=[1, 2, 3]), "up must be"),
+        (lambda x, f: ops.upfirdn2d(x, f, padding=[1, 2, 3]), "padding must be"),
+        (lambda x, f: ops.upfirdn2d(x, f, padding=-3), "less than"),
+        (lambda x, f: ops.upfirdn2d(x, f, impl="fast"), "impl must be"),
+        (lambda x, f: ops.setup_filter([]), "at least one tap"),
+        (lambda x, f: ops.setup_filter([[1, 2]], separable=True), "one row"),
+    ],
+)
 def test_bad_arguments(call, message):
     with pytest.raises(ValueError, match=message):
         call(torch.zeros(1, 1, 6, 6), torch.ones(4, 4))

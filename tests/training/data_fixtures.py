@@ -1,4 +1,5 @@
 """Small sources for the data tests: pictures with every kind of fault, archives in the formats of the usual data sets."""
+
 import gzip
 import io
 import json
@@ -78,11 +79,13 @@ def write_cifar10(path, per_batch=4, seed=0):
     rng = np.random.RandomState(seed)
     images, labels = [], []
     with tarfile.open(path, "w:gz") as archive:
+
         def add(name, content):
             data = pickle.dumps(content, protocol=2)
             info = tarfile.TarInfo("cifar-10-batches-py/" + name)
             info.size = len(data)
             archive.addfile(info, io.BytesIO(data))
+
         add("batches.meta", {"label_names": ["airplane", "automobile", "bird"], "num_vis": 3072})
         for batch in (2, 1, 3):  # not in order: the names count
             data = rng.randint(0, 256, [per_batch, 3072]).astype(np.uint8)
@@ -91,5 +94,7 @@ def write_cifar10(path, per_batch=4, seed=0):
             images.append((batch, data.reshape(-1, 3, 32, 32)))
             labels.append((batch, numbers))
         add("test_batch", {"data": data * 0, "labels": numbers})
-    return (np.concatenate([data for _, data in sorted(images, key=lambda item: item[0])]),
-            sum([numbers for _, numbers in sorted(labels, key=lambda item: item[0])], []))
+    return (
+        np.concatenate([data for _, data in sorted(images, key=lambda item: item[0])]),
+        sum([numbers for _, numbers in sorted(labels, key=lambda item: item[0])], []),
+    )

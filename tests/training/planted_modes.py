@@ -1,4 +1,5 @@
 """Ten planted modes as thumbnails, and generators over them that are healthy, collapsed or cycling, for the diversity monitor."""
+
 import functools
 
 import numpy as np

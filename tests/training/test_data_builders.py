@@ -1,4 +1,5 @@
 """training.data.builders: the stacks' bytes, labels and distributions; training and evaluation digits never mix."""
+
 import os
 
 import numpy as np
@@ -51,6 +52,7 @@ def test_same_seed_same_bytes(tmp_path):
     def built(name, **options):
         builders.build_stacked_digits(str(tmp_path / name), **dict(dict(num_images=50, seed=1), **options))
         return (tmp_path / name).read_bytes()
+
     first = built("a.zip")
     assert first == built("b.zip")
     variants = [first, built("c.zip", seed=2), built("d.zip", split="eval"), built("e.zip", imbalanced=True), built("f.zip", modes=500)]
@@ -88,6 +90,7 @@ def test_imbalanced_modes_have_the_stated_law():
     modes = builders.draw_modes(400_000, np.ones(10, int), 1000, True, np.random.RandomState(0))
     share = np.bincount(modes, minlength=1000) / 400_000
     from scipy.stats import norm
+
     at_top = 0.3 / 1000 + 0.7 * norm.sf(999, 700, 200)
     assert abs(share[999] - at_top) < 0.002 and share.min() > 0
     assert abs(share[:100].sum() - (0.03 + 0.7 * norm.cdf(100, 700, 200))) < 0.002
@@ -116,14 +119,19 @@ def test_stacked_mnist(tmp_path):
             assert not dataset[index][0][:, :2].any()
     provenance = dataset_io.read_metadata(dataset_io.open_files(str(tmp_path / "train.zip"))).provenance
     assert {key: provenance[key] for key in ("builder", "seed", "split", "num_images", "modes", "imbalanced")} == dict(
-        builder="stacked-mnist", seed=0, split="train", num_images=60, modes=777, imbalanced=False)
+        builder="stacked-mnist", seed=0, split="train", num_images=60, modes=777, imbalanced=False
+    )
     assert sorted(provenance["source_sha256"]) == ["train-images-idx3-ubyte", "train-labels-idx1-ubyte"]
 
 
 def test_builder_faults(tmp_path):
     dest = str(tmp_path / "x.zip")
-    for options, match in [(dict(modes=0), "--modes must lie"), (dict(modes=1001), "--modes must lie"),
-                           (dict(modes=777, imbalanced=True), "--imbalanced is defined over all 1000"), (dict(num_images=-1), "--num-images")]:
+    for options, match in [
+        (dict(modes=0), "--modes must lie"),
+        (dict(modes=1001), "--modes must lie"),
+        (dict(modes=777, imbalanced=True), "--imbalanced is defined over all 1000"),
+        (dict(num_images=-1), "--num-images"),
+    ]:
         with pytest.raises(UserError, match=match):
             builders.build_stacked_digits(dest, **options)
     with pytest.raises(UserError, match="is not a folder"):
@@ -144,6 +152,7 @@ def test_real_mnist(tmp_path):
     assert images.shape == (60000, 28, 28) and np.bincount(labels).tolist()[:3] == [5923, 6742, 5958]
     for name, digest in mnist._GZIP_SHA256.items():
         import dnnlib.util
+
         dnnlib.util.open_url(os.path.join(folder, name), digest=digest).close()
     counts = builders.build_stacked_mnist(str(tmp_path / "s.zip"), source=folder, num_images=3000)
     assert sum(counts.values()) == 3000 and len(counts) > 900

@@ -1,4 +1,5 @@
 """training.data.image_check: every kind of bad picture in one listing, and what mending makes of it."""
+
 import io
 import os
 
@@ -17,7 +18,7 @@ def picture(seed, mode, size=16):
 
 
 def smooth(size=16, height=None):
-    y, x = np.mgrid[:height or size, :size]
+    y, x = np.mgrid[: height or size, :size]
     return np.stack([8 * x, 8 * y, 100 + 0 * x], axis=-1).clip(0, 255).astype(np.uint8)
 
 
@@ -39,9 +40,14 @@ def png16_rgb():
 
     def chunk(kind, content):
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
     rows = b"".join(b"\0" + (pixels(50 + y)[y].astype(">u2") * 257).tobytes() for y in range(16))
-    return (b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 16, 16, 16, 2, 0, 0, 0))
-            + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b""))
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", struct.pack(">IIBBBBB", 16, 16, 16, 2, 0, 0, 0))
+        + chunk(b"IDAT", zlib.compress(rows))
+        + chunk(b"IEND", b"")
+    )
 
 
 def flipped_byte(data, place):
@@ -58,7 +64,7 @@ def bad_files():
         "empty.png": (b"", "empty"),
         "cut.png": (png(20)[:300], "truncated"),
         "cut_end.png": (png(21)[:-12], "truncated"),
-        "cut.jpg": (colour[:len(colour) // 2], "truncated"),
+        "cut.jpg": (colour[: len(colour) // 2], "truncated"),
         "text.png": (b"this is no image", "unreadable"),
         "flipped.png": (flipped_byte(png(22), 400), "unreadable"),
         "rgba.png": (encoded(picture(102, "RGBA")), "alpha"),
@@ -165,8 +171,16 @@ def test_every_exif_orientation(orientation):
     data = jpeg_with_orientation(orientation)
     stored = np.asarray(PIL.Image.open(io.BytesIO(data)))
     result, faults = image_check.examine(SourceImage("x.jpg", data=data))
-    upright = {1: stored, 2: stored[:, ::-1], 3: stored[::-1, ::-1], 4: stored[::-1], 5: stored.swapaxes(0, 1),
-               6: np.rot90(stored, -1), 7: np.rot90(stored, 2).swapaxes(0, 1), 8: np.rot90(stored)}[orientation]
+    upright = {
+        1: stored,
+        2: stored[:, ::-1],
+        3: stored[::-1, ::-1],
+        4: stored[::-1],
+        5: stored.swapaxes(0, 1),
+        6: np.rot90(stored, -1),
+        7: np.rot90(stored, 2).swapaxes(0, 1),
+        8: np.rot90(stored),
+    }[orientation]
     assert np.array_equal(result, upright) and len(faults) == (orientation > 1)
 
 
@@ -182,8 +196,7 @@ def test_mixed_grey_and_colour_follow_the_majority(tmp_path, majority, first_is_
     assert image_check.convert(source, no_transform(), str(tmp_path / "fixed"), fix=True).channels == majority
     fixed = ImageFolderDataset(str(tmp_path / "fixed"))
     assert fixed.num_channels == majority and len([fixed[i] for i in range(6)]) == 6
-    odd = np.repeat(pixels(30, channels=1)[None], 3, 0) if majority == 3 else \
-        np.asarray(PIL.Image.fromarray(pixels(30)).convert("L"))[None]
+    odd = np.repeat(pixels(30, channels=1)[None], 3, 0) if majority == 3 else np.asarray(PIL.Image.fromarray(pixels(30)).convert("L"))[None]
     assert np.array_equal(fixed[0 if first_is_odd else 5][0], odd)
 
 

@@ -1,4 +1,5 @@
 """training.data.writer, transforms and sources: PNG bytes, all-or-nothing files, geometry, the usual archives."""
+
 import gzip
 import io
 import json
@@ -86,8 +87,13 @@ def test_destination_faults(tmp_path):
     full = write_folder(tmp_path / "full", {"a.png": png(1)})
     (tmp_path / "file").write_text("x")
     (tmp_path / "dir.zip").mkdir()
-    for dest, source, match in [(full, None, "not empty"), (tmp_path / "file", None, "is a file"), (tmp_path / "dir.zip", None, "is a folder"),
-                                (full, full, "the --source itself"), ("/", None, "not empty|mounted")]:
+    for dest, source, match in [
+        (full, None, "not empty"),
+        (tmp_path / "file", None, "is a file"),
+        (tmp_path / "dir.zip", None, "is a folder"),
+        (full, full, "the --source itself"),
+        ("/", None, "not empty|mounted"),
+    ]:
         with pytest.raises(UserError, match=match):
             writer.check_destination(str(dest), source)
     (tmp_path / "empty").mkdir()
@@ -144,7 +150,7 @@ def test_grey_pictures_and_filters():
 @settings(max_examples=60, deadline=None)
 @given(st.sampled_from(transforms.TRANSFORMS), st.integers(3, 6), st.integers(1, 90), st.integers(1, 90))
 def test_every_picture_comes_out_at_the_stated_size(name, log_side, width, height):
-    side = 2 ** log_side
+    side = 2**log_side
     result = transforms.make_transform(name, side, side, "lanczos")(gradient(width, height))
     assert transforms.output_size(name, side, side) == (side, side)
     if result is None:
@@ -153,11 +159,19 @@ def test_every_picture_comes_out_at_the_stated_size(name, log_side, width, heigh
         assert result.shape == (side, side, 3) and result.dtype == np.uint8
 
 
-@pytest.mark.parametrize("name, width, height, match", [
-    ("center-crop", None, None, "--transform=center-crop needs both"), ("pad", 64, None, "needs both"),
-    ("center-crop", 64, 32, "64x32 pixels"), (None, 24, 24, "power of two.*--width=16 --height=16.*32"), (None, 0, 8, "at least 1"),
-    ("center-crop-wide", 16, 32, "center-crop-tall"), ("center-crop-tall", 32, 16, "center-crop-wide"),
-    ("center-crop-wide", 48, 32, "48x48")])
+@pytest.mark.parametrize(
+    "name, width, height, match",
+    [
+        ("center-crop", None, None, "--transform=center-crop needs both"),
+        ("pad", 64, None, "needs both"),
+        ("center-crop", 64, 32, "64x32 pixels"),
+        (None, 24, 24, "power of two.*--width=16 --height=16.*32"),
+        (None, 0, 8, "at least 1"),
+        ("center-crop-wide", 16, 32, "center-crop-tall"),
+        ("center-crop-tall", 32, 16, "center-crop-wide"),
+        ("center-crop-wide", 48, 32, "48x48"),
+    ],
+)
 def test_contradictory_sizes_are_refused(name, width, height, match):
     with pytest.raises(UserError, match=match):
         transforms.output_size(name, width, height)
@@ -189,8 +203,12 @@ def test_mnist_faults(tmp_path):
     with pytest.raises(UserError, match="no label file beside.*--labels=none"):
         sources.open_source(path)
     whole = open(path, "rb").read()
-    for content, match in [(whole[:-100], "incomplete or damaged"), (gzip.compress(gzip.decompress(whole)[:-5]), "states the shape"),
-                           (gzip.compress(b"hello world"), "not an idx file"), (gzip.compress(b"\0\0\x08\x03\0"), "incomplete")]:
+    for content, match in [
+        (whole[:-100], "incomplete or damaged"),
+        (gzip.compress(gzip.decompress(whole)[:-5]), "states the shape"),
+        (gzip.compress(b"hello world"), "not an idx file"),
+        (gzip.compress(b"\0\0\x08\x03\0"), "incomplete"),
+    ]:
         open(path, "wb").write(content)
         with pytest.raises(UserError, match=match):
             mnist.read_idx(path)
@@ -206,6 +224,7 @@ def test_mnist_downloads_try_every_mirror_and_check_the_hash(monkeypatch):
     def refuse(url, return_filename, digest):
         asked.append((url, digest))
         raise UserError("no network.")
+
     monkeypatch.setattr("dnnlib.util.open_url", refuse)
     with pytest.raises(UserError, match="Cannot fetch train-images.*no network.*--source"):
         mnist.load_mnist(None, "train")

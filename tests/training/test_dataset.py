@@ -1,4 +1,5 @@
 """training.dataset: items, labels, subsets, flips, workers, cache, identity of content, and every fault as a sentence."""
+
 import json
 import pickle
 import zipfile
@@ -143,7 +144,8 @@ def test_fingerprint_ignores_place_order_packing_and_time(tmp_path):
         ImageFolderDataset(write_zip(tmp_path / "one.zip", files)).content_fingerprint(),
         ImageFolderDataset(write_zip(tmp_path / "two.zip", backwards, time=(2020, 1, 1, 0, 0, 0))).content_fingerprint(),
         ImageFolderDataset(write_zip(tmp_path / "three.zip", files, zipfile.ZIP_DEFLATED)).content_fingerprint(),
-        ImageFolderDataset(write_folder(tmp_path / "four", files), xflip=True, use_labels=True).content_fingerprint()}
+        ImageFolderDataset(write_folder(tmp_path / "four", files), xflip=True, use_labels=True).content_fingerprint(),
+    }
     assert len(prints) == 1 and len(prints.pop()) == 64
 
 
@@ -152,13 +154,17 @@ def test_fingerprint_sees_images_labels_and_names(tmp_path):
     name = "00000/img00000003.png"
     other_byte = bytearray(files[name])
     other_byte[-20] ^= 1
-    variants = [files, dict(files, **{name: bytes(other_byte)}), dict(files, **{"dataset.json": {"labels": None}}),
-                numbered(5, labels=[0, 1, 2, 2, 0]), numbered(4, labels=[0, 1, 2, 1])]
+    variants = [
+        files,
+        dict(files, **{name: bytes(other_byte)}),
+        dict(files, **{"dataset.json": {"labels": None}}),
+        numbered(5, labels=[0, 1, 2, 2, 0]),
+        numbered(4, labels=[0, 1, 2, 1]),
+    ]
     renamed = dict(files)
     renamed["00000/img9.png"] = renamed.pop(name)
     variants.append(renamed)
-    prints = {ImageFolderDataset(write_folder(tmp_path / str(i), variant)).content_fingerprint()
-              for i, variant in enumerate(variants)}
+    prints = {ImageFolderDataset(write_folder(tmp_path / str(i), variant)).content_fingerprint() for i, variant in enumerate(variants)}
     assert len(prints) == len(variants)
 
 
@@ -180,8 +186,13 @@ def test_fingerprint_of_a_plain_subclass():
 
 
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(st.tuples(st.text("abcde", min_size=1, max_size=3), st.integers(0, 3)), min_size=1, max_size=6,
-                unique_by=lambda entry: entry[0]), st.booleans(), st.booleans(), st.integers(1, 7), st.integers(0, 99))
+@given(
+    st.lists(st.tuples(st.text("abcde", min_size=1, max_size=3), st.integers(0, 3)), min_size=1, max_size=6, unique_by=lambda entry: entry[0]),
+    st.booleans(),
+    st.booleans(),
+    st.integers(1, 7),
+    st.integers(0, 99),
+)
 def test_folder_and_zip_are_one_data_set(tmp_path_factory, entries, with_labels, xflip, max_size, seed):
     root = tmp_path_factory.mktemp("property")
     files = {f"{name[0]}/{name}.png": png(index, 4) for index, (name, _) in enumerate(entries)}
@@ -213,19 +224,24 @@ def test_path_faults(tmp_path):
     (tmp_path / "set.tar").write_text("hello")
     refused(tmp_path / "set.tar", "neither a folder nor a zip")
     whole = open(write_zip(tmp_path / "whole.zip", numbered(3)), "rb").read()
-    (tmp_path / "cut.zip").write_bytes(whole[:len(whole) // 2])
+    (tmp_path / "cut.zip").write_bytes(whole[: len(whole) // 2])
     refused(tmp_path / "cut.zip", "cut.zip is not a readable zip.*get it again")
     refused(write_folder(tmp_path / "empty", {"notes.txt": b"x", ".hidden.png": png(0)}), "holds no images")
 
 
 def test_image_faults_name_the_file(tmp_path):
     good = {"a.png": png(0)}
-    for number, (content, match) in enumerate([
-            (png(1, 8), "8x8 pixels with 3 channels, but the set is 16x16"), (png(1, channels=1), "1 channel, but"),
-            (png(1)[:200], "Cannot read the image"), (b"", "Cannot read the image"),
+    for number, (content, match) in enumerate(
+        [
+            (png(1, 8), "8x8 pixels with 3 channels, but the set is 16x16"),
+            (png(1, channels=1), "1 channel, but"),
+            (png(1)[:200], "Cannot read the image"),
+            (b"", "Cannot read the image"),
             (encoded(PIL.Image.fromarray(pixels(1)).convert("RGBA")), "colour mode RGBA"),
             (encoded(PIL.Image.fromarray(pixels(1)).convert("LA")), "colour mode LA"),
-            (encoded(PIL.Image.fromarray(pixels(1)).convert("P")), "colour mode P")]):
+            (encoded(PIL.Image.fromarray(pixels(1)).convert("P")), "colour mode P"),
+        ]
+    ):
         path = write_folder(tmp_path / str(number), dict(good, **{"b.png": content}))
         message = refused(path, match, read=[0, 1])
         assert "b.png" in message and "dataset_tool.py" in message
@@ -236,8 +252,14 @@ def test_all_headers_can_be_checked_before_training(tmp_path, pack):
     files = {f"good{i}.png": png(i) for i in range(8)}
     files["lossy.jpg"] = encoded(pixels(8), "JPEG")
     ImageFolderDataset(pack(tmp_path / "good.zip", files)).check_images()
-    files.update({"small.png": png(9, 8), "grey.png": png(10, channels=1), "zcut.jpg": files["lossy.jpg"][:300],
-                  "rgba.png": encoded(PIL.Image.fromarray(pixels(11)).convert("RGBA"))})
+    files.update(
+        {
+            "small.png": png(9, 8),
+            "grey.png": png(10, channels=1),
+            "zcut.jpg": files["lossy.jpg"][:300],
+            "rgba.png": encoded(PIL.Image.fromarray(pixels(11)).convert("RGBA")),
+        }
+    )
     with pytest.raises(UserError, match="4 of 13 images in .* which is 16x16 pixels with 3 channels") as caught:
         ImageFolderDataset(pack(tmp_path / "bad.zip", files)).check_images()
     for name in ("small.png is 8x8", "grey.png is 16x16 pixels with 1 channel.", "zcut.jpg", "rgba.png", "--check"):
@@ -276,13 +298,23 @@ def test_label_faults(tmp_path):
     assert names[2] in message and names[6] in message and "2 more" in message and "dataset.json" in message
     assert len(ImageFolderDataset(partial)) == 9  # not asked for: no matter
     broken = [
-        (b'{"labels": [', "not valid JSON"), ([1, 2], "must hold an object"), ({"labels": 5}, "must be a list"),
-        ({"labels": [["a.png"]]}, "Entry 0"), ({"labels": [["a.png", 1], ["a.png", 2]]}, "two labels"),
-        ({"labels": [], "class_names": [1]}, "class_names")]
+        (b'{"labels": [', "not valid JSON"),
+        ([1, 2], "must hold an object"),
+        ({"labels": 5}, "must be a list"),
+        ({"labels": [["a.png"]]}, "Entry 0"),
+        ({"labels": [["a.png", 1], ["a.png", 2]]}, "two labels"),
+        ({"labels": [], "class_names": [1]}, "class_names"),
+    ]
     for content, match in broken:
         refused(with_json(content), match)
-    for values, match in [([-1] * 9, "start at 0"), ([True] * 9, "True"), ([0] * 8 + [[1.0]], "one length"),
-                          ([[1, 2]] * 8 + [[1]], "one length"), ([[float("nan")]] * 9, "finite"), (["x"] * 9, "'x'")]:
+    for values, match in [
+        ([-1] * 9, "start at 0"),
+        ([True] * 9, "True"),
+        ([0] * 8 + [[1.0]], "one length"),
+        ([[1, 2]] * 8 + [[1]], "one length"),
+        ([[float("nan")]] * 9, "finite"),
+        (["x"] * 9, "'x'"),
+    ]:
         refused(with_json({"labels": [[n, v] for n, v in zip(names, values)]}), match, use_labels=True)
 
 

@@ -1,4 +1,5 @@
 """Processes that start, agree, fail and end together."""
+
 import atexit
 import os
 import signal
@@ -18,8 +19,16 @@ def _agree(rank, options):
     torch.manual_seed(rank)
     torch.nn.init.normal_(module.weight)
     distributed.broadcast_module(module)
-    torch.save(dict(mean=value, anyone=distributed.any_rank(rank == 1, "cpu"), nobody=distributed.any_rank(False, "cpu"),
-                    gathered=distributed.gather_objects({"rank": rank}), weight=module.weight.detach()), os.path.join(options["dir"], f"{rank}.pt"))
+    torch.save(
+        dict(
+            mean=value,
+            anyone=distributed.any_rank(rank == 1, "cpu"),
+            nobody=distributed.any_rank(False, "cpu"),
+            gathered=distributed.gather_objects({"rank": rank}),
+            weight=module.weight.detach(),
+        ),
+        os.path.join(options["dir"], f"{rank}.pt"),
+    )
 
 
 def test_three_processes_agree(tmp_path):
@@ -69,7 +78,10 @@ def _fail(rank, options):
     time.sleep(300)
 
 
-@pytest.mark.parametrize("how, kind, text", [("user", UserError, "--thing must be else"), ("bug", RuntimeError, "ZeroDivisionError: the bug itself"), ("kill", RuntimeError, "SIGKILL")])
+@pytest.mark.parametrize(
+    "how, kind, text",
+    [("user", UserError, "--thing must be else"), ("bug", RuntimeError, "ZeroDivisionError: the bug itself"), ("kill", RuntimeError, "SIGKILL")],
+)
 def test_a_dead_rank_ends_the_job_with_its_reason(how, kind, text, monkeypatch):
     monkeypatch.setattr(distributed, "GRACE_SEC", 2)
     start = time.monotonic()

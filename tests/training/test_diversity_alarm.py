@@ -1,4 +1,5 @@
 """The diversity monitor's alarm: silent on healthy generators, prompt on collapse and cycling, and what it says."""
+
 import numpy as np
 import pytest
 import torch
@@ -100,7 +101,7 @@ def test_the_last_healthy_snapshot_is_named_and_later_ones_are_not():
     for kimg in (110, 120):
         assert tick(kimg, drawn(wobbling(rng), rng)) == []
     assert tick(130, drawn(only(1), rng)) == [] and monitor.healthy_name == "network-snapshot-000120.pkl"
-    sentence, = tick(140, drawn(only(1), rng))
+    (sentence,) = tick(140, drawn(only(1), rng))
     assert sentence.startswith("Diversity alarm at kimg 140.0: ") and sentence.endswith("; last healthy: network-snapshot-000120.pkl (kimg 120)")
     assert monitor.observe(drawn(only(1), rng), 150, 15000)["healthy_kimg"] == 120
 
@@ -122,8 +123,8 @@ def test_state_goes_on_exactly():
     for monitor in (whole, parts):
         monitor.note_snapshot("none.pkl", 0)
     numbers, sentences = run_life(whole, life)
-    run_life(parts, life[:HEALTHY_TICKS + 1])
+    run_life(parts, life[: HEALTHY_TICKS + 1])
     assert not rest.is_fitted
     rest.load_state_dict(parts.state_dict())
     more = [rest.observe(thumbs, tick * 4.0, tick * STEPS_PER_TICK) for tick, thumbs in enumerate(life) if tick > HEALTHY_TICKS]
-    assert more == numbers[HEALTHY_TICKS + 1:] and rest.take_sentences() == sentences[-len(sentences):] != []
+    assert more == numbers[HEALTHY_TICKS + 1 :] and rest.take_sentences() == sentences[-len(sentences) :] != []

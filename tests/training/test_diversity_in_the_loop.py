@@ -1,4 +1,5 @@
 """The diversity monitor inside training: told by train.py, resumable, and nothing to the networks."""
+
 import io
 import json
 import os
@@ -25,6 +26,7 @@ IMAGES = np.random.default_rng(0).integers(0, 256, [NUM_MODES, RESOLUTION, RESOL
 
 # ----------------------------------------------------------------------------------------------------------------
 # A generator of ten planted images, of which a run can take some away.
+
 
 class PlantedMapping(torch.nn.Module):
     def forward(self, z, c, **_kwargs):
@@ -82,8 +84,26 @@ def test_train_tells_within_two_ticks_and_names_the_snapshot(tmp_path, monkeypat
 
     monkeypatch.setattr(networks, "Generator", PlantedGenerator)
     monkeypatch.setattr(loss.StyleGAN2Loss, "begin_phase", begin_phase, raising=False)
-    train.main([f"--outdir={tmp_path}", f"--data={planted_zip}", "--cfg=tiny", "--kimg=6", "--tick=1", "--snap=1", "--batch=64", "--cbase=32", "--cmax=4",
-                "--aug=noaug", "--snap-res=1080p", "--device=cpu", "--keep=1", "--diversity-monitor=1", "--threads=1"], standalone_mode=False)
+    train.main(
+        [
+            f"--outdir={tmp_path}",
+            f"--data={planted_zip}",
+            "--cfg=tiny",
+            "--kimg=6",
+            "--tick=1",
+            "--snap=1",
+            "--batch=64",
+            "--cbase=32",
+            "--cmax=4",
+            "--aug=noaug",
+            "--snap-res=1080p",
+            "--device=cpu",
+            "--keep=1",
+            "--diversity-monitor=1",
+            "--threads=1",
+        ],
+        standalone_mode=False,
+    )
     output, run_dir = capsys.readouterr().out, next(tmp_path.iterdir())
     alarms = [line for line in output.splitlines() if line.startswith("Diversity alarm")]
     # The tick that ends at kimg 3.136, after a step that began beyond 3, is the first sick one.
@@ -98,11 +118,14 @@ def test_train_tells_within_two_ticks_and_names_the_snapshot(tmp_path, monkeypat
         assert len(alarms) == 1 and {"collapse": "has collapsed", "cycling": "cycles through modes"}[kind] in alarms[0]
         assert alarms[0].endswith("; last healthy: network-snapshot-000002.pkl (kimg 2.112)")
         assert kept == ["network-snapshot-000002.pkl", "network-snapshot-000006.pkl"]  # --keep spares it
-    assert re.search(r" augment 0\.000 diversity [\d.]+ spread [\d.]+ lost [\d.]+$", next(line for line in output.splitlines() if line.startswith("tick 2")))
+    assert re.search(
+        r" augment 0\.000 diversity [\d.]+ spread [\d.]+ lost [\d.]+$", next(line for line in output.splitlines() if line.startswith("tick 2"))
+    )
 
 
 # ----------------------------------------------------------------------------------------------------------------
 # What it does to a run: nothing.
+
 
 def run(path, options, **more):
     os.makedirs(path, exist_ok=True)
@@ -119,7 +142,10 @@ def parts_of(path):
 def numbers_of(path, keep=lambda name: True):
     """stats.jsonl without what depends on the clock or the machine."""
     lines = [json.loads(line) for line in open(path / "stats.jsonl")]
-    return [{name: value for name, value in line.items() if name != "timestamp" and not name.startswith(("Timing/", "Resources/")) and keep(name)} for line in lines]
+    return [
+        {name: value for name, value in line.items() if name != "timestamp" and not name.startswith(("Timing/", "Resources/")) and keep(name)}
+        for line in lines
+    ]
 
 
 def plain(value):
@@ -182,7 +208,7 @@ def test_it_can_come_and_go_with_a_resume(tmp_path, options, before, after):
     run(tmp_path, {**options, "total_kimg": 0.032}, diversity_monitor=before)
     parts = run(tmp_path, options, diversity_monitor=after, resume_state=state.latest_state(tmp_path))
     assert ("diversity" in parts) is after
-    assert ["MADR/diversity" in line for line in numbers_of(tmp_path)][::len(numbers_of(tmp_path)) - 1] == [before, after]
+    assert ["MADR/diversity" in line for line in numbers_of(tmp_path)][:: len(numbers_of(tmp_path)) - 1] == [before, after]
 
 
 def _train(rank, options):
@@ -203,15 +229,18 @@ def test_two_processes_see_what_one_sees(tmp_path, options):
 # ----------------------------------------------------------------------------------------------------------------
 # The flag.
 
+
 def test_on_with_madr_and_otherwise_when_asked_for(tmp_path, monkeypatch, tiny_zip):
     def option(**flags):
         return train.build(dict(data=tiny_zip(), cfg="tiny", **flags)).options.get("diversity_monitor")
+
     assert [option(), option(madr=0), option(madr=1)] == [None, None, 1]
     assert [option(diversity_monitor=1), option(madr=1, diversity_monitor=0)] == [1, 0]
 
 
 def test_the_flag_may_change_when_a_run_goes_on(tmp_path, monkeypatch, tiny_zip):
     from training import resume_options
+
     monkeypatch.chdir(tmp_path)
     shutil.copy(tiny_zip(), "data.zip")
     options = train.build(dict(data="data.zip", cfg="tiny", diversity_monitor=1)).options
@@ -223,4 +252,5 @@ def test_the_flag_may_change_when_a_run_goes_on(tmp_path, monkeypatch, tiny_zip)
     def continued(**typed):
         flags = dict(data="data.zip", resume="latest", **typed)
         return resume_options.continue_run(flags, set(flags), "out", train.build, ["madr"])[0].diversity_monitor
+
     assert [continued(), continued(diversity_monitor=0)] == [1, 0]

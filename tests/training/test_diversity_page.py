@@ -1,4 +1,5 @@
 """docs/diversity_monitor.md tells what was measured, and what the code does."""
+
 import json
 
 from benchmarks import diversity_monitor as benchmark

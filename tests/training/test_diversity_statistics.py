@@ -1,4 +1,5 @@
 """The numbers of the diversity monitor: what a perfect, a collapsed and a hopeless generator show."""
+
 import numpy as np
 import pytest
 import torch

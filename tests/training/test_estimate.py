@@ -1,4 +1,5 @@
 """What a dry run foretells: counts against real networks, sizes against real files, a warning for each doubt."""
+
 import json
 import os
 
@@ -36,7 +37,7 @@ def test_counts_and_sizes_are_those_of_the_real_networks(flags, tiny_zip, tmp_pa
 
 
 def test_nothing_is_allocated(tiny_zip):
-    run = resolved(tiny_zip, cfg="stylegan2", cbase=2 ** 19, cmax=8192)
+    run = resolved(tiny_zip, cfg="stylegan2", cbase=2**19, cmax=8192)
     costs = estimate.estimate(run.options, run.image_shape, run.label_dim)
     assert costs.parameters_G > 4e9 and costs.parameters_D > 4e9  # tens of gigabytes of weights
 
@@ -51,9 +52,16 @@ def test_memory_grows_with_the_microbatch_and_shrinks_with_float16(tiny_zip):
     assert memory(batch=32, device="cuda") < 0.8 * memory(batch=32)
 
 
-@pytest.mark.parametrize("flags, snapshots_kept, grids", [
-    (dict(kimg=200, snap=10), 6, 8), (dict(kimg=201, snap=10, tick=1), 22, 24), (dict(kimg=200, snap=10, keep="2"), 2, 8),
-    (dict(kimg=200, snap=10, keep="2,best"), 3, 8), (dict(kimg=200, snap=10, img_snap=5), 6, 13)])
+@pytest.mark.parametrize(
+    "flags, snapshots_kept, grids",
+    [
+        (dict(kimg=200, snap=10), 6, 8),
+        (dict(kimg=201, snap=10, tick=1), 22, 24),
+        (dict(kimg=200, snap=10, keep="2"), 2, 8),
+        (dict(kimg=200, snap=10, keep="2,best"), 3, 8),
+        (dict(kimg=200, snap=10, img_snap=5), 6, 13),
+    ],
+)
 def test_number_of_files(flags, snapshots_kept, grids, tiny_zip):
     run = resolved(tiny_zip, cfg="tiny", **flags)
     costs = estimate.estimate(run.options, run.image_shape, run.label_dim)
@@ -77,7 +85,7 @@ WARNINGS = [
     (dict(resume="gone.pkl"), "no such file yet"),
     (dict(resume="gone.pkl"), "--resume-kimg"),
     (dict(resume="gone.pkl", resume_kimg=300, kimg=200), "nothing will be trained"),
-    (dict(cfg="stylegan2", cbase=2 ** 19, cmax=8192), "of memory needed"),
+    (dict(cfg="stylegan2", cbase=2**19, cmax=8192), "of memory needed"),
 ]
 
 
@@ -89,7 +97,7 @@ def test_each_doubt_is_told(flags, words, tiny_zip):
 def test_full_disk_is_foretold(tiny_zip):
     run = resolved(tiny_zip, cfg="tiny")
     assert "of disk needed" in warnings(run, free_disk=1000)
-    assert "of disk needed" not in warnings(run, free_disk=10 ** 12)
+    assert "of disk needed" not in warnings(run, free_disk=10**12)
 
 
 def test_tiny_is_for_small_pictures(tiny_zip):
@@ -97,7 +105,7 @@ def test_tiny_is_for_small_pictures(tiny_zip):
 
 
 def test_a_sound_configuration_has_no_warnings(tiny_zip):
-    assert warnings(resolved(tiny_zip, cfg="tiny", workers=1), free_disk=10 ** 12, num_images=50_000) == ""
+    assert warnings(resolved(tiny_zip, cfg="tiny", workers=1), free_disk=10**12, num_images=50_000) == ""
 
 
 def test_report_names_the_gamma_rule(tiny_zip):

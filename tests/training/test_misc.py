@@ -1,4 +1,5 @@
 """torch_utils.misc: constants, shapes, the sampler, parameter copying, consistency between processes, the module table."""
+
 import inspect
 import itertools
 import multiprocessing
@@ -12,8 +13,20 @@ import torch
 from torch_utils import misc
 
 
-@pytest.mark.parametrize("name", ["constant", "assert_shape", "profiled_function", "params_and_buffers", "named_params_and_buffers",
-                                  "copy_params_and_buffers", "ddp_sync", "check_ddp_consistency", "print_module_summary"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "constant",
+        "assert_shape",
+        "profiled_function",
+        "params_and_buffers",
+        "named_params_and_buffers",
+        "copy_params_and_buffers",
+        "ddp_sync",
+        "check_ddp_consistency",
+        "print_module_summary",
+    ],
+)
 def test_signature(golden, name):
     assert str(inspect.signature(getattr(misc, name))) == golden("api.json")["torch_utils.misc"][name]
 
@@ -24,12 +37,13 @@ def test_sampler_signature(golden):
     assert issubclass(misc.InfiniteSampler, torch.utils.data.Sampler)
     assert issubclass(misc.suppress_tracer_warnings, warnings.catch_warnings)
 
+
 # ---------------------------------------------------------------------------------------------------------------
 
 
 def test_constant_values_shapes_types():
     assert misc.constant(3).shape == () and misc.constant(3).dtype == torch.get_default_dtype()
-    assert torch.equal(misc.constant([1, 2], shape=[3, 2]), torch.tensor([[1., 2.]] * 3))
+    assert torch.equal(misc.constant([1, 2], shape=[3, 2]), torch.tensor([[1.0, 2.0]] * 3))
     assert misc.constant(np.arange(3), dtype=torch.int64).tolist() == [0, 1, 2]
     nhwc = misc.constant(1, shape=[2, 3, 4, 5], memory_format=torch.channels_last)
     assert nhwc.is_contiguous(memory_format=torch.channels_last)
@@ -43,7 +57,7 @@ def test_constant_is_shared_and_told_apart():
     assert misc.constant([1, 2]) is not misc.constant([1, 2], dtype=torch.float64)
     assert misc.constant([1, 2]) is not misc.constant([[1, 2]])
     assert misc.constant(1).item() == 1 and misc.constant(1.5).item() == 1.5
-    assert misc.constant(0.).item() == 0 and str(misc.constant(-0.).item()) == "-0.0"
+    assert misc.constant(0.0).item() == 0 and str(misc.constant(-0.0).item()) == "-0.0"
 
 
 def test_constant_survives_being_written_to():
@@ -75,6 +89,7 @@ def test_nan_to_num():
     x = torch.tensor([float("nan"), float("inf"), -float("inf"), 2])
     assert misc.nan_to_num(x, nan=0, posinf=1e5, neginf=-1e5).tolist() == [0, 1e5, -1e5, 2]
 
+
 # ---------------------------------------------------------------------------------------------------------------
 
 
@@ -101,11 +116,13 @@ def test_profiled_function_is_transparent_and_named():
     def a_step_worth_naming(x, *, factor=2):
         """What it does."""
         return x * factor
+
     assert a_step_worth_naming.__name__ == "a_step_worth_naming" and a_step_worth_naming.__doc__ == "What it does."
     assert a_step_worth_naming(3, factor=5) == 15
     with torch.profiler.profile() as profile:
         a_step_worth_naming(torch.ones(2))
     assert "a_step_worth_naming" in [event.key for event in profile.key_averages()]
+
 
 # ---------------------------------------------------------------------------------------------------------------
 
@@ -154,6 +171,7 @@ def test_sampler_refuses(wrong):
     with pytest.raises(ValueError, match="empty"):
         misc.InfiniteSampler([])
 
+
 # ---------------------------------------------------------------------------------------------------------------
 
 
@@ -193,6 +211,7 @@ def test_copy_params_and_buffers_never_broadcasts_nor_stops_half_way():
     with pytest.raises(ValueError, match="0.weight.*shape"):
         misc.copy_params_and_buffers(src, dst)
     assert all(torch.equal(a, b) for a, b in zip(before, misc.params_and_buffers(dst)))
+
 
 # ---------------------------------------------------------------------------------------------------------------
 
@@ -242,6 +261,7 @@ def test_one_process_needs_no_group():
     misc.check_ddp_consistency(make_net())
     with misc.ddp_sync(make_net(), sync=False):
         pass
+
 
 # ---------------------------------------------------------------------------------------------------------------
 

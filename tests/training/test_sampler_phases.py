@@ -1,4 +1,5 @@
 """Order of the data, seeds, gradient synchronisation, EMA, ADA: the parts of a step."""
+
 import collections
 import itertools
 
@@ -17,7 +18,7 @@ def test_every_epoch_is_a_permutation_and_any_position_can_be_entered(num_items,
     order = EpochOrder(num_items, seed)
     stream = [order(p) for p in range(5 * num_items)]
     for epoch in range(5):
-        assert sorted(stream[epoch * num_items:(epoch + 1) * num_items]) == list(range(num_items))
+        assert sorted(stream[epoch * num_items : (epoch + 1) * num_items]) == list(range(num_items))
     late = EpochOrder(num_items, seed)
     assert [late(p) for p in range(start, start + 10)] == [EpochOrder(num_items, seed)(p) for p in range(start, start + 10)]
 
@@ -50,7 +51,10 @@ def test_latents_depend_on_the_microbatch_alone_and_leave_the_global_generator()
     torch.randn(7)
     again, _ = phases.draw_latents(0, 3, 8, 16, labels, random_seed=1, cur_nimg=64)
     assert torch.equal(z, again) and z.shape == (8, 16) and c.shape == (8, 5)
-    others = [phases.draw_latents(*a, 8, 16, labels, random_seed=s, cur_nimg=n)[0] for a, s, n in [((1, 3), 1, 64), ((0, 2), 1, 64), ((0, 3), 2, 64), ((0, 3), 1, 96)]]
+    others = [
+        phases.draw_latents(*a, 8, 16, labels, random_seed=s, cur_nimg=n)[0]
+        for a, s, n in [((1, 3), 1, 64), ((0, 2), 1, 64), ((0, 3), 2, 64), ((0, 3), 1, 96)]
+    ]
     assert all(not torch.equal(z, other) for other in others)
     torch.set_rng_state(before)
     phases.draw_latents(0, 3, 8, 16, labels, 1, 64)
@@ -77,7 +81,7 @@ def test_lazy_regularisation_rescales_the_optimizer():
     assert [(p.name, p.interval) for p in made] == [("Gmain", 1), ("Greg", 4), ("Dboth", 1)]
     assert made[0].opt is made[1].opt is optimizers["G"]
     group = optimizers["G"].param_groups[0]
-    assert group["lr"] == pytest.approx(0.4) and list(group["betas"]) == pytest.approx([0.25 ** 0.8, 0.81 ** 0.8])
+    assert group["lr"] == pytest.approx(0.4) and list(group["betas"]) == pytest.approx([0.25**0.8, 0.81**0.8])
     assert optimizers["D"].param_groups[0]["lr"] == 0.5
 
 
@@ -88,7 +92,7 @@ def test_ema_halves_after_its_half_life_and_copies_buffers():
     for _ in range(100):  # 100 steps of 10 images = 1 kimg
         ema.update_ema(average, current, ema.ema_beta(10, 1, None, 0))
     assert float(average.weight) == pytest.approx(0.5, abs=1e-4) and float(average.running_mean) == 5
-    assert ema.ema_beta(10, 1, 0.05, cur_nimg=0) == 0 and ema.ema_beta(10, 1, 0.05, 2000) == 0.5 ** 0.1
+    assert ema.ema_beta(10, 1, 0.05, cur_nimg=0) == 0 and ema.ema_beta(10, 1, 0.05, 2000) == 0.5**0.1
 
 
 def test_ada_moves_towards_its_target_within_bounds():

@@ -1,4 +1,5 @@
 """Sample grids, which snapshots stay, starting from another run's networks, non-finite gradients, ticks."""
+
 import json
 import os
 
@@ -40,7 +41,9 @@ def test_saved_grid_puts_images_where_they_belong(tmp_path):
     assert np.array_equal(pixels, expected)
 
 
-@pytest.mark.parametrize("text, expected", [(None, (None, False)), ("all", (None, False)), ("3", (3, False)), ("3,best", (3, True)), ("best", (1, True))])
+@pytest.mark.parametrize(
+    "text, expected", [(None, (None, False)), ("all", (None, False)), ("3", (3, False)), ("3,best", (3, True)), ("best", (1, True))]
+)
 def test_keep(text, expected):
     assert snapshots.parse_keep(text) == expected
 
@@ -109,6 +112,7 @@ def test_a_streak_of_nonfinite_gradients_stops_the_run_and_keeps_the_last_good_s
 
 def test_a_single_overflow_is_counted_and_survived(tmp_path, loop_options, monkeypatch):
     from training import loss
+
     calls = []
 
     class Overflow(loss.StyleGAN2Loss):
@@ -127,31 +131,70 @@ def test_a_single_overflow_is_counted_and_survived(tmp_path, loop_options, monke
 
 def test_tick_line_is_what_scripts_parse():
     line = monitor.tick_line(0, 0.0, 11, 4.1, 128.25, 7.4, 4.41, 9.85, 0, [("coverage", 0.5)])
-    assert line == ("tick 0     kimg 0.0      time 11s          sec/tick 4.1     sec/kimg 128.25  maintenance 7.4    cpumem 4.41   "
-                    "gpumem 9.85   augment 0.000 coverage 0.500")
+    assert line == (
+        "tick 0     kimg 0.0      time 11s          sec/tick 4.1     sec/kimg 128.25  maintenance 7.4    cpumem 4.41   "
+        "gpumem 9.85   augment 0.000 coverage 0.500"
+    )
 
 
 def test_log_text_comes_in_upstreams_order(tmp_path, loop_options, capsys):
     training_loop(run_dir=str(tmp_path), **loop_options(total_kimg=0.016, network_snapshot_ticks=1, image_snapshot_ticks=1))
     text = capsys.readouterr().out
-    marks = ["Loading training set...", "Num images:  24", "Image shape: [3, 16, 16]", "Label shape: [2]", "Constructing networks...",
-             "Setting up augmentation...", "Distributing across 1", "Setting up training phases...", "Exporting sample images...",
-             "Initializing logs...", "Training for 0.016 kimg...", "tick 0     kimg 0.0", "tick 1     kimg 0.0", "Exiting..."]
+    marks = [
+        "Loading training set...",
+        "Num images:  24",
+        "Image shape: [3, 16, 16]",
+        "Label shape: [2]",
+        "Constructing networks...",
+        "Setting up augmentation...",
+        "Distributing across 1",
+        "Setting up training phases...",
+        "Exporting sample images...",
+        "Initializing logs...",
+        "Training for 0.016 kimg...",
+        "tick 0     kimg 0.0",
+        "tick 1     kimg 0.0",
+        "Exiting...",
+    ]
     positions = [text.index(mark) for mark in marks]
     assert positions == sorted(positions)
     names = set(os.listdir(tmp_path))
     assert {"reals.png", "fakes_init.png", "fakes000000.png", "network-snapshot-000000.pkl", "stats.jsonl"} <= names
     line = json.loads(open(tmp_path / "stats.jsonl").readline())
-    for name in ("Loss/scores/fake", "Loss/scores/real", "Loss/signs/fake", "Loss/signs/real", "Loss/G/loss", "Loss/D/loss", "Loss/r1_penalty",
-                 "Loss/D/reg", "Loss/pl_penalty", "Loss/G/reg", "Progress/tick", "Progress/kimg", "Progress/augment", "Timing/total_sec",
-                 "Timing/sec_per_tick", "Timing/sec_per_kimg", "Timing/maintenance_sec", "Timing/Gmain", "Timing/Greg", "Timing/Dmain", "Timing/Dreg",
-                 "Timing/total_hours", "Timing/total_days", "Resources/cpu_mem_gb", "Resources/peak_gpu_mem_gb"):
+    for name in (
+        "Loss/scores/fake",
+        "Loss/scores/real",
+        "Loss/signs/fake",
+        "Loss/signs/real",
+        "Loss/G/loss",
+        "Loss/D/loss",
+        "Loss/r1_penalty",
+        "Loss/D/reg",
+        "Loss/pl_penalty",
+        "Loss/G/reg",
+        "Progress/tick",
+        "Progress/kimg",
+        "Progress/augment",
+        "Timing/total_sec",
+        "Timing/sec_per_tick",
+        "Timing/sec_per_kimg",
+        "Timing/maintenance_sec",
+        "Timing/Gmain",
+        "Timing/Greg",
+        "Timing/Dmain",
+        "Timing/Dreg",
+        "Timing/total_hours",
+        "Timing/total_days",
+        "Resources/cpu_mem_gb",
+        "Resources/peak_gpu_mem_gb",
+    ):
         assert set(line[name]) == {"num", "mean", "std"}, name
     assert isinstance(line["timestamp"], float)
 
 
 def test_switches_of_the_process_come_back(tmp_path, loop_options):
     from torch_utils.ops import conv2d_gradfix
+
     before = torch.backends.cudnn.benchmark, conv2d_gradfix.enabled
     training_loop(run_dir=str(tmp_path), **loop_options(total_kimg=0.008))
     assert (torch.backends.cudnn.benchmark, conv2d_gradfix.enabled) == before

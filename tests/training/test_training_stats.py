@@ -1,4 +1,5 @@
 """torch_utils.training_stats: what is counted, per Collector; several processes; a restart in the middle of a tick."""
+
 import inspect
 import math
 import multiprocessing
@@ -29,8 +30,19 @@ def test_signatures(golden):
 
 def test_mean_and_std_of_everything_reportable():
     collector = training_stats.Collector()
-    values = [1.5, [2, 3], np.float32([[4], [5]]), torch.tensor([6., 7.], requires_grad=True), torch.tensor(8), [torch.tensor(9.), 10.],
-              np.int64(11), torch.tensor([12], dtype=torch.float16), [], torch.zeros(0, 3), True]
+    values = [
+        1.5,
+        [2, 3],
+        np.float32([[4], [5]]),
+        torch.tensor([6.0, 7.0], requires_grad=True),
+        torch.tensor(8),
+        [torch.tensor(9.0), 10.0],
+        np.int64(11),
+        torch.tensor([12], dtype=torch.float16),
+        [],
+        torch.zeros(0, 3),
+        True,
+    ]
     for value in values:
         assert training_stats.report("x", value) is value
     assert training_stats.report0("y", value) is value
@@ -46,7 +58,7 @@ def test_mean_and_std_of_everything_reportable():
 
 def test_sums_are_float64():
     collector = training_stats.Collector()
-    training_stats.report("x", torch.full([10], 16777216.))
+    training_stats.report("x", torch.full([10], 16777216.0))
     training_stats.report("x", torch.ones(10))
     collector.update()
     assert collector.mean("x") == (16777216 + 1) / 2
@@ -57,7 +69,7 @@ def test_unknown_single_constant_and_not_finite():
     collector = training_stats.Collector()
     assert collector.num("x") == 0 and math.isnan(collector.mean("x")) and math.isnan(collector.std("x"))
     training_stats.report("single", 3)
-    training_stats.report("constant", [.1] * 7)
+    training_stats.report("constant", [0.1] * 7)
     training_stats.report("bad", [1, float("inf")])
     training_stats.report("never", [])
     collector.update()
@@ -117,13 +129,14 @@ def test_report0_counts_on_rank_0_only():
     collector.update()
     assert collector.names() == ["x"] and collector.num("x") == 0
 
+
 # ---------------------------------------------------------------------------------------------------------------
 
 
 def _reports(start, stop):
     for i in range(start, stop):
         training_stats.report("Loss/a", torch.from_numpy(np.random.RandomState(i).randn(13) * 10.0 ** (i % 5)))
-        training_stats.report("Loss/b", .1 * i)
+        training_stats.report("Loss/b", 0.1 * i)
         if i % 4 == 0:
             training_stats.report("rare", 1 / (1 + i))
 
@@ -169,7 +182,9 @@ def test_state_is_a_copy():
 def test_state_of_an_absent_device_goes_to_the_cpu():
     if torch.cuda.is_available():
         pytest.skip("the device is present")
-    training_stats.load_state_dict(dict(counters={"x": {"cuda:1": torch.tensor([2., 4., 8.]), "cpu": torch.tensor([1., 1., 1.])}}, cumulative={}))
+    training_stats.load_state_dict(
+        dict(counters={"x": {"cuda:1": torch.tensor([2.0, 4.0, 8.0]), "cpu": torch.tensor([1.0, 1.0, 1.0])}}, cumulative={})
+    )
     assert training_stats.state_dict()["counters"]["x"]["cpu"].tolist() == [3, 5, 9]
 
 
@@ -182,7 +197,7 @@ def _stats_worker(rank, init_file, queue):
     collector = training_stats.Collector()
     # In another order on each rank.
     for name in ["a", "b"] if rank == 0 else ["b", "a"]:
-        training_stats.report(name, [1., 2.] if rank == 0 else [6.])
+        training_stats.report(name, [1.0, 2.0] if rank == 0 else [6.0])
     training_stats.report0("zero", 10 + rank)
     training_stats.report("uneven", [] if rank == 0 else [4])
     collector.update()
@@ -205,4 +220,4 @@ def test_two_processes(tmp_path):
     for _rank, first, second_mean, num_reduces in results:
         assert first["a"] == first["b"] == dict(num=3, mean=3, std=pytest.approx(np.std([1, 2, 6])))
         assert first["zero"] == dict(num=1, mean=10, std=0) and first["uneven"] == dict(num=1, mean=4, std=0)
-        assert second_mean == .5 and num_reduces == 2
+        assert second_mean == 0.5 and num_reduces == 2

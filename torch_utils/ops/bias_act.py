@@ -4,6 +4,7 @@
 
 Must not know about layers or networks.
 """
+
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ _plugin = None
 @dataclass(frozen=True)
 class Activation:
     """func(x, alpha=...) with the values that stand in for an unset alpha and gain."""
+
     func: Callable
     def_alpha: float = 0.0
     def_gain: float = 1.0

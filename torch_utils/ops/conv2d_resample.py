@@ -6,6 +6,7 @@
 Filtering and convolving commute, so the order that is cheapest is chosen: large kernels always run on the smaller image.
 Must not know about modulation or networks.
 """
+
 from torch_utils.ops import conv2d_gradfix
 from torch_utils.ops.upfirdn2d import filter_size, parse_padding, upfirdn2d
 
@@ -62,13 +63,13 @@ def _enlarge_and_convolve(x, w, f, up, padding, groups, flip_filter):
     out_channels, _, height, width = w.shape
     if height == width == 1:
         x = conv2d_gradfix.conv2d(x, w, groups=groups)
-        return upfirdn2d(x, f, up=up, padding=list(padding), gain=up ** 2, flip_filter=flip_filter)
+        return upfirdn2d(x, f, up=up, padding=list(padding), gain=up**2, flip_filter=flip_filter)
     # [O, I/groups] -> [I, O/groups], turned by 180 degrees: what conv_transpose2d wants in order to correlate.
     w = w.unflatten(0, [groups, out_channels // groups]).transpose(1, 2).flatten(0, 1).flip([2, 3])
     x = conv2d_gradfix.conv_transpose2d(x, w, stride=up, groups=groups)
     # The transposed convolution has already widened the image by its kernel, less the zeros after the last pixel.
     padding = [left - (width - 1), right - (width - up), top - (height - 1), bottom - (height - up)]
-    return upfirdn2d(x, f, padding=padding, gain=up ** 2, flip_filter=flip_filter)
+    return upfirdn2d(x, f, padding=padding, gain=up**2, flip_filter=flip_filter)
 
 
 def _convolve_and_shrink(x, w, f, down, padding, groups, flip_filter):

@@ -5,6 +5,7 @@ image becomes A_rows X A_columns^T: two matrix products, for which every CPU lib
 order are again matrix products. At 8 to 256 pixels this beats depthwise convolution several times over, most of all in the
 second derivative (benchmarks/ops_cpu.py). Must not know about autograd, networks or devices other than the CPU.
 """
+
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -16,6 +17,7 @@ KRONECKER_UP_TO_ENTRIES = 8192
 
 class AxisPlan(NamedTuple):
     """How one axis is resampled: y[o] = sum_t taps[t] * z[o * down + t], z = x spread by `up`, then padded."""
+
     taps: tuple[float, ...]
     up: int
     down: int

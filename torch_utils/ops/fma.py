@@ -1,4 +1,5 @@
 """Fused multiply-add with broadcasting. Knows nothing of images."""
+
 import torch
 
 

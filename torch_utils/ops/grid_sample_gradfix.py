@@ -4,6 +4,7 @@ Convention: zeros outside the image, align_corners=False. PyTorch's own operator
 in the image, so its derivative in the image (spreading values back) and sampling are each other's derivatives; the derivative
 in the places is written out over the four neighbours. Must not know about augmentation.
 """
+
 import torch
 import torch.nn.functional as F
 

@@ -3,6 +3,7 @@
 `impl='cuda'` asks for the kernel and means: take it where the tensor is on a CUDA device and the kernel has been built, else
 compute the same in plain PyTorch. `impl='ref'` always means plain PyTorch. Must not build anything itself.
 """
+
 from collections.abc import Callable
 
 IMPLEMENTATIONS = ("ref", "cuda")

@@ -3,6 +3,7 @@
 Must not know about convolution weights or networks. Paddings, like torch.nn.functional.pad, come as
 [left, right, top, bottom]; factors as one number or [horizontal, vertical]. Negative padding crops.
 """
+
 from typing import NamedTuple
 
 import torch
@@ -63,6 +64,7 @@ def upfirdn2d(x, f, up=1, down=1, padding=0, flip_filter=False, gain=1, impl="cu
 
 class _Resampling(NamedTuple):
     """The arguments of upfirdn2d, spelled out: (horizontal, vertical) factors, four paddings."""
+
     up: tuple[int, int]
     down: tuple[int, int]
     padding: tuple[int, int, int, int]
@@ -79,7 +81,9 @@ def _check_arguments(x, f, spec):
     padded = (x.shape[3] * spec.up[0] + left + right, x.shape[2] * spec.up[1] + top + bottom)
     covered = filter_size(f)
     if padded[0] < covered[0] or padded[1] < covered[1]:
-        raise ValueError(f"after enlarging and padding the image is {padded[0]} x {padded[1]} pixels, less than the {covered[0]} x {covered[1]} of the filter")
+        raise ValueError(
+            f"after enlarging and padding the image is {padded[0]} x {padded[1]} pixels, less than the {covered[0]} x {covered[1]} of the filter"
+        )
 
 
 def _axis_plans(dtype, f, spec):
@@ -95,8 +99,10 @@ def _axis_plans(dtype, f, spec):
             return None
         taps_y, taps_x = factors
     left, right, top, bottom = spec.padding
-    return (fir_matrices.AxisPlan(taps_y, spec.up[1], spec.down[1], top, bottom),
-            fir_matrices.AxisPlan(taps_x, spec.up[0], spec.down[0], left, right))
+    return (
+        fir_matrices.AxisPlan(taps_y, spec.up[1], spec.down[1], top, bottom),
+        fir_matrices.AxisPlan(taps_x, spec.up[0], spec.down[0], left, right),
+    )
 
 
 def _scaled(f, spec):
@@ -114,7 +120,7 @@ def _spread_and_pad(x, spec):
 
 def _without_filter(x, f, spec):
     """The case of a single tap."""
-    x = _spread_and_pad(x, spec)[:, :, ::spec.down[1], ::spec.down[0]]
+    x = _spread_and_pad(x, spec)[:, :, :: spec.down[1], :: spec.down[0]]
     if f is None:
         return x if spec.gain == 1 else x * spec.gain
     tap = f.to(x.dtype).reshape([]) ** (2 if f.ndim == 1 else 1)

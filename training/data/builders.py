@@ -3,6 +3,7 @@
 Stacked Digits uses scikit-learn's bundled digits (no download, quick), Stacked MNIST the real ones (the protocol that
 papers report). Label = 100 * red + 10 * green + blue digit. Must not know how such sets are judged.
 """
+
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -18,32 +19,53 @@ NUM_MODES = 1000
 RESOLUTION = 32
 BUILDERS = ["stacked-digits", "stacked-mnist"]
 # Image counts when none is asked for, by builder and split.
-DEFAULT_NUM_IMAGES = {("stacked-digits", "train"): 50_000, ("stacked-digits", "eval"): 10_000,
-                      ("stacked-mnist", "train"): 128_000, ("stacked-mnist", "test"): 26_000}
+DEFAULT_NUM_IMAGES = {
+    ("stacked-digits", "train"): 50_000,
+    ("stacked-digits", "eval"): 10_000,
+    ("stacked-mnist", "train"): 128_000,
+    ("stacked-mnist", "test"): 26_000,
+}
 _EVAL_EVERY = 4  # every fourth digit of a class is kept for evaluation
 _ENLARGEMENT = 3
-_WEIGHT_UNIT = 2 * _ENLARGEMENT ** 3  # makes the interpolation weights whole numbers
+_WEIGHT_UNIT = 2 * _ENLARGEMENT**3  # makes the interpolation weights whole numbers
 _SPLIT_NUMBER = {"train": 0, "eval": 1, "test": 1}
 
 Progress = Callable[[Iterable], Iterable]
 
 
-def build_stacked_digits(dest: str, split: str = "train", num_images: int | None = None, modes: int = NUM_MODES,
-                         imbalanced: bool = False, seed: int = 0, progress: Progress = iter) -> dict[int, int]:
+def build_stacked_digits(
+    dest: str,
+    split: str = "train",
+    num_images: int | None = None,
+    modes: int = NUM_MODES,
+    imbalanced: bool = False,
+    seed: int = 0,
+    progress: Progress = iter,
+) -> dict[int, int]:
     """Write Stacked Digits (32x32, enlarged smoothly from 8x8) to a zip or folder; returns the image count per mode.
 
     split: 'train' or 'eval', which share no digit: of each class, in scikit-learn's order, the 4th, 8th, 12th ... digit
     is for evaluation and all others are for training.
     """
     digits, labels, content_hash = _load_small_digits(split)
-    provenance = {"digits": "scikit-learn load_digits", "source_sha256": {"load_digits": content_hash},
-                  "split_rule": f"eval = every {_EVAL_EVERY}th digit of each class in scikit-learn's order"}
+    provenance = {
+        "digits": "scikit-learn load_digits",
+        "source_sha256": {"load_digits": content_hash},
+        "split_rule": f"eval = every {_EVAL_EVERY}th digit of each class in scikit-learn's order",
+    }
     return _build_stack("stacked-digits", dest, digits, labels, split, num_images, modes, imbalanced, seed, provenance, progress)
 
 
-def build_stacked_mnist(dest: str, source: str | None = None, split: str = "train", num_images: int | None = None,
-                        modes: int = NUM_MODES, imbalanced: bool = False, seed: int = 0,
-                        progress: Progress = iter) -> dict[int, int]:
+def build_stacked_mnist(
+    dest: str,
+    source: str | None = None,
+    split: str = "train",
+    num_images: int | None = None,
+    modes: int = NUM_MODES,
+    imbalanced: bool = False,
+    seed: int = 0,
+    progress: Progress = iter,
+) -> dict[int, int]:
     """Write Stacked MNIST (32x32: 28x28 with a border of 2) to a zip or folder; returns the image count per mode.
 
     source: folder with MNIST's idx files; None downloads them.
@@ -51,27 +73,47 @@ def build_stacked_mnist(dest: str, source: str | None = None, split: str = "trai
     """
     digits, labels, hashes = mnist.load_mnist(source, split)
     if max(digits.shape[1:]) > RESOLUTION:
-        raise UserError(f"The digits in {source} are {digits.shape[2]}x{digits.shape[1]} pixels; Stacked MNIST takes up to "
-                        f"{RESOLUTION}x{RESOLUTION}.")
+        raise UserError(
+            f"The digits in {source} are {digits.shape[2]}x{digits.shape[1]} pixels; Stacked MNIST takes up to {RESOLUTION}x{RESOLUTION}."
+        )
     if labels.max() > 9:
         raise UserError(f"The labels in {source} go up to {labels.max()}; Stacked MNIST takes the ten digits 0-9.")
     provenance = {"digits": "MNIST", "source_sha256": hashes, "split_rule": "MNIST's own training and test digits"}
     return _build_stack("stacked-mnist", dest, digits, labels, split, num_images, modes, imbalanced, seed, provenance, progress)
 
 
-def _build_stack(builder: str, dest: str, digits: np.ndarray, labels: np.ndarray, split: str, num_images: int | None,
-                 modes: int, imbalanced: bool, seed: int, provenance: dict[str, Any], progress: Progress) -> dict[int, int]:
+def _build_stack(
+    builder: str,
+    dest: str,
+    digits: np.ndarray,
+    labels: np.ndarray,
+    split: str,
+    num_images: int | None,
+    modes: int,
+    imbalanced: bool,
+    seed: int,
+    provenance: dict[str, Any],
+    progress: Progress,
+) -> dict[int, int]:
     num_images = num_images or DEFAULT_NUM_IMAGES[builder, split]
     rng = np.random.RandomState([seed, _SPLIT_NUMBER[split]])  # RandomState's numbers are frozen for ever
     mode_numbers = draw_modes(num_images, np.bincount(labels, minlength=10), modes, imbalanced, rng)
     triples = draw_triples(mode_numbers, labels, rng)
     top, left = (RESOLUTION - digits.shape[1]) // 2, (RESOLUTION - digits.shape[2]) // 2
-    window = np.s_[top:top + digits.shape[1], left:left + digits.shape[2]]
+    window = np.s_[top : top + digits.shape[1], left : left + digits.shape[2]]
     with open_writer(dest) as writer:
         writer.class_names = [f"{mode:03d}" for mode in range(modes)]
         writer.provenance = {
-            "builder": builder, "version": 1, "seed": seed, "split": split, "num_images": num_images, "modes": modes,
-            "mode_rule": f"labels 0 to {modes - 1}", "imbalanced": imbalanced, **provenance}
+            "builder": builder,
+            "version": 1,
+            "seed": seed,
+            "split": split,
+            "num_images": num_images,
+            "modes": modes,
+            "mode_rule": f"labels 0 to {modes - 1}",
+            "imbalanced": imbalanced,
+            **provenance,
+        }
         image = np.zeros([RESOLUTION, RESOLUTION, 3], dtype=np.uint8)
         for mode, triple in progress(list(zip(mode_numbers.tolist(), triples))):
             for channel, index in enumerate(triple):
@@ -80,8 +122,7 @@ def _build_stack(builder: str, dest: str, digits: np.ndarray, labels: np.ndarray
     return dict(sorted(Counter(mode_numbers.tolist()).items()))
 
 
-def draw_modes(num_images: int, class_counts: np.ndarray, modes: int, imbalanced: bool,
-               rng: np.random.RandomState) -> np.ndarray:
+def draw_modes(num_images: int, class_counts: np.ndarray, modes: int, imbalanced: bool, rng: np.random.RandomState) -> np.ndarray:
     """Mode number of each image, int64 [num_images], independently drawn.
 
     Balanced: three digits drawn uniformly from all digits, given that the mode is among the first `modes`
@@ -139,7 +180,7 @@ def is_eval_digit(labels: np.ndarray) -> np.ndarray:
     """bool [N]: the split rule of Stacked Digits: every fourth of each class, counted in the given order."""
     result = np.zeros(len(labels), dtype=bool)
     for number in np.unique(labels):
-        result[np.flatnonzero(labels == number)[_EVAL_EVERY - 1::_EVAL_EVERY]] = True
+        result[np.flatnonzero(labels == number)[_EVAL_EVERY - 1 :: _EVAL_EVERY]] = True
     return result
 
 
@@ -150,7 +191,7 @@ def enlarge_digits(images: np.ndarray) -> np.ndarray:
     """
     weights = _catmull_rom_weights(images.shape[1] + 2, _ENLARGEMENT)
     padded = np.pad(images.astype(np.int64), [(0, 0), (1, 1), (1, 1)])
-    unit = 16 * _WEIGHT_UNIT ** 2  # what full brightness amounts to
+    unit = 16 * _WEIGHT_UNIT**2  # what full brightness amounts to
     values = (weights @ padded @ weights.T).clip(0, unit)
     return ((2 * 255 * values + unit) // (2 * unit)).astype(np.uint8)  # rounded to the nearest
 
@@ -166,7 +207,7 @@ def _catmull_rom_weights(size: int, factor: int) -> np.ndarray:
         base = int(np.floor(position + 1e-9))
         t = position - base
         # Keys (1981), a = -1/2: weights of the samples base-1 ... base+2.
-        taps = [-t ** 3 + 2 * t ** 2 - t, 3 * t ** 3 - 5 * t ** 2 + 2, -3 * t ** 3 + 4 * t ** 2 + t, t ** 3 - t ** 2]
+        taps = [-(t**3) + 2 * t**2 - t, 3 * t**3 - 5 * t**2 + 2, -3 * t**3 + 4 * t**2 + t, t**3 - t**2]
         for sample, tap in enumerate(taps, start=base - 1):
             if 0 <= sample < size:
                 weights[row, sample] = tap / 2

@@ -3,6 +3,7 @@
 Everything that a person can have done wrong with the files becomes a UserError naming the file and the remedy.
 Must not know of training, tensors or how data sets are made.
 """
+
 import hashlib
 import io
 import json
@@ -20,8 +21,7 @@ import PIL.Image
 from dnnlib.errors import UserError
 
 METADATA_NAME = "dataset.json"
-IMAGE_SUFFIXES = frozenset([
-    ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".tga"])
+IMAGE_SUFFIXES = frozenset([".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".tga"])
 _LOCAL_HEADER_SIZE = 30  # bytes of a zip member's header before its name
 _READ_CHUNK = 1 << 20
 
@@ -100,12 +100,16 @@ class ZipFiles:
         self.path = path
         try:
             with zipfile.ZipFile(path) as archive:
-                self._infos = {info.filename: (info.header_offset, info.compress_type, info.compress_size, info.file_size,
-                                               info.CRC, info.flag_bits)
-                               for info in archive.infolist() if not info.is_dir()}
+                self._infos = {
+                    info.filename: (info.header_offset, info.compress_type, info.compress_size, info.file_size, info.CRC, info.flag_bits)
+                    for info in archive.infolist()
+                    if not info.is_dir()
+                }
         except zipfile.BadZipFile as error:
-            raise UserError(f"{path} is not a readable zip archive ({error}); it may be an incomplete copy or download: "
-                            f"get it again, or make it anew with dataset_tool.py.") from error
+            raise UserError(
+                f"{path} is not a readable zip archive ({error}); it may be an incomplete copy or download: "
+                f"get it again, or make it anew with dataset_tool.py."
+            ) from error
         except OSError as error:
             raise UserError(f"Cannot read {path}: {error.strerror or error}; check the file and its permissions.") from error
         self.names: list[str] = sorted(self._infos)
@@ -132,8 +136,9 @@ class ZipFiles:
             except zlib.error as error:
                 raise self._damaged(name) from error
         else:
-            raise UserError(f"{self.where(name)} is packed with an unusual method ({method}); unpack the archive and pack "
-                            f"it again with dataset_tool.py.")
+            raise UserError(
+                f"{self.where(name)} is packed with an unusual method ({method}); unpack the archive and pack it again with dataset_tool.py."
+            )
         if zlib.crc32(data) != crc:
             raise self._damaged(name)
         return data
@@ -155,15 +160,14 @@ class ZipFiles:
         start = _LOCAL_HEADER_SIZE + int.from_bytes(block[26:28], "little") + int.from_bytes(block[28:30], "little")
         if start + packed_size > len(block):
             return self._read_at(offset + start, packed_size)
-        return block[start:start + packed_size]
+        return block[start : start + packed_size]
 
     def _read_at(self, offset: int, size: int) -> bytes:
         if self._opened is None or self._opened[0] != os.getpid():
             try:
                 self._opened = (os.getpid(), open(self.path, "rb", buffering=0), threading.Lock())
             except OSError as error:
-                raise UserError(f"Cannot read {self.path}: {error.strerror or error}; the data set must stay in place "
-                                f"while it is in use.") from error
+                raise UserError(f"Cannot read {self.path}: {error.strerror or error}; the data set must stay in place while it is in use.") from error
         _, file, lock = self._opened
         with lock:
             file.seek(offset)
@@ -177,8 +181,10 @@ class ZipFiles:
         return blocks[0] if len(blocks) == 1 else b"".join(blocks)
 
     def _damaged(self, name: str) -> UserError:
-        return UserError(f"{self.where(name)} is damaged (the bytes do not fit the archive's directory); copy or download "
-                         f"the archive again, or make it anew with dataset_tool.py.")
+        return UserError(
+            f"{self.where(name)} is damaged (the bytes do not fit the archive's directory); copy or download "
+            f"the archive again, or make it anew with dataset_tool.py."
+        )
 
     def close(self) -> None:
         if self._opened is not None:
@@ -195,11 +201,11 @@ def open_files(path: str):
     if os.path.isdir(path):
         return FolderFiles(path)
     if not os.path.exists(path):
-        raise UserError(f"There is no data set at {path}; check the path (from {os.getcwd()}), or make one with "
-                        f"dataset_tool.py --source=... --dest={path}")
+        raise UserError(
+            f"There is no data set at {path}; check the path (from {os.getcwd()}), or make one with dataset_tool.py --source=... --dest={path}"
+        )
     if not path.lower().endswith(".zip") and not zipfile.is_zipfile(path):
-        raise UserError(f"{path} is neither a folder nor a zip archive; convert it with dataset_tool.py --source={path} "
-                        f"--dest=dataset.zip")
+        raise UserError(f"{path} is neither a folder nor a zip archive; convert it with dataset_tool.py --source={path} --dest=dataset.zip")
     return ZipFiles(path)
 
 
@@ -210,6 +216,7 @@ def open_files(path: str):
 @dataclass(frozen=True)
 class Metadata:
     """What dataset.json says: labels by file name (None: the set has none), names of the classes, how it was made."""
+
     labels: dict[str, Any] | None = None
     class_names: list[str] | None = None
     provenance: dict[str, Any] | None = None
@@ -225,11 +232,12 @@ def read_metadata(files) -> Metadata:
     except ValueError as error:  # includes broken UTF-8
         raise UserError(f"{where} is not valid JSON ({error}); mend it, or remove it if the set has no labels.") from error
     if not isinstance(content, dict):
-        raise UserError(f'{where} must hold an object like {{"labels": [["00000/img00000000.png", 6], ...]}} '
-                        f'(got a {type(content).__name__}).')
-    return Metadata(labels=_labels_by_name(content.get("labels"), where),
-                    class_names=_checked_class_names(content.get("class_names"), where),
-                    provenance=content.get("provenance"))
+        raise UserError(f'{where} must hold an object like {{"labels": [["00000/img00000000.png", 6], ...]}} (got a {type(content).__name__}).')
+    return Metadata(
+        labels=_labels_by_name(content.get("labels"), where),
+        class_names=_checked_class_names(content.get("class_names"), where),
+        provenance=content.get("provenance"),
+    )
 
 
 def _labels_by_name(entries, where: str) -> dict[str, Any] | None:
@@ -245,7 +253,7 @@ def _labels_by_name(entries, where: str) -> dict[str, Any] | None:
             raise UserError(f'Entry {position} of "labels" in {where} must be [file name, label] (got {entry!r:.80}).')
         name = entry[0].replace("\\", "/")
         if name in labels and labels[name] != entry[1]:
-            raise UserError(f'{where} gives {name} two labels ({labels[name]!r:.40} and {entry[1]!r:.40}); keep one.')
+            raise UserError(f"{where} gives {name} two labels ({labels[name]!r:.40} and {entry[1]!r:.40}); keep one.")
         labels[name] = entry[1]
     return labels
 
@@ -268,8 +276,10 @@ def label_array(labels: dict[str, Any], names: list[str], where: str) -> np.ndar
     """Labels of the named files: int64 [N] for class numbers, float32 [N, L] for vectors."""
     missing = [name for name in names if name not in labels]
     if missing:
-        raise UserError(f"{len(missing)} of {len(names)} images have no label in {where}: {first_few(missing)}; add the "
-                        f"labels, remove those images, or train without labels.")
+        raise UserError(
+            f"{len(missing)} of {len(names)} images have no label in {where}: {first_few(missing)}; add the "
+            f"labels, remove those images, or train without labels."
+        )
     values = [labels[name] for name in names]
     if all(isinstance(value, int) and not isinstance(value, bool) for value in values):
         for name, value in zip(names, values):
@@ -279,8 +289,9 @@ def label_array(labels: dict[str, Any], names: list[str], where: str) -> np.ndar
     length = next((len(value) for value in values if isinstance(value, list)), 0)
     for name, value in zip(names, values):
         if not (isinstance(value, list) and len(value) == length > 0 and all(_is_finite_number(x) for x in value)):
-            raise UserError(f"The label of {name} in {where} is {value!r:.60}; labels must be all class numbers, or all "
-                            f"lists of finite numbers of one length.")
+            raise UserError(
+                f"The label of {name} in {where} is {value!r:.60}; labels must be all class numbers, or all lists of finite numbers of one length."
+            )
     return np.array(values, dtype=np.float32)
 
 
@@ -313,7 +324,7 @@ def stored_shape(files, name: str) -> list[int]:
     """[channel, height, width] of a stored picture, from its header where possible (PNG), else by decoding it."""
     head = files.head(name, 26)
     if head[:8] == b"\x89PNG\r\n\x1a\n" and head[12:16] == b"IHDR" and len(head) == 26:
-        width, height = (int.from_bytes(head[start:start + 4], "big") for start in (16, 20))
+        width, height = (int.from_bytes(head[start : start + 4], "big") for start in (16, 20))
         channels = {(8, 0): 1, (8, 2): 3}.get((head[24], head[25]))  # by bit depth and colour type
         if channels is not None:
             return [channels, height, width]

@@ -2,6 +2,7 @@
 
 Must not know the command line; sources gives the pictures, writer takes them.
 """
+
 import hashlib
 import io
 import zlib
@@ -33,6 +34,7 @@ class FaultKind:
 
     A fault that is only `noted` does not keep the set from being written.
     """
+
     title: str
     mend: str = ""
     remedy: str = ""
@@ -51,12 +53,10 @@ FAULT_KINDS: dict[str, FaultKind] = {
     "exif": FaultKind("rotated by its EXIF tag", mend="rotated"),
     "grey": FaultKind("grey in a colour set", mend="converted to RGB"),
     "colour": FaultKind("colour in a grey set", mend="converted to grey"),
-    "non-square": FaultKind("not square", remedy="choose a --transform (center-crop, pad, stretch, ...) with --width and "
-                                                 "--height"),
+    "non-square": FaultKind("not square", remedy="choose a --transform (center-crop, pad, stretch, ...) with --width and --height"),
     "size": FaultKind("size differs from the others", remedy="give --width and --height (and perhaps a --transform)"),
     "resolution": FaultKind("not a power of two", remedy="give --width and --height"),
-    "unlabelled": FaultKind("has no label, while others do", remedy="add the labels, remove these images, or say "
-                                                                     "--labels=none"),
+    "unlabelled": FaultKind("has no label, while others do", remedy="add the labels, remove these images, or say --labels=none"),
     "duplicate": FaultKind("same picture as another", mend="dropped", noted=True),
     "too-small": FaultKind("too small or too flat for the crop", noted=True),
     "hidden": FaultKind("hidden file, skipped", noted=True),
@@ -68,6 +68,7 @@ FAULT_KINDS: dict[str, FaultKind] = {
 @dataclass(frozen=True)
 class Fault:
     """One thing that is wrong with one file."""
+
     name: str
     kind: str
     detail: str = ""
@@ -128,12 +129,12 @@ def _check_png_chunks(data: bytes) -> None:
     """Walk a PNG's chunks: the decoder itself does not notice wrong checksums of pixels or a missing end."""
     position = 8
     while position + 12 <= len(data):
-        length = int.from_bytes(data[position:position + 4], "big")
+        length = int.from_bytes(data[position : position + 4], "big")
         end = position + 12 + length
         if end > len(data):
             break
-        kind = data[position + 4:position + 8]
-        if zlib.crc32(data[position + 4:end - 4]) != int.from_bytes(data[end - 4:end], "big"):
+        kind = data[position + 4 : position + 8]
+        if zlib.crc32(data[position + 4 : end - 4]) != int.from_bytes(data[end - 4 : end], "big"):
             raise _Unusable("unreadable", f"wrong checksum in chunk {kind.decode('latin1')}")
         if kind == b"IEND":
             return
@@ -181,11 +182,12 @@ def _over_white(image: PIL.Image.Image, mode: str) -> PIL.Image.Image:
 @dataclass
 class Report:
     """What a pass found."""
+
     faults: list[Fault] = field(default_factory=list)
     num_seen: int = 0
     num_kept: int = 0
     size: tuple[int, int] | None = None  # (width, height) of most images
-    channels: int = 0                       # 1 or 3, of most images
+    channels: int = 0  # 1 or 3, of most images
     labels: list[Any] = field(default_factory=list)
 
     def is_sound(self, fix: bool) -> bool:
@@ -204,8 +206,7 @@ class ConversionPass:
     end; until then `channels` (default: as the first picture) is what is written.
     """
 
-    def __init__(self, source: Source, transform: Transform, fix: bool, writer: DatasetWriter | None = None,
-                 channels: int | None = None):
+    def __init__(self, source: Source, transform: Transform, fix: bool, writer: DatasetWriter | None = None, channels: int | None = None):
         self.source, self.transform, self.fix, self.writer, self.channels = source, transform, fix, writer, channels
         self.report = Report()
         self._names_by_size: dict[tuple[int, int], list[str]] = defaultdict(list)
@@ -274,8 +275,7 @@ class ConversionPass:
         for (width, height), names in self._names_by_size.items():
             if (width, height) != self.report.size and width == height:
                 usual = "x".join(map(str, self.report.size))
-                self._note(
-                    Fault(name, "size", f"{width}x{height}, most are {usual}") for name in names)
+                self._note(Fault(name, "size", f"{width}x{height}, most are {usual}") for name in names)
         width, height = self.report.size
         if width == height and width & (width - 1):
             self._note([Fault("(all images)", "resolution", f"{width}x{height}")])
@@ -293,8 +293,9 @@ class _Abandon(Exception):
     """Leave the writer's block without a data set."""
 
 
-def convert(source: Source, transform: Transform, dest: str, fix: bool, progress: Callable = lambda images: images,
-            channels: int | None = None) -> Report:
+def convert(
+    source: Source, transform: Transform, dest: str, fix: bool, progress: Callable = lambda images: images, channels: int | None = None
+) -> Report:
     """Write the source to `dest`, if `report.is_sound(fix)`; otherwise `dest` stays as it was."""
     try:
         with open_writer(dest) as writer:

@@ -2,6 +2,7 @@
 
 Must not know what the digits are used for.
 """
+
 import gzip
 import hashlib
 import os
@@ -41,8 +42,7 @@ def read_idx(path: str) -> tuple[np.ndarray, str]:
     if len(data) < 4 or data[:3] != b"\x00\x00\x08":
         raise UserError(f"{path} is not an idx file of bytes; download it again from {MIRRORS[0]}")
     dimensions = data[3]
-    shape = np.frombuffer(data, dtype=">u4", count=dimensions, offset=4).astype(int).tolist() \
-        if len(data) >= 4 + 4 * dimensions else None
+    shape = np.frombuffer(data, dtype=">u4", count=dimensions, offset=4).astype(int).tolist() if len(data) >= 4 + 4 * dimensions else None
     if shape is None or len(data) != 4 + 4 * dimensions + int(np.prod(shape)):
         raise UserError(f"{path} is incomplete: it states the shape {shape} but holds {len(data)} bytes; download it again.")
     return np.frombuffer(data, dtype=np.uint8, offset=4 + 4 * dimensions).reshape(shape), hashlib.sha256(data).hexdigest()
@@ -64,8 +64,10 @@ def read_digits(images_path: str, labels_path: str) -> tuple[np.ndarray, np.ndar
     images, images_hash = read_idx(images_path)
     labels, labels_hash = read_idx(labels_path)
     if images.ndim != 3 or labels.ndim != 1 or len(images) != len(labels):
-        raise UserError(f"{images_path} (shape {list(images.shape)}) and {labels_path} (shape {list(labels.shape)}) do not "
-                        f"belong together; get both from one place.")
+        raise UserError(
+            f"{images_path} (shape {list(images.shape)}) and {labels_path} (shape {list(labels.shape)}) do not "
+            f"belong together; get both from one place."
+        )
     return images, labels, {_stem(images_path): images_hash, _stem(labels_path): labels_hash}
 
 
@@ -75,8 +77,9 @@ def load_mnist(folder: str | None, split: str) -> tuple[np.ndarray, np.ndarray, 
     if folder is None:
         return read_digits(*[_download(name + ".gz") for name in names])
     if not os.path.isdir(folder):
-        raise UserError(f"--source={folder} is not a folder; give the one that holds {names[0]}.gz and {names[1]}.gz, or "
-                        f"leave --source away to download them.")
+        raise UserError(
+            f"--source={folder} is not a folder; give the one that holds {names[0]}.gz and {names[1]}.gz, or leave --source away to download them."
+        )
     return read_digits(*[_find(folder, name) for name in names])
 
 
@@ -94,8 +97,10 @@ def _download(name: str) -> str:
             return dnnlib.util.open_url(mirror + name, return_filename=True, digest=_GZIP_SHA256[name])
         except UserError as error:
             fault = error
-    raise UserError(f"Cannot fetch {name} from any of its {len(MIRRORS)} addresses; the last said: {fault} Or give the folder "
-                    f"with MNIST's four files as --source.") from fault
+    raise UserError(
+        f"Cannot fetch {name} from any of its {len(MIRRORS)} addresses; the last said: {fault} Or give the folder "
+        f"with MNIST's four files as --source."
+    ) from fault
 
 
 def _stem(path: str) -> str:

@@ -3,6 +3,7 @@
 Each source yields SourceImage after SourceImage in a fixed order. Pictures in files are handed on as bytes, unjudged.
 Must not know how pictures are checked, transformed or written.
 """
+
 import contextlib
 import io
 import os
@@ -27,6 +28,7 @@ _MNIST_NAME = re.compile(r".*-images-idx3-ubyte(\.gz)?$")
 @dataclass(frozen=True)
 class SourceImage:
     """One picture: `data` (an image file's bytes) or `pixels` (uint8 [H, W] or [H, W, 3]); label None: it has none."""
+
     name: str
     label: Any = None
     data: bytes | None = None
@@ -56,8 +58,10 @@ class FileSource(Source):
         self._files = dataset_io.open_files(path)
         self._names = [name for name in self._files.names if dataset_io.is_image_name(name)][:max_images]
         if not self._names:
-            raise UserError(f"--source={path} holds no images ({len(self._files.names)} other files); their names must end in "
-                            f"{', '.join(sorted(dataset_io.IMAGE_SUFFIXES))}.")
+            raise UserError(
+                f"--source={path} holds no images ({len(self._files.names)} other files); their names must end in "
+                f"{', '.join(sorted(dataset_io.IMAGE_SUFFIXES))}."
+            )
         self.num_images = len(self._names)
         self._note_other_files()
         self._labels = self._labels_from_folders(path) if labels == "folders" else {}
@@ -75,8 +79,10 @@ class FileSource(Source):
         self.class_names = sorted(set(class_of.values()))
         if len(self.class_names) < 2:
             found = f"only '{self.class_names[0]}'" if self.class_names else "none"
-            raise UserError(f"--labels=folders needs one sub-folder per class right below {path}, but found {found}; give "
-                            f"the folder that holds the class folders, or leave --labels away.")
+            raise UserError(
+                f"--labels=folders needs one sub-folder per class right below {path}, but found {found}; give "
+                f"the folder that holds the class folders, or leave --labels away."
+            )
         number = {class_name: i for i, class_name in enumerate(self.class_names)}
         return {name: number[class_name] for name, class_name in class_of.items()}
 
@@ -165,14 +171,17 @@ def open_source(path: str, labels: str = "json", max_images: int | None = None) 
         return _without_folder_labels(_open_mnist(path, labels, max_images), labels, path)
     if path.lower().endswith((".tar.gz", ".tgz", ".tar")):
         return _without_folder_labels(_open_cifar10(path, labels, max_images), labels, path)
-    raise UserError(f"--source={path} is of no known kind; known are: a folder, a .zip, cifar-10-python.tar.gz, "
-                    f"train-images-idx3-ubyte.gz, and an LSUN ..._lmdb folder.")
+    raise UserError(
+        f"--source={path} is of no known kind; known are: a folder, a .zip, cifar-10-python.tar.gz, "
+        f"train-images-idx3-ubyte.gz, and an LSUN ..._lmdb folder."
+    )
 
 
 def _without_folder_labels(source: Source, labels: str, path: str) -> Source:
     if labels == "folders":
-        raise UserError(f"--labels=folders needs a folder or zip of images, not {path}; leave it away: labels that the "
-                        f"archive itself holds are taken by default.")
+        raise UserError(
+            f"--labels=folders needs a folder or zip of images, not {path}; leave it away: labels that the archive itself holds are taken by default."
+        )
     return source
 
 
@@ -206,8 +215,7 @@ class _ArrayUnpickler(pickle.Unpickler):
 
     def find_class(self, module, name):
         # Asked from numpy itself: the module that holds them has moved between versions.
-        allowed = {"_reconstruct": np.zeros(0).__reduce__()[0], "ndarray": np.ndarray, "dtype": np.dtype,
-                   "scalar": np.float64(0).__reduce__()[0]}
+        allowed = {"_reconstruct": np.zeros(0).__reduce__()[0], "ndarray": np.ndarray, "dtype": np.dtype, "scalar": np.float64(0).__reduce__()[0]}
         if module.split(".")[0] == "numpy" and name in allowed:
             return allowed[name]
         if (module, name) == ("_codecs", "encode"):
@@ -224,8 +232,10 @@ def _open_cifar10(path: str, labels: str, max_images: int | None) -> ArraySource
         if len(images) != len(numbers):
             raise ValueError(f"{len(images)} images but {len(numbers)} labels")
     except (OSError, EOFError, tarfile.TarError, pickle.UnpicklingError, KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path} is not a readable cifar-10-python.tar.gz ({type(error).__name__}: {error}); download it "
-                        f"again from https://www.cs.toronto.edu/~kriz/cifar.html") from error
+        raise UserError(
+            f"{path} is not a readable cifar-10-python.tar.gz ({type(error).__name__}: {error}); download it "
+            f"again from https://www.cs.toronto.edu/~kriz/cifar.html"
+        ) from error
     return ArraySource(images, None if labels == "none" else numbers, class_names, "image {:05d}")
 
 

@@ -2,6 +2,7 @@
 
 Pure functions of pixels. Must not know files, labels or data sets.
 """
+
 from collections.abc import Callable
 
 import numpy as np
@@ -29,11 +30,13 @@ def output_size(name: str | None, width: int | None, height: int | None) -> tupl
         if width is None or height is None:
             raise UserError(f"--transform={name} needs both --width and --height, for example --width=256 --height=256.")
         if name == "center-crop-wide" and width < height:
-            raise UserError(f"--transform=center-crop-wide needs --width >= --height (got {width}x{height}); use "
-                            f"center-crop-tall for upright pictures.")
+            raise UserError(
+                f"--transform=center-crop-wide needs --width >= --height (got {width}x{height}); use center-crop-tall for upright pictures."
+            )
         if name == "center-crop-tall" and height < width:
-            raise UserError(f"--transform=center-crop-tall needs --height >= --width (got {width}x{height}); use "
-                            f"center-crop-wide for lying pictures.")
+            raise UserError(
+                f"--transform=center-crop-tall needs --height >= --width (got {width}x{height}); use center-crop-wide for lying pictures."
+            )
         side = max(width, height)
         size = (side, side) if name in ("center-crop-wide", "center-crop-tall") else (width, height)
     if size is not None:
@@ -44,12 +47,16 @@ def output_size(name: str | None, width: int | None, height: int | None) -> tupl
 def check_output_size(width: int, height: int) -> None:
     """The networks take squares whose side is a power of two."""
     if width != height:
-        raise UserError(f"The images would be {width}x{height} pixels, but the networks need squares: make --width and "
-                        f"--height equal, or use --transform=center-crop-wide|center-crop-tall, which fill up with black.")
+        raise UserError(
+            f"The images would be {width}x{height} pixels, but the networks need squares: make --width and "
+            f"--height equal, or use --transform=center-crop-wide|center-crop-tall, which fill up with black."
+        )
     if width & (width - 1):
         below = 1 << (width.bit_length() - 1)
-        raise UserError(f"The images would be {width}x{height} pixels, but the networks need a power of two: use "
-                        f"--width={below} --height={below} (or {2 * below}).")
+        raise UserError(
+            f"The images would be {width}x{height} pixels, but the networks need a power of two: use "
+            f"--width={below} --height={below} (or {2 * below})."
+        )
 
 
 def make_transform(name: str | None, width: int | None, height: int | None, resize_filter: str) -> Transform:
@@ -75,13 +82,13 @@ def _resize(pixels: np.ndarray, width: int, height: int, resample) -> np.ndarray
 
 def _centre_window(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
     top, left = (pixels.shape[0] - height) // 2, (pixels.shape[1] - width) // 2
-    return np.ascontiguousarray(pixels[top:top + height, left:left + width])
+    return np.ascontiguousarray(pixels[top : top + height, left : left + width])
 
 
 def _on_black(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
     canvas = np.zeros([height, width, *pixels.shape[2:]], dtype=np.uint8)
     top, left = (height - pixels.shape[0]) // 2, (width - pixels.shape[1]) // 2
-    canvas[top:top + pixels.shape[0], left:left + pixels.shape[1]] = pixels
+    canvas[top : top + pixels.shape[0], left : left + pixels.shape[1]] = pixels
     return canvas
 
 

@@ -2,6 +2,7 @@
 
 The same images give the same bytes on every machine. Must not know where the images come from.
 """
+
 import contextlib
 import json
 import os
@@ -36,8 +37,7 @@ def encode_png(image: np.ndarray) -> bytes:
     rows = np.zeros([height, 1 + width * channels], dtype=np.uint8)  # a zero before each row: 'not filtered'
     rows[:, 1:] = image.reshape(height, width * channels)
     header = struct.pack(">IIBBBBB", width, height, 8, _PNG_COLOUR_TYPE[channels], 0, 0, 0)
-    return b"".join([_PNG_SIGNATURE, _png_chunk(b"IHDR", header), _png_chunk(b"IDAT", _stored_zlib(rows.tobytes())),
-                     _png_chunk(b"IEND", b"")])
+    return b"".join([_PNG_SIGNATURE, _png_chunk(b"IHDR", header), _png_chunk(b"IDAT", _stored_zlib(rows.tobytes())), _png_chunk(b"IEND", b"")])
 
 
 def _png_chunk(kind: bytes, content: bytes) -> bytes:
@@ -48,8 +48,8 @@ def _stored_zlib(data: bytes) -> bytes:
     """`data` as a zlib stream (RFC 1950) of stored blocks (RFC 1951, 3.2.4)."""
     parts = [b"\x78\x01"]
     for start in range(0, len(data), _DEFLATE_BLOCK):
-        block = data[start:start + _DEFLATE_BLOCK]
-        parts += [struct.pack("<BHH", start + _DEFLATE_BLOCK >= len(data), len(block), len(block) ^ 0xffff), block]
+        block = data[start : start + _DEFLATE_BLOCK]
+        parts += [struct.pack("<BHH", start + _DEFLATE_BLOCK >= len(data), len(block), len(block) ^ 0xFFFF), block]
     return b"".join(parts + [struct.pack(">I", zlib.adler32(data))])
 
 
@@ -117,7 +117,7 @@ def open_writer(dest: str) -> Iterator[DatasetWriter]:
     os.makedirs(parent, exist_ok=True)
     with contextlib.suppress(PermissionError):  # then the writing itself says what is wrong
         clean_stale_temporaries(parent)  # a killed run leaves a hidden file as large as the data set
-    with (_zip_saver(dest) if dest.lower().endswith(".zip") else _folder_saver(dest)) as save_bytes:
+    with _zip_saver(dest) if dest.lower().endswith(".zip") else _folder_saver(dest) as save_bytes:
         writer = DatasetWriter(save_bytes)
         yield writer
         writer.finish()
@@ -126,10 +126,12 @@ def open_writer(dest: str) -> Iterator[DatasetWriter]:
 @contextlib.contextmanager
 def _zip_saver(dest: str):
     with atomic_open(dest) as file, zipfile.ZipFile(file, "w", compression=zipfile.ZIP_STORED) as archive:
+
         def save_bytes(name: str, data: bytes) -> None:
             info = zipfile.ZipInfo(name, date_time=_ZIP_TIME)
             info.external_attr = 0o644 << 16
             archive.writestr(info, data)
+
         yield save_bytes
 
 

@@ -3,20 +3,21 @@
 The rule, its constants and what they were held against are explained in docs/diversity_monitor.md. Must not know
 images, networks or files.
 """
+
 import torch
 
 # Diversity is a share of what a perfect generator shows: 1 at best, its deviation by sampling a few hundredths.
-ESTABLISHED = 0.4       # reached twice in a row, the generator counts as trained: from here on a fall is a fall
-FALLEN = 0.5            # of the level once reached: below, twice in a row, it has collapsed
-SHAKEN = 2 / 3          # the same where it has moved to other cells meanwhile: it cycles
-RECOVERED = 2 / 3       # of that level: at or above, twice in a row, the alarm ends
-EXCHANGED = 0.5         # share of the cells' mass given up for other cells, from one tick to the next
-SIGNIFICANT = 5         # deviations by sampling that every fall must exceed as well
-WINDOW = 8              # ticks that are remembered
+ESTABLISHED = 0.4  # reached twice in a row, the generator counts as trained: from here on a fall is a fall
+FALLEN = 0.5  # of the level once reached: below, twice in a row, it has collapsed
+SHAKEN = 2 / 3  # the same where it has moved to other cells meanwhile: it cycles
+RECOVERED = 2 / 3  # of that level: at or above, twice in a row, the alarm ends
+EXCHANGED = 0.5  # share of the cells' mass given up for other cells, from one tick to the next
+SIGNIFICANT = 5  # deviations by sampling that every fall must exceed as well
+WINDOW = 8  # ticks that are remembered
 # A generator that has never become diverse is left alone for so long, and as long as it still gets better.
 GRACE_STEPS = 3000
-RISE = 3                # deviations by sampling by which its level must rise within the window to be getting better,
-APPROACH = 0.95         # or the factor by which its images must come nearer to the real ones
+RISE = 3  # deviations by sampling by which its level must rise within the window to be getting better,
+APPROACH = 0.95  # or the factor by which its images must come nearer to the real ones
 
 NAMES = ("healthy", "collapse", "cycling")
 
@@ -41,7 +42,7 @@ class DiversityAlarm:
         """shares_K: mass of each cell. noise: deviation of the diversity by sampling."""
         self.shares_K, self.noise = shares_K, noise
         self.state = 0
-        self.suspicious = True      # until a first level is established
+        self.suspicious = True  # until a first level is established
         # The highest diversity and the lowest distance that two ticks in a row have reached.
         self.level, self.nearest = 0.0, float("inf")
         for name in self.HISTORIES:
@@ -90,8 +91,13 @@ class DiversityAlarm:
 
     def _is_stuck(self, step):
         """Never diverse, for longer than a start takes, and not getting better."""
-        return (not self.established and step >= GRACE_STEPS and len(self.levels) == WINDOW
-                and self.levels[-1] - self.levels[0] <= RISE * self.noise and self.nearests[-1] >= APPROACH * self.nearests[0])
+        return (
+            not self.established
+            and step >= GRACE_STEPS
+            and len(self.levels) == WINDOW
+            and self.levels[-1] - self.levels[0] <= RISE * self.noise
+            and self.nearests[-1] >= APPROACH * self.nearests[0]
+        )
 
     def _has_moved_throughout(self):
         pairs = list(zip(self.held[-4:], self.held[-3:]))

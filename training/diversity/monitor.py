@@ -4,6 +4,7 @@ It looks at G, not at its moving average: the average of a generator that cycles
 long after. Latents come from a generator of their own and noise inputs are constant, so training draws what it would
 draw without the monitor. Must not know the loop, losses, or where numbers are written. Used by the first process only.
 """
+
 import numpy as np
 import torch
 
@@ -11,9 +12,9 @@ from torch_utils import misc
 from training import phases
 from training.diversity import alarm, statistics as diversity_statistics
 
-NUM_FAKES = 256     # images of G per tick
-MAX_REALS = 1024    # read once, when the run starts
-NO_KIMG = -1.0      # in place of the last healthy snapshot's kimg as long as there is none
+NUM_FAKES = 256  # images of G per tick
+MAX_REALS = 1024  # read once, when the run starts
+NO_KIMG = -1.0  # in place of the last healthy snapshot's kimg as long as there is none
 
 PREFIX = "MADR/"
 NAMES = ("diversity", "spread", "cells", "within", "distance", "lost", "found_again", "turnover", "alarm", "healthy_kimg")
@@ -30,8 +31,8 @@ class DiversityMonitor:
         self.z = torch.randn([num_fakes, z_dim], generator=generator)
         self.c = labels[torch.randint(len(labels), [num_fakes], generator=generator)]
         self.reference = self.alarm = None
-        self.healthy = None         # (file name, kimg) of the last snapshot that was saved in health
-        self.pending = []           # sentences to print
+        self.healthy = None  # (file name, kimg) of the last snapshot that was saved in health
+        self.pending = []  # sentences to print
 
     # --- the reals ------------------------------------------------------------------------------------------------------
 
@@ -43,7 +44,10 @@ class DiversityMonitor:
         """Learn cells and spread of the real images: a random part of them at most."""
         rng = np.random.Generator(np.random.PCG64(self.seed))
         indices = rng.choice(len(training_set), min(len(training_set), MAX_REALS), replace=False)
-        thumbs = [diversity_statistics.thumbnails(torch.from_numpy(training_set[int(index)][0])[None].to(torch.float32) / 127.5 - 1) for index in np.sort(indices)]
+        thumbs = [
+            diversity_statistics.thumbnails(torch.from_numpy(training_set[int(index)][0])[None].to(torch.float32) / 127.5 - 1)
+            for index in np.sort(indices)
+        ]
         self.fit_thumbnails(torch.cat(thumbs), len(training_set))
 
     def fit_thumbnails(self, thumbs_ND, population):
@@ -59,8 +63,10 @@ class DiversityMonitor:
     def look(self, G, batch_size, device, kimg, step):
         """Generate and observe(). batch_size: images at a time. G is left as it was."""
         with misc.evaluation_mode(G):  # or the mapping network would move its average of w
-            thumbs = [diversity_statistics.thumbnails(G(z=z.to(device), c=c.to(device), noise_mode="const"))
-                      for z, c in zip(self.z.split(batch_size), self.c.split(batch_size))]
+            thumbs = [
+                diversity_statistics.thumbnails(G(z=z.to(device), c=c.to(device), noise_mode="const"))
+                for z, c in zip(self.z.split(batch_size), self.c.split(batch_size))
+            ]
         return self.observe(torch.cat(thumbs), kimg, step)
 
     def observe(self, thumbs_MD, kimg, step):
@@ -81,8 +87,10 @@ class DiversityMonitor:
             what = "cycles through modes"
         else:
             what = "has collapsed" if numbers["within"] >= 0.5 else f"makes images unlike the real ones, {numbers['within']:.0%} lie near any"
-        return (f"Diversity alarm {at}: the generator {what} (diversity {numbers['diversity']:.2f} of the real images', "
-                f"{self.alarm.level:.2f} at best before); {self.last_healthy()}")
+        return (
+            f"Diversity alarm {at}: the generator {what} (diversity {numbers['diversity']:.2f} of the real images', "
+            f"{self.alarm.level:.2f} at best before); {self.last_healthy()}"
+        )
 
     def last_healthy(self):
         return "no healthy snapshot yet" if self.healthy is None else f"last healthy: {self.healthy[0]} (kimg {self.healthy[1]:g})"

@@ -4,18 +4,19 @@ Nothing here is meant to replace a metric: pixels at 16 x 16 see colours, shapes
 nearly free, and enough to see modes being lost. Must not know networks, alarms or files.
 Legend: N reals, M fakes, D features, K cells.
 """
+
 import numpy as np
 import torch
 
-SIDE = 16               # of the thumbnails, in pixels
-MAX_FEATURES = 32       # principal components
+SIDE = 16  # of the thumbnails, in pixels
+MAX_FEATURES = 32  # principal components
 MAX_CELLS = 32
-IMAGES_PER_CELL = 8     # expected in a cell, at least: of the reals that it is fitted on and of the fakes
-REACH = 0.99            # quantile of the reals' distances to their centres: what lies farther off resembles no real
-LEAST_REACH = 0.05      # per pixel, in [-1, 1]: for sets in which every image is a cell of its own
-HELD_SHARE = 0.25       # a cell with less than this part of its expected fakes does not count as held
-FARTHEST = 1000.0       # distance of a generator that makes no finite image, and the largest that is told
-NUM_SIMULATIONS = 400   # of the overlap that a perfect generator shows
+IMAGES_PER_CELL = 8  # expected in a cell, at least: of the reals that it is fitted on and of the fakes
+REACH = 0.99  # quantile of the reals' distances to their centres: what lies farther off resembles no real
+LEAST_REACH = 0.05  # per pixel, in [-1, 1]: for sets in which every image is a cell of its own
+HELD_SHARE = 0.25  # a cell with less than this part of its expected fakes does not count as held
+FARTHEST = 1000.0  # distance of a generator that makes no finite image, and the largest that is told
+NUM_SIMULATIONS = 400  # of the overlap that a perfect generator shows
 
 
 def thumbnails(images):
@@ -46,8 +47,16 @@ def fit_reference(thumbs_ND, num_fakes, population, k_means, seed):
     shares_K = counts_K.to(torch.float64) / len(features_ND)
     expected, noise = simulated_overlap(shares_K.numpy(), num_fakes, len(thumbs_ND), population, rng)
     radius = max(float(torch.quantile(distance_N, REACH)), LEAST_REACH * thumbs_ND.shape[1] ** 0.5)
-    return dict(mean=mean_D, basis=basis, centres=centres_KD, shares=shares_K, radius=radius,
-                variance=total_variance(features_ND), expected=expected, noise=noise)
+    return dict(
+        mean=mean_D,
+        basis=basis,
+        centres=centres_KD,
+        shares=shares_K,
+        radius=radius,
+        variance=total_variance(features_ND),
+        expected=expected,
+        noise=noise,
+    )
 
 
 def features_of(thumbs_ND, reference):
@@ -81,7 +90,7 @@ def simulated_overlap(shares_K, num_fakes, num_reals, population, rng):
     left_out = 1 - num_reals / max(population, num_reals)
     if left_out > 0:
         drawn_RK = rng.multinomial(num_reals, shares_K, size=NUM_SIMULATIONS) / num_reals
-        true_RK = np.maximum(shares_K + (drawn_RK - shares_K) * left_out ** 0.5, 0)
+        true_RK = np.maximum(shares_K + (drawn_RK - shares_K) * left_out**0.5, 0)
         true_RK = true_RK / true_RK.sum(1, keepdims=True)
     counts_RK = np.stack([rng.multinomial(num_fakes, true_K) for true_K in true_RK])
     overlap_R = np.minimum(counts_RK / num_fakes, shares_K).sum(1)
@@ -104,5 +113,6 @@ def measure(thumbs_MD, reference, num_fakes):
     spread = (variance / reference["variance"]) ** 0.5 if reference["variance"] > 0 else float(variance == 0)
     diversity = overlap(counts_K, reference["shares"], num_fakes) / reference["expected"]
     distance = float(distance_M.median() / reference["radius"]) if len(distance_M) else FARTHEST
-    return dict(diversity=diversity, spread=spread, cells=float(held_K.sum()), within=int(counts_K.sum()) / num_fakes,
-                distance=min(distance, FARTHEST)), held_K
+    return dict(
+        diversity=diversity, spread=spread, cells=float(held_K.sum()), within=int(counts_K.sum()) / num_fakes, distance=min(distance, FARTHEST)
+    ), held_K

@@ -2,6 +2,7 @@
 
 All processes hold the same G, so the first one looks and the others only keep the list of statistics equal.
 """
+
 from torch_utils import training_stats
 from training import monitor
 from training.diversity import monitor as diversity_monitor

@@ -1,4 +1,5 @@
 """Reads and marks persistent objects the straightforward way: every class becomes a subclass that remembers."""
+
 import sys
 import types
 

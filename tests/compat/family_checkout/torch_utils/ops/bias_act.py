@@ -2,7 +2,7 @@ import types
 
 import torch
 
-_ROOT = 2 ** 0.5
+_ROOT = 2**0.5
 
 
 def _spec(func, alpha=0, gain=1):
