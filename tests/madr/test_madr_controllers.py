@@ -14,7 +14,7 @@ from madr_plugin.maths import cells, coverage
 from madr_plugin.memory.sensor import CellSensor
 from madr_plugin.strength.balance import GradientBalance
 from madr_plugin.strength.controllers import IntegralController
-from tests.madr.test_madr_loss import NoAdversaryG, Points, Resampler, equilibrium_scores
+from tests.madr.test_madr_loss import NoAdversaryG, Points, Resampler, equilibrium_scores  # noqa: F401 (named by class below)
 from tests.madr.toy_host import Host, madr_loss
 
 
