@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := out/demo
 
-.PHONY: setup demo test test-slow clean
+.PHONY: setup demo lint test test-slow clean
 
 setup: $(VENV)/installed
 
@@ -23,6 +23,12 @@ demo: setup
 	@echo
 	@echo "Real images, samples over time and the report (open it in a browser):"
 	@ls $$(ls -td $(DEMO)/runs/*/ | head -n 1)reals.png $$(ls -td $(DEMO)/runs/*/ | head -n 1)fakes*.png $$(ls -td $(DEMO)/runs/*/ | head -n 1)report.html
+
+# Style, format, and types where parts meet; settings in pyproject.toml. `.venv/bin/ruff format .` mends the format.
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 test: setup
 	$(BIN)/python -m pytest -n 2 --dist loadfile tests

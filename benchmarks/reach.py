@@ -44,7 +44,9 @@ def relative_reach(network, space):
         generator = generator_for("reach", index)
         z, c = torch.randn([BATCH, G.z_dim], generator=generator), torch.zeros([BATCH, G.c_dim])
         image = G(z, c)
-        losses = dict(host=lambda x: F.softplus(-D(x, c)).mean(), term=lambda x: objective.loss(extractor(x).float(), generator))
+        losses = dict(
+            host=lambda x, c=c: F.softplus(-D(x, c)).mean(), term=lambda x, generator=generator: objective.loss(extractor(x).float(), generator)
+        )
         for name, loss in losses.items():
             gradient, _ = tap.gradient_at(image, loss)
             measured[name].append(balance.Follower(image, parameters).reach(gradient, torch.ones([])))

@@ -3,12 +3,15 @@
 `run(main)` is the only place where exceptions become sentences and exit codes. Must not import torch.
 """
 
+import copy
 import errno
 import math
 import re
 import sys
 
 import click
+
+from . import version
 
 EXIT_ERROR = 1  # a UserError: something that the person at the keyboard can mend
 EXIT_USAGE = 2  # click's own: an unknown option, a value out of range
@@ -29,8 +32,15 @@ _OS_REMEDIES = {
 
 
 def run(command, args=None):
-    """Run a click command as a program: `if __name__ == "__main__": cli.run(main)`."""
-    sys.exit(call(command, args))
+    """Run a click command as a program: `if __name__ == "__main__": cli.run(main)`. It also answers --version."""
+    sys.exit(call(with_version(command), args))
+
+
+def with_version(command):
+    """A copy of the command that has --version besides its own options."""
+    extended = copy.copy(command)
+    extended.params = list(command.params)
+    return click.version_option(version.number(), message="MADR %(version)s")(extended)
 
 
 def call(command, args=None) -> int:
@@ -91,7 +101,7 @@ class NumRange(click.ParamType):
     def convert(self, value, param, ctx):
         if isinstance(value, (list, tuple)):
             return list(value)
-        numbers = []
+        numbers: list[int] = []
         for part in str(value).split(","):
             match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
             if match is None:

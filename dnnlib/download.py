@@ -11,6 +11,7 @@ import re
 import socket
 import threading
 import time
+from typing import IO, Any
 from urllib.parse import unquote, urlparse
 from urllib.request import url2pathname
 
@@ -36,7 +37,7 @@ def path_of_file_url(url: str) -> str:
     return url2pathname(unquote(parsed.netloc) + parsed.path)
 
 
-def open_local(path: str, return_filename: bool, digest: str | None):
+def open_local(path: str, return_filename: bool, digest: str | None) -> str | IO[bytes]:
     """The opened file, or its path after the same checks."""
     if not os.path.isfile(path):
         kind = "it is a folder" if os.path.isdir(path) else "there is no such file"
@@ -72,7 +73,9 @@ def cache_file_name(url: str) -> str:
     return f"{hashlib.md5(url.encode('utf-8'), usedforsecurity=False).hexdigest()}_{name[-120:]}"
 
 
-def open_remote(url: str, cache_dir: str, num_attempts: int, verbose: bool, return_filename: bool, cache: bool, digest: str | None):
+def open_remote(
+    url: str, cache_dir: str, num_attempts: int, verbose: bool, return_filename: bool, cache: bool, digest: str | None
+) -> str | IO[bytes]:
     """The downloaded file, opened or by name. See dnnlib.util.open_url."""
     if urlparse(url).scheme not in ("http", "https"):
         raise UserError(f"Cannot open {url}: only https, http and file addresses are known; download it by other means and give the path.")
@@ -126,7 +129,7 @@ def _place_by_hand(url: str, cache_dir: str, digest: str | None) -> str:
     return hint + "."
 
 
-def _download_with_retries(url: str, file, cache_dir: str, num_attempts: int, verbose: bool, digest: str | None) -> None:
+def _download_with_retries(url: str, file: IO[bytes], cache_dir: str, num_attempts: int, verbose: bool, digest: str | None) -> None:
     by_hand = _place_by_hand(url, cache_dir, digest)
     reason = _why_unreachable(url)
     if reason is not None:
@@ -176,7 +179,7 @@ def _host_to_connect(url: str) -> tuple[str, int]:
     if proxy is not None:
         url = proxy if "://" in proxy else f"http://{proxy}"
     parsed = urlparse(url)
-    return parsed.hostname, parsed.port or {"https": 443, "socks5": 1080, "socks5h": 1080}.get(parsed.scheme, 80)
+    return parsed.hostname or "", parsed.port or {"https": 443, "socks5": 1080, "socks5h": 1080}.get(parsed.scheme, 80)
 
 
 def _why_unreachable(url: str) -> str | None:
@@ -186,9 +189,9 @@ def _why_unreachable(url: str) -> str | None:
     """
     host, port = _host_to_connect(url)
     timeout_sec = _connect_timeout_sec()
-    outcome = []
+    outcome: list[str | None] = []
 
-    def connect():
+    def connect() -> None:
         try:
             socket.create_connection((host, port), timeout=timeout_sec).close()
             outcome.append(None)
@@ -203,7 +206,7 @@ def _why_unreachable(url: str) -> str | None:
     return outcome[0] if outcome else f"no answer from {host}:{port} within {timeout_sec:g} s"
 
 
-def _download_once(url: str, file, verbose: bool) -> str:
+def _download_once(url: str, file: IO[bytes], verbose: bool) -> str:
     """Write the body to `file`; returns its SHA-256."""
     import requests
 
@@ -227,7 +230,7 @@ def _download_once(url: str, file, verbose: bool) -> str:
         raise _WorthRetrying(f"the connection failed ({type(error).__name__})") from error
 
 
-def _copy_body(response, file, verbose: bool) -> str:
+def _copy_body(response: Any, file: IO[bytes], verbose: bool) -> str:
     announced = response.headers.get("Content-Length")
     total = int(announced) if announced and announced.isdigit() else None
     sha256, received, last_report_sec = hashlib.sha256(), 0, time.monotonic()

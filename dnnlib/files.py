@@ -14,7 +14,7 @@ import socket
 import sys
 import uuid
 from collections.abc import Iterator
-from typing import Union
+from typing import IO, Any, Union
 
 from .errors import UserError
 
@@ -31,9 +31,9 @@ class _ErrorKeepingFile(io.FileIO):
     would never learn the cause.
     """
 
-    write_error = None
+    write_error: OSError | None = None
 
-    def write(self, data):
+    def write(self, data: Any) -> int:
         try:
             return super().write(data)
         except OSError as error:
@@ -101,9 +101,8 @@ def atomic_open(path: PathLike, mode: str = "wb") -> Iterator:
         raw = _ErrorKeepingFile(temporary, "wb")
     except OSError as error:
         raise _cannot_write(target, error) from error
-    stream = io.BufferedWriter(raw, buffer_size=1 << 20)
-    if mode == "w":
-        stream = io.TextIOWrapper(stream, encoding="utf-8", newline="\n")
+    buffered = io.BufferedWriter(raw, buffer_size=1 << 20)
+    stream: IO = io.TextIOWrapper(buffered, encoding="utf-8", newline="\n") if mode == "w" else buffered
     try:
         yield stream
         try:
@@ -121,7 +120,7 @@ def atomic_open(path: PathLike, mode: str = "wb") -> Iterator:
         raise
 
 
-def _discard(stream, temporary: str) -> None:
+def _discard(stream: IO, temporary: str) -> None:
     # Closing flushes once more, which fails again on a full disk; the first error is the one to report.
     with contextlib.suppress(OSError, ValueError):
         stream.close()

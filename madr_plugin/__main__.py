@@ -7,6 +7,7 @@ import sys
 
 import click
 
+import madr_plugin
 from madr_plugin import config, forks, metrics, options
 from madr_plugin.base.errors import MADRError
 
@@ -15,6 +16,7 @@ from madr_plugin.base.errors import MADRError
 @click.argument("script", type=click.Path())
 @click.argument("fork_flags", nargs=-1, type=click.UNPROCESSED)
 @options.madr_options
+@click.version_option(madr_plugin.__version__, "--madr-version", message="MADR %(version)s")
 def main(script, fork_flags, **flags):
     """Run a fork's train.py with MADR. All flags that do not begin with --madr go to the fork."""
     try:

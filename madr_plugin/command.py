@@ -1,15 +1,22 @@
 """What the plugin's own commands share: the one place where mistakes become a sentence, and the user's images."""
 
+import copy
 import sys
 
+import click
+
+import madr_plugin
 from madr_plugin.base.errors import MADRError
 from madr_plugin.host.construct import construct
 
 
 def run(main):
-    """Call a click command; what the user can mend is printed as one sentence, with exit code 1."""
+    """Call a click command; what the user can mend is printed as one sentence, with exit code 1. It also answers --version."""
+    extended = copy.copy(main)
+    extended.params = list(main.params)
+    click.version_option(madr_plugin.__version__, message="MADR %(version)s")(extended)
     try:
-        main()
+        extended()
     except Exception as error:  # sorted right below: only errors that bear the mark are for the user
         if not getattr(error, "is_user_error", False):
             raise

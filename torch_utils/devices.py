@@ -33,7 +33,7 @@ def resolve(name: str) -> torch.device:
     return torch.device(kind)
 
 
-def _resolve_cuda(index):
+def _resolve_cuda(index: int | None) -> torch.device:
     if not torch.cuda.is_available():
         built_for = getattr(torch.version, "cuda", None) or getattr(torch.version, "hip", None)
         why = "no GPU or driver was found" if built_for else "this PyTorch was built without CUDA"
@@ -43,7 +43,7 @@ def _resolve_cuda(index):
     return torch.device("cuda") if index is None else torch.device("cuda", index)
 
 
-def supports_fp16(device) -> bool:
+def supports_fp16(device: torch.device | str) -> bool:
     """Half precision is used on CUDA alone: a CPU is slower with it, and MPS lacks operators that the networks need."""
     return torch.device(device).type == "cuda"
 

@@ -14,6 +14,8 @@ import tempfile
 import threading
 import time
 import traceback
+from collections.abc import Callable
+from typing import Any, NoReturn
 
 import torch
 
@@ -30,24 +32,24 @@ GRACE_SEC = 10
 # Asking
 
 
-def is_initialized():
+def is_initialized() -> bool:
     return torch.distributed.is_available() and torch.distributed.is_initialized()
 
 
-def get_rank():
+def get_rank() -> int:
     return torch.distributed.get_rank() if is_initialized() else 0
 
 
-def get_world_size():
+def get_world_size() -> int:
     return torch.distributed.get_world_size() if is_initialized() else 1
 
 
-def under_torchrun():
+def under_torchrun() -> bool:
     """True when an outer launcher (torchrun, a cluster) has already started one process per rank."""
     return "RANK" in os.environ and "WORLD_SIZE" in os.environ
 
 
-def rank_device(device_name, rank):
+def rank_device(device_name: str, rank: int) -> torch.device:
     """The device of this rank: cuda gets one card per local process, everything else is shared."""
     if device_name != "cuda":
         return torch.device(device_name)
@@ -59,7 +61,7 @@ def rank_device(device_name, rank):
 # Agreeing
 
 
-def broadcast_module(module):
+def broadcast_module(module: torch.nn.Module) -> None:
     """Make every parameter and buffer equal to rank 0's."""
     if get_world_size() > 1:
         for tensor in [*module.parameters(), *module.buffers()]:
@@ -69,7 +71,7 @@ def broadcast_module(module):
             tensor.detach().copy_(flat.reshape(tensor.shape))
 
 
-def all_reduce_mean_(tensor):
+def all_reduce_mean_(tensor: torch.Tensor) -> torch.Tensor:
     """In place: the mean over ranks. Contiguous tensors only."""
     if get_world_size() > 1:
         torch.distributed.all_reduce(tensor)
@@ -77,7 +79,7 @@ def all_reduce_mean_(tensor):
     return tensor
 
 
-def any_rank(flag, device):
+def any_rank(flag: bool, device: torch.device) -> bool:
     """True on every rank as soon as it is true on one."""
     if get_world_size() == 1:
         return bool(flag)
@@ -86,7 +88,7 @@ def any_rank(flag, device):
     return bool(value.item())
 
 
-def gather_objects(value):
+def gather_objects(value: Any) -> list:
     """List of every rank's `value` (small picklable things), in rank order, on all ranks."""
     if get_world_size() == 1:
         return [value]
@@ -95,7 +97,7 @@ def gather_objects(value):
     return values
 
 
-def barrier():
+def barrier() -> None:
     if get_world_size() > 1:
         torch.distributed.barrier()
 
@@ -104,7 +106,7 @@ def barrier():
 # Starting and ending
 
 
-def _join_group(init_method, rank, world_size, device_name, timeout_sec=1800):
+def _join_group(init_method: str, rank: int, world_size: int, device_name: str, timeout_sec: float = 1800) -> None:
     if device_name == "cuda":
         torch.cuda.set_device(rank_device(device_name, rank))
     torch.distributed.init_process_group(
@@ -119,17 +121,20 @@ def _join_group(init_method, rank, world_size, device_name, timeout_sec=1800):
         torch.distributed.barrier()
 
 
-def _exit_with_parent():
+def _exit_with_parent() -> None:
     """A rank must not outlive the process that started it, however that one ended."""
 
-    def watch():
-        multiprocessing.connection.wait([multiprocessing.parent_process().sentinel])
+    parent = multiprocessing.parent_process()
+    assert parent is not None  # a rank is always somebody's child
+
+    def watch() -> None:
+        multiprocessing.connection.wait([parent.sentinel])
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _rank_main(rank, worker, options, num_processes, device_name, folder):
+def _rank_main(rank: int, worker: Callable, options: Any, num_processes: int, device_name: str, folder: str) -> NoReturn:
     """Body of one spawned rank. Leaves its failure as text in `folder` for the parent to tell. Never returns."""
     _exit_with_parent()
     try:
@@ -138,7 +143,7 @@ def _rank_main(rank, worker, options, num_processes, device_name, folder):
         torch.distributed.destroy_process_group()
     except BaseException as err:
         if isinstance(err, SystemExit) and err.code in (0, None, EXIT_STOPPED):
-            _leave(err.code or 0)
+            _leave(EXIT_STOPPED if err.code == EXIT_STOPPED else 0)
         sentence = cli.user_sentence(err)
         kind, text = ("user", sentence) if sentence is not None else ("traceback", traceback.format_exc())
         with open(os.path.join(folder, f"{kind}-{rank}-{time.time_ns()}"), "w") as f:
@@ -148,7 +153,7 @@ def _rank_main(rank, worker, options, num_processes, device_name, folder):
     _leave(0)
 
 
-def _leave(exit_code):
+def _leave(exit_code: int) -> NoReturn:
     """End a rank whose work is done: Python's exit functions and buffers, but no teardown of native libraries.
 
     Their threads are destroyed in no defined order there, and once in hundreds of runs a rank aborted ("terminate called
@@ -159,7 +164,7 @@ def _leave(exit_code):
     os._exit(exit_code)
 
 
-def _wait_for_all(processes):
+def _wait_for_all(processes: list) -> list[int]:
     """Wait until all ranks ended; once one ended badly the others get GRACE_SEC, then SIGTERM, then SIGKILL."""
     failed_at, signals_sent = None, 0
     while any(p.is_alive() for p in processes):
@@ -174,7 +179,7 @@ def _wait_for_all(processes):
     return [p.exitcode for p in processes]
 
 
-def _raise_failure(folder, exit_codes):
+def _raise_failure(folder: str, exit_codes: list[int]) -> NoReturn:
     """Tell the first failure: a sentence for what a user can mend, a traceback otherwise, a signal's name last."""
     reports = sorted((f for f in os.listdir(folder) if f.startswith(("user-", "traceback-"))), key=lambda f: int(f.split("-")[2]))
     killed = [(rank, code) for rank, code in enumerate(exit_codes) if code is not None and code < 0]
@@ -192,15 +197,20 @@ def _raise_failure(folder, exit_codes):
     raise RuntimeError(f"training process failed, exit codes by rank: {exit_codes}{text}")
 
 
-def _spawn(worker, options, num_processes, device_name):
+def _spawn(worker: Callable, options: Any, num_processes: int, device_name: str) -> None:
     context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory(prefix="ranks-") as folder:
         processes = [
             context.Process(target=_rank_main, args=(rank, worker, options, num_processes, device_name, folder)) for rank in range(num_processes)
         ]
+
         # As SIGTERM in both cases: a second SIGINT would end a rank at once, and a terminal has sent the first to all.
-        forward = lambda _signum, _frame: [p.terminate() for p in processes if p.is_alive()]
-        previous = {}
+        def forward(_signum: int, _frame: object) -> None:
+            for p in processes:
+                if p.is_alive():
+                    p.terminate()
+
+        previous: dict = {}
         try:
             for p in processes:
                 p.start()
@@ -218,7 +228,7 @@ def _spawn(worker, options, num_processes, device_name):
             sys.exit(EXIT_STOPPED)
 
 
-def launch(worker, options, num_processes, device_name="cpu"):
+def launch(worker: Callable[[int, Any], object], options: Any, num_processes: int, device_name: str = "cpu") -> None:
     """Run worker(rank, options) in `num_processes` processes and come back when all have ended.
 
     One process runs right here. Under torchrun this process is one rank of a group that exists already, on one machine

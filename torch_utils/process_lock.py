@@ -7,12 +7,14 @@ Must not know what is being protected.
 import errno
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import TextIO
 
 try:
     import fcntl
 except ImportError:  # Windows: see ProcessLock
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]
 
 _POLL_SEC = 0.1
 _SILENT_SEC = 1.0
@@ -21,7 +23,7 @@ _SILENT_SEC = 1.0
 class LockTimeout(Exception):
     """The owner is alive and kept the lock for longer than the limit. `owner` is its process id, 0 if unknown."""
 
-    def __init__(self, path, owner):
+    def __init__(self, path: Path, owner: int) -> None:
         super().__init__(f"{path} is still held by process {owner}")
         self.owner = owner
 
@@ -34,12 +36,12 @@ class ProcessLock:
     correct when two processes run it at once; the lock only saves doing the same work twice.
     """
 
-    def __init__(self, path, limit_sec, say):
+    def __init__(self, path: str | os.PathLike, limit_sec: float, say: Callable[[str], object]) -> None:
         self.path, self.limit_sec, self.say = Path(path), limit_sec, say
-        self._file = None
+        self._file: TextIO
         self._held = False
 
-    def __enter__(self):
+    def __enter__(self) -> "ProcessLock":
         self._file = open(self.path, "a+", encoding="ascii", errors="replace")
         try:
             self._acquire()
@@ -52,11 +54,11 @@ class ProcessLock:
             raise
         return self
 
-    def __exit__(self, *_exception):
+    def __exit__(self, *_exception: object) -> None:
         self._write("")
         self._file.close()
 
-    def _acquire(self):
+    def _acquire(self) -> None:
         start = time.monotonic()
         told = False
         while not self._try():
@@ -68,7 +70,7 @@ class ProcessLock:
                 self.say(f"Waiting for process {self._owner()}, which is at the same work (at most {self.limit_sec:g} s).")
             time.sleep(_POLL_SEC)
 
-    def _try(self):
+    def _try(self) -> bool:
         """Whether the wait is over: the lock is held, or there are no locks here to be held."""
         if fcntl is None:
             return True
@@ -82,12 +84,12 @@ class ProcessLock:
                 raise
         return True
 
-    def _owner(self):
+    def _owner(self) -> int:
         self._file.seek(0)
         text = self._file.read(32).strip()
         return int(text) if text.isascii() and text.isdecimal() else 0
 
-    def _write(self, text):
+    def _write(self, text: str) -> None:
         self._file.seek(0)
         self._file.truncate()
         self._file.write(text)

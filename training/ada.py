@@ -7,7 +7,7 @@ Must not know the loop.
 import math
 
 
-def adapted_p(p, sign_of_real_logits, target, batch_size, interval_steps, ada_kimg, max_p):
+def adapted_p(p: float, sign_of_real_logits: float, target: float, batch_size: int, interval_steps: int, ada_kimg: float, max_p: float) -> float:
     """Next p.
 
     sign_of_real_logits: mean of sign(D(real)) since the last call, in [-1, 1]. ada_kimg: thousands of images in which p

@@ -3,7 +3,7 @@
 import torch
 
 
-def ema_beta(batch_size, ema_kimg, ema_rampup, cur_nimg):
+def ema_beta(batch_size: int, ema_kimg: float, ema_rampup: float | None, cur_nimg: int) -> float:
     """Decay per step for a half-life of `ema_kimg` thousand images.
 
     ema_rampup (or None) shortens the half-life to that fraction of the images seen so far, so that the average does not
@@ -16,7 +16,7 @@ def ema_beta(batch_size, ema_kimg, ema_rampup, cur_nimg):
 
 
 @torch.no_grad()
-def update_ema(average, current, beta):
+def update_ema(average: torch.nn.Module, current: torch.nn.Module, beta: float) -> None:
     """average <- beta * average + (1 - beta) * current for parameters; buffers are copied."""
     for target, source in zip(average.parameters(), current.parameters(), strict=True):
         torch.lerp(source, target, beta, out=target)

@@ -110,9 +110,9 @@ def _activation_bytes(G, D, options, resolution):
     for count in BATCHES_ON_META:
         z = torch.empty([count, G.z_dim], device="meta")
         c = torch.empty([count, G.c_dim], device="meta")
-        images, size = _saved_bytes(lambda: G(z, c), num_fp16(options.G_kwargs.synthesis_kwargs), resolution)
+        images, size = _saved_bytes(lambda z=z, c=c: G(z, c), num_fp16(options.G_kwargs.synthesis_kwargs), resolution)
         sizes["G"].append(size)
-        sizes["D"].append(_saved_bytes(lambda: D(images.detach().requires_grad_(), c), num_fp16(options.D_kwargs), resolution)[1])
+        sizes["D"].append(_saved_bytes(lambda images=images, c=c: D(images.detach().requires_grad_(), c), num_fp16(options.D_kwargs), resolution)[1])
     small, large = BATCHES_ON_META
     slopes = {name: (pair[1] - pair[0]) / (large - small) for name, pair in sizes.items()}
     return {name: (pair[0] - slopes[name] * small, slopes[name]) for name, pair in sizes.items()}

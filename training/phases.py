@@ -6,6 +6,8 @@ Must not know losses, data or files.
 """
 
 import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch.autograd.profiler import record_function
@@ -17,11 +19,11 @@ from torch_utils import distributed
 class Phase:
     """One kind of update. name: e.g. 'Gmain'; module: the network that learns; interval: every how many steps."""
 
-    def __init__(self, name, module, opt, interval):
+    def __init__(self, name: str, module: torch.nn.Module, opt: torch.optim.Optimizer, interval: int) -> None:
         self.name, self.module, self.opt, self.interval = name, module, opt, interval
 
 
-def rates_of(opt_kwargs, reg_interval):
+def rates_of(opt_kwargs: Mapping[str, Any], reg_interval: int | None) -> dict[str, Any]:
     """Optimizer keywords for a network whose regulariser takes an extra step every `reg_interval` steps (None: never).
 
     With c = interval / (interval + 1), the share of its steps that are main ones: lr <- c * lr, beta <- beta^c.
@@ -33,27 +35,38 @@ def rates_of(opt_kwargs, reg_interval):
     return {**opt_kwargs, **rates}
 
 
-def phases_of(letter, module, opt_kwargs, reg_interval):
+def phases_of(
+    letter: str, module: torch.nn.Module, opt_kwargs: Mapping[str, Any], reg_interval: int | None
+) -> tuple[list[Phase], torch.optim.Optimizer]:
     """([phases], optimizer) of one network. A None interval folds the regulariser into one 'both' phase."""
     opt = dnnlib.util.construct_class_by_name(module.parameters(), **rates_of(opt_kwargs, reg_interval))
     intervals = {"both": 1} if reg_interval is None else {"main": 1, "reg": reg_interval}
     return [Phase(letter + kind, module, opt, interval) for kind, interval in intervals.items()], opt
 
 
-def setup_phases(G, D, G_opt_kwargs, D_opt_kwargs, G_reg_interval, D_reg_interval):
+def setup_phases(
+    G: torch.nn.Module,
+    D: torch.nn.Module,
+    G_opt_kwargs: Mapping[str, Any],
+    D_opt_kwargs: Mapping[str, Any],
+    G_reg_interval: int | None,
+    D_reg_interval: int | None,
+) -> tuple[list[Phase], dict[str, torch.optim.Optimizer]]:
     """Phases in the order of a step, G's before D's, and the optimizers by the network's letter."""
     of_G, G_opt = phases_of("G", G, G_opt_kwargs, G_reg_interval)
     of_D, D_opt = phases_of("D", D, D_opt_kwargs, D_reg_interval)
     return of_G + of_D, {"G": G_opt, "D": D_opt}
 
 
-def derived_seed(*numbers):
+def derived_seed(*numbers: int) -> int:
     """A 63-bit seed from a tuple of integers; neighbouring tuples give unrelated seeds."""
     text = ",".join(str(int(number)) for number in numbers).encode()
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little") >> 1
 
 
-def draw_latents(phase_index, microbatch, batch_gpu, z_dim, labels, random_seed, cur_nimg):
+def draw_latents(
+    phase_index: int, microbatch: int, batch_gpu: int, z_dim: int, labels: torch.Tensor, random_seed: int, cur_nimg: int
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Latents and labels of one microbatch: (z [batch_gpu, z_dim], c [batch_gpu, c_dim]), on the CPU.
 
     Own generator, seeded by what identifies the microbatch: the same on any number of processes and after a resume.
@@ -65,13 +78,13 @@ def draw_latents(phase_index, microbatch, batch_gpu, z_dim, labels, random_seed,
     return z, c
 
 
-def seed_microbatch(random_seed, cur_nimg, phase_index, microbatch):
+def seed_microbatch(random_seed: int, cur_nimg: int, phase_index: int, microbatch: int) -> None:
     """Seed torch's global generators (noise inputs, style mixing, augmentation draw from them)."""
     torch.manual_seed(derived_seed(random_seed, cur_nimg, phase_index, microbatch, 2))
 
 
 @torch.no_grad()
-def synchronise_gradients(parameters):
+def synchronise_gradients(parameters: Iterable[torch.nn.Parameter]) -> torch.Tensor:
     """Mean of the gradients over ranks, non-finite values replaced. Returns their number as a 0-d tensor.
 
     A stray overflow is normal with float16 and must not reach the weights: nan -> 0, +-inf -> +-1e5. The caller
@@ -89,7 +102,7 @@ def synchronise_gradients(parameters):
     return num_nonfinite
 
 
-def run_phase(phase, phase_index, loss, microbatches, random_seed, cur_nimg):
+def run_phase(phase: Phase, phase_index: int, loss: Any, microbatches: Sequence[tuple], random_seed: int, cur_nimg: int) -> torch.Tensor:
     """Gradients of all microbatches of this process, then one optimizer step. Returns the non-finite count (0-d tensor).
 
     microbatches: list of (k, real_img, real_c, gen_z, gen_c); k: global microbatch number.

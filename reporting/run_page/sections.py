@@ -76,9 +76,9 @@ def _file_and_size(run, files):
 
 
 def _newest_metrics(run):
-    """(metric, HTML) of the newest line of each metric."""
+    """(name of the result, HTML) of the newest line of each metric."""
     rows = []
-    for metric, lines in run.metrics.items():
+    for lines in run.metrics.values():
         if lines and lines[-1].results:
             name, value = next(iter(lines[-1].results.items()))
             place = f" at {lines[-1].kimg} kimg" if lines[-1].kimg is not None else ""
@@ -206,6 +206,8 @@ def settings_section(run):
             ("Started from", _code_or_none(options.get("resume_pkl"))),
             ("First tick", _first_tick(run)),
             ("Metrics by torch", _text_or_none(_fact(run, "torch"))),
+            ("Version", _text_or_none(run.provenance.get("version"))),
+            ("Commit", _commit(run.provenance)),
             *[(label, _text_or_none(run.provenance.get(name))) for name, label in PROVENANCE.items()],
         ]
     )
@@ -239,6 +241,11 @@ def _yes(value):
     return "yes" if value else "no"
 
 
+def _commit(provenance):
+    commit = provenance.get("commit")
+    return f"{_code_or_none(commit)}, with changes" if commit and provenance.get("code_changed") else _code_or_none(commit)
+
+
 def _code_or_none(value):
     return None if value is None else f"<code>{text(value)}</code>"
 
@@ -249,8 +256,7 @@ def _text_or_none(value, unit=""):
 
 def files_section(run):
     """The snapshots that are there, and the end of the log."""
-    states = {kimg: name for kimg, name in run.states}
-    networks = {kimg: name for kimg, name in run.networks}
+    states, networks = dict(run.states), dict(run.networks)
     rows = [
         [str(kimg), *(f"<code>{text(of[kimg])}</code>" if kimg in of else "–" for of in (networks, states))]
         for kimg in sorted({*states, *networks}, reverse=True)

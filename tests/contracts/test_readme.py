@@ -39,7 +39,7 @@ def test_commands_and_their_flags_exist(repo):
         assert (repo / script).is_file(), f"{readme} names {script}"
         if flags:
             known.setdefault(script, options_of(repo / script))
-            assert set(flags) <= known[script] | {"--help"}, f"{readme}: python {script} has no {sorted(set(flags) - known[script])}"
+            assert set(flags) <= known[script] | {"--help", "--version"}, f"{readme}: python {script} has no {sorted(set(flags) - known[script])}"
 
 
 @pytest.mark.parametrize("target", ["demo", "test"])

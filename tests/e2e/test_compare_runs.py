@@ -496,7 +496,8 @@ def test_runs_without_a_common_kimg(make_run, call):
 
 
 def test_runs_of_one_name_are_told_apart_by_their_path(make_run, call, monkeypatch, tmp_path):
-    runs = [make_run("a/00000-toys", 0, {16: 1.0}), make_run("b/00000-toys", 0, {16: 1.0}, plugin={})]
+    make_run("a/00000-toys", 0, {16: 1.0})
+    make_run("b/00000-toys", 0, {16: 1.0}, plugin={})
     monkeypatch.chdir(tmp_path / "runs")
     code, out, _ = call("a/00000-toys", "b/00000-toys")
     assert code == 0 and "| a/00000-toys |" in out and "| b/00000-toys |" in out

@@ -314,8 +314,10 @@ def test_provenance_and_cost(run):
     found = make_page(run, "--no-diversity")
     assert facts["data_fingerprint"] in found.texts and facts["torch"] in found.texts and facts["num_images"] == 140
     assert "MADR costs 37.25 ms per step, 10% of the time, and keeps 15.3 MiB" in found.text
-    provenance.record(str(run), dict(facts, torch="9.9"))
+    provenance.record(str(run), dict(facts, torch="9.9", version="7.6.5", commit="0a1b2c", code_changed=True))
     assert len(provenance.read(str(run))) == 2 and provenance.newest(str(run))["torch"] == "9.9"
+    later = make_page(run, "--no-diversity")
+    assert {"7.6.5", "0a1b2c", ", with changes"} <= set(later.texts)
 
 
 def test_cost_from_the_log_of_an_older_run(run):
