@@ -1,0 +1,129 @@
+"""The front page says what the result files say, and its picture says what was counted."""
+
+import importlib.util
+import json
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from dnnlib.errors import UserError
+
+
+def script(repo, name):
+    spec = importlib.util.spec_from_file_location(f"front_{name}", repo / "docs" / "front" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def table(repo):
+    return script(repo, "table")
+
+
+@pytest.fixture
+def make(repo):
+    return script(repo, "make")
+
+
+# ----------------------------------------------------------------------------------------------------------------
+# The table.
+
+
+def test_readme_and_results_page_hold_what_the_script_gives(repo, table):
+    readme = (repo / "README.md").read_text(encoding="utf-8")
+    assert table.filled(readme) == readme, "README.md is behind experiments/results/; run python docs/front/table.py"
+    assert (repo / "docs" / "front" / "results.md").read_text(encoding="utf-8") == table.text()
+
+
+def test_readme_without_marks_is_refused(table):
+    with pytest.raises(UserError, match="put them back"):
+        table.filled("no marks here")
+
+
+def write_runs(folder, table, **values):
+    """A results folder with one file for all rows: {method: one number per seed}."""
+    names = {"witness", "witness-weight-2", "tilt", "default", "plain"}
+    entries = [
+        dict(method=method, seed=seed, **{bed.measure: value for bed in table.BEDS})
+        for method in names
+        for seed, value in enumerate(values.get(method.partition("-weight")[0].replace("tilt", "default"), [1.0, 2.0, 3.0]))
+    ]
+    for bed in table.BEDS:
+        path = folder / bed.file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(dict(facts={}, entries=entries)))
+
+
+def test_differences_are_paired_by_seed_with_their_interval(tmp_path, monkeypatch, table):
+    monkeypatch.setattr(table.records, "RESULTS", tmp_path)
+    write_runs(tmp_path, table, plain=[1.0, 5.0, 9.0], default=[0.9, 4.9, 8.9], witness=[0.0, 6.0, 8.8])
+    rows = table.text().splitlines()
+    # Each seed is lower by 0.1 although the seeds differ by 4.
+    assert (
+        rows[2]
+        == "| Ring of 8 Gaussians | modes held, of 8 | 5.0 ± 9.9 | 4.9 ± 11.2 | 4.9 ± 9.9 | -0.1 [-0.1, -0.1] worse | -0.0 [-2.5, +2.5] open | 3 |"
+    )
+    assert "4.9 ± 9.9 (tilt)" in rows[3] and "The default without the tilt there: 4.9 ± 9.9 (Ring with modes of 1 and 2%)" in table.text()
+
+
+def test_what_was_not_run_is_told(table):
+    assert table.told(None, table.BEDS[0]) == "not run" == table.mean({"plain": {}}, "default", table.BEDS[0])
+    assert table.difference({"a": {0: dict(modes=1)}, "b": {0: dict(modes=2)}}, "a", "b", table.BEDS[0]) is None
+
+
+def test_the_sentence_on_what_does_not_work_is_refused_once_it_is_untrue(tmp_path, monkeypatch, table):
+    monkeypatch.setattr(table.records, "RESULTS", tmp_path)
+    write_runs(tmp_path, table, plain=[3.0, 3.1, 3.2], default=[2.0, 2.1, 2.3], witness=[2.1, 2.0, 2.2])
+    assert "What does not work yet" in table.not_yet()
+    write_runs(tmp_path, table, plain=[3.0, 3.1, 3.2], default=[2.0, 2.1, 2.3], witness=[1.0, 1.1, 1.2])
+    with pytest.raises(UserError, match="write it anew in table.py"):
+        table.not_yet()
+
+
+# ----------------------------------------------------------------------------------------------------------------
+# The picture.
+
+
+def test_the_picture_comes_with_its_figures_and_commands(repo, make):
+    told = json.loads((repo / "docs" / "front" / "front.json").read_text(encoding="utf-8"))
+    assert set(told["ring"]) == set(told["digits"]) == set(make.METHODS) and told["machine"] and told["date"]
+    assert all((repo / command.split()[1]).is_file() for command in told["commands"]) and {"--madr=0", "--madr=1"} <= set(
+        " ".join(told["commands"]).split()
+    )
+    with PIL.Image.open(repo / "docs" / "front" / "front.png") as image:
+        assert image.width == 1800 and image.convert("RGB").getpixel((0, 0)) == (255, 255, 255)
+
+
+def test_the_picture_is_drawn_from_counted_points_and_images(tmp_path, make):
+    points = make.toy_2d.PointSet("ring", count=500).points
+    ring = {"plain": make.ring_figures(np.full([500, 2], [2.0, 0.0])), "default": make.ring_figures(points)}
+    assert (ring["plain"]["modes_hit"], ring["default"]["modes_hit"], ring["plain"]["near_a_mode"]) == (1, 8, 1.0)
+    for seed in range(make.COLUMNS * make.ROWS):
+        PIL.Image.new("RGB", (32, 32), (seed, 0, 0)).save(tmp_path / f"seed{seed:04d}.png")
+    PIL.Image.new("RGB", (512, 32), "blue").save(tmp_path / "reals.png")
+    digits = {method: dict(modes=1.0, of=1000, images=10, kl=1.0, floor_kl=0.1, cpu_minutes=5.0) for method in make.METHODS}
+    make.picture(
+        {"plain": points, "default": points},
+        dict(ring=ring, digits=digits),
+        {method: tmp_path for method in make.METHODS},
+        tmp_path,
+        tmp_path / "front.png",
+    )
+    with PIL.Image.open(tmp_path / "front.png") as image:
+        assert image.width == 1800
+
+
+def test_what_is_there_is_not_made_again(tmp_path, monkeypatch, make):
+    monkeypatch.setattr(make, "STEPS", 20)
+    first = make.ring_run(tmp_path, "plain")
+    kept = (tmp_path / "ring-plain.npz").stat().st_mtime_ns
+    assert np.array_equal(make.ring_run(tmp_path, "plain"), first) and (tmp_path / "ring-plain.npz").stat().st_mtime_ns == kept
+    monkeypatch.setattr(make, "STEPS", 21)
+    assert not np.array_equal(make.ring_run(tmp_path, "plain"), first)
+    commands = []
+    make.once(commands, tmp_path, True, "no_such_script.py", f"--dest={tmp_path}/x")
+    assert commands == ["python no_such_script.py --dest=out/front/x"]
+    with pytest.raises(UserError, match="no_such_script.py --seed=0 failed"):
+        make.once(commands, tmp_path, False, "no_such_script.py", "--seed=0")
