@@ -163,7 +163,7 @@ class MADRConfig:
 
     @property
     def measures_signal(self):
-        """Whether the noise in the witness's gradient is measured (signal.py)."""
+        """Whether the noise in the witness's gradient is measured (signal_share.py)."""
         return self.shrink > 0 and self.term == "witness" and self.weight > 0
 
     @property

@@ -8,7 +8,7 @@ Must not know images, generators of images or processes: every process calls it 
 import torch
 
 from madr_plugin.maths import bandwidth, coverage, estimators, kernels, terms
-from madr_plugin.strength import signal
+from madr_plugin.strength import signal_share
 from madr_plugin.strength.controllers import RecallController
 
 
@@ -30,9 +30,9 @@ class WitnessObjective:
         return subset_SD[torch.randint(len(subset_SD), [count], generator=generator).to(subset_SD.device)]
 
     def null_power(self, batch):
-        """Power of the gradient of a batch of this size at p_g = p_data (signal.py) -> 0-d."""
+        """Power of the gradient of a batch of this size at p_g = p_data (signal_share.py) -> 0-d."""
         if batch not in self._null_power:
-            self._null_power[batch] = signal.null_power(self._draw, self.loss, batch, self.seed)
+            self._null_power[batch] = signal_share.null_power(self._draw, self.loss, batch, self.seed)
         return self._null_power[batch]
 
     def loss(self, features_BD, generator, weight_N=None, pull_N=None):
@@ -91,7 +91,7 @@ class PublishedObjective:
     def after_step(self, step, memory):
         if memory.count < max(self.config.start_fill * self.config.capacity, 4) or step + 1 < self.config.start_step:
             return
-        memory_KD = memory.view("features")
+        memory_KD = memory.filled("features")
         renew = self.sigma is None or step % self.config.bandwidth_interval == 0
         if renew:
             self._renew_scales(step, memory_KD)

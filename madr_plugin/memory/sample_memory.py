@@ -38,7 +38,7 @@ class SampleMemory:
         start = min(128, self.capacity)
         return int(start + (self.capacity - start) * min(1.0, step / 5000))
 
-    def view(self, name):
+    def filled(self, name):
         """The filled part of a field."""
         return self.tensors[name][: self.count]
 
@@ -104,7 +104,7 @@ class SampleMemory:
         """The entry that gives way: uniform, or with probability proportional to 1/importance."""
         if self.policy != "importance":
             return int(place * self.count)
-        weights = 1 / self.view("importance").to(torch.float64).clamp(min=1e-12).cpu()
+        weights = 1 / self.filled("importance").to(torch.float64).clamp(min=1e-12).cpu()
         cumulative = weights.cumsum(0)
         position = torch.searchsorted(cumulative, torch.tensor([place * float(cumulative[-1])], dtype=torch.float64))
         return min(int(position), self.count - 1)
@@ -140,7 +140,7 @@ class CellLedger:
         self.next_slot = (self.next_slot + len(cell_B)) % window
         self.count = min(self.count + len(cell_B), window)
 
-    def view(self):
+    def filled(self):
         """Cells of the images seen so far."""
         return self.cells_W[: self.count].to(torch.int64)
 

@@ -25,7 +25,7 @@ class CellSensor:
         self.ledger.add(coverage.assign_to_cells(features_BD, reference.centroids_CD, reference.radii_C, class_B=class_B, class_C=class_C))
 
     def counts(self):
-        return coverage.cell_counts(self.ledger.view(), len(self.reference.shares_C))
+        return coverage.cell_counts(self.ledger.filled(), len(self.reference.shares_C))
 
     def deficits(self, largest=None):
         """v_a of each cell, [C]. With labels a cell is judged within its class: G does not choose its labels."""

@@ -73,7 +73,7 @@ class GradientBalance:
 
     n_host, n_t: running means (decay .98) of the batch-mean norm of each gradient on the image; R_t: relative_reach() of the
     running means (decay .8 over measurements) of reach(), or 1 with at = 'image'. m_t by mode:
-    'present' n_t, so that the strength is the term's share and signal.py alone lets it vanish at equilibrium;
+    'present' n_t, so that the strength is the term's share and signal_share.py alone lets it vanish at equilibrium;
     'peak' max(n_t, .9995 p_t), which lets a term vanish with its gradient, also where no signal is told from noise;
     'fixed': lambda_t = strength.
     """

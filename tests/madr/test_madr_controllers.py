@@ -45,7 +45,7 @@ def strengths_of(images, steps, **madr):
     for _ in range(steps):
         z, c = torch.randn([32, 4], generator=generator), torch.zeros([32, 0])
         loss.accumulate_gradients("Gmain", None, None, z, c, sync=True, gain=1)
-        found.append(loss.engine.strength)
+        found.append(loss.engine.strength.share("term"))
     return found, loss
 
 
