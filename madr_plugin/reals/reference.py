@@ -92,7 +92,11 @@ class Reference:
         place_R = (expected * usable_R / draws_R).round().clamp(min=1).minimum(usable_R).to(torch.int64) - 1
         nearest_RS = squared_RS.sort(dim=1).values
         within_R = nearest_RS.gather(1, place_R.clamp(min=0)[:, None])[:, 0].sqrt()
-        return torch.where(usable_R > 0, within_R, self.dead_zone_radius(rows, expected, int(draws_of_class.sum()))) if (usable_R == 0).any() else within_R
+        return (
+            torch.where(usable_R > 0, within_R, self.dead_zone_radius(rows, expected, int(draws_of_class.sum())))
+            if (usable_R == 0).any()
+            else within_R
+        )
 
 
 def _spread_rows(num_rows):

@@ -78,7 +78,7 @@ def test_the_term_is_scaled_by_it():
         values[shrink] = host.loss.engine
     share = float(values[2.0].strength.signal_share.factor())
     assert 0 < share < 1 and values[0].strength.signal_share is None
-    assert float(values[2.0].strength) == pytest.approx(share) and values[0].strength == 1
+    assert float(values[2.0].strength.share("term")) == pytest.approx(share) and values[0].strength.share("term") == 1
     assert float(values[2.0].telemetry()["signal"]) == pytest.approx(share)
 
 
