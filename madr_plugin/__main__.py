@@ -58,7 +58,7 @@ def main(script, fork_flags, **flags):
 
 
 def _features_of_metrics(flags):
-    """MADRConfig of a run without MADR: only the feature space, which its metrics may be told."""
+    """Resolve the options of a run without MADR: only the feature space, in which its metrics measure. Returns MADRConfig."""
     given = {name: flags.pop(f"madr_{name}") for name in metrics.FEATURE_KNOBS}
     options.from_flags(flags)  # refuses all other flags without --madr=1
     return config.resolve(given)

@@ -23,7 +23,7 @@ VIEW_PARTS = ("flip", "shift", "crop")
 
 @dataclasses.dataclass(frozen=True)
 class SpaceKnobs(Knobs):
-    """In which features everything is compared."""
+    """Choose the features in which everything is compared."""
 
     GROUP: ClassVar[str] = "space"
 
@@ -45,7 +45,7 @@ class SpaceKnobs(Knobs):
 class MADRConfig(
     ReferenceKnobs, SpaceKnobs, PublishedKnobs, TiltKnobs, DeficitKnobs, MemoryKnobs, ReplayKnobs, StrengthKnobs, TermKnobs
 ):  # a dataclass lists the fields of its last base first
-    """A resolved set of options. Lives as a plain dict in training_options.json under loss_kwargs.madr.
+    """Holds a resolved set of options, kept as a plain dict in training_options.json under loss_kwargs.madr.
 
     Every part's knobs are its own attributes. Parts refuse their own nonsense; here stands what no part can know alone.
     """
@@ -79,12 +79,12 @@ class MADRConfig(
             raise MADRError(f"--madr-capacity must be at least 4 with --madr-term={self.term} (got {self.capacity})")
 
     def as_dict(self):
-        """Plain values, for training_options.json."""
+        """Return plain values, for training_options.json."""
         return dataclasses.asdict(self)
 
     @property
     def measures_signal(self):
-        """Whether the noise in the witness's gradient is measured (signal_share.py)."""
+        """Tell whether the noise in the witness's gradient is measured (signal_share.py)."""
         return self.shrink > 0 and self.term == "witness" and self.weight > 0
 
 
@@ -135,7 +135,7 @@ def parse_view(text, default):
 
 
 def resolve(given):
-    """Options that the user gave (name -> value; None: not given) on top of their preset. Returns MADRConfig."""
+    """Put the options that the user gave (name -> value; None: not given) on top of their preset. Returns MADRConfig."""
     known = {row.name for row in KNOBS}
     unknown = sorted(set(given) - known)
     if unknown:

@@ -14,7 +14,7 @@ import torch
 
 
 def added_gradient(G, z, phi, reals, adversarial, state, random, num_reals=512, capacity=2048, window=1024, half_life=13300, interval=8):
-    """What MADR adds to the gradient of each parameter of G in one step -> list; keeps in `state` ({} at first) what it remembers.
+    """Compute what MADR adds to the gradient of each parameter of G in one step -> list; `state` ({} at first) holds what it remembers.
 
     G: latents [B, Z] -> images. phi: images -> features. adversarial: images -> G's own loss. reals: their features_ND, the median distance
     `scale`, and k-means cells (centroids_CD, radii_C, shares_C, cell_of_real_N). random: purpose -> torch.Generator.

@@ -13,7 +13,7 @@ knob has a flag (`--madr-dead-zone=2`) and can be set by name (`--madr-set dead_
 
 
 def page():
-    """The page as text."""
+    """Return the page as text."""
     groups = {}
     for row in config.KNOBS:
         groups.setdefault(row.group, []).append(row)

@@ -20,7 +20,7 @@ ROWS = {row.name: row for row in config.KNOBS}
 
 
 class PluginOption(click.Option):
-    """A flag of the plugin. help_group: its heading in --help; advanced: shown by --help-all alone."""
+    """Adds to a flag its place in the help. help_group: its heading in --help; advanced: shown by --help-all alone."""
 
     help_group = "MADR"
 
@@ -30,10 +30,10 @@ class PluginOption(click.Option):
 
 
 class KnobOption(PluginOption):
-    """The flag of one knob, which may also be given as --madr-set key=value."""
+    """Takes the value of one knob, from its flag or from --madr-set key=value."""
 
     def consume_value(self, ctx, opts):
-        """The flag's own value or the setting's. Refuses two that differ."""
+        """Take the flag's own value or the setting's. Refuses two that differ."""
         row = ROWS[self.name.removeprefix("madr_")]
         found = _settings(ctx, opts.get(SETTINGS) or ()).get(row.name)
         if found is None:
@@ -45,7 +45,7 @@ class KnobOption(PluginOption):
 
 
 class SettingsOption(PluginOption):
-    """--madr-set itself. The knobs' own options take what it was given; the command sees those alone."""
+    """Checks --madr-set. The knobs' own options take what it was given; the command sees those alone."""
 
     def handle_parse_result(self, ctx, opts, args):
         """Check every setting, also where no knob would ask for it."""
@@ -54,7 +54,7 @@ class SettingsOption(PluginOption):
 
 
 def madr_options(function):
-    """Click decorator: adds --madr, --madr-set and one flag per knob. The command receives them as madr, madr_weight, ..."""
+    """Decorate a click command: add --madr, --madr-set and one flag per knob. The command receives them as madr, madr_weight, ..."""
     rows = sorted(ROWS.values(), key=lambda row: not row.first)
     for row in reversed(rows):
         function = click.option(
@@ -85,7 +85,7 @@ def madr_options(function):
 
 
 def _settings(ctx, texts):
-    """['dead_zone=2', ...] -> {'dead_zone': 2.0, ...}."""
+    """Read settings: ['dead_zone=2', ...] -> {'dead_zone': 2.0, ...}."""
     found = {}
     for text in texts:
         key, equals, value = text.partition("=")
@@ -111,7 +111,7 @@ def _bad_setting(ctx, sentence):
 
 
 def from_flags(flags):
-    """The resolved MADRConfig of a command's parameters, or None when MADR is off."""
+    """Resolve a command's parameters to a MADRConfig; None when MADR is off."""
     given = {name[len("madr_") :]: value for name, value in flags.items() if name.startswith("madr_") and value is not None}
     if not flags.get("madr"):
         if given:

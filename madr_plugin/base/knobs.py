@@ -14,18 +14,18 @@ KINDS: dict[str, type] = {"int": int, "float": float, "str": str}
 
 
 def knob(default, meaning, low=None, high=None, choices=None, first=False):
-    """A dataclass field with its range and help text. first: has a place in the short --help."""
+    """Make a dataclass field with its range and help text. first: has a place in the short --help."""
     return dataclasses.field(default=default, metadata=dict(meaning=meaning, low=low, high=high, choices=choices, first=first))
 
 
 def flag_of(name):
-    """'half_life_kimg' -> '--madr-half-life-kimg'."""
+    """Spell the flag: 'half_life_kimg' -> '--madr-half-life-kimg'."""
     return "--madr-" + name.replace("_", "-")
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One knob, as the command line, the checks and the documents see it."""
+    """Describes one knob to the command line, the checks and the documents."""
 
     name: str
     kind: type
@@ -43,13 +43,13 @@ class Row:
 
     @property
     def range(self):
-        """What it may be, in words."""
+        """Say what it may be."""
         if self.choices is not None:
             return ", ".join(self.choices)
         return "text" if self.low is None else f"{self.low} to {self.high}"
 
     def complaint(self, value):
-        """What is wrong with a value, as the rest of a sentence; None if nothing is."""
+        """Say what is wrong with a value, as the rest of a sentence; None if nothing is."""
         expected = (int, float) if self.kind is float else self.kind
         if isinstance(value, bool) or not isinstance(value, expected):
             return f"must be a {self.kind.__name__} (got {value!r})"
@@ -60,7 +60,7 @@ class Row:
         return None
 
     def parsed(self, text):
-        """The value that a text stands for. Raises MADRError."""
+        """Read the value that a text stands for. Raises MADRError."""
         try:
             value = self.kind(text)
         except ValueError:
@@ -73,7 +73,7 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class Knobs:
-    """A group of knobs that checks itself: each value by its row, then whatever its classes refuse."""
+    """Checks a group of knobs when it is made: each value by its row, then whatever its classes refuse."""
 
     GROUP: ClassVar[str] = ""
 
@@ -88,7 +88,7 @@ class Knobs:
 
 
 def rows_of(part):
-    """Rows of all knobs of a class, those that it inherits under the group of the class that declares them."""
+    """List the rows of all knobs of a class, those that it inherits under the group of the class that declares them."""
     declared = {name: owner.GROUP for owner in reversed(part.__mro__) if issubclass(owner, Knobs) for name in owner.__annotations__}
     return tuple(
         Row(
@@ -104,6 +104,6 @@ def rows_of(part):
 
 
 def nearest_name(name, known):
-    """The known name that this one was probably meant to be, or None."""
+    """Find the known name that this one was probably meant to be, or None."""
     found = difflib.get_close_matches(name.replace("-", "_"), list(known), n=1)
     return found[0] if found else None

@@ -17,18 +17,18 @@ OF_LATENTS = ("latents", "layers", "labels")  # fields of the memory from which 
 
 
 class Replay:
-    """features(images, generator): phi of the images, as of every other batch. The rest: parts of the engine, which live on."""
+    """Replays the memory of one engine, whose parts it shares. features(images, generator): phi of the images, as of every other batch."""
 
     def __init__(self, config, reference, memory, sensor, strength, features, seed, device):
         self.config, self.reference, self.memory, self.sensor = config, reference, memory, sensor
         self.strength, self.features, self.seed, self.device = strength, features, seed, device
 
     def is_due(self, step):
-        """Whether this step pulls remembered latents."""
+        """Tell whether this step pulls remembered latents."""
         return self.config.replay_weight > 0 and self.memory.count > 0 and step % self.config.replay_interval == 0
 
     def pull(self, step, generator_access, batch_size, microbatch, gain):
-        """Replayed IMLE: reals drawn by deficit, the remembered latents nearest to them made again and pulled.
+        """Pull remembered latents (replayed IMLE): draw reals by deficit, make the remembered latents nearest to them again, pull their images.
 
         Adds to the generator's .grad. Returns what the balance needs of the step, nan without a pair: dict(norm_replay, maybe reach_replay).
         """
@@ -59,7 +59,7 @@ class Replay:
 
     @torch.no_grad()
     def renewed(self, step, generator_access, microbatch):
-        """Features of a few random entries as the present generator makes them: (rows [R], features [R, D])."""
+        """Compute the features of a few random entries as the present generator makes them: (rows [R], features [R, D])."""
         rows_R = torch.randint(self.memory.count, [self.config.refresh], generator=generator_for(self.seed, step, microbatch, "refresh-rows"))
         rows_R = rows_R.to(self.device)
         with global_rng_replaced(self.device, self.seed, step, microbatch, "refresh-noise"), generator_access.buffers_kept():
@@ -73,13 +73,13 @@ class Replay:
         return generator_access.remake(*(self.memory.filled(name)[entry_R] for name in OF_LATENTS))
 
     def _pairs(self, count, generator):
-        """Draws reals by deficit and finds each the nearest entry: (entries [R], rows of the reals [R]); R <= count: some classes have none."""
+        """Draw reals by deficit and find each the nearest entry: (entries [R], rows of the reals [R]); R <= count: some classes have none."""
         real_rows = self.reference.draw(count, generator, self.sensor.weight_of_reals())
         entry_R, found_R = self.nearest_entries(self.reference.features_ND[real_rows], self.reference.labels_N[real_rows])
         return entry_R[found_R], real_rows[found_R]
 
     def nearest_entries(self, real_RD, class_R):
-        """Row of the nearest memory entry that can be re-made (and is of the real's class, if it has one); and whether there is one."""
+        """Find the row of the nearest memory entry that can be re-made (and is of the real's class, if it has one); and whether there is one."""
         squared_RK = terms.squared_distances(real_RD, self.memory.filled("features"))
         unusable_K = self.memory.filled("layers") < 0
         if unusable_K.any():
@@ -91,7 +91,7 @@ class Replay:
         return entry_R, torch.isfinite(nearest_R)
 
     def still_far(self, features_RD, real_rows, real_RD):
-        """0 for reals in whose dead zone the image lies: closer than the ball expected to hold `dead_zone` entries if p_g = p_data; None: no zone.
+        """Mark with 0 the reals in whose dead zone the image lies: the ball expected to hold `dead_zone` entries if p_g = p_data; None: no zone.
 
         With 3 expected a ball is empty by chance in about a tenth of the draws (it is itself drawn: its k-th of S reals): what is left of the
         pull at equilibrium. With labels both are counted within the real's class.
@@ -102,7 +102,7 @@ class Replay:
         return ((features_RD.detach() - real_RD).norm(dim=1) > radius_R).to(torch.float32)
 
     def _entries_per_class(self):
-        """Entries of the memory among which nearest_entries() looks for a real's: all, or those of each class, [classes]."""
+        """Count the entries of the memory among which nearest_entries() looks for a real's: all, or those of each class, [classes]."""
         class_K = real_images.classes_of(self.memory.filled("labels"))
         if not self.sensor.has_classes or not (class_K >= 0).any():
             return self.memory.count

@@ -1,4 +1,4 @@
-"""What an engine keeps and tells: the state that a resumed run takes up, the memory that it occupies, its numbers.
+"""Keeps and tells what an engine has: the state that a resumed run takes up, the memory that it occupies, its numbers.
 
 Must not know what happens in a step.
 """
@@ -12,7 +12,7 @@ FORMAT = 1
 
 
 def live_state(engine):
-    """Everything a resumed run needs: the state's own tensors, numbers and words."""
+    """Collect everything a resumed run needs: the state's own tensors, numbers and words."""
     return dict(
         format=FORMAT,
         reference=engine.reference.fingerprint,
@@ -54,7 +54,7 @@ def _check(engine, state):
 
 
 def kept_tensors(engine):
-    """{what: tensors kept on the device for it}."""
+    """List the tensors kept on the device, {what for: tensors}."""
     of_reals = {id(value): value for value in vars(engine.reference).values() if torch.is_tensor(value)}  # some bear two names
     return {
         "features of the reals": list(of_reals.values()),
@@ -64,7 +64,7 @@ def kept_tensors(engine):
 
 
 def telemetry(engine):
-    """{name: 0-d tensor or number}; the same on all processes."""
+    """Collect the numbers that are reported, {name: 0-d tensor or number}; the same on all processes."""
     config, strength, memory = engine.config, engine.strength, engine.memory
     values = dict(
         coverage=engine.sensor.coverage(), inside=engine.sensor.inside(), ess=engine.sensor.effective_share(), memory=memory.count / config.capacity

@@ -26,7 +26,7 @@ from madr_plugin.tilt import tilted_reals
 
 
 class Engine:
-    """One per process. Built when the training set and the device are known."""
+    """Runs MADR in one process. Built when the training set and the device are known."""
 
     def __init__(self, config, real_features, extractor, seed, device):
         self.config, self.reference, self.extractor, self.seed, self.device = config, real_features, extractor, seed, device
@@ -58,13 +58,13 @@ class Engine:
         return self.config.refresh > 0 and self.memory.count > 0
 
     def tilt(self):
-        """v >= 1 of each real image, [N]; None where the tilt rests."""
+        """Weigh each real image, v >= 1 [N]; None where the tilt rests."""
         v_C = self.tilt_of_cells()
         return None if v_C is None else v_C[self.reference.image_cells_N]
 
     @torch.no_grad()
     def tilt_of_cells(self):
-        """v >= 1 of each cell, [C]; None without --madr-tilt, while its guard holds it, or where nothing is deficient.
+        """Weigh each cell, v >= 1 [C]; None without --madr-tilt, while its guard holds it, or where nothing is deficient.
 
         Follows from the window of recent images alone, so that resuming needs no state of its own.
         """
@@ -84,18 +84,18 @@ class Engine:
 
     @torch.no_grad()
     def _pull_weights(self):
-        """Memory-weighted attraction: v of each real's cell, mean 1 within its class; None without --madr-attraction=deficit."""
+        """Weigh the attraction of each real by v of its cell, mean 1 within its class; None without --madr-attraction=deficit."""
         if self.config.attraction != "deficit":
             return None
         reals = self.reference
         return tilted_reals.normalised_within_classes(self.sensor.deficits()[reals.cell_of_real_N], reals.labels_N, reals.mass_N)
 
     def features(self, images, generator):
-        """phi(view(x)): float32 [N, D], with gradients to the images."""
+        """Compute phi(view(x)): float32 [N, D], with gradients to the images."""
         return self.extractor(view.apply(images.to(torch.float32), self.view_parts, generator)).to(torch.float32)
 
     def on_generated(self, generator_access, image, latents, microbatch, gain, replayed, renewed):
-        """The generator's image of the main phase: add the term's gradient to it, note what the end of the step needs.
+        """Add the term's gradient to the generator's image of the main phase; note what the end of the step needs.
 
         replayed, renewed: what replay() and renew() returned for the same microbatch.
         """
@@ -136,7 +136,7 @@ class Engine:
         self._watch_host_gradient(generator_access, image, gradient, factor, gain, result)
 
     def _watch_host_gradient(self, generator_access, image, gradient, factor, gain, result):
-        """At the host's backward: the size of its gradient, where it and the term's get to if that is due, and the term joins it."""
+        """At the host's backward, measure the size of its gradient, follow both gradients to the parameters if that is due, and add the term's."""
         parameters = []
         if gradient is not None:
             parameters = self.strength.parameters_to_follow("term", self.step // self.config.interval, generator_access)
@@ -202,11 +202,11 @@ class Engine:
         self.step += 1
 
     def _coverage_with_allowance(self):
-        """Counting noise at p_g = p_data is no deficit: without this allowance the strength would wander there instead of resting at 0."""
+        """Raise the coverage by what counting noise explains: at p_g = p_data the strength would wander otherwise instead of resting at 0."""
         return float(self.sensor.coverage() + 2 * self.sensor.coverage_deviation())
 
     def _importance(self, features_BD):
-        """Critique's remedy 6: mean distance to the 10 nearest reals. Only its own policy pays for it."""
+        """Rate samples for the importance policy by their mean distance to the 10 nearest reals. Costs nothing under the others."""
         if self.config.memory != "importance":
             return torch.ones([len(features_BD)], device=features_BD.device)
         squared_BN = terms.squared_distances(features_BD, self.reference.features_ND)

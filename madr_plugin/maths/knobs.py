@@ -9,7 +9,7 @@ from madr_plugin.base.knobs import Knobs, knob
 
 @dataclasses.dataclass(frozen=True)
 class TermKnobs(Knobs):
-    """Which term acts on each generated batch, and on how much of it."""
+    """Choose which term acts on each generated batch, and on how much of it."""
 
     GROUP: ClassVar[str] = "term"
 
@@ -25,7 +25,7 @@ class TermKnobs(Knobs):
 
 @dataclasses.dataclass(frozen=True)
 class PublishedKnobs(Knobs):
-    """What the published terms (paper, enhanced) alone take."""
+    """Set what the published terms (paper, enhanced) alone take."""
 
     GROUP: ClassVar[str] = "published terms"
 

@@ -1,4 +1,4 @@
-"""The coverage losses as pure functions. Nothing here draws, remembers or knows an image.
+"""Computes the coverage losses, as pure functions. Nothing here draws, remembers or knows an image.
 
 Shapes: B generated features, n or N real features, R replayed samples, D feature width. A trailing letter pair names a
 tensor's shape: fake_BD, real_nD, kernel_Bn. Gradients flow to the generated side; reals and weights are constants.

@@ -8,7 +8,7 @@ from madr_plugin.base.knobs import Knobs, knob
 
 @dataclasses.dataclass(frozen=True)
 class ReplayKnobs(Knobs):
-    """How remembered latents are pulled to reals."""
+    """Set how remembered latents are pulled to reals."""
 
     GROUP: ClassVar[str] = "replay"
 
@@ -26,7 +26,7 @@ class ReplayKnobs(Knobs):
 
 @dataclasses.dataclass(frozen=True)
 class MemoryKnobs(Knobs):
-    """What the memory of generated samples keeps."""
+    """Set what the memory of generated samples keeps."""
 
     GROUP: ClassVar[str] = "memory"
 
@@ -41,7 +41,7 @@ class MemoryKnobs(Knobs):
 
 @dataclasses.dataclass(frozen=True)
 class DeficitKnobs(Knobs):
-    """Where and over how many images it is counted what the generator leaves out."""
+    """Set in which cells and over how many images deficits are counted."""
 
     GROUP: ClassVar[str] = "deficits"
 

@@ -9,7 +9,7 @@ from madr_plugin.base.knobs import Knobs, knob
 
 @dataclasses.dataclass(frozen=True)
 class ReferenceKnobs(Knobs):
-    """Which real features the terms compare with."""
+    """Choose which real features the terms compare with."""
 
     GROUP: ClassVar[str] = "reference"
 

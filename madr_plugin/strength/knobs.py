@@ -8,7 +8,7 @@ from madr_plugin.base.knobs import Knobs, knob
 
 @dataclasses.dataclass(frozen=True)
 class StrengthKnobs(Knobs):
-    """How strongly the terms act, and what moves that."""
+    """Set how strongly the terms act, and what moves that."""
 
     GROUP: ClassVar[str] = "strength"
 

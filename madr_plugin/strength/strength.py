@@ -7,7 +7,7 @@ from madr_plugin.strength import balance, controllers, signal_share
 
 
 class Strength:
-    """Knows two terms by name: 'term', on every generated batch, and 'replay'."""
+    """Scales two terms, known by name: 'term', on every generated batch, and 'replay'."""
 
     def __init__(self, config, device, of_objective):
         """Build from the knobs. of_objective(): what the controller inside the objective leaves of 'term', in [0, 1]."""
@@ -19,7 +19,7 @@ class Strength:
     # --- how strong -------------------------------------------------------------------------------------------------
 
     def share(self, name):
-        """What the controllers and the noise leave of a term, in [0, 1].
+        """Compute what the controllers and the noise leave of a term, in [0, 1].
 
         The replay follows the witness: where that finds nothing but noise the pull, too, would be mostly noise. So it rests
         also where a small mode is missing, which the witness's kernel does not see: the tilt is for those.
@@ -30,17 +30,17 @@ class Strength:
         return share if self.signal_share is None else share * self.signal_share.factor()
 
     def factor(self, name):
-        """lambda_t, by which a term's gradient on the image is multiplied."""
+        """Compute lambda_t, by which a term's gradient on the image is multiplied."""
         return self.balance.factor(name) * self.share(name)
 
     def ratio(self, name):
-        """Size of a term's gradient relative to the host's, as it is applied, where the balance is struck."""
+        """Compute the size of a term's gradient relative to the host's, as it is applied, where the balance is struck."""
         return self.balance.ratio(name) * self.share(name)
 
     # --- what it learns ---------------------------------------------------------------------------------------------
 
     def parameters_to_follow(self, name, occasion, generator_access):
-        """Those of G to which a gradient is to be followed at this occasion (0, 1, ...); [] for most."""
+        """List the parameters of G to which a gradient is to be followed at this occasion (0, 1, ...); [] for most."""
         if not self.balance.at_parameters or not balance.reach_is_due(occasion, known=not self.balance.lacks(name)):
             return []
         parameters = generator_access.parameters()
@@ -55,7 +55,7 @@ class Strength:
     # --- state ------------------------------------------------------------------------------------------------------
 
     def live_state(self):
-        """The state's own tensors and numbers, under the names of its parts."""
+        """Return the state's own tensors and numbers, under the names of its parts."""
         return dict(
             balance=self.balance.live_state(),
             signal={} if self.signal_share is None else self.signal_share.live_state(),

@@ -9,7 +9,7 @@ from madr_plugin.base.knobs import Knobs, knob
 
 @dataclasses.dataclass(frozen=True)
 class TiltKnobs(Knobs):
-    """How D is shown more of the reals that the generator leaves out."""
+    """Set how D is shown more of the reals that the generator leaves out."""
 
     GROUP: ClassVar[str] = "tilt"
 

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import pkgutil
+import re
 
 import click
 import pytest
@@ -69,6 +71,19 @@ def test_help_of_the_launcher_is_short_and_help_all_is_complete():
     short, long = (CliRunner().invoke(__main__.main, [flag]).output for flag in ("--madr-help", "--madr-help-all"))
     for row in config.KNOBS:
         assert row.flag in long and (f"  {row.flag} " in short) == row.first
+
+
+def test_equations_of_the_readme_name_functions_and_tests_that_exist(repo):
+    rows = re.findall(
+        r"^\|.*\|.*\|(.*)\|(.*)\|$", (repo / "madr_plugin" / "README.md").read_text(encoding="utf-8").split("## Presets")[0], re.MULTILINE
+    )[2:]
+    assert len(rows) > 20
+    tests = "\n".join(path.read_text(encoding="utf-8") for path in (repo / "tests").rglob("test_*.py"))
+    for functions, names in rows:
+        for dotted in re.findall(r"`([\w.]+)`", functions):
+            pkgutil.resolve_name(f"madr_plugin.{dotted}")
+        for name in re.findall(r"`(test_\w+?)(?:_?\.\.\.)?`", names):
+            assert f"def {name}" in tests, name
 
 
 # --- parts --------------------------------------------------------------------------------------------------------------
