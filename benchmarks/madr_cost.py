@@ -169,7 +169,7 @@ class Run:
         self.cpu_milliseconds(WARM_UP_STEPS)
         engine = getattr(self.loss, "engine", None)
         while engine is not None and engine.memory.count and engine.memory.count < engine.memory.capacity:
-            entries = {name: engine.memory.view(name).clone() for name in engine.memory.FIELDS}
+            entries = {name: engine.memory.filled(name).clone() for name in engine.memory.FIELDS}
             engine.memory.offer(entries, engine.step, engine.nimg, torch.Generator().manual_seed(0))
 
     def cpu_milliseconds(self, steps):

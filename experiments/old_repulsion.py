@@ -24,4 +24,4 @@ class OldRepulsion(WitnessObjective):
 
     @torch.no_grad()
     def after_step(self, step, memory):
-        self.old_KD = memory.view("features").clone() if memory.count else None
+        self.old_KD = memory.filled("features").clone() if memory.count else None

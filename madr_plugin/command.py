@@ -1,4 +1,4 @@
-"""What the plugin's own commands share: the one place where mistakes become a sentence, and the user's images."""
+"""Runs the plugin's own commands: turns what a user can mend into one sentence, opens the user's images."""
 
 import copy
 import sys
@@ -25,7 +25,7 @@ def run(main):
 
 
 def open_images(path):
-    """The folder or zip as the host's data set, with its labels if it has any."""
+    """Open the folder or zip as the host's data set, with its labels if it has any."""
     try:
         return construct(class_name="training.dataset.ImageFolderDataset", path=path, use_labels=True)
     except ImportError as error:

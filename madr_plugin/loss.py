@@ -1,7 +1,7 @@
 """MADRLoss: the host's loss, unchanged, with the coverage terms joined to its generator phase.
 
 Same constructor and accumulate_gradients as the host's loss, so that it fits wherever a loop builds its loss by name.
-The terms themselves are in engine.py.
+The terms themselves are in engine/.
 """
 
 import contextlib

@@ -1,4 +1,4 @@
-"""The coverage term that acts on every generated batch, with whatever state it keeps between steps.
+"""Applies the coverage term to every generated batch, and keeps whatever it needs between steps.
 
 One interface: loss(features_BD, generator, weight_N, pull_N) -> 0-d (weight_N: the tilt's weight of the reals, by which they are drawn;
 pull_N: weight of their attraction, by which they are not; None: uniform), after_step(step, memory), strength, live_state, load, telemetry.
@@ -8,12 +8,12 @@ Must not know images, generators of images or processes: every process calls it 
 import torch
 
 from madr_plugin.maths import bandwidth, coverage, estimators, kernels, terms
-from madr_plugin.strength import signal
+from madr_plugin.strength import signal_share
 from madr_plugin.strength.controllers import RecallController
 
 
 class WitnessObjective:
-    """Batch witness against freshly drawn reals (terms.witness_loss). Keeps nothing."""
+    """Compares the batch, by the witness, with freshly drawn reals (terms.witness_loss). Keeps nothing."""
 
     strength = 1.0
 
@@ -23,16 +23,16 @@ class WitnessObjective:
         self._null_power = {}  # by batch size
 
     def _draw(self, count, generator):
-        """Features of reals: with anchors of the reals kept for radii, which spread as reals do."""
+        """Draw features of reals; with anchors those reals that are kept for radii, since anchors spread less."""
         if self.reference.mass_N is None:
             return self.reference.features_ND.index_select(0, self.reference.draw(count, generator))
         subset_SD = self.reference.subset_SD
         return subset_SD[torch.randint(len(subset_SD), [count], generator=generator).to(subset_SD.device)]
 
     def null_power(self, batch):
-        """Power of the gradient of a batch of this size at p_g = p_data (signal.py) -> 0-d."""
+        """Compute the power of the gradient of a batch of this size at p_g = p_data (signal_share.py) -> 0-d."""
         if batch not in self._null_power:
-            self._null_power[batch] = signal.null_power(self._draw, self.loss, batch, self.seed)
+            self._null_power[batch] = signal_share.null_power(self._draw, self.loss, batch, self.seed)
         return self._null_power[batch]
 
     def loss(self, features_BD, generator, weight_N=None, pull_N=None):
@@ -91,7 +91,7 @@ class PublishedObjective:
     def after_step(self, step, memory):
         if memory.count < max(self.config.start_fill * self.config.capacity, 4) or step + 1 < self.config.start_step:
             return
-        memory_KD = memory.view("features")
+        memory_KD = memory.filled("features")
         renew = self.sigma is None or step % self.config.bandwidth_interval == 0
         if renew:
             self._renew_scales(step, memory_KD)
@@ -138,7 +138,7 @@ class PublishedObjective:
 
 
 class NoObjective(WitnessObjective):
-    """--madr-term=none: replay alone."""
+    """Applies nothing (--madr-term=none): replay alone."""
 
     def __init__(self, config, reference):
         pass

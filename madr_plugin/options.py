@@ -1,43 +1,121 @@
-"""MADR on a command line: the --madr flags, and how they enter a run's training options.
+"""Puts MADR on a command line: its flags, and how they enter a run's training options.
 
-The flags are generated from config.py. apply() touches loss_kwargs and augment_kwargs, the two seams that every fork of
-StyleGAN2-ADA has, and nothing else.
+The flags are made from the table config.KNOBS. apply() touches loss_kwargs and augment_kwargs, the two seams that every
+fork of StyleGAN2-ADA has, and nothing else.
 """
 
 import copy
-import dataclasses
 import os
 
 import click
 
 from madr_plugin import config
 from madr_plugin.base.errors import MADRError
+from madr_plugin.base.knobs import flag_of, nearest_name
 
 LOSS_CLASS = "madr_plugin.loss.MADRLoss"
 PIPE_CLASS = "madr_plugin.augment_pipe.MADRAugmentPipe"
+SETTINGS = "madr_set"  # where the parser keeps what --madr-set was given
+ROWS = {row.name: row for row in config.KNOBS}
+
+
+class PluginOption(click.Option):
+    """Adds to a flag its place in the help. help_group: its heading in --help; advanced: shown by --help-all alone."""
+
+    help_group = "MADR"
+
+    def __init__(self, *args, advanced=False, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.advanced = advanced
+
+
+class KnobOption(PluginOption):
+    """Takes the value of one knob, from its flag or from --madr-set key=value."""
+
+    def consume_value(self, ctx, opts):
+        """Take the flag's own value or the setting's. Refuses two that differ."""
+        row = ROWS[self.name.removeprefix("madr_")]
+        found = _settings(ctx, opts.get(SETTINGS) or ()).get(row.name)
+        if found is None:
+            return super().consume_value(ctx, opts)
+        own = opts.get(self.name)
+        if own is not None and self.type_cast_value(ctx, own) != found:
+            raise _bad_setting(ctx, f"{row.name}={found} contradicts {row.flag}={own}; leave one of them out")
+        return found, click.core.ParameterSource.COMMANDLINE
+
+
+class SettingsOption(PluginOption):
+    """Checks --madr-set. The knobs' own options take what it was given; the command sees those alone."""
+
+    def handle_parse_result(self, ctx, opts, args):
+        """Check every setting, also where no knob would ask for it."""
+        _settings(ctx, opts.get(SETTINGS) or ())
+        return super().handle_parse_result(ctx, opts, args)
 
 
 def madr_options(function):
-    """Click decorator: adds --madr and one flag per knob. The command receives them as madr, madr_weight, ..."""
-    for field in reversed(dataclasses.fields(config.MADRConfig)):
+    """Decorate a click command: add --madr, --madr-set and one flag per knob. The command receives them as madr, madr_weight, ..."""
+    rows = sorted(ROWS.values(), key=lambda row: not row.first)
+    for row in reversed(rows):
         function = click.option(
-            config.flag_of(field.name),
-            f"madr_{field.name}",
-            type=_click_type(field),
+            row.flag,
+            f"madr_{row.name}",
+            cls=KnobOption,
+            advanced=not row.first,
+            type=_click_type(row),
             default=None,
-            help=f"{field.metadata['meaning']} [default: {_shown_default(field)}]",
+            help=f"{row.meaning} [default: {_shown_default(row)}]",
         )(function)
-    return click.option("--madr", type=click.IntRange(0, 1), default=None, help="Memory-augmented diversity replay on (1) or off (0) [default: 0]")(
-        function
-    )
+    function = click.option(
+        "--madr-set",
+        SETTINGS,
+        cls=SettingsOption,
+        multiple=True,
+        expose_value=False,
+        metavar="KEY=VALUE",
+        help="Set any knob by name, such as dead_zone=2; may be repeated (docs/madr_knobs.md lists all)",
+    )(function)
+    return click.option(
+        "--madr",
+        cls=PluginOption,
+        type=click.IntRange(0, 1),
+        default=None,
+        help="Turn memory-augmented diversity replay on (1) or off (0) [default: 0]",
+    )(function)
+
+
+def _settings(ctx, texts):
+    """Read settings: ['dead_zone=2', ...] -> {'dead_zone': 2.0, ...}."""
+    found = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        name = key.strip().replace("-", "_").removeprefix("__madr_")
+        if not equals:
+            raise _bad_setting(ctx, f"{text!r} has no value; write KEY=VALUE, such as dead_zone=2")
+        if name not in ROWS:
+            meant = nearest_name(name, ROWS)
+            hint = f", perhaps {meant} is meant" if meant else ""
+            raise _bad_setting(ctx, f"{text}: there is no knob {key.strip()!r}{hint}; the knobs are {', '.join(sorted(ROWS))}")
+        try:
+            parsed = ROWS[name].parsed(value.strip())
+        except MADRError as error:
+            raise _bad_setting(ctx, f"{text}: {error}") from error
+        if name in found and found[name] != parsed:
+            raise _bad_setting(ctx, f"{name} is given as {found[name]} and as {parsed}; leave one of them out")
+        found[name] = parsed
+    return found
+
+
+def _bad_setting(ctx, sentence):
+    return click.BadParameter(sentence, ctx=ctx, param_hint="'--madr-set'")
 
 
 def from_flags(flags):
-    """The resolved MADRConfig of a command's parameters, or None when MADR is off."""
+    """Resolve a command's parameters to a MADRConfig; None when MADR is off."""
     given = {name[len("madr_") :]: value for name, value in flags.items() if name.startswith("madr_") and value is not None}
     if not flags.get("madr"):
         if given:
-            first = config.flag_of(sorted(given)[0])
+            first = flag_of(sorted(given)[0])
             raise MADRError(f"{first} has no effect without --madr=1; add --madr=1 or leave {first} out")
         return None
     resolved = config.resolve(given)
@@ -74,17 +152,16 @@ def apply(training_options, flags):
     training_options["augment_kwargs"] = pipe_kwargs
 
 
-def _click_type(field):
-    rule, kind = field.metadata, getattr(field.type, "__name__", field.type)
-    if rule["choices"] is not None:
-        return click.Choice(rule["choices"])
-    if kind == "int":
-        return click.IntRange(rule["low"], rule["high"])
-    if kind == "float":
-        return click.FloatRange(rule["low"], rule["high"])
+def _click_type(row):
+    if row.choices is not None:
+        return click.Choice(row.choices)
+    if row.kind is int:
+        return click.IntRange(row.low, row.high)
+    if row.kind is float:
+        return click.FloatRange(row.low, row.high)
     return str
 
 
-def _shown_default(field):
-    differing = [f"{name}: {values[field.name]}" for name, values in config.PRESETS.items() if values.get(field.name, field.default) != field.default]
-    return "; ".join([str(field.default), *differing])
+def _shown_default(row):
+    differing = [f"{name}: {values[row.name]}" for name, values in config.PRESETS.items() if values.get(row.name, row.default) != row.default]
+    return "; ".join([str(row.default) or "none", *differing])

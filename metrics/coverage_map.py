@@ -17,7 +17,7 @@ CLEARLY_BELOW_LEVEL = 0.01  # probability that any class of a perfect generator 
 
 
 @dataclass(frozen=True)
-class Reach:
+class NearestFakes:
     """Of each real: radius_N, distance to its k-th other real; nearest_N, index of the nearest fake; distance_N to it, float64."""
 
     radius_N: np.ndarray
@@ -39,21 +39,21 @@ class Reach:
         return np.where(self.covered_N, np.minimum(ratio, 1.0), np.maximum(ratio, np.nextafter(1.0, 2.0)))
 
 
-def reach_of_fakes(real_ND, fake_MD, k=K, *, device="cpu", progress=None):
-    """Reach of the fakes into the reals. Raises UserError for too few items, features that are not finite or of unlike width."""
+def nearest_fakes(real_ND, fake_MD, k=K, *, device="cpu", progress=None):
+    """Find the fake nearest to each real. Raises UserError for too few items, features that are not finite or of unlike width."""
     real, fake = neighbours.check_sets(real_ND, fake_MD, k)
     radius = neighbours.kth_neighbour_distances(real, k, device=device, progress=progress).cpu().numpy()
     nearest, distance = diversity_kernels.nearest_centres(real, fake, block=max(1, neighbours.TILE_BYTES // (8 * len(fake))))
-    return Reach(radius, nearest, distance)
+    return NearestFakes(radius, nearest, distance)
 
 
-def least_covered(reach, real_ND, count):
+def least_covered(nearest, real_ND, count):
     """Indices of uncovered reals, the farthest first. Of a neighbourhood only the farthest is named: a real within the
     radius of one that was already chosen is passed over, so that one missing mode does not fill the list."""
-    order = np.argsort(-reach.ratio_N, kind="stable")
+    order = np.argsort(-nearest.ratio_N, kind="stable")
     chosen = []
-    for i in order[~reach.covered_N[order]]:
-        if all(np.linalg.norm(np.asarray(real_ND[i], np.float64) - real_ND[j]) > max(reach.radius_N[j], 0) for j in chosen):
+    for i in order[~nearest.covered_N[order]]:
+        if all(np.linalg.norm(np.asarray(real_ND[i], np.float64) - real_ND[j]) > max(nearest.radius_N[j], 0) for j in chosen):
             chosen.append(int(i))
         if len(chosen) == count:
             break

@@ -148,30 +148,30 @@ def _coverage(opts, fake, pictures, num_real):
     dataset = _with_labels(opts.dataset_kwargs)
     real = metric_utils.compute_feature_stats_for_dataset(opts, detectors.space_url(opts.space), _DETECTOR_KWARGS, capture_all=True).get_all()
     progress = opts.progress.sub(tag="neighbours of reals", num_items=len(real))
-    reach = coverage_map.reach_of_fakes(real, fake, device=opts.device, progress=progress.update)
-    missing = coverage_map.least_covered(reach, real, NUM_MISSING)
+    nearest = coverage_map.nearest_fakes(real, fake, device=opts.device, progress=progress.update)
+    missing = coverage_map.least_covered(nearest, real, NUM_MISSING)
     plane = coverage_map.Plane(real)
     drawn = _evenly(len(real), MAX_POINTS_REAL)
     arrays = dict(
         map_real=plane.place(real[drawn]),
-        map_ratio=reach.ratio_N[drawn].astype(np.float32),
+        map_ratio=nearest.ratio_N[drawn].astype(np.float32),
         map_fake=plane.place(fake[_evenly(len(fake), MAX_POINTS_FAKE)]),
         missing_item=np.array([dataset.get_details(i).raw_idx for i in missing], np.int64),
-        missing_ratio=reach.ratio_N[missing],
+        missing_ratio=nearest.ratio_N[missing],
         missing_real=_pictures_of(dataset, missing),
-        missing_fake=pictures[reach.nearest_N[missing]],
+        missing_fake=pictures[nearest.nearest_N[missing]],
     )
     expected = neighbours.expected_coverage(len(real), len(fake), coverage_map.K)
     facts = dict(
         num_real=len(real),
-        coverage=float(reach.covered_N.mean()),
-        num_missed=int((~reach.covered_N).sum()),
+        coverage=float(nearest.covered_N.mean()),
+        num_missed=int((~nearest.covered_N).sum()),
         expected_coverage=expected,
         k=coverage_map.K,
     )
     if dataset.has_onehot_labels:
         classes = np.array([int(dataset.get_details(i).raw_label) for i in range(len(dataset))], np.int64)
-        total, share = coverage_map.class_coverage(reach.covered_N, classes, dataset.label_dim)
+        total, share = coverage_map.class_coverage(nearest.covered_N, classes, dataset.label_dim)
         arrays.update(
             class_total=total, class_coverage=share, class_below=coverage_map.clearly_below(total, share, expected), missing_class=classes[missing]
         )

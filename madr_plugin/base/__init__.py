@@ -1,1 +1,1 @@
-"""Holds what every part of the plugin uses: errors, seeds, processes, files, views of images."""
+"""Holds what every part of the plugin uses: errors, seeds, processes, files, random views."""

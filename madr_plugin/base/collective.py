@@ -1,4 +1,4 @@
-"""What processes tell each other: microbatch results in global order, rank 0's tensors to all.
+"""Exchanges results between processes: microbatch results in global order, rank 0's tensors to all.
 
 Global order: microbatch k = round * num_gpus + rank. Everything stateful is updated from tensors in that order, so that
 one process with two rounds and two processes with one reach the same state. Must not know what the tensors mean.
@@ -11,14 +11,14 @@ from madr_plugin.base.errors import MADRError
 
 
 def world():
-    """(rank, number of processes)."""
+    """Return (rank, number of processes)."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         return torch.distributed.get_rank(), torch.distributed.get_world_size()
     return 0, 1
 
 
 def gather_microbatches(rounds):
-    """Tensors of equal shape, one per local round -> those of all processes, [num_microbatches, ...] in global order."""
+    """Gather tensors of equal shape, one per local round -> those of all processes, [num_microbatches, ...] in global order."""
     local = torch.stack(rounds) if len(rounds) > 1 else rounds[0][None]
     _, num_processes = world()
     if num_processes == 1:
@@ -29,7 +29,7 @@ def gather_microbatches(rounds):
 
 
 def sum_over_processes(make, device):
-    """make() -> {name: tensor}, of the same names and shapes everywhere; their sums over all processes, on the CPU.
+    """Sum what make() -> {name: tensor} gives, of the same names and shapes everywhere, over all processes; on the CPU.
 
     A failure of one process fails all: the others would wait for it for ever otherwise.
     """
@@ -55,7 +55,7 @@ def sum_over_processes(make, device):
 
 
 def from_first_process(make, device):
-    """Calls make() -> {name: tensor} on rank 0 alone and gives its result to all, on the CPU. Its failure fails all ranks."""
+    """Call make() -> {name: tensor} on rank 0 alone and give its result to all, on the CPU. Its failure fails all ranks."""
     rank, num_processes = world()
     if num_processes == 1:
         return make()

@@ -1,4 +1,4 @@
-"""Cache files of the plugin: where they lie, written whole or not at all, read without executing anything."""
+"""Writes the plugin's cache files whole or not at all, and reads them without executing anything."""
 
 import os
 import pickle
@@ -9,7 +9,7 @@ import torch
 
 
 def cache_folder():
-    """The host's cache ($DNNLIB_CACHE_DIR, else ~/.cache/dnnlib) with a folder of ours in it."""
+    """Name our folder in the host's cache ($DNNLIB_CACHE_DIR, else ~/.cache/dnnlib)."""
     root = os.environ.get("DNNLIB_CACHE_DIR") or os.path.join(os.path.expanduser("~"), ".cache", "dnnlib")
     return Path(root) / "madr-features"
 
@@ -31,7 +31,7 @@ def save_tensors(path, tensors):
 
 
 def load_tensors(path):
-    """{name: tensor}, or None when the file is absent or damaged."""
+    """Read {name: tensor}; None when the file is absent or damaged."""
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, EOFError, RuntimeError, ValueError, KeyError, pickle.UnpicklingError):

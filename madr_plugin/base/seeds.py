@@ -1,4 +1,4 @@
-"""Where the plugin's randomness comes from: generators of its own, and a fence around the host's.
+"""Draws the plugin's randomness from generators of its own, and leaves the host's as they are.
 
 A number drawn by the plugin depends on (run seed, step, microbatch, purpose) alone: not on the number of processes, not
 on what the host drew before, not on whether the run was resumed.
@@ -11,19 +11,19 @@ import torch
 
 
 def derived_seed(*parts):
-    """63-bit seed from integers and words; neighbouring tuples give unrelated seeds."""
+    """Derive a 63-bit seed from integers and words; neighbouring tuples give unrelated seeds."""
     text = "|".join(str(part) for part in ("madr", *parts)).encode()
     return int.from_bytes(hashlib.sha256(text).digest()[:8], "little") >> 1
 
 
 def generator_for(*parts):
-    """CPU generator of its own for the draw that `parts` names."""
+    """Make the CPU generator for the draw that `parts` names."""
     return torch.Generator().manual_seed(derived_seed(*parts))
 
 
 @contextlib.contextmanager
 def global_rng_replaced(device, *parts):
-    """Inside: torch's global generators are seeded by `parts` (networks draw noise from them). After: exactly as found."""
+    """Seed torch's global generators by `parts` inside the block (networks draw noise from them); after it they are exactly as found."""
     device = torch.device(device)
     seed = derived_seed(*parts)
     indices = [torch.cuda.current_device() if device.index is None else device.index] if device.type == "cuda" else []

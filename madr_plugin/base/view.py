@@ -1,4 +1,4 @@
-"""Random views of images before the extractor, so that G cannot please it with adversarial texture.
+"""Shows the extractor a random view of each image, so that G cannot please it with adversarial texture.
 
 Differentiable; drawn from the caller's generator. The reference features see views from the same distribution, or the
 coverage term would not vanish at p_g = p_data.
@@ -8,7 +8,7 @@ import torch
 
 
 def apply(images, parts, generator):
-    """A random view of each image [N, C, H, W]."""
+    """Take a random view of each image [N, C, H, W]."""
     if not parts:
         return images
     N, _, height, width = images.shape

@@ -1,8 +1,8 @@
-"""The little that the plugin asks of its host, imported when first needed: whichever dnnlib is on the path is the host's."""
+"""Constructs the host's objects. Imports dnnlib when first needed: the one on the path is the host's."""
 
 
 def construct(class_name, **kwargs):
-    """An object of the host's (or of anything importable) by class name, past the wrapper of forks.install()."""
+    """Make an object of the host's (or of anything importable) by class name, past the wrapper of forks.install()."""
     import dnnlib
 
     function = dnnlib.util.construct_class_by_name

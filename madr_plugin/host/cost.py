@@ -1,4 +1,4 @@
-"""What MADR costs: its share of the time and the memory that it keeps, measured once early in a run.
+"""Measures what MADR costs, its share of the time and the memory that it keeps, once early in a run.
 
 Must not know what is measured.
 """

@@ -1,4 +1,4 @@
-"""Watching the host's generator while the host runs it, and running it again on remembered latents.
+"""Watches the host's generator while the host runs it, and runs it again on remembered latents.
 
 Knows mapping and synthesis as two callables (StyleGAN2 and its forks) or one generator G(z, c) without them.
 Must not know losses, memory or features.

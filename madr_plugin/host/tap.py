@@ -1,4 +1,4 @@
-"""The tap: a gradient added at the generator's image.
+"""Adds a gradient at the generator's image: the tap.
 
 With x = img.detach() and g = d L_cov / dx, adding lambda * g to the gradient that arrives at img equals adding
 lambda * L_cov to the generator's loss, by the chain rule, whatever that loss is. No second pass of G is needed.
@@ -8,7 +8,7 @@ import torch
 
 
 def gradient_at(image, loss_of):
-    """g = d loss_of(x) / dx at x = image.detach(). Returns (g, value). The image's own graph is not touched."""
+    """Compute g = d loss_of(x) / dx at x = image.detach(). Returns (g, value). The image's own graph is not touched."""
     with torch.enable_grad():
         x = image.detach().to(torch.float32).requires_grad_(True)
         value = loss_of(x)

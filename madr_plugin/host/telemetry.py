@@ -1,4 +1,4 @@
-"""MADR's numbers on their way to people: the host's statistics file and its tick line.
+"""Hands MADR's numbers to the host's statistics file and its tick line.
 
 The host's training_stats is imported when first used, and done without where the host has none.
 """
@@ -7,7 +7,7 @@ TICK_LINE = ("coverage", "lambda", "gratio", "memory", "tilt")
 
 
 def for_tick_line(values):
-    """The few that fit on a line: {name: float}."""
+    """Pick the few that fit on a line: {name: float}."""
     return {name: float(values[name]) for name in TICK_LINE if name in values}
 
 
@@ -17,7 +17,7 @@ def report(values):
 
 
 def report_cost(milliseconds, share, mebibytes):
-    """What MADR costs, measured once. Among the host's times and resources, which no two runs have alike."""
+    """Hand over what MADR costs, measured once: among the host's times and resources, which no two runs have alike."""
     _hand_over({"Timing/MADR": milliseconds, "Timing/MADR_share": share, "Resources/MADR_mib": mebibytes})
 
 

@@ -1,4 +1,4 @@
-"""Length scales of a feature space, taken from the REAL data, where they stay fixed; and the published moving ones.
+"""Measures length scales of a feature space, taken from the REAL data, where they stay fixed; and the published moving ones.
 
 Pure functions; every draw names its generator.
 """
@@ -26,7 +26,7 @@ def quantile_of_sorted(sorted_values, share):
 
 
 def warm_started(step, sigma_memory, start, smallest, largest):
-    """Critique's remedy 3: `start` for 1000 steps, then alpha*median(M) + (1-alpha)*start, alpha = min(1, step/10000), clipped."""
+    """Lead over from the reals' scale to the memory's: `start` for 1000 steps, then alpha*median(M) + (1-alpha)*start, alpha = min(1, step/10000), clipped."""
     if step < 1000:
         return start
     alpha = min(1.0, step / 10000)

@@ -1,4 +1,4 @@
-"""Cells of the reals' feature space: k-means++ and Lloyd, the gate radius and the share of each cell.
+"""Divides the reals' feature space into cells: k-means++ and Lloyd, the gate radius and the share of each cell.
 
 Pure functions; every draw names its generator. By our own hand and not by faiss: a few hundred cells are fitted once per data
 set in about a second, they come out the same whether or not faiss is installed, and a resumed run refuses other cells. faiss

@@ -1,4 +1,4 @@
-"""How well the reals are covered by generated features: estimators as pure functions.
+"""Estimates how well generated features cover the reals, by pure functions.
 
 Shapes: N reals, K memory entries, C cells, W window of generated images, D feature width.
 """

@@ -1,4 +1,4 @@
-"""The published kernel coverage score c_r, by several routes behind one interface: scores(memory_KD, sigma) -> [N].
+"""Computes the published kernel coverage score c_r, by several routes behind one interface: scores(memory_KD, sigma) -> [N].
 
 exact: all pairs each time. incremental: only replaced entries are accounted, O(N b) instead of O(N K). topk: the k nearest
 entries only, by brute force or by faiss (IndexFlatL2, which is exact brute force too and returns SQUARED distances). ratio: c_r
@@ -94,7 +94,7 @@ class RatioScore(ExactScore):
 
 
 class TopKScore(ExactScore):
-    """Critique's remedy 1: the k entries nearest to each real."""
+    """Counts only the k entries nearest to each real."""
 
     def __init__(self, real_ND, k, use_faiss):
         super().__init__(real_ND)

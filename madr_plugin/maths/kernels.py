@@ -1,4 +1,4 @@
-"""Kernels of the witness, of squared distances. `scale` is the median distance of the reals and stays fixed.
+"""Computes the kernels of the witness from squared distances. `scale` is the median distance of the reals and stays fixed.
 
 Each gives its values, and on demand its slope with them: the graph of the powers would take longer than everything else in the witness.
 """

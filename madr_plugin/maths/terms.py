@@ -1,4 +1,4 @@
-"""The coverage losses as pure functions. Nothing here draws, remembers or knows an image.
+"""Computes the coverage losses, as pure functions. Nothing here draws, remembers or knows an image.
 
 Shapes: B generated features, n or N real features, R replayed samples, D feature width. A trailing letter pair names a
 tensor's shape: fake_BD, real_nD, kernel_Bn. Gradients flow to the generated side; reals and weights are constants.
@@ -68,7 +68,7 @@ class _Witness(torch.autograd.Function):
 def imle_loss(fake_RD, real_RD, scale, active_R=None):
     """L_imle = 1/R sum_r a_r |f_r - x_r|^2 / scale^2: f_r re-generated from the remembered latent nearest to x_r.
 
-    a_r = 0 where the real is already reached (closer than Reference.reach), else 1.
+    a_r = 0 where f_r lies in the real's dead zone (Reference.dead_zone_radius), else 1.
     """
     squared_R = (fake_RD - real_RD).square().sum(1) / scale**2
     if active_R is not None:

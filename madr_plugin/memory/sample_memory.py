@@ -1,4 +1,4 @@
-"""The memory of generated samples: feature, latents, label and birth of each entry, under one of five policies.
+"""Keeps generated samples (feature, latents, label and birth of each entry) under one of five policies.
 
 Policies decide slots from numbers alone (a generator of the caller's, counts), so that all processes decide alike.
 Must not know generators, losses or images.
@@ -14,7 +14,7 @@ def draw_uniform(count, generator):
 
 
 class SampleMemory:
-    """K slots. Tensors appear with the first offer, when their widths are known, and keep their shape from then on.
+    """Holds K slots. Tensors appear with the first offer, when their widths are known, and keep their shape from then on.
 
     features_KD, latents_KPZ (P latents per image: 2 under style mixing), layers_K (synthesis layers fed by the first
     latent; -1: the image cannot be re-made from its latents), labels_KC, born_K (images generated before it), importance_K.
@@ -32,14 +32,14 @@ class SampleMemory:
         self.tensors = {}
 
     def effective_capacity(self, step):
-        """All slots; under 'progressive' 128 at first, growing linearly to all over 5000 steps."""
+        """Count the usable slots: all; under 'progressive' 128 at first, growing linearly to all over 5000 steps."""
         if self.policy != "progressive":
             return self.capacity
         start = min(128, self.capacity)
         return int(start + (self.capacity - start) * min(1.0, step / 5000))
 
-    def view(self, name):
-        """The filled part of a field."""
+    def filled(self, name):
+        """Return the filled part of a field."""
         return self.tensors[name][: self.count]
 
     @torch.no_grad()
@@ -76,7 +76,7 @@ class SampleMemory:
             self.tensors[name] = torch.zeros([self.capacity, *value.shape[1:]], dtype=value.dtype, device=value.device)
 
     def _choose_slots(self, batch_size, step, generator, images_per_sample):
-        """Slot of each offered sample, -1: not taken."""
+        """Choose the slot of each offered sample, -1: not taken."""
         chances, places = draw_uniform(batch_size, generator), draw_uniform(batch_size, generator)
         capacity = self.effective_capacity(step)
         slots = []
@@ -101,10 +101,10 @@ class SampleMemory:
         return capacity / self.offered
 
     def _victim(self, place):
-        """The entry that gives way: uniform, or with probability proportional to 1/importance."""
+        """Choose the entry that gives way: uniform, or with probability proportional to 1/importance."""
         if self.policy != "importance":
             return int(place * self.count)
-        weights = 1 / self.view("importance").to(torch.float64).clamp(min=1e-12).cpu()
+        weights = 1 / self.filled("importance").to(torch.float64).clamp(min=1e-12).cpu()
         cumulative = weights.cumsum(0)
         position = torch.searchsorted(cumulative, torch.tensor([place * float(cumulative[-1])], dtype=torch.float64))
         return min(int(position), self.count - 1)
@@ -121,7 +121,7 @@ class SampleMemory:
 
 
 class CellLedger:
-    """In which cell each of the last W generated images fell (-1: outside every gate): a ring of integers."""
+    """Notes in which cell each of the last W generated images fell (-1: outside every gate): a ring of integers."""
 
     def __init__(self, window, device):
         self.cells_W = torch.full([window], -1, dtype=torch.int32, device=device)
@@ -130,7 +130,7 @@ class CellLedger:
 
     @torch.no_grad()
     def add(self, cell_B):
-        """Write a batch, the oldest entries give way."""
+        """Write a batch in place of the oldest entries."""
         window = len(self.cells_W)
         cell_B = cell_B[-window:]
         up_to_end = min(len(cell_B), window - self.next_slot)
@@ -140,8 +140,8 @@ class CellLedger:
         self.next_slot = (self.next_slot + len(cell_B)) % window
         self.count = min(self.count + len(cell_B), window)
 
-    def view(self):
-        """Cells of the images seen so far."""
+    def filled(self):
+        """Return the cells of the images seen so far."""
         return self.cells_W[: self.count].to(torch.int64)
 
     def live_state(self):

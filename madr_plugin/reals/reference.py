@@ -59,14 +59,14 @@ class Reference:
         position = torch.rand([count], generator=generator, dtype=torch.float64).to(cumulative.device) * cumulative[-1]
         return torch.searchsorted(cumulative, position).clamp(max=len(cumulative) - 1)
 
-    def reach(self, rows, expected, draws):
+    def dead_zone_radius(self, rows, expected, draws):
         """Radius of the ball around each listed real that holds `expected` of `draws` samples if they come from p_data.
 
         The k-th smallest distance to a fixed subset of S reals (not itself) with k = expected * S / draws. draws: a number, or one per class
         ([classes]): then S, too, are the reals of the subset that are of the listed real's class.
         """
         if torch.is_tensor(draws):
-            return self._reach_within_class(rows, expected, draws)
+            return self._radius_within_class(rows, expected, draws)
         num_subset = len(self.subset_SD)
         neighbours = min(max(1, round(expected * num_subset / max(draws, 1))), num_subset - 1)
         squared_RS = squared_distances(self.features_ND[rows], self.subset_SD)
@@ -78,8 +78,8 @@ class Reference:
             return squared_RS.topk(neighbours, dim=1, largest=False).values[:, -1].sqrt()
         return squared_RS.kthvalue(neighbours, dim=1).values.sqrt()
 
-    def _reach_within_class(self, rows, expected, draws_of_class):
-        """reach() with reals and draws of each real's own class; where the subset holds no other real of it, over all classes."""
+    def _radius_within_class(self, rows, expected, draws_of_class):
+        """dead_zone_radius() with reals and draws of each real's own class; where the subset holds no other real of it, over all classes."""
         class_R, class_S = self.labels_N[rows], self.subset_labels_S
         itself_RS = (
             self.subset_S[None, :] == rows[:, None]
@@ -92,7 +92,11 @@ class Reference:
         place_R = (expected * usable_R / draws_R).round().clamp(min=1).minimum(usable_R).to(torch.int64) - 1
         nearest_RS = squared_RS.sort(dim=1).values
         within_R = nearest_RS.gather(1, place_R.clamp(min=0)[:, None])[:, 0].sqrt()
-        return torch.where(usable_R > 0, within_R, self.reach(rows, expected, int(draws_of_class.sum()))) if (usable_R == 0).any() else within_R
+        return (
+            torch.where(usable_R > 0, within_R, self.dead_zone_radius(rows, expected, int(draws_of_class.sum())))
+            if (usable_R == 0).any()
+            else within_R
+        )
 
 
 def _spread_rows(num_rows):

@@ -1,4 +1,4 @@
-"""How strong a term is: its gradient against the adversarial one, both as they arrive at the generator's parameters.
+"""Sets a term's gradient against the adversarial one, both as they arrive at the generator's parameters.
 
 Gradients of one size on the image can differ tenfold there: smooth ones (of pixels' principal components) add up over the
 pixels, fine ones (of deep features) cancel. Must not know losses, images or processes.
@@ -13,7 +13,7 @@ FIRST_OCCASIONS, EVERY, EVERY_UNKNOWN = 8, 32, 4
 
 
 def reach_is_due(occasion, known=True):
-    """Whether a term is followed to the parameters at its occasion 0, 1, ...: seldom, since each costs a pass back through G.
+    """Tell whether a term is followed to the parameters at its occasion 0, 1, ...: seldom, since each costs a pass back through G.
 
     More often while its reach is not known, but not always: a term that is off gives nothing to follow.
     """
@@ -21,12 +21,12 @@ def reach_is_due(occasion, known=True):
 
 
 def mean_norm(gradient_NCHW):
-    """Batch mean of each image's L2 norm -> 0-d float32."""
+    """Compute the batch mean of each image's L2 norm -> 0-d float32."""
     return gradient_NCHW.detach().to(torch.float32).flatten(1).norm(dim=1).mean()
 
 
 def not_measured(parameters, device):
-    """In the place of a reach."""
+    """Make what stands in the place of a reach: nan."""
     return torch.full([len(parameters)], torch.nan, device=device)
 
 
@@ -39,7 +39,7 @@ class Follower:
         self.output = torch.autograd.graph.get_gradient_edge(image) if _TAKES_EDGES else image
 
     def reach(self, gradient, size):
-        """|d theta_p| of each parameter tensor p for a unit of mean_norm(gradient): where a gradient on the images gets to -> [P]; 0: nowhere.
+        """Measure |d theta_p| of each parameter tensor p for a unit of mean_norm(gradient) -> [P]; 0: the gradient does not get there.
 
         size: norm to which the gradient is brought for the pass, so that half-precision layers carry it as they carry the host's.
         nan where the gradient is zero. Nothing is added to any .grad, and the graph stays.
@@ -59,7 +59,7 @@ class Follower:
 
 
 def relative_reach(term_P, host_P, sizes_P):
-    """Geometric mean over parameters of term_p / host_p, each tensor counted with its entries -> 0-d; inf where no tensor gets both.
+    """Compute the geometric mean over parameters of term_p / host_p, each tensor counted with its entries -> 0-d; inf where no tensor gets both.
 
     Per tensor, because Adam brings each to a scale of its own: a plain norm would be that of a few biases.
     """
@@ -69,11 +69,11 @@ def relative_reach(term_P, host_P, sizes_P):
 
 
 class GradientBalance:
-    """lambda_t = strength * n_host / (m_t R_t), for several terms t.
+    """Computes lambda_t = strength * n_host / (m_t R_t), for several terms t.
 
     n_host, n_t: running means (decay .98) of the batch-mean norm of each gradient on the image; R_t: relative_reach() of the
     running means (decay .8 over measurements) of reach(), or 1 with at = 'image'. m_t by mode:
-    'present' n_t, so that the strength is the term's share and signal.py alone lets it vanish at equilibrium;
+    'present' n_t, so that the strength is the term's share and signal_share.py alone lets it vanish at equilibrium;
     'peak' max(n_t, .9995 p_t), which lets a term vanish with its gradient, also where no signal is told from noise;
     'fixed': lambda_t = strength.
     """
@@ -91,7 +91,7 @@ class GradientBalance:
         self._found = {}  # relative_reach() by term, until something new is measured
 
     def factor(self, name):
-        """lambda of a term as a 0-d tensor; 0 until everything it rests on has been measured once."""
+        """Compute lambda of a term, 0-d; 0 until everything it rests on has been measured once."""
         strength = self.strengths[name]
         if self.mode == "fixed":
             return torch.full_like(self.norms["host"], strength)
@@ -100,7 +100,7 @@ class GradientBalance:
         return torch.where((self.norms["host"] >= 0) & (norm > 0), factor, torch.zeros_like(factor))
 
     def _relative_reach(self, name):
-        """R_t; inf while one of the two is unknown. Found once per measurement."""
+        """Compute R_t; inf while one of the two is unknown. Found once per measurement."""
         if not self.at_parameters:
             return 1.0
         if name not in self._found:
@@ -112,18 +112,18 @@ class GradientBalance:
         return self._found[name]
 
     def lacks(self, name):
-        """Whether the reach of a gradient is yet to be measured."""
+        """Tell whether the reach of a gradient is yet to be measured."""
         return self.at_parameters and len(self.reaches[name]) == 0
 
     def note_parameters(self, parameters):
-        """What is known of other parameters than these is forgotten: hosts may freeze layers on the way."""
+        """Forget what is known of other parameters than these: hosts may freeze layers on the way."""
         sizes_P = torch.tensor([float(parameter.numel()) for parameter in parameters])
         if not torch.equal(sizes_P, self.sizes_P):
             self.sizes_P, self._found = sizes_P, {}
             self.reaches = {name: value_P[:0] for name, value_P in self.reaches.items()}
 
     def update(self, norms, reaches=None):
-        """norms: {name: 0-d}; reaches: {name: [P]}. Names left out were not measured; zeros and what is not finite are passed over.
+        """Take in norms {name: 0-d} and reaches {name: [P]}. Names left out were not measured; zeros and what is not finite are passed over.
 
         A term that was zero for once has no size to be scaled by; counted in, it would blow up the steps after it.
         """
@@ -143,7 +143,7 @@ class GradientBalance:
             self._found = {}
 
     def ratio(self, name):
-        """Size of the term's gradient relative to the host's, as it is applied, where the balance is struck."""
+        """Compute the size of the term's gradient relative to the host's, as it is applied, where the balance is struck."""
         present = self.norms[name].clamp(min=0) * self.factor(name) / self.norms["host"].clamp(min=1e-12) * (self.norms["host"] > 0)
         reach = self._relative_reach(name)
         return present if not self.at_parameters else torch.where(torch.isfinite(reach), present * reach, torch.zeros_like(present))

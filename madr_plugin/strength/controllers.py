@@ -1,4 +1,4 @@
-"""What moves the strength of a term: the paper's sigmoid on recall, the critique's adaptive target, an integral controller as ADA's.
+"""Moves the strength of a term: by a sigmoid on recall (published), with a fixed or an adaptive target, or by an integral controller as ADA's.
 
 Must not know features or images: numbers in, numbers out.
 """
@@ -12,7 +12,7 @@ def sigmoid_strength(recall, target, slope):
 
 
 class IntegralController:
-    """As ADA's: strength += sign(1 - coverage) * images / (kimg * 1000), kept in [0, 1]. Exactly 0 once coverage stays at its
+    """Moves as ADA's p does: strength += sign(1 - coverage) * images / (kimg * 1000), kept in [0, 1]. Exactly 0 once coverage stays at its
     expected value; coverage is the sensor's ratio, 1 where generated = real."""
 
     def __init__(self, kimg):

@@ -1,5 +1,6 @@
-"""The deficit tilt as weights: the gradient at D's logits of the reals is multiplied by w = v / mean of v, and no image is
-exchanged. The second form of tilt.py's rule, for hosts whose reals had better stay as they come.
+"""Tilts by weights: multiplies the gradient at D's logits of the reals by w = v / mean of v; no image is exchanged.
+
+The second form of tilted_reals.py's rule, for hosts whose reals should stay as they come.
 
 For a term that is a sum over reals both forms have the same expectation: E_uniform[w_r g_r] = E_{r ~ v}[g_r]; this one reads no
 images and has the larger variance. Under a gradient penalty the gradient on the image counts with sqrt(w), so that its

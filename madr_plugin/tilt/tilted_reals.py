@@ -1,4 +1,4 @@
-"""The deficit tilt: reals of deficient cells are shown to D and to the witness more often, until the deficit is gone.
+"""Shows reals of deficient cells to D and to the witness more often, until the deficit is gone: the tilt.
 
 Feedback control with the short memory as its sensor: the target really shifts, so nothing compensates the weights. Must not
 know losses or networks.

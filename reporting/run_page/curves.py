@@ -193,11 +193,11 @@ def other_section(run):
     return Section("other", "Other statistics", f'<div class="charts">{drawn}</div>') if drawn else None
 
 
-def _charts_section(run, anchor, title, groups, sentence=None):
+def _charts_section(run, address, title, groups, sentence=None):
     """The groups that the run has statistics of, below a sentence if there is one; None without any."""
     drawn = "".join(group_chart(run, group) for group in groups)
     above = f"<p>{text(sentence)}</p>" if sentence is not None else ""
-    return Section(anchor, title, f'{above}<div class="charts">{drawn}</div>') if drawn else None
+    return Section(address, title, f'{above}<div class="charts">{drawn}</div>') if drawn else None
 
 
 # ----------------------------------------------------------------------------------------------------------------

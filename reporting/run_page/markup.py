@@ -15,9 +15,9 @@ MAX_JSON = 100_000  # characters
 
 @dataclass(frozen=True)
 class Section:
-    """One part of the page. anchor: its address within the page; body: HTML."""
+    """One part of the page. address: its id within the page; body: HTML."""
 
-    anchor: str
+    address: str
     title: str
     body: str
 

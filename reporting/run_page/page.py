@@ -24,8 +24,8 @@ def render(run, section_functions=None):
     # Last, since the others may have met problems that it tells.
     made.update({function: function(run) for function in functions if function is sections.overview_section})
     parts = [made[function] for function in functions if made[function] is not None]
-    links = "".join(f'<a href="#{part.anchor}">{text(part.title)}</a>' for part in parts)
-    bodies = "".join(f'<section id="{part.anchor}"><h2>{text(part.title)}</h2>{part.body}</section>' for part in parts)
+    links = "".join(f'<a href="#{part.address}">{text(part.title)}</a>' for part in parts)
+    bodies = "".join(f'<section id="{part.address}"><h2>{text(part.title)}</h2>{part.body}</section>' for part in parts)
     style, script = ((HERE / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
     when = datetime.datetime.fromtimestamp(run.now, datetime.timezone.utc)
     return (

@@ -231,6 +231,8 @@ TRAIN_CASES = [
     ("unknown device", [*GOOD, "--device=tpu"], ["--device", "cpu"]),
     ("madr knob without madr", [*GOOD, "--madr-capacity=64"], ["--madr-capacity", "--madr=1"]),
     ("madr capacity 1", [*GOOD, "--madr=1", "--madr-capacity=1"], ["--madr-capacity", "2<=x"]),
+    ("unknown madr setting", [*GOOD, "--madr=1", "--madr-set", "dead_zon=1"], ["--madr-set", "dead_zon", "perhaps dead_zone", "anchors, attraction"]),
+    ("madr knob set twice", [*GOOD, "--madr=1", "--madr-set", "cells=3", "--madr-cells=4"], ["--madr-set", "cells=3", "--madr-cells=4"]),
     ("unknown madr preset", [*GOOD, "--madr=1", "--madr-preset=best"], ["--madr-preset", "paper"]),
     ("pickle missing", [*GOOD, "--resume=gone.pkl"], ["--resume=gone.pkl", "no such file", "latest"]),
     ("pickle truncated", [*GOOD, "--resume=truncated.pkl"], ["truncated.pkl"]),

@@ -117,7 +117,7 @@ def test_what_is_measured_on_the_reals_is_the_same_with_anchors():
         assert torch.equal(getattr(made, name), getattr(plain, name))
     assert torch.equal(made.image_cells_N, plain.cell_of_real_N)
     distance = torch.cdist(made.features_ND[:3], plain.features_ND).sort(1).values
-    assert torch.allclose(made.reach(torch.arange(3), 3, 200), distance[:, 2], atol=1e-3)  # to reals: none of them is the anchor itself
+    assert torch.allclose(made.dead_zone_radius(torch.arange(3), 3, 200), distance[:, 2], atol=1e-3)  # to reals: none of them is the anchor itself
     assert "200 reals stood in for by" in said[-1] and "of their variance lost" in said[-1]
     again_said = []
     again = make_reference(Images(seed=31), again_said, anchors=20)  # from the cache, with its error

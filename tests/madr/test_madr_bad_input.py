@@ -251,7 +251,7 @@ def test_classes_without_images_are_no_mistake_of_the_run():
     for _ in range(5):
         host.step()  # its own images still hold class 4
     engine = host.loss.engine
-    assert 4 not in engine.reference.labels_N.unique().tolist() and (engine.memory.view("labels").argmax(1) == 4).any()
+    assert 4 not in engine.reference.labels_N.unique().tolist() and (engine.memory.filled("labels").argmax(1) == 4).any()
     assert all(torch.isfinite(weight).all() for weight in host.weights())
     assert all(np.isfinite(value) for value in host.loss.telemetry().values())
 

@@ -121,7 +121,7 @@ def test_a_term_that_is_off_does_not_cost_a_pass_at_every_step(monkeypatch):
     host = Host(madr_loss(dict(term="none", replay_interval=1)))
     for _ in range(40):
         host.step(num_microbatches=1)
-    assert host.loss.engine.balance.lacks("term") and len(passes) <= 2 * (8 + 8) + 8 + 2
+    assert host.loss.engine.strength.balance.lacks("term") and len(passes) <= 2 * (8 + 8) + 8 + 2
 
 
 def test_resumed_before_the_next_measurement():
@@ -130,7 +130,7 @@ def test_resumed_before_the_next_measurement():
         host.step()
     other = Host(madr_loss(dict(replay_interval=1)))
     other.loss.load_state_dict(host.loss.state_dict())
-    ours, theirs = host.loss.engine.balance, other.loss.engine.balance
+    ours, theirs = host.loss.engine.strength.balance, other.loss.engine.strength.balance
     for name in ("term", "replay"):
         assert float(ours.factor(name)) > 0 and torch.equal(ours.factor(name), theirs.factor(name))
 
@@ -174,7 +174,7 @@ def test_an_unknown_reach_is_measured_at_the_next_step_whichever_that_is():
     del state["madr"]["balance"]["reaches"], state["madr"]["balance"]["sizes"]
     host = Host(madr_loss(dict(replay_interval=1)))
     host.loss.load_state_dict(state)
-    kept = host.loss.engine.balance
+    kept = host.loss.engine.strength.balance
     assert kept.lacks("term") and kept.lacks("replay") and float(kept.factor("term")) == 0
     host.step()
     host.step()
@@ -189,7 +189,7 @@ def test_a_host_may_freeze_layers_on_the_way():
     host.mapping.requires_grad_(False)
     for _ in range(70):
         host.step()
-    kept = host.loss.engine.balance
+    kept = host.loss.engine.strength.balance
     assert len(kept.reaches["term"]) == len(kept.reaches["host"]) == len(kept.reaches["replay"]) == len(host.G_parameters)
     assert float(kept.factor("term")) > 0
 

@@ -14,6 +14,7 @@ from madr_plugin.maths import cells, coverage
 from madr_plugin.memory.sensor import CellSensor
 from madr_plugin.strength.balance import GradientBalance
 from madr_plugin.strength.controllers import IntegralController
+from madr_plugin.strength.strength import Strength
 from tests.madr.test_madr_loss import NoAdversaryG, Points, Resampler, equilibrium_scores  # noqa: F401 (named by class below)
 from tests.madr.toy_host import Host, madr_loss
 
@@ -45,7 +46,7 @@ def strengths_of(images, steps, **madr):
     for _ in range(steps):
         z, c = torch.randn([32, 4], generator=generator), torch.zeros([32, 0])
         loss.accumulate_gradients("Gmain", None, None, z, c, sync=True, gain=1)
-        found.append(loss.engine.strength)
+        found.append(loss.engine.strength.share("term"))
     return found, loss
 
 
@@ -167,3 +168,20 @@ def test_the_integral_controller_rests_for_a_generator_that_makes_new_images():
     held_out = float(cells.held_out_overlap(reals_ND, none, 51, 0.98, torch.Generator().manual_seed(1)))
     assert strength_after(half=False, held_out=held_out) == 0 and strength_after(half=True, held_out=held_out) == 1
     assert strength_after(half=False, held_out=1.0) == 1  # without the yardstick of held-out reals it would never rest
+
+
+# --- one object that knows how strong -------------------------------------------------------------------------------------
+
+
+def test_strength_multiplies_balance_signal_and_controllers():
+    """lambda = balance * share; the objective's own controller scales the term alone, the integral one and the signal both."""
+    chosen = config.resolve(dict(balance="fixed", weight=2.0, replay_weight=3.0, shrink=1.0, controller="integral"))
+    strength = Strength(chosen, torch.device("cpu"), of_objective=lambda: 0.5)
+    assert (float(strength.factor("term")), float(strength.factor("replay"))) == (1.0, 3.0)
+    strength.signal_share.update(torch.tensor(4.0), torch.tensor(3.0))  # a quarter is signal
+    strength.controller.strength = 0.8
+    assert float(strength.share("replay")) == pytest.approx(0.2) and float(strength.share("term")) == pytest.approx(0.1)
+    assert float(strength.factor("term")) == pytest.approx(0.2) and float(strength.factor("replay")) == pytest.approx(0.6)
+    again = Strength(chosen, torch.device("cpu"), of_objective=lambda: 0.5)
+    again.load(strength.live_state(), torch.device("cpu"))
+    assert float(again.factor("term")) == float(strength.factor("term"))

@@ -75,7 +75,8 @@ def test_the_ratio_makes_weights_that_differ():
         host.step()
     ratio = host.loss.engine.objective.weights_N
     plain = terms.paper_weights(
-        coverage.kernel_score(host.loss.engine.reference.features_ND, host.loss.engine.memory.view("features"), host.loss.engine.objective.sigma), 1.0
+        coverage.kernel_score(host.loss.engine.reference.features_ND, host.loss.engine.memory.filled("features"), host.loss.engine.objective.sigma),
+        1.0,
     )
     assert float(terms.effective_number(ratio)) < float(terms.effective_number(plain)) and float(ratio.sum()) == pytest.approx(1)
     with pytest.raises(MADRError, match="--madr-estimator=ratio .*--madr-term=paper"):

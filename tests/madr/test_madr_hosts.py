@@ -50,7 +50,7 @@ def test_half_precision_images_get_their_gradient():
 
     host = warmed(Host(make), 5)
     state = host.loss.engine.memory
-    assert state.view("features").dtype == torch.float32 and all(torch.isfinite(w).all() for w in host.weights())
+    assert state.filled("features").dtype == torch.float32 and all(torch.isfinite(w).all() for w in host.weights())
     gradients = generator_gradients(host)
     assert all(g.dtype == torch.float32 and torch.isfinite(g).all() and float(g.abs().sum()) > 0 for g in gradients)
     assert host.loss.telemetry()["gratio"] > 0

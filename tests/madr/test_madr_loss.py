@@ -195,20 +195,20 @@ def test_replay_follows_the_class_of_the_real():
     host = warmed(Host(madr_loss(dict(replay_interval=1)), c_dim=5), 6)
     engine = host.loss.engine
     real = engine.reference.features_ND[:40]
-    entry, found = engine._nearest_entries(real, engine.reference.labels_N[:40])
-    assert found.all() and torch.equal(engine.memory.view("labels")[entry].argmax(1), engine.reference.labels_N[:40])
+    entry, found = engine.replaying.nearest_entries(real, engine.reference.labels_N[:40])
+    assert found.all() and torch.equal(engine.memory.filled("labels")[entry].argmax(1), engine.reference.labels_N[:40])
 
 
 def test_refresh_renews_features_with_the_present_generator():
     host = warmed(Host(madr_loss(dict(refresh=200, memory="reservoir", capacity=16, update_interval=100))), 1)
     with torch.no_grad():
         host.synthesis.noise_strength.zero_()
-    before = host.loss.engine.memory.view("features").clone()
+    before = host.loss.engine.memory.filled("features").clone()
     generator_gradients(host)  # the generator has moved one step since the entries were made
     entries = host.loss.engine.memory
-    image = host.loss.generator_access.remake(*(entries.view(name) for name in ("latents", "layers", "labels")))
-    assert not torch.equal(before, entries.view("features"))
-    assert torch.allclose(entries.view("features"), host.loss.engine.extractor(image), atol=1e-4)
+    image = host.loss.generator_access.remake(*(entries.filled(name) for name in ("latents", "layers", "labels")))
+    assert not torch.equal(before, entries.filled("features"))
+    assert torch.allclose(entries.filled("features"), host.loss.engine.extractor(image), atol=1e-4)
 
 
 def test_dead_zone_leaves_reached_reals_alone():
@@ -216,8 +216,8 @@ def test_dead_zone_leaves_reached_reals_alone():
     engine = host.loss.engine
     rows = torch.arange(20)
     real = engine.reference.features_ND[rows]
-    assert engine._still_far(real, rows, real).sum() == 0
-    assert engine._still_far(real + 100, rows, real).sum() == 20
+    assert engine.replaying.still_far(real, rows, real).sum() == 0
+    assert engine.replaying.still_far(real + 100, rows, real).sum() == 20
 
 
 class Resampler(torch.nn.Module):
@@ -343,7 +343,7 @@ def test_resuming_under_other_options_is_refused(change, words):
 def test_the_memory_takes_samples_in_global_microbatch_order():
     host = warmed(Host(madr_loss(dict(memory="fifo"))), 1)
     z = [host_z for k in range(2) for host_z in _latents_of_first_step(k)]
-    assert torch.equal(host.loss.engine.memory.view("latents")[:, 0], torch.stack(z))
+    assert torch.equal(host.loss.engine.memory.filled("latents")[:, 0], torch.stack(z))
 
 
 def _latents_of_first_step(k):
@@ -429,4 +429,4 @@ def test_ages_count_all_generated_images_also_those_that_a_sub_batch_leaves_out(
         host.step(num_microbatches=2)
     engine = host.loss.engine
     assert engine.nimg == 3 * 16 and engine.memory.offered == 3 * 8
-    assert engine.memory.view("born").unique().tolist() == [0, 16, 32]
+    assert engine.memory.filled("born").unique().tolist() == [0, 16, 32]

@@ -40,7 +40,7 @@ def fill(policy, seed, capacity=20, total=100, batch=10, half_life_kimg=1.0, imp
 def survivors(policy, runs, **kwargs):
     kept = np.zeros(kwargs.get("total", 100))
     for seed in range(runs):
-        kept[fill(policy, seed, **kwargs).view("features")[:, 0].long().numpy()] += 1
+        kept[fill(policy, seed, **kwargs).filled("features")[:, 0].long().numpy()] += 1
     return kept
 
 
@@ -66,7 +66,7 @@ def test_forgetting_halves_at_its_half_life(update_interval):
 
 def test_fifo_keeps_the_last():
     memory = fill("fifo", 0, capacity=15)
-    assert sorted(memory.view("features")[:, 0].tolist()) == list(range(85, 100))
+    assert sorted(memory.filled("features")[:, 0].tolist()) == list(range(85, 100))
 
 
 def test_progressive_grows_and_then_is_full():
@@ -89,7 +89,7 @@ def test_draws_follow_from_the_generator_handed_over_and_from_nothing_else(polic
     torch.manual_seed(1)
     b, c = fill(policy, 7), fill(policy, 8)
     assert torch.equal(a.tensors["features"], b.tensors["features"]) and a.offered == b.offered == 100
-    assert policy == "fifo" or not torch.equal(a.view("features"), c.view("features"))
+    assert policy == "fifo" or not torch.equal(a.filled("features"), c.filled("features"))
 
 
 class LabelledPoints(Images):
@@ -113,13 +113,15 @@ def test_with_labels_a_ball_holds_as_many_entries_of_its_class_as_asked():
     drawn_RD = reals.features_ND[::3]  # as if they were generated: of the same distribution, and here the same points
     class_R, rows = reals.labels_N[::3], torch.arange(1, 1500, 3)
     entries_of_class = torch.bincount(class_R, minlength=5)
-    radius_r = reals.reach(rows, 3.0, entries_of_class)
+    radius_r = reals.dead_zone_radius(rows, 3.0, entries_of_class)
     own_class = class_R[None, :] == reals.labels_N[rows][:, None]
     found = ((terms.squared_distances(reals.features_ND[rows], drawn_RD).sqrt() <= radius_r[:, None]) & own_class).sum(1)
     assert float(found.float().mean()) == pytest.approx(3, rel=0.15)
     assert 0.02 < float((found == 0).float().mean()) < 0.2  # what is left of the pull
     # Counted over all classes alike, most reals would count as unreached.
-    blind = ((terms.squared_distances(reals.features_ND[rows], drawn_RD).sqrt() <= reals.reach(rows, 3.0, len(drawn_RD))[:, None]) & own_class).sum(1)
+    blind = (
+        (terms.squared_distances(reals.features_ND[rows], drawn_RD).sqrt() <= reals.dead_zone_radius(rows, 3.0, len(drawn_RD))[:, None]) & own_class
+    ).sum(1)
     assert float((blind == 0).float().mean()) > 0.4
 
 
@@ -127,9 +129,9 @@ def test_ledger_is_a_ring():
     ledger = CellLedger(6, torch.device("cpu"))
     for start in range(0, 12, 4):
         ledger.add(torch.arange(start, start + 4))
-    assert sorted(ledger.view().tolist()) == [6, 7, 8, 9, 10, 11]
+    assert sorted(ledger.filled().tolist()) == [6, 7, 8, 9, 10, 11]
     ledger.add(torch.arange(20, 30))
-    assert sorted(ledger.view().tolist()) == list(range(24, 30))
+    assert sorted(ledger.filled().tolist()) == list(range(24, 30))
 
 
 # --- estimators ---------------------------------------------------------------------------------------------------------
@@ -211,7 +213,7 @@ def test_with_labels_each_class_has_its_own_account():
     assert cell.tolist() == [0, 1, 2]
 
 
-def test_cells_are_fitted_per_class_and_small_cells_reach_as_far_as_others():
+def test_cells_are_fitted_per_class_and_small_cells_are_as_wide_as_others():
     generator = torch.Generator().manual_seed(0)
     features, labels = torch.randn([1000, 2], generator=generator), (torch.arange(1000) >= 995).long()
     fitted = cells.fit_cells_per_class(features, labels, 20, 0.98, generator_for("cells"))
@@ -344,13 +346,13 @@ def test_weighted_draw_follows_the_weights():
     assert float((drawn == 50).float().mean()) == pytest.approx(0.75, abs=0.03)
 
 
-def test_reach_holds_the_expected_number_of_samples():
+def test_the_dead_zone_holds_the_expected_number_of_samples():
     made, _ = make_reference(Images(seed=11))
     rows = torch.tensor([5, 9, 70])
     distance = torch.cdist(made.features_ND, made.features_ND).sort(1).values
-    assert torch.allclose(made.reach(rows, 3, 200), distance[rows, 3], atol=1e-5)
-    assert torch.allclose(made.reach(rows, 3, 20), distance[rows, 30], atol=1e-5)
-    assert torch.allclose(made.reach(rows, 1e9, 1), distance[rows, -1], atol=1e-5)
+    assert torch.allclose(made.dead_zone_radius(rows, 3, 200), distance[rows, 3], atol=1e-5)
+    assert torch.allclose(made.dead_zone_radius(rows, 3, 20), distance[rows, 30], atol=1e-5)
+    assert torch.allclose(made.dead_zone_radius(rows, 1e9, 1), distance[rows, -1], atol=1e-5)
 
 
 @pytest.mark.parametrize("num_processes", [2, 5])

@@ -38,7 +38,7 @@ def test_importance_evicts_in_inverse_proportion():
         memory = full_memory("importance", importance)
         memory.offered = 0  # acceptance K/n: the next offer is taken
         if memory.offer(samples(100, 1), 1, 4, generator_for("one", seed)):
-            evicted[int((memory.view("features")[:, 0] == 100).nonzero()[0, 0])] += 1
+            evicted[int((memory.filled("features")[:, 0] == 100).nonzero()[0, 0])] += 1
     expected = 1 / importance.double().numpy()
     assert evicted.sum() == 1500 and stats.chisquare(evicted, expected / expected.sum() * 1500).pvalue > 1e-3
 
@@ -51,13 +51,13 @@ def test_progressive_keeps_all_offers_alike_once_it_stands_still():
         for first in range(0, 400, 40):
             memory.offer(samples(first, 40), 0, first, generator_for("progressive", seed, first))
         assert memory.count == 128
-        kept[memory.view("features")[:, 0].long().numpy()] += 1
+        kept[memory.filled("features")[:, 0].long().numpy()] += 1
     assert stats.chisquare(kept.reshape(10, 40).sum(1)).pvalue > 1e-3
 
 
 def test_fifo_holds_exactly_the_newest_and_where_they_came_from():
     memory = fill("fifo", 0, capacity=15)
-    number, born = memory.view("features")[:, 0].long(), memory.view("born")
+    number, born = memory.filled("features")[:, 0].long(), memory.filled("born")
     assert sorted(number.tolist()) == list(range(85, 100)) and torch.equal(born, number // 10 * 10)
 
 

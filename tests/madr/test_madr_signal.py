@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from madr_plugin.maths import kernels, terms
-from madr_plugin.strength import signal
+from madr_plugin.strength import signal_share
 from tests.madr.toy_host import Host, madr_loss
 
 kernel = kernels.MixtureKernel(4.0)
@@ -25,12 +25,12 @@ def witness(reals):
 
 def share_of(draw, reals, batch, steps=200):
     generator = torch.Generator().manual_seed(5)
-    share, null = signal.SignalShare("cpu", 2), signal.null_power(drawing(reals), witness(reals), batch, seed=0)
+    share, null = signal_share.SignalShare("cpu", 2), signal_share.null_power(drawing(reals), witness(reals), batch, seed=0)
     for _ in range(steps):
         fake = draw(batch, generator).requires_grad_()
         rows = torch.randint(len(reals), [256], generator=generator)
         [gradient] = torch.autograd.grad(terms.witness_loss(fake, reals[rows], kernel), fake)
-        share.update(signal.feature_power(gradient), null)
+        share.update(signal_share.feature_power(gradient), null)
     return float(share.factor())
 
 
@@ -45,26 +45,26 @@ def test_in_collapse_nearly_everything_is(reals, batch):
 
 
 def test_larger_batches_have_less_noise_and_power_does_not_depend_on_the_batch_otherwise(reals):
-    nulls = [float(signal.null_power(drawing(reals), witness(reals), batch, seed=0)) for batch in (8, 32, 128)]
+    nulls = [float(signal_share.null_power(drawing(reals), witness(reals), batch, seed=0)) for batch in (8, 32, 128)]
     assert nulls[0] > 2 * nulls[1] > 4 * nulls[2]
     far = reals[:1] * 0 + 1.0
     powers = []
     for batch in (8, 128):
         fake = far.repeat(batch, 1).requires_grad_()
         [gradient] = torch.autograd.grad(terms.witness_loss(fake, reals, kernel), fake)
-        powers.append(float(signal.feature_power(gradient)))
+        powers.append(float(signal_share.feature_power(gradient)))
     assert powers[0] == pytest.approx(powers[1], rel=1e-4)
 
 
 def test_one_until_measured_exactly_zero_below_the_noise_and_state_comes_back():
-    share = signal.SignalShare("cpu", 2)
+    share = signal_share.SignalShare("cpu", 2)
     assert float(share.factor()) == 1
     share.update(torch.tensor(1.0), torch.tensor(2.0))
     assert float(share.factor()) == 0
     share.update(torch.tensor(float("nan")), torch.tensor(2.0))
     share.update(torch.tensor(151.0), torch.tensor(2.0))  # 0.98 + 0.02 * 151 = 4, (1 - 2/4)^2 = .25
     assert float(share.factor()) == pytest.approx(0.25)
-    again = signal.SignalShare("cpu", 2)
+    again = signal_share.SignalShare("cpu", 2)
     again.load(share.live_state(), "cpu")
     assert torch.equal(again.factor(), share.factor())
 
@@ -76,9 +76,9 @@ def test_the_term_is_scaled_by_it():
         for _ in range(4):
             host.step()
         values[shrink] = host.loss.engine
-    share = float(values[2.0].signal.factor())
-    assert 0 < share < 1 and values[0].signal is None
-    assert float(values[2.0].strength) == pytest.approx(share) and values[0].strength == 1
+    share = float(values[2.0].strength.signal_share.factor())
+    assert 0 < share < 1 and values[0].strength.signal_share is None
+    assert float(values[2.0].strength.share("term")) == pytest.approx(share) and values[0].strength.share("term") == 1
     assert float(values[2.0].telemetry()["signal"]) == pytest.approx(share)
 
 
@@ -86,7 +86,7 @@ def test_published_terms_know_nothing_of_it():
     host = Host(madr_loss(dict(preset="paper", extractor="pca", update_interval=1, start_fill=0.1)))
     for _ in range(3):
         host.step()
-    assert host.loss.engine.signal is None and "signal" not in host.loss.engine.telemetry()
+    assert host.loss.engine.strength.signal_share is None and "signal" not in host.loss.engine.telemetry()
 
 
 def test_with_all_anchors_in_the_loss_the_null_knows_no_drawing_noise():

@@ -17,26 +17,26 @@ CENTRES = np.array([[0, 0], [3, 0], [0, 3]], np.float32)
 
 def test_covered_reals_are_those_of_the_metric(rs):
     real, fake = rs("map-real").randn(300, 6), rs("map-fake").randn(200, 6)
-    reach = coverage_map.reach_of_fakes(real, fake)
-    assert reach.covered_N.mean() == neighbours.density_coverage(real, fake, k=5)[1]
+    nearest = coverage_map.nearest_fakes(real, fake)
+    assert nearest.covered_N.mean() == neighbours.density_coverage(real, fake, k=5)[1]
     distances = np.linalg.norm(real[:, None] - fake[None], axis=2)
-    assert (reach.nearest_N == distances.argmin(axis=1)).all() and np.allclose(reach.distance_N, distances.min(axis=1))
-    assert ((reach.ratio_N <= 1) == reach.covered_N).all()
+    assert (nearest.nearest_N == distances.argmin(axis=1)).all() and np.allclose(nearest.distance_N, distances.min(axis=1))
+    assert ((nearest.ratio_N <= 1) == nearest.covered_N).all()
 
 
 def test_a_lost_mode_is_what_is_missing():
     real, fake = clusters(CENTRES, 50, 0), clusters(CENTRES[:2], 50, 1)
-    reach = coverage_map.reach_of_fakes(real, fake)
+    nearest = coverage_map.nearest_fakes(real, fake)
     classes = np.repeat([0, 1, 2], 50)
-    total, share = coverage_map.class_coverage(reach.covered_N, classes, 4)
+    total, share = coverage_map.class_coverage(nearest.covered_N, classes, 4)
     assert total.tolist() == [50, 50, 50, 0] and share[0] > 0.8 and share[1] > 0.8 and share[2] == 0 and np.isnan(share[3])
     assert coverage_map.clearly_below(total, share, neighbours.expected_coverage(150, 100)).tolist() == [2]
-    missing = coverage_map.least_covered(reach, real, 5)
+    missing = coverage_map.least_covered(nearest, real, 5)
     assert missing and set(classes[missing]) == {2}
-    ratios = reach.ratio_N[missing]
-    assert (ratios[:-1] >= ratios[1:]).all() and ratios[0] == reach.ratio_N.max()
+    ratios = nearest.ratio_N[missing]
+    assert (ratios[:-1] >= ratios[1:]).all() and ratios[0] == nearest.ratio_N.max()
     for place, i in enumerate(missing):  # no two of one neighbourhood
-        assert all(np.linalg.norm(real[i] - real[j]) > reach.radius_N[j] for j in missing[:place])
+        assert all(np.linalg.norm(real[i] - real[j]) > nearest.radius_N[j] for j in missing[:place])
 
 
 def test_small_classes_are_called_low_only_by_what_chance_cannot_do():
@@ -52,16 +52,16 @@ def test_small_classes_are_called_low_only_by_what_chance_cannot_do():
 
 def test_nothing_missing():
     real = clusters(CENTRES, 30, 0)
-    reach = coverage_map.reach_of_fakes(real, real)
-    assert reach.covered_N.all() and coverage_map.least_covered(reach, real, 5) == []
-    assert len(coverage_map.clearly_below(*coverage_map.class_coverage(reach.covered_N, np.zeros(90, int), 1), 0.97)) == 0
+    nearest = coverage_map.nearest_fakes(real, real)
+    assert nearest.covered_N.all() and coverage_map.least_covered(nearest, real, 5) == []
+    assert len(coverage_map.clearly_below(*coverage_map.class_coverage(nearest.covered_N, np.zeros(90, int), 1), 0.97)) == 0
 
 
 def test_equal_reals_have_no_radius_and_are_ordered_still():
     real = np.concatenate([np.zeros((8, 2)), clusters(CENTRES[1:], 20, 0)])
-    far = coverage_map.reach_of_fakes(real, clusters(CENTRES[1:], 20, 1))
+    far = coverage_map.nearest_fakes(real, clusters(CENTRES[1:], 20, 1))
     assert (far.radius_N[:8] == 0).all() and not far.covered_N[:8].any() and np.isfinite(far.ratio_N).all()
-    on_them = coverage_map.reach_of_fakes(real, np.zeros((10, 2)))
+    on_them = coverage_map.nearest_fakes(real, np.zeros((10, 2)))
     assert on_them.covered_N[:8].all()
     assert len(coverage_map.least_covered(far, real, 20)) < 20 and sum(i < 8 for i in coverage_map.least_covered(far, real, 20)) >= 1
 
@@ -79,6 +79,6 @@ def test_plane_shows_what_varies_most_and_is_always_the_same(rs):
 
 def test_sentences():
     with pytest.raises(UserError, match="more than 5 real images"):
-        coverage_map.reach_of_fakes(np.zeros((1, 3)), np.zeros((50, 3)))
+        coverage_map.nearest_fakes(np.zeros((1, 3)), np.zeros((50, 3)))
     with pytest.raises(UserError, match="at least two"):
         coverage_map.Plane(np.zeros((1, 3)))

@@ -12,8 +12,8 @@ SIDE = 16  # of the thumbnails, in pixels
 MAX_FEATURES = 32  # principal components
 MAX_CELLS = 32
 IMAGES_PER_CELL = 8  # expected in a cell, at least: of the reals that it is fitted on and of the fakes
-REACH = 0.99  # quantile of the reals' distances to their centres: what lies farther off resembles no real
-LEAST_REACH = 0.05  # per pixel, in [-1, 1]: for sets in which every image is a cell of its own
+GATE = 0.99  # quantile of the reals' distances to their centres: what lies farther off resembles no real
+LEAST_GATE = 0.05  # per pixel, in [-1, 1]: for sets in which every image is a cell of its own
 HELD_SHARE = 0.25  # a cell with less than this part of its expected fakes does not count as held
 FARTHEST = 1000.0  # distance of a generator that makes no finite image, and the largest that is told
 NUM_SIMULATIONS = 400  # of the overlap that a perfect generator shows
@@ -46,7 +46,7 @@ def fit_reference(thumbs_ND, num_fakes, population, k_means, seed):
     centres_KD, counts_K = centres_KD[counts_K > 0], counts_K[counts_K > 0]
     shares_K = counts_K.to(torch.float64) / len(features_ND)
     expected, noise = simulated_overlap(shares_K.numpy(), num_fakes, len(thumbs_ND), population, rng)
-    radius = max(float(torch.quantile(distance_N, REACH)), LEAST_REACH * thumbs_ND.shape[1] ** 0.5)
+    radius = max(float(torch.quantile(distance_N, GATE)), LEAST_GATE * thumbs_ND.shape[1] ** 0.5)
     return dict(
         mean=mean_D,
         basis=basis,
@@ -102,8 +102,8 @@ def measure(thumbs_MD, reference, num_fakes):
 
     diversity: overlap over what a perfect generator shows, about 1. spread: root of the fakes' variance over the reals',
     which is the ratio of their root mean square pairwise distances. cells: number of cells held. within: share of the
-    fakes within reach of some cell; those beyond count for no cell. distance: median distance of a fake to its nearest
-    centre, in units of that reach.
+    fakes within the gate of some cell; those beyond count for no cell. distance: median distance of a fake to its nearest
+    centre, in units of that gate.
     """
     features_MD = features_of(thumbs_MD, reference)
     distance_M, cell_M = nearest_centres(features_MD, reference["centres"])

@@ -1,7 +1,7 @@
-"""How much of the witness's gradient is signal: its power against what sampling alone would give at p_g = p_data.
+"""Measures how much of the witness's gradient is signal: its power against what sampling alone would give at p_g = p_data.
 
 The witness is estimated from one microbatch, and a small one (16 images) gives a gradient of full size where generated and
-real features agree already. Scaled to the adversarial gradient, that noise would be all that G hears. Must not know images or hosts.
+real features agree already. Scaled to the adversarial gradient, that noise would drown the adversarial signal. Must not know images or hosts.
 """
 
 import torch
@@ -13,13 +13,13 @@ DECAY = 0.98  # as for the gradient norms that it belongs with
 
 
 def feature_power(gradient_BD):
-    """Mean over the batch of |B dL/df_i|^2: dL/df_i carries a factor 1/B, so sizes of batches compare -> 0-d."""
+    """Average over the batch |B dL/df_i|^2: dL/df_i carries a factor 1/B, so sizes of batches compare -> 0-d."""
     return (gradient_BD * len(gradient_BD)).square().sum(1).mean()
 
 
 @torch.enable_grad()
 def null_power(draw, loss, batch, seed):
-    """feature_power of the witness where the batch is drawn from the reals themselves: noise alone. Mean over REPEATS draws -> 0-d.
+    """Compute feature_power of the witness where the batch is drawn from the reals themselves: noise alone. Mean over REPEATS draws -> 0-d.
 
     draw(count, generator): features of reals [count, D]; loss(features_BD, generator): the witness.
     """
@@ -32,7 +32,7 @@ def null_power(draw, loss, batch, seed):
 
 
 class SignalShare:
-    """factor() = max(0, 1 - P_null / P)^exponent, P a running mean. 1 until measured; 0 where P does not exceed P_null.
+    """Computes factor() = max(0, 1 - P_null / P)^exponent, P a running mean. 1 until measured; 0 where P does not exceed P_null.
 
     1 - P_null / P is the share of the gradient's power that is no noise, by Wiener's rule the scale at which an estimate of
     that much noise has the least error. Higher exponents are a choice: near full strength in collapse, little where a small batch
@@ -45,7 +45,7 @@ class SignalShare:
         self.null = torch.full([], 0.0, device=device)
 
     def update(self, power, null):
-        """Both of the running step. Values that are not finite are passed over."""
+        """Take in both of the running step. Values that are not finite are passed over."""
         blended = torch.where(self.power < 0, power, DECAY * self.power + (1 - DECAY) * power)
         self.power = torch.where(torch.isfinite(power), blended, self.power)
         self.null = null

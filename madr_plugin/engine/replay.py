@@ -1,0 +1,109 @@
+"""Makes remembered images again: to pull them to the reals that they come nearest to, and to renew their features.
+
+Must not know the host's loss, phases or loop; changes nothing of the memory.
+"""
+
+import math
+
+import torch
+
+from madr_plugin.base.seeds import generator_for, global_rng_replaced
+from madr_plugin.host import tap
+from madr_plugin.maths import terms
+from madr_plugin.reals import real_images
+from madr_plugin.strength import balance
+
+OF_LATENTS = ("latents", "layers", "labels")  # fields of the memory from which an image is made again
+
+
+class Replay:
+    """Replays the memory of one engine, whose parts it shares. features(images, generator): phi of the images, as of every other batch."""
+
+    def __init__(self, config, reference, memory, sensor, strength, features, seed, device):
+        self.config, self.reference, self.memory, self.sensor = config, reference, memory, sensor
+        self.strength, self.features, self.seed, self.device = strength, features, seed, device
+
+    def is_due(self, step):
+        """Tell whether this step pulls remembered latents."""
+        return self.config.replay_weight > 0 and self.memory.count > 0 and step % self.config.replay_interval == 0
+
+    def pull(self, step, generator_access, batch_size, microbatch, gain):
+        """Pull remembered latents (replayed IMLE): draw reals by deficit, make the remembered latents nearest to them again, pull their images.
+
+        Adds to the generator's .grad. Returns what the balance needs of the step, nan without a pair: dict(norm_replay, maybe reach_replay).
+        """
+        generator = generator_for(self.seed, step, microbatch, "replay")
+        entry_R, real_rows = self._pairs(max(1, round(batch_size * self.config.replay_share)), generator)
+        real_RD = self.reference.features_ND[real_rows]
+        result = dict(norm_replay=torch.full([], math.nan, device=self.device))
+        parameters = self.strength.parameters_to_follow("replay", step // self.config.replay_interval, generator_access)
+        if parameters:
+            result["reach_replay"] = balance.not_measured(parameters, self.device)
+        if len(entry_R) == 0:
+            return result
+
+        def loss_of(x):
+            features_RD = self.features(x, generator)
+            return terms.imle_loss(features_RD, real_RD, self.reference.scale, self.still_far(features_RD, real_rows, real_RD))
+
+        with global_rng_replaced(self.device, self.seed, step, microbatch, "replay-noise"), generator_access.buffers_kept():
+            image = self._made_again(generator_access, entry_R)
+            gradient, _ = tap.gradient_at(image, loss_of)
+            result["norm_replay"] = balance.mean_norm(gradient)
+            if parameters:
+                host = self.strength.balance.norms["host"]
+                result["reach_replay"] = balance.Follower(image, parameters).reach(gradient, torch.where(host > 0, host, torch.ones_like(host)))
+            # MADR: replay's part of G's gradient
+            image.backward((gradient * (self.strength.factor("replay") * gain)).to(image.dtype))
+        return result
+
+    @torch.no_grad()
+    def renewed(self, step, generator_access, microbatch):
+        """Compute the features of a few random entries as the present generator makes them: (rows [R], features [R, D])."""
+        rows_R = torch.randint(self.memory.count, [self.config.refresh], generator=generator_for(self.seed, step, microbatch, "refresh-rows"))
+        rows_R = rows_R.to(self.device)
+        with global_rng_replaced(self.device, self.seed, step, microbatch, "refresh-noise"), generator_access.buffers_kept():
+            image = self._made_again(generator_access, rows_R)
+        features_RD = self.features(image, generator_for(self.seed, step, microbatch, "refresh"))
+        # Entries that cannot be made again keep what they have.
+        can_R = self.memory.filled("layers")[rows_R] >= 0
+        return rows_R, torch.where(can_R[:, None], features_RD, self.memory.filled("features")[rows_R])
+
+    def _made_again(self, generator_access, entry_R):
+        return generator_access.remake(*(self.memory.filled(name)[entry_R] for name in OF_LATENTS))
+
+    def _pairs(self, count, generator):
+        """Draw reals by deficit and find each the nearest entry: (entries [R], rows of the reals [R]); R <= count: some classes have none."""
+        real_rows = self.reference.draw(count, generator, self.sensor.weight_of_reals())
+        entry_R, found_R = self.nearest_entries(self.reference.features_ND[real_rows], self.reference.labels_N[real_rows])
+        return entry_R[found_R], real_rows[found_R]
+
+    def nearest_entries(self, real_RD, class_R):
+        """Find the row of the nearest memory entry that can be re-made (and is of the real's class, if it has one); and whether there is one."""
+        squared_RK = terms.squared_distances(real_RD, self.memory.filled("features"))
+        unusable_K = self.memory.filled("layers") < 0
+        if unusable_K.any():
+            squared_RK = squared_RK.masked_fill(unusable_K[None, :], math.inf)
+        class_K = real_images.classes_of(self.memory.filled("labels"))
+        if (class_K >= 0).any():
+            squared_RK = squared_RK.masked_fill((class_R[:, None] >= 0) & (class_R[:, None] != class_K[None, :]), math.inf)
+        nearest_R, entry_R = squared_RK.min(dim=1)
+        return entry_R, torch.isfinite(nearest_R)
+
+    def still_far(self, features_RD, real_rows, real_RD):
+        """Mark with 0 the reals in whose dead zone the image lies: the ball expected to hold `dead_zone` entries if p_g = p_data; None: no zone.
+
+        With 3 expected a ball is empty by chance in about a tenth of the draws (it is itself drawn: its k-th of S reals): what is left of the
+        pull at equilibrium. With labels both are counted within the real's class.
+        """
+        if self.config.dead_zone == 0:
+            return None
+        radius_R = self.reference.dead_zone_radius(real_rows, self.config.dead_zone, self._entries_per_class())
+        return ((features_RD.detach() - real_RD).norm(dim=1) > radius_R).to(torch.float32)
+
+    def _entries_per_class(self):
+        """Count the entries of the memory among which nearest_entries() looks for a real's: all, or those of each class, [classes]."""
+        class_K = real_images.classes_of(self.memory.filled("labels"))
+        if not self.sensor.has_classes or not (class_K >= 0).any():
+            return self.memory.count
+        return torch.bincount(class_K[class_K >= 0], minlength=int(self.reference.labels_N.max()) + 1)

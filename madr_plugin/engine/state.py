@@ -1,0 +1,83 @@
+"""Keeps and tells what an engine has: the state that a resumed run takes up, the memory that it occupies, its numbers.
+
+Must not know what happens in a step.
+"""
+
+import torch
+
+from madr_plugin.base.errors import MADRError
+from madr_plugin.tilt import tilted_reals
+
+FORMAT = 1
+
+
+def live_state(engine):
+    """Collect everything a resumed run needs: the state's own tensors, numbers and words."""
+    return dict(
+        format=FORMAT,
+        reference=engine.reference.fingerprint,
+        step=engine.step,
+        nimg=engine.nimg,
+        memory=engine.memory.live_state(),
+        sensor=engine.sensor.live_state(),
+        objective=engine.objective.live_state(),
+        **engine.strength.live_state(),
+    )
+
+
+def load(engine, state):
+    """Take up what live_state() gave. Raises MADRError where it belongs to another run."""
+    _check(engine, state)
+    engine.step, engine.nimg = int(state["step"]), int(state["nimg"])
+    engine.memory.load(state["memory"], engine.device)
+    engine.sensor.load(state["sensor"], engine.device)
+    engine.strength.load(state, engine.device)
+    engine.objective.load(state.get("objective", {}), engine.device)
+
+
+def _check(engine, state):
+    if state.get("format") != FORMAT:
+        raise MADRError(
+            f"the saved MADR state has format {state.get('format')!r}, this version reads {FORMAT}; resume with the version that wrote it"
+        )
+    if state["reference"] != engine.reference.fingerprint:
+        raise MADRError(
+            "the saved MADR state belongs to other reference features: the training set or --madr-extractor, "
+            "--madr-view, --madr-cells, --madr-deficit-window, --madr-anchors or --seed changed since; resume with the former ones, or start anew"
+        )
+    capacity, saved = engine.config.capacity, state["memory"].get("tensors", {}).get("features")
+    if saved is not None and len(saved) != capacity:
+        raise MADRError(f"--madr-capacity={capacity} differs from the saved memory's {len(saved)}; resume with --madr-capacity={len(saved)}")
+    window, saved_window = engine.config.deficit_window, len(state["sensor"]["cells"])
+    if saved_window != window:
+        raise MADRError(f"--madr-deficit-window={window} differs from the saved {saved_window}; resume with the former one")
+
+
+def kept_tensors(engine):
+    """List the tensors kept on the device, {what for: tensors}."""
+    of_reals = {id(value): value for value in vars(engine.reference).values() if torch.is_tensor(value)}  # some bear two names
+    return {
+        "features of the reals": list(of_reals.values()),
+        "memory": [*engine.memory.tensors.values(), engine.sensor.ledger.cells_W],
+        "extractor": engine.extractor.tensors(),
+    }
+
+
+def telemetry(engine):
+    """Collect the numbers that are reported, {name: 0-d tensor or number}; the same on all processes."""
+    config, strength, memory = engine.config, engine.strength, engine.memory
+    values = dict(
+        coverage=engine.sensor.coverage(), inside=engine.sensor.inside(), ess=engine.sensor.effective_share(), memory=memory.count / config.capacity
+    )
+    values["lambda"], values["gratio"] = strength.factor("term"), strength.ratio("term")
+    if strength.signal_share is not None:
+        values["signal"] = strength.signal_share.factor()
+    if config.replay_weight > 0:
+        values["lambda_replay"], values["gratio_replay"] = strength.factor("replay"), strength.ratio("replay")
+    if config.tilt:
+        v_N = engine.tilt()
+        values["tilt"] = 0.0 if v_N is None else tilted_reals.replaced_share(v_N, engine.reference.image_labels_N)
+    if memory.count:
+        values["age_kimg"] = (engine.nimg - memory.filled("born").to(torch.float64)).mean() / 1000
+    values.update(engine.objective.telemetry())
+    return values

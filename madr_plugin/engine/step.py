@@ -1,0 +1,234 @@
+"""Does what a step of MADR does: on each generated microbatch, and once at the end of the step.
+
+During a step all state stands still; results of microbatches are collected and applied once, in global microbatch order,
+identically on all processes. Must not know the host's loss, phases or loop.
+"""
+
+import contextlib
+
+import torch
+
+from madr_plugin import objectives
+from madr_plugin.base import collective, view
+from madr_plugin.base.errors import MADRError
+from madr_plugin.base.seeds import generator_for
+from madr_plugin.config import parse_view
+from madr_plugin.engine import state as states
+from madr_plugin.engine.replay import Replay
+from madr_plugin.host import tap
+from madr_plugin.maths import terms
+from madr_plugin.memory import sample_memory
+from madr_plugin.memory.sensor import CellSensor
+from madr_plugin.reals import real_images
+from madr_plugin.strength import balance, signal_share
+from madr_plugin.strength.strength import Strength
+from madr_plugin.tilt import tilted_reals
+
+
+class Engine:
+    """Runs MADR in one process. Built when the training set and the device are known."""
+
+    def __init__(self, config, real_features, extractor, seed, device):
+        self.config, self.reference, self.extractor, self.seed, self.device = config, real_features, extractor, seed, device
+        self.view_parts = parse_view(config.view, extractor.default_view)
+        self.objective = objectives.build(config, real_features, seed)
+        self.memory = sample_memory.SampleMemory(config.capacity, config.memory, config.half_life_kimg)
+        self.sensor = CellSensor(real_features, config.deficit_window, config.deficit_max, config.cell_quantile, device)
+        self.strength = Strength(config, device, of_objective=lambda: self.objective.strength)
+        self.replaying = Replay(config, real_features, self.memory, self.sensor, self.strength, self.features, seed, device)
+        self.step = 0  # generator steps so far
+        self.nimg = 0  # generated images seen in them
+        self.running = contextlib.nullcontext  # around own work inside the host's backward pass; the loss puts its cost meter here
+        self._results = []  # one dict per local round of the running step
+        self._generated = 0  # images of those rounds, with the ones that --madr-batch leaves out
+        self._tilt = (-1, None)  # step and what tilt_of_cells() found in it
+
+    # --- during a step --------------------------------------------------------------------------------------------
+
+    @property
+    def term_is_due(self):
+        return self.config.weight > 0 and self.step % self.config.interval == 0
+
+    @property
+    def replay_is_due(self):
+        return self.replaying.is_due(self.step)
+
+    @property
+    def refresh_is_due(self):
+        return self.config.refresh > 0 and self.memory.count > 0
+
+    def tilt(self):
+        """Weigh each real image, v >= 1 [N]; None where the tilt rests."""
+        v_C = self.tilt_of_cells()
+        return None if v_C is None else v_C[self.reference.image_cells_N]
+
+    @torch.no_grad()
+    def tilt_of_cells(self):
+        """Weigh each cell, v >= 1 [C]; None without --madr-tilt, while its guard holds it, or where nothing is deficient.
+
+        Follows from the window of recent images alone, so that resuming needs no state of its own.
+        """
+        if not self.config.tilt:
+            return None
+        if self._tilt[0] != self.step:
+            sensor, v_C = self.sensor, None
+            if float(sensor.inside()) >= self.config.tilt_guard:
+                v_C = sensor.deficits(self.config.tilt_max)
+                v_C = v_C if float(v_C.max()) > 1 else None
+            self._tilt = (self.step, v_C)
+        return self._tilt[1]
+
+    def _witness_weights(self):
+        v_C, reals = self.tilt_of_cells(), self.reference
+        return None if v_C is None else tilted_reals.normalised_within_classes(v_C[reals.cell_of_real_N], reals.labels_N, reals.mass_N)
+
+    @torch.no_grad()
+    def _pull_weights(self):
+        """Weigh the attraction of each real by v of its cell, mean 1 within its class; None without --madr-attraction=deficit."""
+        if self.config.attraction != "deficit":
+            return None
+        reals = self.reference
+        return tilted_reals.normalised_within_classes(self.sensor.deficits()[reals.cell_of_real_N], reals.labels_N, reals.mass_N)
+
+    def features(self, images, generator):
+        """Compute phi(view(x)): float32 [N, D], with gradients to the images."""
+        return self.extractor(view.apply(images.to(torch.float32), self.view_parts, generator)).to(torch.float32)
+
+    def on_generated(self, generator_access, image, latents, microbatch, gain, replayed, renewed):
+        """Add the term's gradient to the generator's image of the main phase; note what the end of the step needs.
+
+        replayed, renewed: what replay() and renew() returned for the same microbatch.
+        """
+        generator = generator_for(self.seed, self.step, microbatch, "term")
+        count = min(self.config.batch or len(image), len(image))
+        if count == 1 and self.config.term == "witness" and self.config.weight > 0:
+            raise MADRError(
+                "the witness compares the images of a microbatch, and this one is a single image; use --batch-gpu (and --madr-batch) of 2 or more, "
+                "or --madr-term=none, or --madr=0"
+            )
+        result = {name: value[:count] for name, value in latents.items()}
+        result["norm_host"] = torch.zeros([], device=image.device)
+        result.update(replayed)
+        if renewed is not None:
+            result["renewed_rows"], result["renewed_features"] = renewed
+        self._results.append(result)
+        self._generated += len(image)
+
+        def loss_of(x):
+            features_BD = self.features(x, generator)
+            result["features"] = features_BD.detach()
+            loss = self.objective.loss(features_BD, generator, self._witness_weights(), self._pull_weights()) if self.term_is_due else None
+            if self.strength.signal_share is not None and loss is not None:
+                features_BD.register_hook(lambda gradient_BD: result.update(power=signal_share.feature_power(gradient_BD)))
+            return features_BD.sum() * 0 if loss is None else loss
+
+        gradient, factor = None, 0.0
+        if self.term_is_due:
+            gradient, _ = tap.gradient_at(image[:count], loss_of)
+            if count < len(image):
+                gradient = torch.cat([gradient, torch.zeros_like(image[count:], dtype=torch.float32)])
+            result["norm_term"] = balance.mean_norm(gradient)
+            factor = self.strength.factor("term") * (self.config.interval * gain)
+        else:
+            with torch.no_grad():
+                loss_of(image[:count].detach())
+
+        self._watch_host_gradient(generator_access, image, gradient, factor, gain, result)
+
+    def _watch_host_gradient(self, generator_access, image, gradient, factor, gain, result):
+        """At the host's backward, measure the size of its gradient, follow both gradients to the parameters if that is due, and add the term's."""
+        parameters = []
+        if gradient is not None:
+            parameters = self.strength.parameters_to_follow("term", self.step // self.config.interval, generator_access)
+        elif self.config.weight == 0:
+            parameters = self.strength.parameters_to_follow("host", self.step, generator_access)
+        followed = {}
+        if parameters:
+            # Made now: the host may change its image in place later on. nan until then, should its backward never come here.
+            follower = balance.Follower(image, parameters)
+            followed = {"reach_host": None} if gradient is None else {"reach_host": None, "reach_term": gradient}
+            result.update({name: balance.not_measured(parameters, image.device) for name in followed})
+
+        def on_host_gradient(host_gradient):
+            with self.running():
+                size = balance.mean_norm(host_gradient)
+                result["norm_host"] = size / gain
+                for name, own in followed.items():
+                    result[name] = follower.reach(host_gradient if own is None else own, size)
+
+        tap.add_gradient(image, gradient, factor, on_host_gradient)
+
+    def replay(self, generator_access, batch_size, microbatch, gain):
+        """Pull remembered latents to reals; adds to the generator's .grad. Returns what on_generated() is to be given of it."""
+        return self.replaying.pull(self.step, generator_access, batch_size, microbatch, gain)
+
+    def renew(self, generator_access, microbatch):
+        """Look again at what a few entries of the memory have become. Returns what on_generated() is to be given of it."""
+        return self.replaying.renewed(self.step, generator_access, microbatch)
+
+    # --- end of a step ----------------------------------------------------------------------------------------------
+
+    @property
+    def step_is_open(self):
+        return bool(self._results)
+
+    @torch.no_grad()
+    def finish_step(self):
+        """Apply the step's results of all microbatches of all processes, once, in global order."""
+        rounds, self._results = self._results, []
+        generated, self._generated = self._generated * collective.world()[1], 0
+        measured = [name for name in ("host", "term", "replay") if "norm_" + name in rounds[0]]
+        norms_RT = [torch.stack([result.pop("norm_" + name) for name in measured]) for result in rounds]
+        norms = dict(zip(measured, collective.gather_microbatches(norms_RT).nanmean(0).unbind()))
+        gathered = {name: collective.gather_microbatches([result[name].contiguous() for result in rounds]) for name in sorted(rounds[0])}
+        reaches = {name: gathered.pop("reach_" + name).nanmean(0) for name in ("host", "term", "replay") if "reach_" + name in gathered}
+        self.strength.balance.update(norms, reaches)
+        if "power" in gathered:
+            self.strength.signal_share.update(gathered.pop("power").nanmean(), self.objective.null_power(gathered["features"].shape[1]))
+
+        renewed = [gathered.pop(name).flatten(0, 1) for name in ("renewed_rows", "renewed_features") if name in gathered]
+        if renewed:
+            self.memory.renew_features(*renewed)
+        samples = {name: value.flatten(0, 1) for name, value in gathered.items()}
+        features_BD = samples["features"]
+        self.sensor.note(features_BD, real_images.classes_of(samples["labels"]))
+        if self.step % self.config.update_interval == 0:
+            samples["importance"] = self._importance(features_BD)
+            self.memory.offer(samples, self.step, self.nimg, generator_for(self.seed, self.step, "memory"), generated * self.config.update_interval)
+        self.nimg += generated
+        if self.step % self.config.control_interval == 0:
+            self.strength.control(self._coverage_with_allowance, generated * self.config.control_interval)
+        self.objective.after_step(self.step, self.memory)
+        self.step += 1
+
+    def _coverage_with_allowance(self):
+        """Raise the coverage by what counting noise explains: at p_g = p_data the strength would wander otherwise instead of resting at 0."""
+        return float(self.sensor.coverage() + 2 * self.sensor.coverage_deviation())
+
+    def _importance(self, features_BD):
+        """Rate samples for the importance policy by their mean distance to the 10 nearest reals. Costs nothing under the others."""
+        if self.config.memory != "importance":
+            return torch.ones([len(features_BD)], device=features_BD.device)
+        squared_BN = terms.squared_distances(features_BD, self.reference.features_ND)
+        nearest = squared_BN.topk(min(10, squared_BN.shape[1]), dim=1, largest=False)
+        if self.reference.mass_N is None:
+            return nearest.values.sqrt().mean(1)
+        mass_Bk = self.reference.mass_N[nearest.indices]
+        counted_Bk = torch.minimum(mass_Bk, (10 - mass_Bk.cumsum(1) + mass_Bk).clamp(min=0))  # an anchor is as many reals
+        return (nearest.values.sqrt() * counted_Bk).sum(1) / counted_Bk.sum(1)
+
+    # --- state and telemetry: state.py ----------------------------------------------------------------------------------
+
+    def live_state(self):
+        return states.live_state(self)
+
+    def load(self, state):
+        states.load(self, state)
+        self._results, self._generated = [], 0
+        self._tilt = (-1, None)
+
+    def kept_tensors(self):
+        return states.kept_tensors(self)
+
+    def telemetry(self):
+        return states.telemetry(self)

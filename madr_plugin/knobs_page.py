@@ -1,0 +1,39 @@
+"""Writes docs/madr_knobs.md, the page of all knobs, from the table: python -m madr_plugin.knobs_page > docs/madr_knobs.md."""
+
+from madr_plugin import config
+
+HEAD = """# Knobs of MADR
+
+Written by `python -m madr_plugin.knobs_page > docs/madr_knobs.md` from the table of knobs; a test keeps it up to date.
+
+`--madr-preset` names a set of values and the knobs beside it override single ones. Those marked with a star are in `train.py --help`. Every
+knob has a flag (`--madr-dead-zone=2`) and can be set by name (`--madr-set dead_zone=2`, which may be repeated). Each stands in
+`training_options.json` under `loss_kwargs.madr`. What each of them does to the equations: [madr_plugin/README.md](../madr_plugin/README.md).
+"""
+
+
+def page():
+    """Return the page as text."""
+    groups = {}
+    for row in config.KNOBS:
+        groups.setdefault(row.group, []).append(row)
+    parts = [HEAD]
+    for group, rows in groups.items():
+        parts.append(f"\n## {group.capitalize()}\n\n| knob | range | default | what it does |\n|---|---|---|---|\n")
+        parts.extend(
+            f"| `{row.name}`{' *' if row.first else ''} | {row.range} | {_default(row)} | {row.meaning.replace('|', '/')} |\n" for row in rows
+        )
+    parts.append("\n## Presets\n\n| preset | sets |\n|---|---|\n")
+    parts.extend(
+        f"| `{name}` | {', '.join(f'{key}={value}' for key, value in values.items()) or 'nothing: the defaults above'} |\n"
+        for name, values in config.PRESETS.items()
+    )
+    return "".join(parts)
+
+
+def _default(row):
+    return f"`{row.default}`" if row.default != "" else "none"
+
+
+if __name__ == "__main__":
+    print(page(), end="")

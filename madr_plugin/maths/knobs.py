@@ -1,0 +1,55 @@
+"""Declares the knobs of the coverage terms: the witness of the default, and the published terms."""
+
+import dataclasses
+from typing import ClassVar
+
+from madr_plugin.base.errors import MADRError
+from madr_plugin.base.knobs import Knobs, knob
+
+
+@dataclasses.dataclass(frozen=True)
+class TermKnobs(Knobs):
+    """Choose which term acts on each generated batch, and on how much of it."""
+
+    GROUP: ClassVar[str] = "term"
+
+    term: str = knob("witness", "Choose the coverage term on each generated batch", choices=("witness", "paper", "enhanced", "none"), first=True)
+    kernel: str = knob("mixture", "Choose the kernel of the witness", choices=("mixture", "rational-quadratic"))
+    attraction: str = knob(
+        "uniform", "Pull to all reals alike, or more to those in deficient cells (weights up to --madr-deficit-max)", choices=("uniform", "deficit")
+    )
+    interval: int = knob(1, "Apply the coverage term every so many generator steps, with weight times interval", 1, 10000)
+    batch: int = knob(0, "Let so many images of each microbatch take part in the coverage term; 0: all", 0, 65536)
+    reals: int = knob(512, "Draw so many real images afresh for each evaluation of the witness", 2, 1_000_000)
+
+
+@dataclasses.dataclass(frozen=True)
+class PublishedKnobs(Knobs):
+    """Set what the published terms (paper, enhanced) alone take."""
+
+    GROUP: ClassVar[str] = "published terms"
+
+    beta: float = knob(1.0, "Sharpen the published weights softmax(-beta * coverage)", 0, 1e6)
+    recall_target: float = knob(0.8, "Set the target recall tau of the published controller", 0, 1)
+    recall_slope: float = knob(10.0, "Set the slope kappa of the published controller", 0, 1000)
+    start_fill: float = knob(0.0, "Keep the published terms off until this share of the memory is filled", 0, 1)
+    start_step: int = knob(0, "Keep the published terms off until so many generator steps are done", 0, 10_000_000)
+    estimator: str = knob("exact", "Choose how the published coverage score is computed", choices=("exact", "incremental", "faiss", "ratio"))
+    top_k: int = knob(0, "Count so many nearest memory entries in the published coverage score of a real; 0: all", 0, 1_000_000)
+    bandwidth: str = knob(
+        "memory",
+        "Take the published bandwidth from distances in the memory, or (warm) from the reals' first and from the memory's step by step",
+        choices=("memory", "warm"),
+    )
+    bandwidth_interval: int = knob(1000, "Renew the published bandwidth every so many generator steps", 1, 1_000_000)
+
+    def refuse(self):
+        if self.estimator == "ratio" and self.top_k:
+            raise MADRError(
+                f"--madr-estimator=ratio weighs all entries against the reals; leave out --madr-top-k (got {self.top_k}), or use another estimator"
+            )
+        if self.estimator == "faiss" and not self.top_k:
+            raise MADRError(
+                "--madr-estimator=faiss searches nearest entries; add --madr-top-k=20 (or use --madr-term=enhanced, which has it), "
+                "or choose exact or incremental"
+            )

@@ -1,0 +1,71 @@
+"""Answers how strong each of MADR's terms is now: the balance of gradients, times the measured share of signal, times the controllers.
+
+Must not know features or images: it sees norms, powers and counts.
+"""
+
+from madr_plugin.strength import balance, controllers, signal_share
+
+
+class Strength:
+    """Scales two terms, known by name: 'term', on every generated batch, and 'replay'."""
+
+    def __init__(self, config, device, of_objective):
+        """Build from the knobs. of_objective(): what the controller inside the objective leaves of 'term', in [0, 1]."""
+        self.of_objective = of_objective
+        self.balance = balance.GradientBalance(config.balance, {"term": config.weight, "replay": config.replay_weight}, device, config.balance_at)
+        self.signal_share = signal_share.SignalShare(device, config.shrink) if config.measures_signal else None
+        self.controller = controllers.IntegralController(config.control_kimg) if config.controller == "integral" else None
+
+    # --- how strong -------------------------------------------------------------------------------------------------
+
+    def share(self, name):
+        """Compute what the controllers and the noise leave of a term, in [0, 1].
+
+        The replay follows the witness: where that finds nothing but noise the pull, too, would be mostly noise. So it rests
+        also where a small mode is missing, which the witness's kernel does not see: the tilt is for those.
+        """
+        share = 1.0 if self.controller is None else self.controller.strength
+        if name == "term":
+            share = self.of_objective() * share
+        return share if self.signal_share is None else share * self.signal_share.factor()
+
+    def factor(self, name):
+        """Compute lambda_t, by which a term's gradient on the image is multiplied."""
+        return self.balance.factor(name) * self.share(name)
+
+    def ratio(self, name):
+        """Compute the size of a term's gradient relative to the host's, as it is applied, where the balance is struck."""
+        return self.balance.ratio(name) * self.share(name)
+
+    # --- what it learns ---------------------------------------------------------------------------------------------
+
+    def parameters_to_follow(self, name, occasion, generator_access):
+        """List the parameters of G to which a gradient is to be followed at this occasion (0, 1, ...); [] for most."""
+        if not self.balance.at_parameters or not balance.reach_is_due(occasion, known=not self.balance.lacks(name)):
+            return []
+        parameters = generator_access.parameters()
+        self.balance.note_parameters(parameters)
+        return parameters
+
+    def control(self, coverage, nimg):
+        """Let the integral controller move. coverage(): the sensor's, less what counting noise explains; nimg: images since the last move."""
+        if self.controller is not None:
+            self.controller.update(coverage(), nimg)
+
+    # --- state ------------------------------------------------------------------------------------------------------
+
+    def live_state(self):
+        """Return the state's own tensors and numbers, under the names of its parts."""
+        return dict(
+            balance=self.balance.live_state(),
+            signal={} if self.signal_share is None else self.signal_share.live_state(),
+            controller={} if self.controller is None else self.controller.live_state(),
+        )
+
+    def load(self, state, device):
+        """Take up what live_state() gave; a part that the saved run did not have starts anew."""
+        if self.controller is not None and state.get("controller"):
+            self.controller.load(state["controller"])
+        self.balance.load(state["balance"], device)
+        if self.signal_share is not None:
+            self.signal_share.load(state.get("signal"), device)
