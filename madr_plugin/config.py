@@ -7,6 +7,7 @@ torch or the host.
 import dataclasses
 
 from madr_plugin.base.errors import MADRError
+from madr_spaces import names
 
 
 def knob(default, meaning, low=None, high=None, choices=None):
@@ -15,8 +16,6 @@ def knob(default, meaning, low=None, high=None, choices=None):
 
 
 PRESET_NAMES = ("default", "witness", "paper", "enhanced")
-PLAIN_EXTRACTORS = ("pca", "random", "dino", "dino-s16", "dino-b8", "dino-b16", "dinov2", "clip", "resnet50", "inception", "own")
-EXTRACTOR_HELP = f"{', '.join(PLAIN_EXTRACTORS)}, timm:<model>, file:<TorchScript or .safetensors>, or ensemble:<a>+<b>+..."
 VIEW_PARTS = ("flip", "shift", "crop")
 
 
@@ -108,7 +107,7 @@ class MADRConfig:
     )
     bandwidth_interval: int = knob(1000, "Generator steps between two renewals of the published bandwidth", 1, 1_000_000)
 
-    extractor: str = knob("pca", f"Feature space: {EXTRACTOR_HELP}")
+    extractor: str = knob("pca", f"Feature space: {names.HELP}")
     weights: str = knob("", "File with the extractor's weights (comma-separated for an ensemble) instead of the model hub's")
     weights_sha256: str = knob("", "SHA-256 that this file, or the hub's, must have (comma-separated for an ensemble)")
     input_size: int = knob(0, "Side to which images are resized for networks that take photographs; 0: their own", 0, 4096)
@@ -123,7 +122,7 @@ class MADRConfig:
         for field in dataclasses.fields(self):
             _check_value(field, getattr(self, field.name))
         parse_view(self.view, "none")
-        split_extractor(self.extractor)
+        names.split(self.extractor)
         if self.term == "none" and self.replay_weight == 0:
             raise MADRError("--madr-term=none with --madr-replay-weight=0 leaves MADR without any term; use --madr=0")
         if self.controller in ("sigmoid", "adaptive") and self.term not in ("paper", "enhanced"):
@@ -191,19 +190,6 @@ PRESETS = {
     "paper": _PAPER,
     "enhanced": dict(_PAPER, term="enhanced", controller="adaptive", memory="progressive", extractor="ensemble:dino+clip+resnet50"),
 }
-
-
-def split_extractor(name):
-    """'pca' -> ('pca', ''); 'file:x.pt' -> ('file', 'x.pt'); refuses names that nothing answers to."""
-    kind, colon, argument = name.partition(":")
-    known = kind in PLAIN_EXTRACTORS and not colon or kind in ("timm", "file", "ensemble") and argument
-    if not known:
-        raise MADRError(f"--madr-extractor must be {EXTRACTOR_HELP} (got {name!r})")
-    if kind == "ensemble":
-        for part in argument.split("+"):
-            if split_extractor(part)[0] in ("ensemble", "file"):
-                raise MADRError(f"--madr-extractor={name}: an ensemble joins named extractors, not {part}")
-    return kind, argument
 
 
 def parse_view(text, default):
