@@ -44,12 +44,12 @@ class DetectorSource:
 
 
 @contextlib.contextmanager
-def in_words_of_metrics(space):
+def in_words_of_metrics(space, flag="--metric-space"):
     """The shelf of spaces speaks in the flags of training; here --metric-space names the space, and --detector a file in training."""
     try:
         yield
     except MADRError as error:
-        text = str(error).replace("--madr-extractor", "--metric-space")
+        text = str(error).replace("--madr-extractor", flag)
         raise UserError(text.replace("--madr-weights=PATH", f"--madr-weights=PATH (in training: --detector {weights_key(space)}=PATH)")) from error
 
 
@@ -111,15 +111,13 @@ def named_space(metric_space, madr_extractor):
     """The space that --metric-space names, or --madr-extractor, its old spelling in the metrics' tools; None if neither is given."""
     if metric_space is not None and madr_extractor is not None:
         raise UserError(f"--metric-space={metric_space} and --madr-extractor={madr_extractor} are two spellings of one option; leave one out.")
-    space = metric_space
     if madr_extractor is not None:
-        try:
-            space = names.of_old_metrics(madr_extractor)
-        except MADRError as error:
-            raise UserError(str(error)) from error
-    if space is not None:
-        space_url(space)
-    return space
+        with in_words_of_metrics(madr_extractor, "--madr-extractor"):
+            names.of_old_metrics(madr_extractor)
+        space_url(madr_extractor, "--madr-extractor")
+    elif metric_space is not None:
+        space_url(metric_space)
+    return metric_space or madr_extractor
 
 
 def led_by(training_options):
@@ -139,12 +137,12 @@ def detector_name(url):
     return os.path.splitext(urllib.parse.unquote(urllib.parse.urlparse(url).path).rpartition("/")[2])[0]
 
 
-def space_url(space):
+def space_url(space, flag="--metric-space"):
     """What stands for a feature space where a detector's URL is asked for; unknown names and missing files are refused."""
-    with in_words_of_metrics(space):
+    with in_words_of_metrics(space, flag):
         kind, path = names.split(space)
     if kind == "file" and not os.path.isfile(path):
-        raise UserError(f"--metric-space={space}: there is no such file; give the path of a TorchScript or .safetensors file.")
+        raise UserError(f"{flag}={space}: there is no such file; give the path of a TorchScript or .safetensors file.")
     return INCEPTION_URL if space == names.INCEPTION_FID else SCHEME + space
 
 

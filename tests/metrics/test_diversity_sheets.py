@@ -98,7 +98,7 @@ def test_the_space_is_one_that_is_here_and_that_nobody_trained_in(tmp_path, monk
     assert diversity_sheets.choose_space(None, None, {})[0] == "random-conv"
     space, reason = diversity_sheets.choose_space(None, "ensemble:random-conv", {})
     assert space == "pixels" and "dino" in reason
-    assert diversity_sheets.choose_space(None, "ensemble:random-conv+pca", {})[0] == "random-conv"
+    assert diversity_sheets.choose_space(None, "ensemble:random-conv+pca", {})[0] == "random"
     assert diversity_sheets.choose_space("pixels", None, {}) == ("pixels", None)
     weights = tmp_path / "weights.pth"
     weights.touch()
