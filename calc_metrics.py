@@ -15,8 +15,8 @@ import legacy
 import training.dataset
 from dnnlib import cli
 from dnnlib.errors import UserError
-from metrics import comparison, digit_data, diversity, given_features, metric_main, metric_utils, photo_networks, repeats, sampling
-from metrics.detectors import SPACE, check_overrides, space_url
+from madr_spaces import names
+from metrics import comparison, detectors as detector_files, digit_data, diversity, given_features, metric_main, metric_utils, repeats, sampling
 from torch_utils import devices, distributed, misc
 from training.snapshots import list_network_snapshots
 
@@ -168,20 +168,12 @@ def trained_in(network):
             options = json.load(file)
     except (OSError, ValueError):
         return None  # the run is not what is judged here
-    plugin = (options.get("loss_kwargs") or {}).get("madr") if isinstance(options, dict) else None
-    return plugin.get("extractor") if isinstance(plugin, dict) else None
+    return detector_files.led_by(options)
 
 
 def with_weights(detectors, space, weights):
     """The detectors with the file of --madr-weights for the space it belongs to."""
-    if weights is None:
-        return detectors
-    space = space or detectors.get(SPACE) or diversity.DEFAULT_SPACE
-    if space != "inception" and space not in photo_networks.MODELS:
-        raise UserError(f"--madr-weights={weights} has no effect: the space {space} takes no weights; leave the option out.")
-    if not os.path.isfile(weights):
-        raise UserError(f"--madr-weights={weights} does not exist; give the path of a .safetensors or .pth file (for inception: TorchScript).")
-    return check_overrides({**detectors, space: weights})
+    return detector_files.with_weights(detectors, space or detectors.get(detector_files.SPACE) or diversity.DEFAULT_SPACE, weights)
 
 
 def check_baseline(snapshot, baseline, trust):
@@ -338,11 +330,8 @@ def _print_summary(G, device):
 @click.option("--num-real", type=click.IntRange(min=1), help="Use at most this many real images; noted in the result")
 @click.option("--batch", "batch_size", type=click.IntRange(min=1), help="Images per generated batch  [default: by resolution]")
 @click.option("--baseline", metavar="PATH", help="A second network, judged on the same images and latents; prints the difference and its interval")
-@click.option(
-    "--madr-extractor",
-    metavar="NAME",
-    help="Feature space of the madr_* metrics: dino, dinov2, inception, pixels, random-conv or file:PATH of a TorchScript file  [default: dino]",
-)
+@click.option("--metric-space", metavar="NAME", help=f"Feature space of the madr_* metrics: {names.HELP}  [default: dino]")
+@click.option("--madr-extractor", metavar="NAME", help="Old spelling of --metric-space")
 @click.option("--madr-weights", metavar="PATH", help="File with the weights of that space")
 @click.option(
     "--madr-ties",
@@ -374,6 +363,7 @@ def main(
     num_real,
     batch_size,
     baseline,
+    metric_space,
     madr_extractor,
     madr_weights,
     madr_ties,
@@ -387,7 +377,7 @@ def main(
     \b
     Metrics: fid50k_full, kid50k_full, pr50k3_full, ppl2_wend, is50k; older fid50k, kid50k, pr50k3, ppl_{z,w}{full,end};
     quick looks fid10k_full, kid10k_full, pr10k3_full; stacked digits madr_modes, madr_modes5k; diversity in the space of
-    --madr-extractor madr_{recall,precision,density,coverage,prdc,smooth_recall,vendi,authenticity,ndb} and madr_..._10k; fd_dino50k_full;
+    --metric-space madr_{recall,precision,density,coverage,prdc,smooth_recall,vendi,authenticity,ndb} and madr_..._10k; fd_dino50k_full;
     over all snapshots of a run madr_cycling.
 
     \b
@@ -416,6 +406,7 @@ def main(
                 "--run": run,
                 "--baseline": baseline,
                 "--data": data,
+                "--metric-space": metric_space,
                 "--madr-extractor": madr_extractor,
                 "--madr-weights": madr_weights,
                 "--detector": detectors,
@@ -435,9 +426,8 @@ def main(
             strict_ties=madr_ties == "ignore",
         )
         return
-    if madr_extractor is not None:
-        space_url(madr_extractor)
-    detectors = with_weights(check_overrides(dict(detectors)), madr_extractor, madr_weights)
+    space = detector_files.named_space(metric_space, madr_extractor)
+    detectors = with_weights(detector_files.check_overrides(dict(detectors), announce=print), space, madr_weights)
     device_name = devices.resolve(device).type
     if device_name == "cuda" and gpus > torch.cuda.device_count():
         raise UserError(f"--gpus={gpus} asks for more GPUs than this machine has ({torch.cuda.device_count()}); lower it, or use --device=cpu.")
@@ -467,7 +457,7 @@ def main(
         batch_size=batch_size,
         run_dir=run_dir_of(network),
         baseline=baseline,
-        space=madr_extractor,
+        space=space,
         strict_ties=madr_ties == "ignore",
         repeats=num_repeats,
         modes=modes,

@@ -14,6 +14,8 @@ import legacy
 from calc_metrics import dataset_options, trained_in, with_weights
 from dnnlib import cli
 from dnnlib.errors import UserError
+from madr_spaces import names
+from madr_spaces.errors import MADRError
 from metrics import detectors
 from metrics.metric_utils import MetricOptions
 from metrics.progress import ProgressMonitor
@@ -82,15 +84,13 @@ def look_at_diversity(network, *, data, num_gen, num_real, space, detector_paths
     f"or in {diversity_sheets.MAX_SEARCHED:,} evenly spread ones of a larger set",
 )
 @click.option(
-    "--madr-extractor",
-    metavar="NAME",
-    help="Feature space: dino, dinov2, inception, pixels, random-conv or file:PATH of a TorchScript file  "
-    "[default: dino if its weights are on this machine, else random-conv]",
+    "--metric-space", metavar="NAME", help=f"Feature space: {names.HELP}  [default: dino if its weights are on this machine, else random-conv]"
 )
+@click.option("--madr-extractor", metavar="NAME", help="Old spelling of --metric-space")
 @click.option("--madr-weights", metavar="PATH", help="File with the weights of that space")
 @cli.device_option
 @cli.trust_option
-def main(run_folder_path, dest, no_diversity, network, data, num_gen, num_real, madr_extractor, madr_weights, device, trust_pickle):
+def main(run_folder_path, dest, no_diversity, network, data, num_gen, num_real, metric_space, madr_extractor, madr_weights, device, trust_pickle):
     """Write one HTML page about a training run: samples over time, what is missing, near copies, curves, metrics, settings.
 
     \b
@@ -102,9 +102,8 @@ def main(run_folder_path, dest, no_diversity, network, data, num_gen, num_real, 
     page.check_dest(run_folder_path, dest)
     problems = []
     if not no_diversity:
-        if madr_extractor is not None:
-            detectors.space_url(madr_extractor)
-        detector_paths = with_weights({}, madr_extractor, madr_weights)
+        space = detectors.named_space(metric_space, madr_extractor)
+        detector_paths = with_weights({}, space, madr_weights)
         snapshot = snapshot_of(run_folder_path, network)
         try:
             if snapshot is not None:
@@ -113,12 +112,12 @@ def main(run_folder_path, dest, no_diversity, network, data, num_gen, num_real, 
                     data=data,
                     num_gen=num_gen,
                     num_real=num_real,
-                    space=madr_extractor,
+                    space=space,
                     detector_paths=detector_paths,
                     device=devices.resolve(device),
                     trust=trust_pickle,
                 )
-        except UserError as error:  # the rest of the page is worth having
+        except (UserError, MADRError) as error:  # the rest of the page is worth having
             problems.append(f"What is missing could not be looked at: {error}")
             print(f"Note: {problems[-1]}", flush=True)
     path = page.write_report(run_folder_path, dest, problems=problems)

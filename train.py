@@ -98,6 +98,7 @@ running_options = cli.option_group(
     click.option("--nan-streak", type=cli.IntRange(min=1), metavar="INT", help="Stop after so many steps in a row with non-finite gradients"),
     click.option("--eval-at-start", is_flag=True, help="Evaluate metrics at tick 0, too"),
     click.option("--detector", "detectors", type=cli.NamedPath(), multiple=True, help="File of a metric's detector network; may be repeated"),
+    click.option("--metric-space", metavar="NAME", help="Feature space of the madr_* metrics, by the names of --madr-extractor [default: dino]"),
     click.option(
         "--diversity-monitor", type=cli.IntRange(0, 1), help="Look at G's diversity every tick, warn of collapse and cycling [default: as --madr]"
     ),
@@ -124,7 +125,8 @@ def tidy(flags):
     flags = dict(flags)
     if flags["snap_res"] is not None:
         flags["snap_res"] = SNAP_WIDTHS[flags["snap_res"]]
-    flags["detectors"] = detectors.check_overrides(flags["detectors"]) or None
+    paths = detectors.with_space(detectors.check_overrides(flags["detectors"], announce=print), flags["metric_space"])
+    flags["metric_space"], flags["detectors"] = paths.pop(detectors.SPACE, None), paths or None
     if flags["desc"] is not None and not re.fullmatch(r"[\w.+=,@-]{1,100}", flags["desc"]):
         raise UserError(f"--desc={flags['desc']!r} becomes part of a folder name; use up to 100 letters, digits and . _ - + = , @")
     snapshots.parse_keep(flags["keep"])

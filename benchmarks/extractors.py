@@ -22,8 +22,9 @@ from dnnlib import cli
 from dnnlib.errors import UserError
 from dnnlib.files import atomic_write_text
 from experiments import records
-from madr_plugin import check_extractor, command, extractors
+from madr_plugin import check_extractor, command
 from madr_plugin.reals import real_images
+from madr_spaces import registry
 
 
 @click.command()
@@ -53,7 +54,7 @@ def main(data, spaces, max_images, out):
     rows = []
     for space in spaces:
         name, _, weights = space.partition("=")
-        extractor = extractors.build(name, dataset.image_shape, 0, 0, 0, weights, "").eval().requires_grad_(False)
+        extractor = registry.build(name, dataset.image_shape, 0, 0, 0, weights, "").eval().requires_grad_(False)
         rows.append(dict(space="file:" + Path(name).name if name.startswith("file:") else name, **check_extractor.check(extractor, images, class_N)))
         print(rows[-1], flush=True)
     result = dict(

@@ -23,11 +23,12 @@ import legacy
 from dnnlib import cli
 from dnnlib.files import atomic_write_text
 from doctor import processor_name
-from madr_plugin import config, extractors, objectives
+from madr_plugin import config, objectives
 from madr_plugin.base.seeds import generator_for
 from madr_plugin.host import tap
 from madr_plugin.reals import real_images, reference
 from madr_plugin.strength import balance
+from madr_spaces import registry
 
 BATCH, BATCHES = 16, 8
 
@@ -37,7 +38,7 @@ def relative_reach(network, space):
     saved = legacy.open_network(str(network), verbose=False)
     G, D = saved["G"].train().requires_grad_(True), saved["D"].eval().requires_grad_(False)
     dataset, options = real_images.open_dataset(saved["training_set_kwargs"]), config.resolve(dict(extractor=space))
-    extractor = extractors.build(space, dataset.image_shape, 0, 0, 0, "", "").eval().requires_grad_(False)
+    extractor = registry.build(space, dataset.image_shape, 0, 0, 0, "", "").eval().requires_grad_(False)
     objective = objectives.build(options, reference.build(dataset, extractor, options, 0, torch.device("cpu"), announce=lambda *_: None), 0)
     parameters, measured = list(G.parameters()), dict(term=[], host=[])
     for index in range(BATCHES):

@@ -12,14 +12,15 @@ import click
 import numpy as np
 import torch
 
-from madr_plugin import command, extractors
+from madr_plugin import command
 from madr_plugin.base import view
 from madr_plugin.base.errors import MADRError
 from madr_plugin.base.seeds import generator_for
-from madr_plugin.extractors.base import check_features
 from madr_plugin.maths import bandwidth
 from madr_plugin.maths.terms import squared_distances
 from madr_plugin.reals import real_images
+from madr_spaces import names as space_names, registry
+from madr_spaces.space import check_features
 
 LARGEST_MEMORY = 4 << 30  # bytes
 FEWEST_FOR_A_GAIN = 0.02  # accuracy by which a costlier extractor must beat a cheaper one to be recommended
@@ -136,7 +137,7 @@ def main(data, names, weights, width, input_size, max_images, seed):
     results = {}
     for name in names:
         extractor = (
-            extractors.build(name, dataset.image_shape, width, seed, input_size, "" if name in ("pca", "random") else weights)
+            registry.build(name, dataset.image_shape, width, seed, input_size, weights if space_names.takes_weights(name) else "")
             .eval()
             .requires_grad_(False)
         )

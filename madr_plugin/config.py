@@ -14,10 +14,9 @@ from madr_plugin.memory.knobs import DeficitKnobs, MemoryKnobs, ReplayKnobs
 from madr_plugin.reals.knobs import ReferenceKnobs
 from madr_plugin.strength.knobs import StrengthKnobs
 from madr_plugin.tilt.knobs import TiltKnobs
+from madr_spaces import names
 
 PRESET_NAMES = ("default", "witness", "paper", "enhanced")
-PLAIN_EXTRACTORS = ("pca", "random", "dino", "dino-s16", "dino-b8", "dino-b16", "dinov2", "clip", "resnet50", "inception", "own")
-EXTRACTOR_HELP = f"{', '.join(PLAIN_EXTRACTORS)}, timm:<model>, file:<TorchScript or .safetensors>, or ensemble:<a>+<b>+..."
 VIEW_PARTS = ("flip", "shift", "crop")
 
 
@@ -27,7 +26,7 @@ class SpaceKnobs(Knobs):
 
     GROUP: ClassVar[str] = "space"
 
-    extractor: str = knob("pca", f"Choose the feature space: {EXTRACTOR_HELP}", first=True)
+    extractor: str = knob("pca", f"Choose the feature space: {names.HELP}", first=True)
     weights: str = knob("", "Take the extractor's weights from this file (comma-separated for an ensemble) instead of the model hub", first=True)
     weights_sha256: str = knob("", "Refuse weights that do not have this SHA-256 (comma-separated for an ensemble)")
     input_size: int = knob(0, "Resize images to this side for networks that take photographs; 0: their own", 0, 4096)
@@ -36,7 +35,7 @@ class SpaceKnobs(Knobs):
 
     def refuse(self):
         parse_view(self.view, "none")
-        split_extractor(self.extractor)
+        names.split(self.extractor)
         if any(len(part) != 64 or set(part.lower()) - set("0123456789abcdef") for part in self.weights_sha256.split(",") if self.weights_sha256):
             raise MADRError(f"--madr-weights-sha256 must be 64 hexadecimal digits, as sha256sum prints them (got {self.weights_sha256!r})")
 
@@ -109,19 +108,6 @@ PRESETS = {
     "paper": _PAPER,
     "enhanced": dict(_PAPER, term="enhanced", controller="adaptive", memory="progressive", extractor="ensemble:dino+clip+resnet50"),
 }
-
-
-def split_extractor(name):
-    """'pca' -> ('pca', ''); 'file:x.pt' -> ('file', 'x.pt'); refuses names that nothing answers to."""
-    kind, colon, argument = name.partition(":")
-    known = kind in PLAIN_EXTRACTORS and not colon or kind in ("timm", "file", "ensemble") and argument
-    if not known:
-        raise MADRError(f"--madr-extractor must be {EXTRACTOR_HELP} (got {name!r})")
-    if kind == "ensemble":
-        for part in argument.split("+"):
-            if split_extractor(part)[0] in ("ensemble", "file"):
-                raise MADRError(f"--madr-extractor={name}: an ensemble joins named extractors, not {part}")
-    return kind, argument
 
 
 def parse_view(text, default):

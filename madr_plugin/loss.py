@@ -9,7 +9,7 @@ import inspect
 
 import torch
 
-from madr_plugin import augment_pipe as pipes, extractors, metrics
+from madr_plugin import augment_pipe as pipes, metrics
 from madr_plugin.base import collective
 from madr_plugin.base.errors import MADRError
 from madr_plugin.config import resolve
@@ -19,6 +19,7 @@ from madr_plugin.host.construct import construct
 from madr_plugin.host.generator_access import GeneratorAccess
 from madr_plugin.reals import real_images, reference
 from madr_plugin.tilt import tilted_logits, tilted_reals
+from madr_spaces import registry
 
 GENERATOR_PHASES = ("Gmain", "Gboth", "G")  # the last: R3GAN's name
 REPORT_IMAGES, REPORT_STEPS = 2048, 32  # statistics are told after so many images, at the latest after so many steps
@@ -92,7 +93,7 @@ class MADRLoss:
         rank, _ = collective.world()
         dataset = self.training_set if self.training_set is not None else real_images.open_dataset(self.training_set_kwargs)
         try:
-            extractor = extractors.build(
+            extractor = registry.build(
                 self.config.extractor,
                 dataset.image_shape,
                 self.config.width,

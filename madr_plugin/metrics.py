@@ -1,113 +1,126 @@
 """MADR's metrics for a fork that has none: precision, recall, density and coverage in the run's feature space and a held-out one.
 
 Registered in the fork's own metrics.metric_main where the names are free (this project's own metrics of these names stay).
-Uses of the fork its registry, its data set and its G; the k-NN kernels are here. Legend: N reals, M generated, D feature width.
+Uses of the fork its registry, its data set and its G. Space, images and kernels are those of this project's metrics
+(madr_spaces), so that a name stands for one number. Legend: N reals, M generated, D feature width.
 """
 
 import copy
 import sys
 
+import numpy as np
 import torch
 
-from madr_plugin import extractors
-from madr_plugin.base import collective, seeds
-from madr_plugin.base.errors import MADRError
+from madr_plugin.base import collective
 from madr_plugin.config import MADRConfig
-from madr_plugin.maths.terms import squared_distances
-from madr_plugin.reals import real_images, reference
+from madr_plugin.reals import real_images
+from madr_spaces import files, fitting, names, neighbours, registry, sampling
+from madr_spaces.neighbours import NUMBERS
 
-NUMBERS = ("precision", "recall", "density", "coverage")
 SIZES = {"": 50_000, "_10k": 10_000}
-K_PRECISION_RECALL, K_DENSITY_COVERAGE = 3, 5
-MAX_REALS = 200_000
-FEATURE_KNOBS = ("extractor", "weights", "weights_sha256", "input_size", "width")  # all that a metric takes from a run's options
-
-
-# ----------------------------------------------------------------------------
-# Kernels: arrays in, numbers out. Euclidean, exact; float64, so that rounding decides no neighbour that the features do not.
-
-
-def neighbour_radii(features_ND, k, block=1024):
-    """Distance of each item to its k-th nearest OTHER item -> float64 [N]; duplicates count as neighbours."""
-    wide_ND = features_ND.to(torch.float64)
-    if len(wide_ND) <= k:
-        raise MADRError(f"a neighbourhood of {k} needs more than {k} images (got {len(wide_ND)}); use more images")
-    radii = []
-    for start in range(0, len(wide_ND), block):
-        squared_nN = squared_distances(wide_ND[start : start + block], wide_ND)
-        own = torch.arange(len(squared_nN), device=squared_nN.device)
-        squared_nN[own, own + start] = float("inf")
-        radii.append(squared_nN.topk(k, dim=1, largest=False).values[:, -1].sqrt())
-    return torch.cat(radii)
-
-
-def balls_per_point(points_MD, centres_ND, radii_N, block=1024):
-    """(how many balls hold each point [M], how many points each ball holds [N]); the border belongs to the ball."""
-    points_MD, centres_ND = points_MD.to(torch.float64), centres_ND.to(torch.float64)
-    per_point, per_ball = [], torch.zeros([len(centres_ND)], dtype=torch.int64, device=centres_ND.device)
-    for part_mD in points_MD.split(block):
-        inside_mN = squared_distances(part_mD, centres_ND).sqrt() <= radii_N
-        per_point.append(inside_mN.sum(1))
-        per_ball += inside_mN.sum(0)
-    return torch.cat(per_point), per_ball
-
-
-def prdc(real_ND, fake_MD):
-    """{number: value}: improved precision and recall (Kynkaanniemi et al. 2019, k = 3), density and coverage (Naeem et al. 2020, k = 5)."""
-    in_real, _ = balls_per_point(fake_MD, real_ND, neighbour_radii(real_ND, K_PRECISION_RECALL))
-    in_fake, _ = balls_per_point(real_ND, fake_MD, neighbour_radii(fake_MD, K_PRECISION_RECALL))
-    per_fake, per_ball = balls_per_point(fake_MD, real_ND, neighbour_radii(real_ND, K_DENSITY_COVERAGE))
-    return dict(
-        precision=float((in_real > 0).double().mean()),
-        recall=float((in_fake > 0).double().mean()),
-        density=float(per_fake.double().mean() / K_DENSITY_COVERAGE),
-        coverage=float((per_ball > 0).double().mean()),
-    )
+BATCH_SIZE = 64
+FORMAT = 1  # raise when the content of a cache file changes meaning
+FEATURE_KNOBS = ("extractor", "weights", "weights_sha256")  # all that a metric takes from a run's options
 
 
 # ----------------------------------------------------------------------------
 # Features.
 
 
+def open_space(name, dataset, weights, sha256, device, announce):
+    """The space, fitted to the data set if it is of that kind, by the first process for all."""
+    space = registry.build_for_metric(name, dataset.image_shape, weights, sha256)
+    if space.images_to_fit:
+        fitting.put(space, collective.from_first_process(lambda: fitting.fitted(space, dataset, announce=announce), device))
+    return space.to(device)
+
+
 @torch.no_grad()
-def generated_features(extractor, opts, dataset, num_gen, batch_size=32):
-    """Features [num_gen, D] of opts.G, the batches shared among the processes; the same whatever their number."""
+def real_features(space, dataset, device, announce):
+    """Features [N, D] float32 of all images, each process looking at its share; kept on disk."""
+    identity = dict(
+        format=FORMAT,
+        metric=space.identity(),
+        digest=space.digest(),
+        data=real_images.data_fingerprint(dataset),
+        selection=real_images.selection(dataset),
+    )
+    name = f"metric-{space.identity()['name']}"
+    found = collective.from_first_process(lambda: files.load_known(identity, name, announce), device)
+    if not found:
+        shared = collective.sum_over_processes(lambda: dict(features=_own_share(space, dataset, device)), device)
+        found = collective.from_first_process(lambda: files.save_known(identity, name, shared, announce), device)
+    return found["features"]
+
+
+def _own_share(space, dataset, device):
+    """[N, D] with this process's batches filled in and zeros elsewhere: the sum over the processes is the whole, exactly."""
     rank, num_processes = collective.world()
-    G = copy.deepcopy(opts.G).eval().requires_grad_(False).to(opts.device)
-    rounds = []
-    for start in range(0, num_gen, batch_size * num_processes):
-        first = start + rank * batch_size
-        generator = seeds.generator_for("metric", first)
-        z = torch.randn([batch_size, G.z_dim], generator=generator).to(opts.device)
-        rows = torch.randint(len(dataset), [batch_size], generator=generator).tolist()
-        labels = [torch.as_tensor(dataset[row][1], dtype=torch.float32).reshape(-1) for row in rows] if getattr(G, "c_dim", 0) else []
-        c = torch.stack(labels).to(opts.device) if labels else torch.zeros([batch_size, 0], device=opts.device)
-        with seeds.global_rng_replaced(opts.device, "metric-noise", first):
-            images = G(z, c, **opts.G_kwargs)
-        images = (images.to(torch.float32) * 127.5 + 128).clamp(0, 255).to(torch.uint8).to(torch.float32) / 127.5 - 1
-        rounds.append(extractor(images).to(torch.float32))
-    return collective.gather_microbatches(rounds).flatten(0, 1)[:num_gen]
+    features_ND = None
+    for number, start in enumerate(range(0, len(dataset), BATCH_SIZE)):
+        # Every process looks at the first batch to learn the width of the features.
+        is_own = number % num_processes == rank
+        if not is_own and number:
+            continue
+        rows = range(start, min(start + BATCH_SIZE, len(dataset)))
+        images = torch.from_numpy(np.stack([dataset[row][0] for row in rows])).to(device)
+        found = space.of_bytes(images).to("cpu", torch.float32)
+        if features_ND is None:
+            features_ND = torch.zeros([len(dataset), found.shape[1]])
+        if is_own:
+            features_ND[rows.start : rows.stop] = found
+    return features_ND
 
 
-def held_out_extractor(name):
-    """A space in which the run was not trained."""
-    return "pca" if name == "random" else "random"
+@torch.no_grad()
+def generated_features(spaces, opts, dataset, num_gen):
+    """[features [num_gen, D] of each space] of the same images of opts.G, the batches shared among the processes; the same whatever their number."""
+    rank, num_processes = collective.world()
+    G, seed = copy.deepcopy(opts.G).eval().requires_grad_(False).to(opts.device), getattr(opts, "seed", 0)
+    size = getattr(opts, "batch_size", None) or sampling.batch_size(getattr(G, "img_resolution", dataset.image_shape[-1]), BATCH_SIZE)
+    rounds = [[] for _ in spaces]
+    for start in range(0, num_gen, size * num_processes):
+        first = start + rank * size
+        z = torch.from_numpy(sampling.latents(seed, first, size, G.z_dim)).to(opts.device)
+        c = _labels(dataset, getattr(G, "c_dim", 0), sampling.label_items(seed, first, size, len(dataset))).to(opts.device)
+        with sampling.noise(opts.device, seed, first // size):
+            images = sampling.to_bytes(G(z, c, **opts.G_kwargs))
+        for collected, space in zip(rounds, spaces):
+            collected.append(space.of_bytes(images).to(torch.float32))
+    return [collective.gather_microbatches(collected).flatten(0, 1)[:num_gen] for collected in rounds]
+
+
+def _labels(dataset, c_dim, rows):
+    if not c_dim:
+        return torch.zeros([len(rows), 0])
+    return torch.stack([torch.as_tensor(dataset[int(row)][1], dtype=torch.float32).reshape(-1) for row in rows])
 
 
 def compute(opts, num_gen, config):
     """{'': {number: value}, '_<held-out space>': ...} over all reals, without mirrored copies."""
-    results, held_out = {}, held_out_extractor(config.extractor)
     whole = {name: value for name, value in dict(max_size=None, xflip=False).items() if name in opts.dataset_kwargs}
-    dataset = real_images.open_dataset(dict(opts.dataset_kwargs, **whole))
+    dataset, device = real_images.open_dataset(dict(opts.dataset_kwargs, **whole)), torch.device(opts.device)
+    announce = print if opts.rank == 0 else _silent
+    held_out = names.held_out(config.extractor, config.extractor)
+    results = {}
     with real_images.host_rng_untouched():
-        for suffix, space in (("", config), (f"_{held_out}", MADRConfig(extractor=held_out))):
-            space = MADRConfig(**{name: getattr(space, name) for name in FEATURE_KNOBS}, view="none", reference_cap=MAX_REALS)
-            extractor = extractors.build(space.extractor, dataset.image_shape, space.width, 0, space.input_size, space.weights, space.weights_sha256)
-            extractor = extractor.eval().requires_grad_(False).to(opts.device)
-            reals = reference.build(dataset, extractor, space, 0, torch.device(opts.device), announce=lambda text: None)
-            fake_MD = generated_features(extractor, opts, dataset, num_gen).half().float()  # as the reals are kept
-            results[suffix] = prdc(reals.features_ND, fake_MD) if opts.rank == 0 else dict.fromkeys(NUMBERS, float("nan"))
+        spaces = {"": open_space(config.extractor, dataset, config.weights, config.weights_sha256, device, announce)}
+        if held_out is not None:
+            spaces[suffix_of(held_out)] = open_space(held_out, dataset, "", "", device, announce)
+        reals = [real_features(space, dataset, device, announce) for space in spaces.values()]
+        fakes = generated_features(list(spaces.values()), opts, dataset, num_gen)
+    for suffix, real_ND, fake_MD in zip(spaces, reals, fakes):
+        results[suffix] = neighbours.prdc(real_ND, fake_MD, device=device) if opts.rank == 0 else dict.fromkeys(NUMBERS, float("nan"))
     return results
+
+
+def suffix_of(held_out):
+    """What stands behind the name of a number in the held-out space: random-conv -> _random_conv."""
+    return "_" + held_out.replace("-", "_")
+
+
+def _silent(*_):
+    pass
 
 
 # ----------------------------------------------------------------------------
@@ -127,10 +140,11 @@ def metrics(config):
 
 def _metric(name, numbers, pattern, num_gen, config):
     def metric(opts):
+        beside = names.held_out(config.extractor, config.extractor)
         if opts.rank == 0:
             print(
                 f"MADR: {name} in the space of {config.extractor}, where a run with --madr-extractor={config.extractor} was trained and is flattered; "
-                f"trust the numbers with _{held_out_extractor(config.extractor)} beside it",
+                + (f"trust the numbers with {suffix_of(beside)} beside it" if beside else "no space is left to hold out"),
                 flush=True,
             )
         found = compute(opts, num_gen, config)

@@ -18,10 +18,10 @@ from madr_plugin import command
 from madr_plugin.base import view
 from madr_plugin.base.errors import MADRError
 from madr_plugin.base.seeds import generator_for
-from madr_plugin.extractors import own
-from madr_plugin.extractors.pca import PCAExtractor
 from madr_plugin.maths import bandwidth
 from madr_plugin.reals import real_images
+from madr_spaces import own, weights as weight_files
+from madr_spaces.pca import PCASpace
 
 LARGEST_SIDE = 128  # images are kept at this side at most: the encoder sees 32 pixels of them, the views a little more
 
@@ -71,7 +71,7 @@ def _finished(weights, images, seed):
     scale = bandwidth.quantile_of_sorted(bandwidth.pairwise_distances(features_ND, generator_for("own-scale", seed)), 0.5)
     if not torch.isfinite(scale) or float(scale) <= 0:
         raise MADRError("the encoder gives more than half of the images the same features; remove duplicates, or use fewer --steps")
-    pca = PCAExtractor(images.shape[1:], 64, seed).to(images.device)
+    pca = PCASpace(images.shape[1:], 64, seed).to(images.device)
     pca.fit(sample)
     tensors = {**weights, "scale": scale, **{f"pca.{name}": value for name, value in pca.state_dict().items()}}
     return {name: value.cpu().contiguous() for name, value in tensors.items()}
@@ -89,7 +89,7 @@ def save(path, tensors, dataset):
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
-        own.import_safetensors().torch.save_file(tensors, temporary, metadata=dict(madr=json.dumps(about)))
+        weight_files.import_safetensors().torch.save_file(tensors, temporary, metadata=dict(madr=json.dumps(about)))
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -106,7 +106,7 @@ def save(path, tensors, dataset):
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 def main(data, out, steps, batch, width, max_images, flip, seed):
     """Train a small encoder on your own images, for --madr-extractor=own --madr-weights=OUT."""
-    own.import_safetensors()
+    weight_files.import_safetensors()
     dataset = command.open_images(data)
     rows = np.random.RandomState(seed).permutation(len(dataset))[:max_images]
     if len(rows) < 16:

@@ -10,7 +10,8 @@ import numpy as np
 import scipy.stats
 
 from dnnlib.errors import UserError
-from metrics import diversity_kernels, neighbours
+from madr_spaces import neighbours
+from metrics import diversity_kernels
 
 K = 5  # neighbours that make a real's radius: that of coverage (Naeem et al. 2020)
 CLEARLY_BELOW_LEVEL = 0.01  # probability that any class of a perfect generator is called so

@@ -1,50 +1,33 @@
 """The madr_* metrics: precision, recall, density and coverage in a feature space of choice, beside a held-out one.
 
-Features -> exact k-NN kernels (metrics/neighbours.py), rows shared among processes. What the network was trained in is
+Features -> exact k-NN kernels (madr_spaces/neighbours.py), rows shared among processes. What the network was trained in is
 told by the caller: a metric in that very space flatters it.
 """
-
-import os
 
 import numpy as np
 import torch
 
-from metrics import detectors, kernels, metric_utils, neighbours, sampling
+from madr_spaces import names, neighbours
+from madr_spaces.neighbours import K_DENSITY_COVERAGE, K_PRECISION_RECALL
+from metrics import detectors, kernels, metric_utils, sampling
 from metrics.feature_stats import FeatureStats
 from metrics.precision_recall import join_rows, rows_of
 
-NUMBERS = ("precision", "recall", "density", "coverage")
-K_PRECISION_RECALL = 3
-K_DENSITY_COVERAGE = 5
+NUMBERS = neighbours.NUMBERS
 DEFAULT_SPACE = "dino"
 GIVEN = "given features"
 _DETECTOR_KWARGS = dict(return_features=True)
 
 
 def space_of(opts):
-    """The name of the feature space: --madr-extractor, else --detector madr=NAME, else DINO."""
-    return opts.space or opts.detectors.get(detectors.SPACE) or DEFAULT_SPACE
+    """The name of the feature space: --metric-space, else DINO."""
+    return opts.space or detectors.check_overrides(opts.detectors).get(detectors.SPACE) or DEFAULT_SPACE
 
 
 def prepare(detector_paths=None, space=None):
     """Find what the space's network needs, long before the metric is due; a sentence if it is not to be had."""
     paths = detectors.check_overrides(detector_paths)
     detectors.find_detector(detectors.space_url(space or paths.get(detectors.SPACE) or DEFAULT_SPACE), paths)
-
-
-def held_out_space(space):
-    """A space of random weights in which nobody trains; the pixels for the one who chose that for the metric itself."""
-    return "pixels" if space == "random-conv" else "random-conv"
-
-
-def trained_in_this_space(space, trained_in):
-    """Whether a network trained with the extractor `trained_in` (None: with none) was led by the features of `space`."""
-    same = {space, f"timm:{detectors.photo_networks.MODELS[space][0]}"} if space in detectors.photo_networks.MODELS else {space}
-    same |= {"pca"} if space == "pixels" else set()  # a linear map of the pixels
-    parts = (trained_in or "").removeprefix("ensemble:").split("+") if not (trained_in or "").startswith("file:") else [trained_in]
-    if space.startswith("file:"):
-        return any(part.startswith("file:") and os.path.basename(part) == os.path.basename(space) for part in parts)
-    return bool(same & set(parts))
 
 
 # ----------------------------------------------------------------------------------------------------------------
@@ -54,7 +37,7 @@ def trained_in_this_space(space, trained_in):
 def generated_features(opts, urls, num_gen, rel_lo=0, rel_hi=1):
     """Features [num_gen, D] of the same generated images in each of the spaces: the images are drawn once."""
     num_gen = opts.num_gen if opts.num_gen is not None else num_gen
-    batch_gen = opts.batch_size or metric_utils.default_batch_gen(opts.G.img_resolution, 64)
+    batch_gen = opts.batch_size or sampling.batch_size(opts.G.img_resolution, 64)
     metric_utils.record_sampling(opts, num_gen, batch_gen)
     collected = [FeatureStats(capture_all=True, max_items=num_gen) for _ in urls]
     progress = opts.progress.sub(tag="generator features", num_items=num_gen, rel_lo=rel_lo, rel_hi=rel_hi)
@@ -71,7 +54,8 @@ def spaces_and_features(opts, num_gen):
     if opts.given is not None:
         return {GIVEN: _given_features(opts, num_gen)}
     space = space_of(opts)
-    urls = {name: detectors.space_url(name) for name in (space, held_out_space(space))}
+    beside = names.held_out(space, opts.trained_in)
+    urls = {name: detectors.space_url(name) for name in (space, beside) if name is not None}
     for url in urls.values():
         opts.detector(url)  # what is missing is said before any image is read
     warn_of_own_space(opts, space)
@@ -106,12 +90,12 @@ def _given_features(opts, num_gen):
 def warn_of_own_space(opts, space):
     if opts.trained_in is None:
         return
-    own = trained_in_this_space(space, opts.trained_in)
+    own = names.led_by(space, opts.trained_in)
     opts.record(trained_in=opts.trained_in, trained_in_own_space=own)
     if own and opts.rank == 0:
         print(
             f"Warning: the network was trained to cover the features of {opts.trained_in}, the space of this metric: the number flatters it. "
-            f"Trust the held-out space beside it, or choose another with --madr-extractor.",
+            f"Trust the held-out space beside it, or choose another with --metric-space.",
             flush=True,
         )
 
@@ -149,22 +133,8 @@ class _SharedNeighbours:
 def per_item_numbers(opts, real, fake, numbers, rel_lo=0, rel_hi=1):
     """{number: (which items, float64 value of each)}; each number is the mean over its items, real or generated ones."""
     real, fake = neighbours.check_sets(real, fake, max(K_PRECISION_RECALL, K_DENSITY_COVERAGE))
-    ks = tuple(k for k, wanted in ((K_PRECISION_RECALL, {"precision"}), (K_DENSITY_COVERAGE, {"density", "coverage"})) if wanted & set(numbers))
     shared = _SharedNeighbours(opts, opts.strict_ties, rel_lo, rel_hi, num_stages=5)
-    items = {}
-    if ks:
-        real_radii = dict(zip(ks, shared.radii(real, ks, "radii of reals").T))
-    if "precision" in numbers:
-        per_fake, _ = shared.hits(fake, real, real_radii[K_PRECISION_RECALL], "precision")
-        items["precision"] = "generated", per_fake > 0
-    if {"density", "coverage"} & set(numbers):
-        per_fake, per_ball = shared.hits(fake, real, real_radii[K_DENSITY_COVERAGE], "density and coverage")
-        items["density"] = "generated", per_fake.double() / K_DENSITY_COVERAGE
-        items["coverage"] = "real", per_ball > 0
-    if "recall" in numbers:
-        fake_radii = shared.radii(fake, K_PRECISION_RECALL, "radii of generated")
-        items["recall"] = "real", shared.hits(real, fake, fake_radii, "recall")[0] > 0
-    return {name: (items[name][0], items[name][1].double().cpu().numpy()) for name in numbers}
+    return neighbours.prdc_items(real, fake, numbers, shared.radii, shared.hits)
 
 
 def compute(opts, num_gen, numbers, result_names):
@@ -178,7 +148,9 @@ def compute(opts, num_gen, numbers, result_names):
         distance="Euclidean, float64, exact",
     )
     for held_out, theirs in beside:
-        opts.record(held_out=dict(space=held_out, **{name: float(values.mean()) for name, (_, values) in theirs.items()}))
+        numbers_beside = {name: float(values.mean()) for name, (_, values) in theirs.items()}
+        opts.record(held_out=dict(space=held_out, **numbers_beside))
+        opts.say(f"Beside {space}, in the held-out space {held_out}: {', '.join(f'{name} {value:.4f}' for name, value in numbers_beside.items())}")
     if "coverage" in numbers:
         opts.record(expected_coverage=neighbours.expected_coverage(len(real), len(fake), K_DENSITY_COVERAGE))
     results = {}

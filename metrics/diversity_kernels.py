@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from dnnlib.errors import UserError
-from metrics import neighbours
-from metrics.kernels import as_matrix, check_same_width, checked_matrix
+from madr_spaces import kmeans, neighbours
+from madr_spaces.feature_sets import as_matrix, check_same_width, checked_matrix
 
 SMOOTH_K = 4
 SMOOTH_REACH = 1.2
@@ -90,18 +90,15 @@ def authentic_fakes(real_ND, fake_MD, *, device="cpu"):
 
 
 def nearest_centres(points_ND, centres_KD, block=4096):
-    """(index of the nearest centre, distance to it) of each point."""
+    """(index of the nearest centre, distance to it) of each point, float64."""
     origin_D = np.mean(centres_KD, axis=0, dtype=np.float64)  # rounding is smallest near it
-    centres_KD = np.asarray(centres_KD, np.float64) - origin_D
-    norms_K = (centres_KD**2).sum(axis=1)
+    centres = torch.from_numpy(np.asarray(centres_KD, np.float64) - origin_D)
     indices, distances = [], []
     for start in range(0, len(points_ND), block):
-        x = np.asarray(points_ND[start : start + block], np.float64) - origin_D
-        # |x|^2 is the same for all centres and does not decide.
-        index = (norms_K - 2 * x @ centres_KD.T).argmin(axis=1)
-        indices.append(index)
-        distances.append(np.linalg.norm(x - centres_KD[index], axis=1))
-    return np.concatenate(indices), np.concatenate(distances)
+        x = torch.from_numpy(np.asarray(points_ND[start : start + block], np.float64) - origin_D)
+        indices.append(kmeans.nearest_centres(x, centres))
+        distances.append(torch.linalg.vector_norm(x - centres[indices[-1]], dim=1))
+    return torch.cat(indices).numpy(), torch.cat(distances).numpy()
 
 
 def count_bins(points_ND, centres_KD):
@@ -115,26 +112,14 @@ def k_means(points_ND, num_centres, rng, max_iterations=40):
     points_ND = checked_matrix(points_ND, "Real")
     if len(points_ND) < num_centres:
         raise UserError(f"{num_centres} bins need at least as many real images (got {len(points_ND)}); use more images.")
-    centres = [points_ND[rng.integers(len(points_ND))].astype(np.float64)]
-    nearest = np.full(len(points_ND), np.inf)
-    for _ in range(num_centres - 1):
-        nearest = np.minimum(nearest, _squared_distances(points_ND, centres[-1]))
-        total = nearest.sum()
-        chosen = rng.choice(len(points_ND), p=nearest / total) if total > 0 else rng.integers(len(points_ND))
-        centres.append(points_ND[chosen].astype(np.float64))
-    centres_KD, former = np.stack(centres), None
-    for _ in range(max_iterations):
-        index, _ = nearest_centres(points_ND, centres_KD)
-        if former is not None and (index == former).all():
-            break
-        former = index
-        for cell in np.unique(index):  # an empty cell stays where it was
-            centres_KD[cell] = points_ND[index == cell].mean(axis=0, dtype=np.float64)
-    return centres_KD
+    points = torch.from_numpy(points_ND)
 
+    def draw(weights_N):
+        weights, total = weights_N.numpy(), float(weights_N.sum())
+        return int(rng.choice(len(weights), p=weights / total) if total > 0 else rng.integers(len(weights)))
 
-def _squared_distances(points_ND, centre_D, block=4096):
-    return np.concatenate([((points_ND[i : i + block] - centre_D) ** 2).sum(axis=1) for i in range(0, len(points_ND), block)])
+    chosen = kmeans.plus_plus(points, num_centres, int(rng.integers(len(points))), draw, torch.float64)
+    return kmeans.lloyd(points, points[chosen].to(torch.float64), max_iterations).numpy()
 
 
 def different_bins(real_counts_K, fake_counts_K):

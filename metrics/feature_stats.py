@@ -2,6 +2,7 @@
 
 Saved as .npz without pickled objects. Must not know images, networks or metrics.
 """
+
 import numpy as np
 import torch
 
@@ -36,7 +37,7 @@ class FeatureStats:
     def append(self, x):
         x = np.asarray(x, np.float32)
         if self.max_items is not None:
-            x = x[:self.max_items - self.num_items]
+            x = x[: self.max_items - self.num_items]
         if len(x) == 0:
             return
         if not np.isfinite(x).all():
@@ -80,7 +81,8 @@ class FeatureStats:
     def to_arrays(self):
         arrays = {
             "options": np.array([self.capture_all, self.capture_mean_cov, -1 if self.max_items is None else self.max_items], np.int64),
-            "num_items": np.array(self.num_items)}
+            "num_items": np.array(self.num_items),
+        }
         if self.capture_all:
             arrays["rows"] = self.get_all()
         if self.capture_mean_cov:

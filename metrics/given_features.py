@@ -14,7 +14,7 @@ import numpy as np
 
 from dnnlib.download import file_digest
 from dnnlib.errors import UserError
-from metrics import kernels
+from madr_spaces.feature_sets import check_same_width, checked_matrix
 
 # Names under which a file of several arrays may keep its features: ours, and those of feature dumps that people pass on.
 _NAMES = ("features", "rows", "arr_0")
@@ -44,7 +44,7 @@ def read(path, flag, name):
         raise UserError(
             f"{flag}={path} holds an array of shape {list(features.shape)} and type {features.dtype}; features are a matrix of numbers, one row per image."
         )
-    return kernels.checked_matrix(features.astype(np.float32) if features.dtype == np.float16 else features, name)
+    return checked_matrix(features.astype(np.float32) if features.dtype == np.float16 else features, name)
 
 
 def _chosen(archive, path, flag):
@@ -74,7 +74,7 @@ def load(real_path, fake_path):
             f"{there} needs {missing[0]} beside it: the features of the {'real' if missing[0] == '--real-features' else 'generated'} images."
         )
     real, fake = read(real_path, "--real-features", "Real"), read(fake_path, "--fake-features", "Generated")
-    kernels.check_same_width(real, fake)
+    check_same_width(real, fake)
     facts = {
         name: dict(file=os.path.basename(path), sha256=file_digest(path), dtype=str(features.dtype))
         for name, path, features in (("real", real_path, real), ("generated", fake_path, fake))

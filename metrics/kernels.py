@@ -5,44 +5,12 @@ Legend: N reals, M fakes, D feature dimensions, C classes, S splits.
 """
 
 import numpy as np
-import torch
 
 from dnnlib.errors import UserError
+from madr_spaces.feature_sets import as_matrix, check_finite, check_same_width
 
 # How much negative mass an eigenvalue may have, relative to the largest, before the matrix is no covariance.
 _NEGATIVE_TOLERANCE = 1e-6
-
-
-def checked_matrix(features, name):
-    """Check a [N, D] set of features (NumPy or torch) and return it as NumPy, float32 kept and all else as float64."""
-    array = features.detach().cpu().numpy() if isinstance(features, torch.Tensor) else np.asarray(features)
-    if array.ndim != 2 or array.shape[0] < 1 or array.shape[1] < 1:
-        raise UserError(f"{name} features must be a non-empty matrix of shape [items, dimensions] (got {list(array.shape)}); check the detector.")
-    check_finite(array, name)
-    return array if array.dtype == np.float32 else array.astype(np.float64, copy=False)
-
-
-def as_matrix(features, name):
-    """The same, always as float64."""
-    return checked_matrix(features, name).astype(np.float64, copy=False)
-
-
-def check_finite(array, name):
-    """Refuse NaN and infinity with the number of the first item that holds one."""
-    finite = np.isfinite(array).reshape(len(array), -1).all(axis=1)
-    if not finite.all():
-        bad = np.flatnonzero(~finite)
-        raise UserError(
-            f"{name} features hold NaN or infinity in {len(bad)} of {len(array)} items (first: item {bad[0]}); "
-            "the images or the detector are broken, so no number can be given."
-        )
-
-
-def check_same_width(a_ND, b_MD, names=("Real", "Generated")):
-    if a_ND.shape[1] != b_MD.shape[1]:
-        raise UserError(
-            f"{names[0]} features have {a_ND.shape[1]} dimensions and {names[1].lower()} ones {b_MD.shape[1]}; both must come from one detector."
-        )
 
 
 # ----------------------------------------------------------------------------------------------------------------

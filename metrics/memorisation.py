@@ -20,7 +20,7 @@ import numpy as np
 import scipy.stats
 import torch
 
-from metrics import neighbours
+from madr_spaces import neighbours
 
 SIDE = 32  # pixels; larger pictures are reduced
 LEVEL = 0.01  # chance of a single false copy among all that are looked at

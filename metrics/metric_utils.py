@@ -154,7 +154,8 @@ def _load_in_turn(url, opts):
     source = detector_files.find_detector(url, opts.detectors, verbose=opts.verbose)
     if opts.num_gpus > 1 and opts.rank == 0:
         torch.distributed.barrier()
-    return detector_files.load_detector(source, opts.device), source
+    is_space_of_data = url.startswith(detector_files.SCHEME) and opts.dataset_kwargs.get("class_name")
+    return detector_files.load(source, opts.device, construct_dataset(opts) if is_space_of_data else None, opts.cache)
 
 
 # ----------------------------------------------------------------------------------------------------------------
@@ -217,7 +218,7 @@ def compute_feature_stats_for_dataset(
     detector, source = opts.detector(detector_url)
     max_items = opts.num_real if opts.num_real is not None else max_items
     num_items = min(len(dataset), max_items) if max_items is not None else len(dataset)
-    opts.record(num_real=num_items, detector=detector_facts(source, detector_kwargs))
+    opts.record(num_real=num_items, detector=detector_files.detector_facts(source, detector_kwargs))
     progress = opts.progress.sub(tag="dataset features", num_items=num_items, rel_lo=rel_lo, rel_hi=rel_hi)
 
     loader_kwargs = dict(
@@ -271,16 +272,6 @@ def _cached_on_all_ranks(opts, path, facts):
     return stats
 
 
-def detector_facts(source, kwargs):
-    return dict(
-        name=source.name,
-        sha256=source.sha256,
-        kwargs=dict(kwargs),
-        input="uint8 at native resolution, resized by the detector",
-        resize_filter=detector_files.resize_filter(source),
-    )
-
-
 def state_every_fact(opts):
     """What every result line states, whatever the metric: what it has no use for is None, and that is a statement, too.
 
@@ -294,11 +285,6 @@ def state_every_fact(opts):
 
 # ----------------------------------------------------------------------------------------------------------------
 # Generated images.
-
-
-def default_batch_gen(resolution, batch_size):
-    # The networks' activations grow with the pixels: 4 images at 256 x 256 and above.
-    return max(4, min(batch_size, 4 * (256 // max(resolution, 1)) ** 2))
 
 
 def frozen_copy(G, device):
@@ -324,21 +310,6 @@ class LabelSource:
         return torch.from_numpy(np.stack([self.dataset.get_label(i) for i in items])).to(self.device)
 
 
-class seeded_torch:
-    """Within the block torch's own generators (the networks' noise inputs draw from them) follow (seed, number)."""
-
-    def __init__(self, device, seed, number):
-        self._fork = torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
-        self._seed = (seed * 0x9E3779B97F4A7C15 + number) % 2**63
-
-    def __enter__(self):
-        self._fork.__enter__()
-        torch.manual_seed(self._seed)
-
-    def __exit__(self, *error):
-        return self._fork.__exit__(*error)
-
-
 def generate_images(opts, num_items, batch_gen):
     """Yield batches of uint8 images [batch_gen, C, H, W] for this rank until all ranks together have num_items.
 
@@ -351,9 +322,9 @@ def generate_images(opts, num_items, batch_gen):
     for first_round in range(0, num_items, per_round):
         first = first_round + opts.rank * batch_gen
         z = torch.from_numpy(sampling.latents(opts.seed, first, batch_gen, G.z_dim)).to(opts.device)
-        with torch.no_grad(), seeded_torch(opts.device, opts.seed, first // batch_gen):
+        with torch.no_grad(), sampling.noise(opts.device, opts.seed, first // batch_gen):
             img = G(z=z, c=labels.take(first, batch_gen), **opts.G_kwargs)
-            yield (img.to(torch.float32) * 127.5 + 128).clamp(0, 255).to(torch.uint8)
+            yield sampling.to_bytes(img)
 
 
 def record_sampling(opts, num_gen, batch_gen):
@@ -377,10 +348,10 @@ def compute_feature_stats_for_generator(
     if opts.num_gen is not None:
         stats_kwargs["max_items"] = opts.num_gen
     num_items = stats_kwargs["max_items"]
-    batch_gen = opts.batch_size or batch_gen or default_batch_gen(opts.G.img_resolution, batch_size)
+    batch_gen = opts.batch_size or batch_gen or sampling.batch_size(opts.G.img_resolution, batch_size)
     detector, source = opts.detector(detector_url)
     record_sampling(opts, num_items, batch_gen)
-    opts.record(detector=detector_facts(source, detector_kwargs))
+    opts.record(detector=detector_files.detector_facts(source, detector_kwargs))
     stats = FeatureStats(**stats_kwargs)
     progress = opts.progress.sub(tag="generator features", num_items=num_items, rel_lo=rel_lo, rel_hi=rel_hi)
     for images in generate_images(opts, num_items, batch_gen):

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from metrics import kernels, metric_utils, sampling
-from metrics.detectors import VGG16_URL, run_detector
+from metrics.detectors import VGG16_URL, detector_facts, run_detector
 
 _MAPPING_KWARGS = ("truncation_psi", "truncation_cutoff")
 _DETECTOR_KWARGS = dict(resize_images=False, return_lpips=True)
@@ -112,7 +112,7 @@ def compute_ppl(opts, num_samples, epsilon, space, sampling, crop, batch_size, j
     metric_utils.record_sampling(opts, num_samples, batch_size)
     opts.record(
         detector=dict(
-            metric_utils.detector_facts(source, _DETECTOR_KWARGS),
+            detector_facts(source, _DETECTOR_KWARGS),
             input="float in [0, 255], not resized by the detector",
             resize_filter=f"box, to {_DETECTOR_SIZE} pixels; smaller images stay",
         ),
@@ -138,7 +138,7 @@ def _sample_distances(opts, sampler, num_samples, batch_size):
     for first_round in range(0, num_samples, batch_size * opts.num_gpus):
         first = first_round + opts.rank * batch_size
         z = torch.from_numpy(sampling.latents(opts.seed, 2 * first, 2 * batch_size, sampler.G.z_dim)).to(opts.device)
-        with torch.no_grad(), metric_utils.seeded_torch(opts.device, opts.seed, first // batch_size):
+        with torch.no_grad(), sampling.noise(opts.device, opts.seed, first // batch_size):
             distances = sampler.measure(z[0::2], z[1::2], labels.take(first, batch_size))
         stats.append_torch(distances[:, None], num_gpus=opts.num_gpus, rank=opts.rank)
         progress.update(stats.num_items)

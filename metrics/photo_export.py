@@ -20,10 +20,10 @@ from dnnlib import cli
 from dnnlib.download import file_digest
 from dnnlib.errors import UserError
 from dnnlib.files import atomic_write_bytes
-from metrics import photo_networks
+from madr_spaces import deep
+from madr_spaces.weights import read_state_dict, regridded
 
 _HEAD_TENSORS = 2  # weight and bias of a classifier
-_SIZABLE = ("vit", "deit", "deit3")  # families whose position embeddings are interpolated
 _STATED_DIGEST = re.compile(r"-([0-9a-f]{8,64})\.[a-z]+$")  # the way of torch.hub: name-<beginning of the SHA-256>.pth
 
 
@@ -85,17 +85,6 @@ def matched(state, wanted, path):
     return {**wanted, **{name: tensor for name, (_, tensor) in zip(ours, theirs)}}, "order"
 
 
-def check_size(model, size, settings, sizable):
-    """Refuse a side that the model cannot take. settings: timm's. sizable: whether the model is made in the size asked for."""
-    if settings.fixed_input_size and not sizable and size != settings.input_size[-1]:
-        raise UserError(
-            f"--size={size} does not fit --model={model}, which takes images of {settings.input_size[-1]} pixels alone; leave the option out."
-        )
-    patch = int((re.search(r"_patch(\d+)(?=[_.]|$)", model) or [0, 1])[1])
-    if size % patch or size < 2 * patch:
-        raise UserError(f"--size must be a multiple of the patch side {patch}, at least {2 * patch}, for --model={model} (got {size}).")
-
-
 def build(model, weights, size=0):
     """(PhotoFeatures, facts) of a timm model with the weights of a file. size 0: the model's own input side."""
     import timm
@@ -107,15 +96,10 @@ def build(model, weights, size=0):
         raise UserError(f"--weights={weights} does not exist; give a .safetensors or .pth file.")
     settings = timm.get_pretrained_cfg(model)
     size = size or settings.input_size[-1]
-    sized = dict(img_size=size) if model.removeprefix("test_").split("_")[0] in _SIZABLE else {}
-    check_size(model, size, settings, bool(sized))
-    network = timm.create_model(model, pretrained=False, num_classes=0, **sized).eval()
+    deep.check_size(model, size, settings, "--size", f"--model={model}")
+    network = timm.create_model(model, pretrained=False, num_classes=0, **deep.sizing(model, size)).eval()
     checked = check_stated_digest(weights)
-    state = photo_networks.read_weights(weights)
-    from timm.models import vision_transformer
-
-    if isinstance(network, vision_transformer.VisionTransformer):
-        state = vision_transformer.checkpoint_filter_fn(state, network)  # other grids of positions are interpolated
+    state = regridded(read_state_dict(weights), network)
     tensors, how = matched(state, network.state_dict(), weights)
     network.load_state_dict(tensors)
     network.requires_grad_(False)
@@ -179,7 +163,9 @@ def main(model, weights, out, size):
         f"{model}: weights matched by {facts['matched_by']}, SHA-256 {facts['weights_sha256']}"
         f"{' as the file name states' if facts['sha256_stated_by_name'] else ''}"
     )
-    print(f"Written: {out}, {width} features of images resized to {facts['size']} pixels. Use it as --madr-extractor=file:{out}.")
+    print(
+        f"Written: {out}, {width} features of images resized to {facts['size']} pixels. Use it as --madr-extractor=file:{out}, for metrics alone as --metric-space=file:{out}."
+    )
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 
 import torch
 
-from metrics import metric_utils, neighbours
+from madr_spaces import neighbours
+from metrics import metric_utils
 from metrics.detectors import VGG16_URL
 
 

@@ -2,6 +2,7 @@
 
 Must not know what is being computed.
 """
+
 import sys
 import time
 
@@ -67,5 +68,12 @@ class ProgressMonitor:
         """A monitor for a part of this task, which fills the share rel_lo..rel_hi of its range."""
         span = self.pfn_hi - self.pfn_lo
         return ProgressMonitor(
-            tag=tag, num_items=num_items, flush_interval=flush_interval, verbose=self.verbose, progress_fn=self.progress_fn,
-            pfn_lo=self.pfn_lo + span * rel_lo, pfn_hi=self.pfn_lo + span * rel_hi, pfn_total=self.pfn_total)
+            tag=tag,
+            num_items=num_items,
+            flush_interval=flush_interval,
+            verbose=self.verbose,
+            progress_fn=self.progress_fn,
+            pfn_lo=self.pfn_lo + span * rel_lo,
+            pfn_hi=self.pfn_lo + span * rel_hi,
+            pfn_total=self.pfn_total,
+        )

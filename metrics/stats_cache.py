@@ -19,7 +19,10 @@ from metrics.feature_stats import FeatureStats
 
 def describe(dataset, dataset_kwargs, detector, detector_kwargs, max_items, stats_kwargs):
     """All that the statistics depend on, as JSON-able facts. The data set's path is not among them."""
+    # A space depends on more than its file: on what it was fitted to, on how it resizes images.
+    space = {} if detector.identity is None else {"space": detector.identity}
     return {
+        **space,
         "version": METRICS_VERSION,
         "data": dataset.content_fingerprint(),
         "image_shape": list(dataset.image_shape),

@@ -10,21 +10,10 @@ import torch
 from dnnlib.download import file_digest
 from dnnlib.errors import UserError
 from dnnlib.util import construct_class_by_name
-from metrics import (
-    METRICS_VERSION,
-    coverage_map,
-    detectors,
-    digit_classifier,
-    diversity,
-    memorisation,
-    metric_utils,
-    mode_coverage,
-    modes,
-    neighbours,
-    sampling,
-)
+from madr_spaces import names, neighbours
+from madr_spaces.errors import MADRError
+from metrics import METRICS_VERSION, coverage_map, detectors, digit_classifier, diversity, memorisation, metric_utils, mode_coverage, modes, sampling
 
-FALLBACK_SPACES = ("random-conv", "pixels")  # need no file; the first in which the network was not trained
 NUM_MISSING, NUM_COPIES = 18, 12  # shown
 PICTURE_SIDE = 64  # pixels of a picture that is shown, at most
 MAX_POINTS_REAL, MAX_POINTS_FAKE = 3000, 1500  # drawn
@@ -34,13 +23,13 @@ _DETECTOR_KWARGS = dict(return_features=True)
 
 
 def choose_space(wanted, trained_in, detector_paths):
-    """(name of the feature space, why it is not DINO or None). wanted: --madr-extractor or None."""
+    """(name of the feature space, why it is not DINO or None). wanted: --metric-space or None."""
     if wanted is not None:
         detectors.find_detector(detectors.space_url(wanted), detector_paths)
         return wanted, None
     if detectors.is_here(diversity.DEFAULT_SPACE, detector_paths):
         return diversity.DEFAULT_SPACE, None
-    space = next((name for name in FALLBACK_SPACES if not diversity.trained_in_this_space(name, trained_in)), FALLBACK_SPACES[0])
+    space = names.held_out(diversity.DEFAULT_SPACE, trained_in) or names.HELD_OUT[0]
     return space, f"the weights of {diversity.DEFAULT_SPACE} are not on this machine"
 
 
@@ -74,13 +63,7 @@ def compute(opts, num_gen, num_real=NUM_REAL):
     """
     arrays, facts = (
         {},
-        dict(
-            problems=[],
-            space=opts.space,
-            num_gen=num_gen,
-            trained_in=opts.trained_in,
-            own_space=diversity.trained_in_this_space(opts.space, opts.trained_in),
-        ),
+        dict(problems=[], space=opts.space, num_gen=num_gen, trained_in=opts.trained_in, own_space=names.led_by(opts.space, opts.trained_in)),
     )
     training = _with_labels(dict(opts.dataset_kwargs, xflip=False))
     facts.update(num_images=len(training), fingerprint=training.content_fingerprint(), data=training.name)
@@ -91,7 +74,7 @@ def compute(opts, num_gen, num_real=NUM_REAL):
     for part in parts:
         try:
             more_facts, more_arrays = part()
-        except UserError as error:
+        except (UserError, MADRError) as error:
             facts["problems"].append(str(error))
         else:
             facts.update(more_facts)
@@ -115,7 +98,7 @@ def _generate(opts, training, num_gen, facts):
             classifier = digit_classifier.obtain(training, opts.device, use_cache=opts.cache, monitor=opts.progress.sub())
         except UserError as error:
             facts["problems"].append(str(error))
-    batch_gen = opts.batch_size or metric_utils.default_batch_gen(opts.G.img_resolution, 64)
+    batch_gen = opts.batch_size or sampling.batch_size(opts.G.img_resolution, 64)
     progress = opts.progress.sub(tag="generated images", num_items=num_gen)
     features, pictures, answers, done = [], [], [], 0
     for images in metric_utils.generate_images(opts, num_gen, batch_gen):

@@ -23,6 +23,7 @@ PASSED_ON = {
     "nan_streak": "nan_streak",
     "eval_at_start": "eval_at_start",
     "detectors": "detectors",
+    "metric_space": "metric_space",
     "wandb": "wandb_project",
     "trust_pickle": "trust_pickle",
     "diversity_monitor": "diversity_monitor",

@@ -6,8 +6,13 @@ Must not know how training works.
 import copy
 import os
 
-from metrics import metric_main, metric_utils
+from metrics import detectors, metric_main, metric_utils
 from training import snapshots
+
+
+def detectors_of(options):
+    """What the run's metrics look through: {name: path}, with the feature space that --metric-space names."""
+    return detectors.with_space(options.detectors, options.get("metric_space"))
 
 
 def evaluate(options, metrics, G_ema, device, snapshot_pkl):
@@ -22,7 +27,8 @@ def evaluate(options, metrics, G_ema, device, snapshot_pkl):
             num_gpus=options.num_gpus,
             rank=options.rank,
             device=device,
-            detectors=options.detectors or {},
+            detectors=detectors_of(options),
+            trained_in=detectors.led_by(options),
             progress=metric_utils.ProgressMonitor(verbose=is_first),
         )
         if is_first:

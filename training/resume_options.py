@@ -74,6 +74,7 @@ MAY_CHANGE = {
     "nan_streak": ["nan_streak"],
     "eval_at_start": ["eval_at_start"],
     "detectors": ["detectors"],
+    "metric_space": ["metric_space"],
     "diversity_monitor": ["diversity_monitor"],
     "wandb": ["wandb_project"],
     "trust_pickle": ["trust_pickle"],

@@ -73,6 +73,7 @@ def training_loop(
     nan_streak=100,
     eval_at_start=False,
     detectors=None,
+    metric_space=None,
     snap_res=None,
     wandb_project=None,
     desc=None,
@@ -84,8 +85,8 @@ def training_loop(
     'cpu'. resume_state: path of a training state of the same run, continued exactly. resume_pkl: network pickle to start
     from, with resume_kimg as the first position and resume_partial to accept one that fits in part. keep: e.g. '3,best',
     network snapshots to keep. ada_max_p: cap of the augmentation probability. nan_streak: steps in a row with non-finite
-    gradients that stop the run. eval_at_start: metrics at tick 0, too. detectors: {name: path} for the metrics. snap_res:
-    width in pixels of the sample grid. wandb_project: name, to log to W&B. desc: for people only. diversity_monitor: look at
+    gradients that stop the run. eval_at_start: metrics at tick 0, too. detectors: {name: path} for the metrics; metric_space:
+    the feature space of those called madr_*. snap_res: width in pixels of the sample grid. wandb_project: name, to log to W&B. desc: for people only. diversity_monitor: look at
     G's diversity every tick and warn of collapse and cycling.
 
     Raises UserError for what the user can mend; SystemExit(75) after a stop request (SIGTERM, SIGINT), state saved.
@@ -136,7 +137,7 @@ class Trainer:
         if o.wandb_project:
             monitor.check_wandb()
         if self.is_first:
-            requirements.check(o.metrics, o.detectors or {})
+            requirements.check(o.metrics, evaluation.detectors_of(o))
 
     def build_data(self):
         o = self.options

@@ -30,7 +30,8 @@ import dnnlib
 import legacy
 from dnnlib import cli
 from experiments import pages
-from metrics import diversity, diversity_kernels, given_features, metric_main, neighbours
+from madr_spaces import neighbours
+from metrics import diversity, diversity_kernels, given_features, metric_main
 from metrics.metric_utils import MetricOptions
 from training.snapshots import list_network_snapshots
 

@@ -1,8 +1,5 @@
-"""Defines the exception for what a user can mend. Imports nothing, so that it works inside any fork."""
+"""The plugin's exception for the person at the keyboard: that of the feature spaces, which ship with it."""
 
+from madr_spaces.errors import MADRError
 
-class MADRError(Exception):
-    """Says what the user can mend. The message names what is wrong, where, and what to do."""
-
-    # The host's command line knows user errors by this mark; it need not know this class.
-    is_user_error = True
+__all__ = ["MADRError"]

@@ -1,41 +1,5 @@
-"""Draws the plugin's randomness from generators of its own, and leaves the host's as they are.
+"""Where the plugin's randomness comes from: see madr_spaces/seeds.py, which the metrics share."""
 
-A number drawn by the plugin depends on (run seed, step, microbatch, purpose) alone: not on the number of processes, not
-on what the host drew before, not on whether the run was resumed.
-"""
+from madr_spaces.seeds import derived_seed, generator_for, global_rng_replaced
 
-import contextlib
-import hashlib
-
-import torch
-
-
-def derived_seed(*parts):
-    """Derive a 63-bit seed from integers and words; neighbouring tuples give unrelated seeds."""
-    text = "|".join(str(part) for part in ("madr", *parts)).encode()
-    return int.from_bytes(hashlib.sha256(text).digest()[:8], "little") >> 1
-
-
-def generator_for(*parts):
-    """Make the CPU generator for the draw that `parts` names."""
-    return torch.Generator().manual_seed(derived_seed(*parts))
-
-
-@contextlib.contextmanager
-def global_rng_replaced(device, *parts):
-    """Seed torch's global generators by `parts` inside the block (networks draw noise from them); after it they are exactly as found."""
-    device = torch.device(device)
-    seed = derived_seed(*parts)
-    indices = [torch.cuda.current_device() if device.index is None else device.index] if device.type == "cuda" else []
-    mps_state = torch.mps.get_rng_state() if device.type == "mps" else None
-    with torch.random.fork_rng(devices=indices):
-        torch.default_generator.manual_seed(seed)
-        if indices:
-            torch.cuda.default_generators[indices[0]].manual_seed(seed)
-        if mps_state is not None:
-            torch.mps.manual_seed(seed)
-        try:
-            yield
-        finally:
-            if mps_state is not None:
-                torch.mps.set_rng_state(mps_state)
+__all__ = ["derived_seed", "generator_for", "global_rng_replaced"]

@@ -1,14 +1,14 @@
 """Divides the reals' feature space into cells: k-means++ and Lloyd, the gate radius and the share of each cell.
 
-Pure functions; every draw names its generator. By our own hand and not by faiss: a few hundred cells are fitted once per data
-set in about a second, they come out the same whether or not faiss is installed, and a resumed run refuses other cells. faiss
-is used where K is in the thousands (anchors.py).
+Pure functions; every draw names its generator. A resumed run refuses other cells, so they may depend on no library's version;
+faiss is used where K is in the thousands (anchors.py).
 """
 
 import torch
 
 from madr_plugin.maths import coverage
-from madr_plugin.maths.terms import squared_distances
+from madr_spaces import kmeans
+from madr_spaces.kmeans import nearest_centres
 
 LEAST_HELD_OUT = 0.5  # of held_out_overlap(); below, gates hold so few reals that the number means nothing
 
@@ -18,16 +18,11 @@ def fit_cells(features_ND, num_cells, quantile, generator, iterations=15, max_ro
     """-> dict(centroids [C, D], radii [C], shares [C], cell_of_real [N]); C may fall below num_cells with few distinct reals."""
     rows = torch.randperm(len(features_ND), generator=generator)[:max_rows]
     sample_nD = features_ND[rows]
-    centroids_CD = _plus_plus(sample_nD, min(num_cells, len(sample_nD)), generator)
-    for _ in range(iterations):
-        cell_n = nearest(sample_nD, centroids_CD)
-        counts_C = torch.bincount(cell_n, minlength=len(centroids_CD))
-        sums_CD = torch.zeros_like(centroids_CD).index_add_(0, cell_n, sample_nD)
-        centroids_CD = torch.where(counts_C[:, None] > 0, sums_CD / counts_C.clamp(min=1)[:, None], centroids_CD)
-    cell_N = nearest(features_ND, centroids_CD)
+    centroids_CD = kmeans.lloyd(sample_nD, _plus_plus(sample_nD, min(num_cells, len(sample_nD)), generator), iterations)
+    cell_N = nearest_centres(features_ND, centroids_CD)
     kept = torch.bincount(cell_N, minlength=len(centroids_CD)).nonzero()[:, 0]
     centroids_CD = centroids_CD[kept]
-    cell_N = nearest(features_ND, centroids_CD)
+    cell_N = nearest_centres(features_ND, centroids_CD)
     counts_C = torch.bincount(cell_N, minlength=len(centroids_CD))
     distance_N = (features_ND - centroids_CD[cell_N]).norm(dim=1)
     radii_C = _quantile_per_cell(distance_N, cell_N, len(centroids_CD), quantile)
@@ -81,28 +76,18 @@ def _widened_where_few(radii_C, count_C, few=10):
     return torch.where(many_C, radii_C, radii_C.clamp(min=float(typical)))
 
 
-def nearest(features_ND, centroids_CD, class_N=None, class_C=None, block=8192):
-    """Row of the nearest centroid -> int64 [N]; with classes, among those of the feature's own class."""
-    found = []
-    for start in range(0, len(features_ND), block):
-        squared_nC = squared_distances(features_ND[start : start + block], centroids_CD)
-        if class_C is not None:
-            squared_nC = squared_nC.masked_fill(class_N[start : start + block, None] != class_C[None, :], float("inf"))
-        found.append(squared_nC.argmin(1))
-    return torch.cat(found)
-
-
 def _plus_plus(sample_nD, num_cells, generator):
-    """k-means++: each next centre is drawn with probability proportional to the squared distance to those chosen."""
-    first = int(torch.randint(len(sample_nD), [1], generator=generator))
-    chosen = [first]
-    squared_n = (sample_nD - sample_nD[first]).square().sum(1)
-    while len(chosen) < num_cells and float(squared_n.max()) > 0:
+    """Centroids to start from; fewer where there are not so many distinct reals."""
+
+    def draw(squared_n):
+        if float(squared_n.max()) <= 0:
+            return None
         cumulative = squared_n.to(torch.float64).cumsum(0)
         position = torch.rand([1], generator=generator, dtype=torch.float64).to(cumulative.device) * cumulative[-1]
-        chosen.append(min(int(torch.searchsorted(cumulative, position)), len(sample_nD) - 1))
-        squared_n = torch.minimum(squared_n, (sample_nD - sample_nD[chosen[-1]]).square().sum(1))
-    return sample_nD[torch.tensor(chosen, device=sample_nD.device)].clone()
+        return min(int(torch.searchsorted(cumulative, position)), len(sample_nD) - 1)
+
+    first = int(torch.randint(len(sample_nD), [1], generator=generator))
+    return sample_nD[kmeans.plus_plus(sample_nD, num_cells, first, draw)].clone()
 
 
 def _quantile_per_cell(distance_N, cell_N, num_cells, share):

@@ -6,13 +6,7 @@ tensor's shape: fake_BD, real_nD, kernel_Bn. Gradients flow to the generated sid
 
 import torch
 
-
-def squared_distances(a_ND, b_MD):
-    """|a_i - b_j|^2 -> [N, M], never negative, with exact gradients (also where a_i = b_j)."""
-    square_N1 = a_ND.square().sum(1, keepdim=True)
-    square_1M = b_MD.square().sum(1)[None, :]
-    return torch.addmm(square_N1 + square_1M, a_ND, b_MD.T, alpha=-2).clamp(min=0)
-
+from madr_spaces.distances import squared_distances
 
 # ----------------------------------------------------------------------------
 # The published terms' kernel; those of the witness are in kernels.py.

@@ -10,7 +10,8 @@ import torch
 
 from madr_plugin.base.errors import MADRError
 from madr_plugin.base.seeds import derived_seed
-from madr_plugin.maths import cells, terms
+from madr_plugin.maths import terms
+from madr_spaces import kmeans
 
 ITERATIONS = 20
 ERROR_SAMPLE = 2048  # reals on which the kernel's part of the error is measured
@@ -38,10 +39,10 @@ def _cluster(features_nD, wanted, seed):
     """(centroids [k, D], centroid of each row [n]); k <= wanted: centroids without rows are dropped."""
     if wanted == len(features_nD):
         return features_nD.clone(), torch.arange(wanted)
-    kmeans = import_faiss().Kmeans(features_nD.shape[1], wanted, niter=ITERATIONS, seed=seed, min_points_per_centroid=1)
-    kmeans.train(features_nD.contiguous().numpy())
+    trained = import_faiss().Kmeans(features_nD.shape[1], wanted, niter=ITERATIONS, seed=seed, min_points_per_centroid=1)
+    trained.train(features_nD.contiguous().numpy())
     # One more assignment and mean by our own hand: faiss trains on a sample and returns no means of what it assigns.
-    kept, cell_n = cells.nearest(features_nD, torch.from_numpy(kmeans.centroids.copy())).unique(return_inverse=True)
+    kept, cell_n = kmeans.nearest_centres(features_nD, torch.from_numpy(trained.centroids.copy())).unique(return_inverse=True)
     sums_kD = torch.zeros([len(kept), features_nD.shape[1]], dtype=torch.float64).index_add_(0, cell_n, features_nD.to(torch.float64))
     return (sums_kD / torch.bincount(cell_n)[:, None]).to(torch.float32), cell_n
 

@@ -5,20 +5,20 @@ Must not know how images are read (real_images.py) or what the terms make of the
 """
 
 import hashlib
-import json
 import time
 
 import numpy as np
 import torch
 
-from madr_plugin.base import collective, files, view
+from madr_plugin.base import collective, view
 from madr_plugin.base.errors import MADRError
-from madr_plugin.base.seeds import derived_seed, generator_for
+from madr_plugin.base.seeds import generator_for
 from madr_plugin.config import parse_view
-from madr_plugin.extractors.base import check_features
 from madr_plugin.maths import bandwidth, cells, kernels
 from madr_plugin.maths.terms import squared_distances
 from madr_plugin.reals import anchors, real_images
+from madr_spaces import files, fitting, kmeans
+from madr_spaces.space import check_features
 
 SUBSET = 2048  # reals against which radii are measured
 TELL_SEC = 5  # between two lines on how far the extraction is
@@ -191,19 +191,17 @@ def _identity(dataset, extractor, config, seed):
     return dict(identity, anchors=config.anchors, anchor_kernel=config.kernel) if config.anchors else identity
 
 
-def _path_of(identity):
-    key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-    return files.cache_folder() / f"{identity['extractor']['name']}-{key[:32]}.pt"
-
-
 def _load(identity, announce):
     """The bundle from the cache, {} if it is not there."""
-    path = _path_of(identity)
-    cached = files.load_tensors(path)
-    if cached is None or cached.get("identity") != json.dumps(identity, sort_keys=True):
-        return {}
-    announce(f"MADR: {len(cached['tensors']['features'])} real features ({identity['extractor']['name']}) from {path}")
-    return cached["tensors"]
+    name = identity["extractor"]["name"]
+    found = files.load_known(identity, name, announce)
+    if found:
+        announce(f"MADR: {len(found['features'])} real features ({name}) from {files.path_of(identity, name)}")
+    return found
+
+
+def _save(identity, tensors, announce):
+    return files.save_known(identity, identity["extractor"]["name"], tensors, announce)
 
 
 def _rounded(features_ND, labels_N, extractor, seed):
@@ -214,16 +212,7 @@ def _rounded(features_ND, labels_N, extractor, seed):
 
 
 def _kept_of(extractor):
-    return {f"extractor.{name}": value.cpu().clone() for name, value in extractor.named_buffers()}
-
-
-def _save(identity, tensors, announce):
-    """Into the cache if it can be written; -> tensors."""
-    try:
-        files.save_tensors(_path_of(identity), dict(identity=json.dumps(identity, sort_keys=True), tensors=tensors))
-    except OSError as error:
-        announce(f"MADR: real features not cached, they will be extracted again next time: {error}")
-    return tensors
+    return {f"extractor.{name}": value for name, value in fitting.buffers_of(extractor).items()}
 
 
 def _check_rounding(features_ND, half_ND, seed, name):
@@ -237,36 +226,24 @@ def _check_rounding(features_ND, half_ND, seed, name):
         )
 
 
-def _order(num_images, seed):
-    return np.random.RandomState(derived_seed("reference", seed) % 2**32).permutation(num_images)
-
-
 def chosen_rows(num_images, config, seed):
     """Indices of the images that serve as reference; sorted, they are the order of Reference.features_ND."""
-    return _order(num_images, seed)[: config.reference_cap]
+    return fitting.order(num_images, seed)[: config.reference_cap]
 
 
 @torch.no_grad()
 def _extract(dataset, extractor, config, seed, device, announce):
     """(features [N, D] float32, labels [N]) of the reference rows, each process reading its share. Fits the extractor."""
-    order = _order(len(dataset), seed)
     rows = np.sort(chosen_rows(len(dataset), config, seed))
     if len(rows) < 16:
         raise MADRError(f"MADR needs at least 16 training images as reference (got {len(rows)}); add images or use --madr=0")
     if extractor.images_to_fit:
-        fitted = collective.from_first_process(lambda: _fitted(dataset, extractor, np.sort(order[: extractor.images_to_fit]), device), device)
-        for name, value in extractor.named_buffers():
-            value.copy_(fitted[name])
+        fitting.put(extractor, collective.from_first_process(lambda: fitting.fit(extractor, dataset, seed, device), device))
     whole = collective.sum_over_processes(lambda: _own_share(dataset, extractor, rows, config, seed, device, announce), device)
     check_features(whole["features"], extractor.identity()["name"])
     if (whole["labels"] < 0).any():
         whole["labels"].fill_(-1)  # attributes of which a few look one-hot are no classes
     return whole["features"], whole["labels"]
-
-
-def _fitted(dataset, extractor, rows, device):
-    extractor.fit(torch.cat([extractor.shrunk(images.to(device)) for images, _ in real_images.batches(dataset, rows)]))
-    return {name: value.cpu().clone() for name, value in extractor.named_buffers()}
 
 
 def _own_share(dataset, extractor, rows, config, seed, device, announce, batch_size=64):
@@ -322,7 +299,7 @@ def _anchored(features_ND, bundle, config, seed):
         anchors.quantisation_error(features_ND, anchors_KD, made["anchor_of_real"]),
         *anchors.kernel_error(features_ND, anchors_KD, made["anchor_of_real"], kernel),
     ]
-    cell_K = cells.nearest(anchors_KD, bundle["centroids"], made["anchor_class"], bundle["class"])
+    cell_K = kmeans.nearest_centres(anchors_KD, bundle["centroids"], made["anchor_class"], bundle["class"])
     return dict(
         features=half_KD,
         labels=made["anchor_class"],

@@ -13,8 +13,8 @@ import torch
 
 from madr_plugin.base.errors import MADRError
 from madr_plugin.base.seeds import generator_for
-from madr_plugin.maths import cells
 from madr_plugin.reals import real_images
+from madr_spaces import kmeans
 
 
 def weight_of_cells(v_C, share_C, class_C):
@@ -48,7 +48,7 @@ class RealLogitWeights:
         if real_c is not None and (reals.class_C >= 0).any():
             class_B = real_images.classes_of(real_c.flatten(1)).to(v_C.device)
         features_BD = engine.features(real_img.to(v_C.device), generator_for(engine.seed, engine.step, microbatch, "tilt", phase))
-        cell_B = cells.nearest(features_BD, reals.centroids_CD, class_B, reals.class_C)
+        cell_B = kmeans.nearest_centres(features_BD, reals.centroids_CD, class_B, reals.class_C)
         weight_B = weight_of_cells(v_C, reals.shares_C, reals.class_C)[cell_B]
         return torch.where(reals.class_C[cell_B] == class_B, weight_B, torch.ones_like(weight_B))  # a class that the reference lacks
 

@@ -7,18 +7,20 @@ import sys
 
 import pytest
 
-PACKAGES = ["dnnlib", "torch_utils", "training", "metrics", "reporting", "madr_plugin", "experiments"]
+PACKAGES = ["dnnlib", "torch_utils", "training", "metrics", "reporting", "madr_spaces", "madr_plugin", "experiments"]
 # What each package may import of this project, as first parts of dotted names.
 ALLOWED = {
     "dnnlib": {"dnnlib"},
     "torch_utils": {"dnnlib", "torch_utils"},
-    "metrics": {"dnnlib", "torch_utils", "metrics", "legacy", "training"},
+    # Under metrics and plugin, in forks as here: it knows no host.
+    "madr_spaces": {"madr_spaces"},
+    "metrics": {"dnnlib", "torch_utils", "madr_spaces", "metrics", "legacy", "training"},
     "training": {"dnnlib", "torch_utils", "training", "legacy", "metrics", "reporting"},
-    "reporting": {"dnnlib", "torch_utils", "training", "metrics", "legacy", "reporting"},
+    "reporting": {"dnnlib", "torch_utils", "training", "madr_spaces", "metrics", "legacy", "reporting"},
     # Inside functions it meets whatever host it runs in; see test_plugin_imports_nothing_of_a_host_when_imported.
-    "madr_plugin": {"madr_plugin", "dnnlib", "torch_utils", "training", "metrics", "legacy"},
+    "madr_plugin": {"madr_plugin", "madr_spaces", "dnnlib", "torch_utils", "training", "metrics", "legacy"},
     "legacy": {"dnnlib", "torch_utils", "training"},
-    "experiments": {"dnnlib", "torch_utils", "training", "metrics", "madr_plugin", "legacy", "reporting", "experiments"},
+    "experiments": {"dnnlib", "torch_utils", "training", "metrics", "madr_spaces", "madr_plugin", "legacy", "reporting", "experiments"},
 }
 # Only these modules of training/ may know of metrics, and only these of metrics/ of training (data sets, by name or subclass).
 TRAINING_KNOWS_METRICS = {"training.training_loop", "training.evaluation"}
@@ -94,7 +96,14 @@ def test_only_root_scripts_name_the_plugin(repo):
 def test_plugin_imports_nothing_of_a_host_when_imported(repo):
     for name, path in modules(repo).items():
         if name.startswith("madr_plugin"):
-            assert own(imports(name, path, everywhere=False)) <= {"madr_plugin"}, name
+            assert own(imports(name, path, everywhere=False)) <= {"madr_plugin", "madr_spaces"}, name
+
+
+def test_spaces_import_torch_and_numpy_alone_when_imported(repo):
+    for name, path in modules(repo).items():
+        if name.startswith("madr_spaces"):
+            outside = {used.split(".")[0] for used in imports(name, path, everywhere=False)} - set(sys.stdlib_module_names)
+            assert outside <= {"madr_spaces", "torch", "numpy"}, f"{name} imports {outside}"
 
 
 def test_no_cycles(repo):

@@ -1,4 +1,4 @@
-"""`pip install .` gives madr_plugin alone: what a foreign fork gets."""
+"""`pip install .` gives the plugin and the feature spaces under it, and nothing else: what a foreign fork gets."""
 
 import subprocess
 import sys
@@ -10,7 +10,7 @@ def test_pip_install_gives_the_plugin_alone(repo, tmp_path):
     source.mkdir()
     for name in ("pyproject.toml", "LICENSE", "README.md"):
         (source / name).write_bytes((repo / name).read_bytes())
-    for folder in ("madr_plugin", "training", "metrics"):
+    for folder in ("madr_plugin", "madr_spaces", "training", "metrics"):
         for path in (repo / folder).rglob("*"):
             if path.is_file() and "__pycache__" not in path.parts:
                 target = source / path.relative_to(repo)
@@ -24,11 +24,13 @@ def test_pip_install_gives_the_plugin_alone(repo, tmp_path):
         timeout=300,
     )
     assert done.returncode == 0, done.stderr
-    assert sorted(path.name for path in site.iterdir() if not path.name.endswith(".dist-info") and path.name != "bin") == ["madr_plugin"]
-    shipped = {path.relative_to(site / "madr_plugin") for path in (site / "madr_plugin").rglob("*.py")}
-    assert shipped == {path.relative_to(repo / "madr_plugin") for path in (repo / "madr_plugin").rglob("*.py")}
+    packages = ["madr_plugin", "madr_spaces"]
+    assert sorted(path.name for path in site.iterdir() if not path.name.endswith(".dist-info") and path.name != "bin") == packages
+    for package in packages:
+        shipped = {path.relative_to(site) for path in (site / package).rglob("*.py")}
+        assert shipped == {path.relative_to(repo) for path in (repo / package).rglob("*.py")}
     run = subprocess.run(
-        [sys.executable, "-c", "import madr_plugin; print(madr_plugin.__version__)"],
+        [sys.executable, "-c", "import madr_plugin, madr_spaces.registry, madr_plugin.metrics; print(madr_plugin.__version__)"],
         cwd=tmp_path,
         env={"PYTHONPATH": str(site)},
         capture_output=True,

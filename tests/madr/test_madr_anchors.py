@@ -7,12 +7,13 @@ import sys
 import pytest
 import torch
 
-from madr_plugin import config, extractors, objectives
+from madr_plugin import config, objectives
 from madr_plugin.base.errors import MADRError
 from madr_plugin.base.seeds import generator_for
 from madr_plugin.maths import coverage, kernels, terms
 from madr_plugin.reals import anchors, reference
 from madr_plugin.tilt import tilted_reals
+from madr_spaces import registry
 from tests.madr.test_madr_loss import assert_same, copy_weights
 from tests.madr.toy_host import Host, Images, madr_loss
 
@@ -34,7 +35,7 @@ def errors(real_ND, made):
 
 def make_reference(dataset, said=None, **options):
     chosen = config.resolve(dict(deficit_window=64, **options))
-    extractor = extractors.build(chosen.extractor, dataset.image_shape, chosen.width, 0)
+    extractor = registry.build(chosen.extractor, dataset.image_shape, chosen.width, 0)
     return reference.build(dataset, extractor, chosen, 0, torch.device("cpu"), [].append if said is None else said.append)
 
 

@@ -7,15 +7,17 @@ import numpy as np
 import pytest
 import torch
 
-from madr_plugin import config, extractors, metrics as plugin_metrics
+from madr_plugin import config
 from madr_plugin.base.errors import MADRError
 from madr_plugin.reals import reference
+from madr_spaces import neighbours, registry
+from madr_spaces.seeded_conv import RandomSpace
 from tests.madr.toy_host import Host, Images, madr_loss
 
 
 def make_reference(dataset, extractor=None, **options):
     chosen = config.resolve(dict(deficit_window=64, **options))
-    extractor = extractor or extractors.build(chosen.extractor, dataset.image_shape, chosen.width, 0)
+    extractor = extractor or registry.build(chosen.extractor, dataset.image_shape, chosen.width, 0)
     return reference.build(dataset, extractor, chosen, 0, torch.device("cpu"), announce=len)
 
 
@@ -23,7 +25,7 @@ def make_reference(dataset, extractor=None, **options):
     "options, words",
     [
         (dict(preset="best"), r"--madr-preset must be one of default, witness, paper, enhanced \(got 'best'\)"),
-        (dict(extractor="vgg"), r"--madr-extractor must be pca, .* \(got 'vgg'\)"),
+        (dict(extractor="vgg"), r"--madr-extractor must be one of pca, .* \(got 'vgg'\)"),
         (dict(capacity=1), r"--madr-capacity must lie between 2 and .* \(got 1\)"),
         (dict(interval=0), r"--madr-interval must lie between 1 and .* \(got 0\)"),
         (dict(weights_sha256="abc"), "--madr-weights-sha256 must be 64 hexadecimal digits"),
@@ -47,24 +49,24 @@ def own_file(tmp_path):
 def test_weights_that_are_missing_or_of_another_hash(tmp_path, own_file):
     for name, words in (("own", "cannot be read as an encoder.*own_extractor"), ("timm:test_vit", "does not exist; give the path")):
         with pytest.raises(MADRError, match=f"--madr-weights=.*{words}"):
-            extractors.build(name, (3, 32, 32), weights=str(tmp_path / "absent.safetensors"))
+            registry.build(name, (3, 32, 32), weights=str(tmp_path / "absent.safetensors"))
     with pytest.raises(MADRError, match="no such file"):
-        extractors.build(f"file:{tmp_path}/absent.pt", (3, 32, 32))
+        registry.build(f"file:{tmp_path}/absent.pt", (3, 32, 32))
     with pytest.raises(MADRError, match="--madr-weights=own.safetensors"):
-        extractors.build("own", (3, 32, 32))
+        registry.build("own", (3, 32, 32))
     wrong, right = "0" * 64, hashlib.sha256(own_file.read_bytes()).hexdigest()
     for name, weights in (("own", own_file), ("timm:test_vit", own_file), (f"file:{own_file}", ""), ("ensemble:pca+timm:test_vit", own_file)):
         if name.startswith("file:"):
             script = tmp_path / "net.pt"
             torch.jit.save(torch.jit.trace(torch.nn.Flatten(), torch.zeros([2, 3, 32, 32])), script)
             name, found = f"file:{script}", hashlib.sha256(script.read_bytes()).hexdigest()
-            assert extractors.build(name, (3, 32, 32), sha256=found.upper()).sha256 == found
+            assert registry.build(name, (3, 32, 32), sha256=found.upper()).sha256 == found
         else:
             found = right
         with pytest.raises(MADRError, match=f"has SHA-256 {found}, not the {wrong} of --madr-weights-sha256"):
-            extractors.build(name, (3, 32, 32), weights=str(weights), sha256=wrong)
+            registry.build(name, (3, 32, 32), weights=str(weights), sha256=wrong)
     with pytest.raises(MADRError, match="was not written by madr_plugin.own_extractor"):
-        extractors.build("own", (3, 32, 32), weights=str(own_file), sha256=right)
+        registry.build("own", (3, 32, 32), weights=str(own_file), sha256=right)
 
 
 def test_weights_of_another_shape():
@@ -73,11 +75,11 @@ def test_weights_of_another_shape():
 
     state = timm.create_model("test_resnet", pretrained=False).state_dict()
     with pytest.raises(MADRError, match="--madr-weights=.* does not fit --madr-extractor=timm:test_vit .*give the weights of that very model"):
-        _with_file(state, lambda path: extractors.build("timm:test_vit", (3, 32, 32), weights=path))
+        _with_file(state, lambda path: registry.build("timm:test_vit", (3, 32, 32), weights=path))
     state = timm.create_model("test_vit", pretrained=False).state_dict()
     name = next(name for name, value in state.items() if value.ndim == 2)
     with pytest.raises(MADRError, match=f"1 of other shape, e.g. {name}"):
-        _with_file(dict(state, **{name: state[name][:-1]}), lambda path: extractors.build("timm:test_vit", (3, 32, 32), weights=path))
+        _with_file(dict(state, **{name: state[name][:-1]}), lambda path: registry.build("timm:test_vit", (3, 32, 32), weights=path))
 
 
 def _with_file(state, use):
@@ -91,59 +93,59 @@ def _with_file(state, use):
 def test_weights_where_none_belong():
     for more, flag in ((dict(weights="x.pth"), "--madr-weights has"), (dict(sha256="0" * 64), "--madr-weights-sha256 has")):
         with pytest.raises(MADRError, match=f"{flag} no effect with --madr-extractor=pca"):
-            extractors.build("pca", (3, 32, 32), **more)
+            registry.build("pca", (3, 32, 32), **more)
     for more, flag in ((dict(weights="x.pth"), "--madr-weights has"), (dict(input_size=64), "--madr-input-size has")):
         with pytest.raises(MADRError, match=f"{flag} no effect with --madr-extractor=file:net.pt"):
-            extractors.build("file:net.pt", (3, 32, 32), **more)
+            registry.build("file:net.pt", (3, 32, 32), **more)
     with pytest.raises(MADRError, match="lists more files than --madr-extractor=ensemble:pca.random takes; leave out x.pth"):
-        extractors.build("ensemble:pca+random", (3, 32, 32), weights="x.pth")
+        registry.build("ensemble:pca+random", (3, 32, 32), weights="x.pth")
 
 
 def test_safetensors_files_say_what_they_are_or_are_refused(own_file, tmp_path):
     with pytest.raises(MADRError, match="does not say of which network: use --madr-extractor=timm:<model> --madr-weights="):
-        extractors.build(f"file:{own_file}", (3, 32, 32))
+        registry.build(f"file:{own_file}", (3, 32, 32))
     with pytest.raises(MADRError, match="no such file"):
-        extractors.build(f"file:{tmp_path}/absent.safetensors", (3, 32, 32))
+        registry.build(f"file:{tmp_path}/absent.safetensors", (3, 32, 32))
     (tmp_path / "broken.safetensors").write_bytes(b"broken")
     with pytest.raises(MADRError, match="cannot be read as .safetensors"):
-        extractors.build(f"file:{tmp_path}/broken.safetensors", (3, 32, 32))
+        registry.build(f"file:{tmp_path}/broken.safetensors", (3, 32, 32))
 
 
 def test_safetensors_files_with_their_architecture_or_of_our_own_encoder(tmp_path):
     timm = pytest.importorskip("timm")
     from safetensors.torch import save_file
 
-    from madr_plugin.extractors import own
+    from madr_spaces import own
 
     save_file(timm.create_model("test_vit", pretrained=False).state_dict(), tmp_path / "vit.safetensors", metadata=dict(architecture="test_vit"))
     images = torch.rand([2, 3, 32, 32], generator=torch.Generator().manual_seed(0)) * 2 - 1
     named, direct = (
-        extractors.build(name, (3, 32, 32), input_size=64, weights=weights)
+        registry.build(name, (3, 32, 32), input_size=64, weights=weights)
         for name, weights in ((f"file:{tmp_path}/vit.safetensors", ""), ("timm:test_vit", str(tmp_path / "vit.safetensors")))
     )
     assert torch.equal(named(images), direct(images)) and named.identity() == direct.identity()
     tensors = dict(
         own.initial_weights(3, 8, torch.Generator().manual_seed(0)),
         scale=torch.ones([]),
-        **{f"pca.{name}": value for name, value in extractors.build("pca", (3, 32, 32), width=4).named_buffers()},
+        **{f"pca.{name}": value for name, value in registry.build("pca", (3, 32, 32), width=4).named_buffers()},
     )
     about = dict(format=own.FORMAT, image_shape=[3, 32, 32], pca_width=4, data_fingerprint="none")
     save_file(tensors, tmp_path / "own.safetensors", metadata=dict(madr=json.dumps(about)))
     one, other = (
-        extractors.build(name, (3, 32, 32), weights=weights)
+        registry.build(name, (3, 32, 32), weights=weights)
         for name, weights in ((f"file:{tmp_path}/own.safetensors", ""), ("own", str(tmp_path / "own.safetensors")))
     )
-    assert torch.equal(one(images), other(images)) and isinstance(one, own.OwnExtractor)
+    assert torch.equal(one(images), other(images)) and isinstance(one, own.OwnSpace)
 
 
 def test_reference_smaller_than_the_neighbourhood():
     with pytest.raises(MADRError, match="needs at least 16 training images as reference .got 10.; add images or use --madr=0"):
         make_reference(Images(count=10))
-    with pytest.raises(MADRError, match="a neighbourhood of 3 needs more than 3 images .got 3.; use more images"):
-        plugin_metrics.prdc(torch.zeros([3, 2]), torch.zeros([9, 2]))
+    with pytest.raises(MADRError, match="A neighbourhood of 5 needs more than 5 real images .got 3.; use more images"):
+        neighbours.prdc(torch.zeros([3, 2]), torch.zeros([9, 2]))
 
 
-class Fixed(extractors.RandomConvExtractor):
+class Fixed(RandomSpace):
     """Features of a fixed value."""
 
     def __init__(self, value):
@@ -187,7 +189,7 @@ def test_notes_on_classes_without_images_and_on_more_classes_than_cells():
     said = []
     dataset = Images(num_classes=7)  # its groups fill five of them
     chosen = config.resolve(dict(cells=3))
-    extractor = extractors.build("pca", dataset.image_shape, 0, 0)
+    extractor = registry.build("pca", dataset.image_shape, 0, 0)
     reference.build(dataset, extractor, chosen, 0, torch.device("cpu"), announce=said.append)
     assert any("2 of the 7 classes have no image among the 200 of the reference (5, 6)" in line and "add images" in line for line in said)
     assert any("5 classes share 3 cells" in line and "--madr-cells=20 --madr-deficit-window=200" in line for line in said)
@@ -196,7 +198,7 @@ def test_notes_on_classes_without_images_and_on_more_classes_than_cells():
 def test_a_note_where_cells_are_too_many_for_the_images():
     said, dataset = [], Images(count=60)
     dataset.images = np.random.RandomState(0).randint(0, 256, [60, 3, 8, 8]).astype(np.uint8)
-    extractor = extractors.build("pca", dataset.image_shape, 0, 0)
+    extractor = registry.build("pca", dataset.image_shape, 0, 0)
     made = reference.build(dataset, extractor, config.resolve({}), 0, torch.device("cpu"), announce=said.append)
     assert made.held_out == 0.5
     assert any("60 real images are few for" in line and "--madr-cells=3 would" in line for line in said)
@@ -223,7 +225,7 @@ def test_a_witness_of_a_single_image_is_refused(options, batch_gpu):
 def test_images_smaller_than_the_patch():
     pytest.importorskip("timm")
     with pytest.raises(MADRError, match="--madr-input-size must be a multiple of the patch side 8, at least 16, for --madr-extractor=dino .got 8."):
-        extractors.build("dino", (3, 8, 8), input_size=8)
+        registry.build("dino", (3, 8, 8), input_size=8)
 
 
 def test_transformers_take_the_size_asked_for_or_say_that_they_cannot(tmp_path):
@@ -231,13 +233,13 @@ def test_transformers_take_the_size_asked_for_or_say_that_they_cannot(tmp_path):
     with pytest.raises(
         MADRError, match="--madr-input-size=64 does not fit --madr-extractor=timm:mixer_s16_224: mixer_s16_224 takes images of 224 pixels alone"
     ):
-        extractors.build("timm:mixer_s16_224", (3, 32, 32), input_size=64)
+        registry.build("timm:mixer_s16_224", (3, 32, 32), input_size=64)
     name = "deit_tiny_patch16_224"
     torch.save(timm.create_model(name, pretrained=False).state_dict(), tmp_path / "weights.pth")
-    extractor = extractors.build(f"timm:{name}", (3, 32, 32), input_size=64, weights=str(tmp_path / "weights.pth"))
+    extractor = registry.build(f"timm:{name}", (3, 32, 32), input_size=64, weights=str(tmp_path / "weights.pth"))
     assert extractor(torch.zeros([2, 3, 32, 32])).shape == (2, 192)
     with pytest.raises(MADRError, match="multiple of the patch side 16"):
-        extractors.build(f"timm:{name}", (3, 32, 32), input_size=100)
+        registry.build(f"timm:{name}", (3, 32, 32), input_size=100)
 
 
 def test_classes_without_images_are_no_mistake_of_the_run():

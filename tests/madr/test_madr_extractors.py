@@ -6,8 +6,8 @@ import time
 import pytest
 import torch
 
-from madr_plugin import extractors
-from madr_plugin.base.errors import MADRError
+from madr_spaces import hub, registry
+from madr_spaces.errors import MADRError
 
 timm = pytest.importorskip("timm")
 
@@ -33,7 +33,7 @@ def images(count=6, channels=3):
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("name, file, size", [("timm:test_vit", "vit.pth", 64), ("timm:test_resnet", "resnet.pth", 0)])
 def test_deep_extractor_is_frozen_yet_differentiable(weights, name, file, size, channels):
-    extractor = extractors.build(name, (channels, 20, 20), input_size=size, weights=str(weights / file)).train().to("cpu")
+    extractor = registry.build(name, (channels, 20, 20), input_size=size, weights=str(weights / file)).train().to("cpu")
     assert not list(extractor.parameters()) and set(dict(extractor.named_buffers())) == {"mean", "std"}
     x = images(channels=channels).requires_grad_()
     features = extractor(x)
@@ -44,7 +44,7 @@ def test_deep_extractor_is_frozen_yet_differentiable(weights, name, file, size, 
 
 
 def test_the_weights_of_the_file_are_the_ones_used(weights):
-    extractor = extractors.build("timm:test_vit", (3, 160, 160), weights=str(weights / "vit.pth"))
+    extractor = registry.build("timm:test_vit", (3, 160, 160), weights=str(weights / "vit.pth"))
     network = timm.create_model("test_vit", pretrained=False, num_classes=0).eval()
     network.load_state_dict({key: value for key, value in torch.load(weights / "vit.pth", weights_only=True).items() if not key.startswith("head.")})
     x = torch.rand([2, 3, 160, 160], generator=torch.Generator().manual_seed(0))
@@ -54,7 +54,7 @@ def test_the_weights_of_the_file_are_the_ones_used(weights):
 def test_safetensors_weights(weights):
     save_file = pytest.importorskip("safetensors.torch").save_file
     save_file(torch.load(weights / "vit.pth", weights_only=True), weights / "vit.safetensors")
-    one, other = (extractors.build("timm:test_vit", (3, 20, 20), weights=str(weights / f"vit.{kind}")) for kind in ("pth", "safetensors"))
+    one, other = (registry.build("timm:test_vit", (3, 20, 20), weights=str(weights / f"vit.{kind}")) for kind in ("pth", "safetensors"))
     assert torch.equal(one(images()), other(images()))
 
 
@@ -78,7 +78,7 @@ def test_mistakes_are_answered_in_a_sentence(weights, name, kwargs, words):
     if name == "timm:test_vit" and "input_size" in kwargs:
         name = "timm:vit_tiny_patch16_224"
     with pytest.raises(MADRError, match=words):
-        extractors.build(name.strip(), **dict(dict(image_shape=(3, 20, 20)), **kwargs))
+        registry.build(name.strip(), **dict(dict(image_shape=(3, 20, 20)), **kwargs))
 
 
 def test_offline_says_which_file_goes_where_within_two_seconds(monkeypatch):
@@ -88,7 +88,7 @@ def test_offline_says_which_file_goes_where_within_two_seconds(monkeypatch):
     monkeypatch.setattr(socket, "create_connection", refuse)
     start = time.monotonic()
     with pytest.raises(MADRError, match=r"timm/test_vit.*model\.safetensors.*--madr-weights"):
-        extractors.build("timm:test_vit", (3, 20, 20))
+        registry.build("timm:test_vit", (3, 20, 20))
     assert time.monotonic() - start < 2
 
 
@@ -108,9 +108,7 @@ def test_the_hub_is_looked_for_where_its_client_will_go(monkeypatch, environment
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    from madr_plugin.extractors import deep
-
-    assert deep._hub_address() == expected
+    assert hub._hub_address() == expected
 
 
 def test_full_checkpoints_of_dino_are_taken_apart(weights):
@@ -118,13 +116,13 @@ def test_full_checkpoints_of_dino_are_taken_apart(weights):
         f"module.backbone.{key}": value for key, value in torch.load(weights / "vit.pth", weights_only=True).items() if not key.startswith("head.")
     }
     torch.save(dict(student={}, teacher={**teacher, "module.head.mlp.0.weight": torch.zeros(3, 3)}, epoch=1), weights / "full.pth")
-    one, other = (extractors.build("timm:test_vit", (3, 20, 20), weights=str(weights / name)) for name in ("full.pth", "vit.pth"))
+    one, other = (registry.build("timm:test_vit", (3, 20, 20), weights=str(weights / name)) for name in ("full.pth", "vit.pth"))
     assert torch.equal(one(images()), other(images()))
 
 
 def test_ensemble_joins_normalised_parts_by_a_stored_projection(weights):
     def build(seed):
-        extractor = extractors.build("ensemble:pca+timm:test_vit", (3, 20, 20), width=10, seed=seed, weights=str(weights / "vit.pth"))
+        extractor = registry.build("ensemble:pca+timm:test_vit", (3, 20, 20), width=10, seed=seed, weights=str(weights / "vit.pth"))
         extractor.fit(images(40))
         return extractor
 
@@ -141,13 +139,13 @@ def test_ensemble_joins_normalised_parts_by_a_stored_projection(weights):
 def test_torchscript_of_the_users_own(tmp_path):
     good, blind = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Flatten()), torch.nn.Sequential(torch.nn.Flatten())
     torch.jit.save(torch.jit.trace(good, torch.zeros([2, 3, 20, 20])), tmp_path / "good.pt")
-    extractor = extractors.build(f"file:{tmp_path}/good.pt", (3, 20, 20))
+    extractor = registry.build(f"file:{tmp_path}/good.pt", (3, 20, 20))
     assert torch.allclose(extractor(images()), good(images()), atol=1e-6) and not list(extractor.parameters())
     torch.jit.save(torch.jit.trace(torch.nn.Conv2d(3, 4, 3), torch.zeros([2, 3, 20, 20])), tmp_path / "map.pt")
     with pytest.raises(MADRError, match="fails on images"):
-        extractors.build(f"file:{tmp_path}/good.pt", (1, 20, 20))
+        registry.build(f"file:{tmp_path}/good.pt", (1, 20, 20))
     with pytest.raises(MADRError, match="cannot be read"):
-        extractors.build(f"file:{tmp_path}/absent.pt", (3, 20, 20))
+        registry.build(f"file:{tmp_path}/absent.pt", (3, 20, 20))
 
     class Detached(torch.nn.Module):
         def forward(self, x):
@@ -155,4 +153,4 @@ def test_torchscript_of_the_users_own(tmp_path):
 
     torch.jit.save(torch.jit.trace(Detached(), torch.zeros([2, 3, 20, 20])), tmp_path / "detached.pt")
     with pytest.raises(MADRError, match="gradient to the image"):
-        extractors.build(f"file:{tmp_path}/detached.pt", (3, 20, 20))
+        registry.build(f"file:{tmp_path}/detached.pt", (3, 20, 20))

@@ -185,7 +185,8 @@ def make_fork(tmp_path, repo):
             (fork / name).write_text(textwrap.dedent(text.replace("{install}", install)))
         only_plugin.mkdir(exist_ok=True)
         if not (only_plugin / "madr_plugin").exists():
-            os.symlink(repo / "madr_plugin", only_plugin / "madr_plugin")
+            for package in ("madr_plugin", "madr_spaces"):  # what one wheel brings
+                os.symlink(repo / package, only_plugin / package)
 
         def run(*args):
             environment = dict(os.environ, PYTHONPATH=str(only_plugin), OMP_NUM_THREADS="1")

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy import stats
 
-from madr_plugin import config, extractors
+from madr_plugin import config
 from madr_plugin.base import collective, files
 from madr_plugin.base.errors import MADRError
 from madr_plugin.base.seeds import generator_for
@@ -13,6 +13,9 @@ from madr_plugin.maths import cells, coverage, estimators, kernels, terms
 from madr_plugin.memory.sample_memory import CellLedger, SampleMemory
 from madr_plugin.reals import reference
 from madr_plugin.strength import controllers
+from madr_spaces import registry
+from madr_spaces.pca import PCASpace
+from madr_spaces.seeded_conv import RandomSpace
 from tests.madr.toy_host import Images
 
 
@@ -108,7 +111,7 @@ class LabelledPoints(Images):
 
 def test_with_labels_a_ball_holds_as_many_entries_of_its_class_as_asked():
     dataset = LabelledPoints()
-    extractor = extractors.build("pca", (2, 1, 1), width=2)
+    extractor = registry.build("pca", (2, 1, 1), width=2)
     reals = reference.build(dataset, extractor, config.resolve(dict(deficit_window=64)), 0, torch.device("cpu"), announce=len)
     drawn_RD = reals.features_ND[::3]  # as if they were generated: of the same distribution, and here the same points
     class_R, rows = reals.labels_N[::3], torch.arange(1, 1500, 3)
@@ -283,7 +286,7 @@ def test_scores_equal_their_definitions():
 
 def make_reference(dataset, announce=lambda text: None, **options):
     chosen = config.resolve(dict(deficit_window=64, **options))
-    extractor = extractors.build(chosen.extractor, dataset.image_shape, chosen.width, 0)
+    extractor = registry.build(chosen.extractor, dataset.image_shape, chosen.width, 0)
     return reference.build(dataset, extractor, chosen, 0, torch.device("cpu"), announce), extractor
 
 
@@ -359,7 +362,7 @@ def test_the_dead_zone_holds_the_expected_number_of_samples():
 def test_shares_of_the_processes_sum_to_the_whole(monkeypatch, num_processes):
     """Also where there are more processes than batches (200 images: 4 batches of 64), and with random views."""
     dataset, chosen = Images(seed=14), config.resolve(dict(view="shift"))
-    extractor = extractors.build("random", dataset.image_shape, 8, 0)
+    extractor = registry.build("random", dataset.image_shape, 8, 0)
     share = lambda: reference._own_share(dataset, extractor, np.arange(200), chosen, 0, torch.device("cpu"), len)
     whole, shares = share(), []
     for rank in range(num_processes):
@@ -373,20 +376,20 @@ def test_shares_of_the_processes_sum_to_the_whole(monkeypatch, num_processes):
 def test_fitting_keeps_shrunk_images_only(monkeypatch):
     """Thousands of large ones would not fit into a GPU. The result is that of the whole images."""
     seen = []
-    original = extractors.PCAExtractor.fit
-    monkeypatch.setattr(extractors.PCAExtractor, "fit", lambda self, images: seen.append(tuple(images.shape)) or original(self, images))
+    original = PCASpace.fit
+    monkeypatch.setattr(PCASpace, "fit", lambda self, images: seen.append(tuple(images.shape)) or original(self, images))
     dataset = Images()
     dataset.images, dataset.image_shape = np.repeat(np.repeat(dataset.images, 8, axis=2), 8, axis=3), [3, 64, 64]
-    extractor = extractors.build("pca", dataset.image_shape)
+    extractor = registry.build("pca", dataset.image_shape)
     reference.build(dataset, extractor, config.resolve(dict(deficit_window=64)), 0, torch.device("cpu"), announce=len)
     assert seen == [(200, 3, 32, 32)]
-    whole = extractors.build("pca", dataset.image_shape)
+    whole = registry.build("pca", dataset.image_shape)
     original(whole, torch.from_numpy(dataset.images).float() / 127.5 - 1)
     spans = [torch.linalg.qr(e.basis_PD[:, :4]).Q for e in (extractor, whole)]
     assert torch.linalg.svdvals(spans[0].T @ spans[1]).min() > 0.999
 
 
-class Counting(extractors.RandomConvExtractor):
+class Counting(RandomSpace):
     """Counts the images that pass; its features do not depend on the run."""
 
     passed = 0

@@ -8,10 +8,11 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from madr_plugin import check_extractor, command, extractors, own_extractor
+from madr_plugin import check_extractor, command, own_extractor
 from madr_plugin.base.errors import MADRError
 from madr_plugin.config import resolve
 from madr_plugin.reals import real_images, reference
+from madr_spaces import registry
 from tests.madr.toy_host import Host, madr_loss
 
 
@@ -48,13 +49,13 @@ def test_training_lowers_the_contrastive_loss(pictures):
 
 
 def test_file_is_read_back_frozen_and_differentiable(pictures, encoder):
-    extractor = extractors.build("own", (3, 16, 16), weights=str(encoder))
+    extractor = registry.build("own", (3, 16, 16), weights=str(encoder))
     dataset = command.open_images(str(pictures))
     assert not list(extractor.parameters()) and extractor.data_fingerprint == real_images.data_fingerprint(dataset)
     assert [path.name for path in encoder.parent.iterdir()] == ["own.safetensors"]
     x = real_images.read_images(dataset, np.arange(48)).requires_grad_()
     features = extractor(x)
-    assert features.shape == (48, 8 + 64) and torch.equal(features, extractors.build("own", (3, 16, 16), weights=str(encoder))(x))
+    assert features.shape == (48, 8 + 64) and torch.equal(features, registry.build("own", (3, 16, 16), weights=str(encoder))(x))
     median = torch.pdist(features.detach()).median()
     assert 0.7 < float(median) < 1.3
     features.square().sum().backward()
@@ -85,7 +86,7 @@ def test_it_serves_the_loss(encoder, monkeypatch, capsys):
 )
 def test_bad_files_are_refused_with_the_remedy(tmp_path, make, words):
     with pytest.raises(MADRError, match="own_extractor") as caught:
-        extractors.build("own", (3, 16, 16), weights=make(tmp_path))
+        registry.build("own", (3, 16, 16), weights=make(tmp_path))
     assert words in str(caught.value)
 
 
@@ -98,7 +99,7 @@ def other_file(path):
 
 def test_other_channels_are_refused(encoder):
     with pytest.raises(MADRError, match="3 channels"):
-        extractors.build("own", (1, 16, 16), weights=str(encoder))
+        registry.build("own", (1, 16, 16), weights=str(encoder))
 
 
 # ----------------------------------------------------------------------------
@@ -139,7 +140,7 @@ class Detached(torch.nn.Module):
 def test_an_extractor_without_gradient_is_not_recommended():
     images = torch.rand([20, 3, 8, 8], generator=torch.Generator().manual_seed(0)) * 2 - 1
     detached = check_extractor.check(Detached(), images, None)
-    good = check_extractor.check(extractors.build("pca", (3, 8, 8)), images, None)
+    good = check_extractor.check(registry.build("pca", (3, 8, 8)), images, None)
     assert "gradient" in check_extractor.faults(detached)[0]
     assert check_extractor.recommended(dict(a=detached)) is None
     fit = dict(good, accuracy=0.5, guess=0.1, spread=0.3)
@@ -159,7 +160,7 @@ def test_another_selection_of_the_same_images_is_another_reference(pictures):
     """The content's fingerprint is that of all stored images; a subset or mirrored set must not read the whole set's features."""
     from training.dataset import ImageFolderDataset
 
-    config, pca = resolve({}), extractors.build("pca", (3, 16, 16))
+    config, pca = resolve({}), registry.build("pca", (3, 16, 16))
     identities = [
         json.dumps(reference._identity(ImageFolderDataset(str(pictures), **options), pca, config, 0))
         for options in ({}, dict(max_size=40), dict(max_size=40, random_seed=1), dict(xflip=True), dict(use_labels=True))

@@ -5,10 +5,11 @@ import math
 import pytest
 import torch
 
-from madr_plugin import config, extractors
+from madr_plugin import config
 from madr_plugin.base import view
 from madr_plugin.base.seeds import generator_for
 from madr_plugin.maths import coverage, kernels, terms
+from madr_spaces import registry
 
 
 def double(*shape, seed=0):
@@ -126,7 +127,7 @@ def images(count=64, seed=0, shape=(3, 8, 8)):
 
 @pytest.mark.parametrize("name", ("pca", "random"))
 def test_extractor_is_frozen_yet_differentiable(name):
-    extractor = extractors.build(name, (3, 8, 8), width=16).eval()
+    extractor = registry.build(name, (3, 8, 8), width=16).eval()
     extractor.fit(images())
     assert not list(extractor.parameters())
     x = images(3, seed=1).requires_grad_()
@@ -138,7 +139,7 @@ def test_extractor_is_frozen_yet_differentiable(name):
 
 @pytest.mark.parametrize("name", ("pca", "random"))
 def test_extractor_gradcheck(name):
-    extractor = extractors.build(name, (1, 6, 6), width=4).eval()
+    extractor = registry.build(name, (1, 6, 6), width=4).eval()
     extractor.fit(images(shape=(1, 6, 6)))
     extractor = extractor.double()
     assert torch.autograd.gradcheck(extractor, (images(1, seed=1, shape=(1, 6, 6)).double().requires_grad_(),))
@@ -147,7 +148,7 @@ def test_extractor_gradcheck(name):
 def test_pca_finds_the_principal_directions_and_sets_the_median_to_one():
     weights = (0.7 ** torch.arange(192.0)).reshape(3, 8, 8)  # a spectrum with gaps, as pictures have
     data = torch.randn([500, 3, 8, 8], generator=torch.Generator().manual_seed(0)) * weights
-    extractor = extractors.build("pca", (3, 8, 8), width=5)
+    extractor = registry.build("pca", (3, 8, 8), width=5)
     extractor.fit(data)
     centred = data.flatten(1) - data.flatten(1).mean(0)
     exact = torch.linalg.svd(centred, full_matrices=False).Vh[:5]
@@ -157,7 +158,7 @@ def test_pca_finds_the_principal_directions_and_sets_the_median_to_one():
 
 
 def test_random_extractor_depends_on_its_seed_alone():
-    a, b, c = (extractors.build("random", (3, 8, 8), seed=seed) for seed in (1, 1, 2))
+    a, b, c = (registry.build("random", (3, 8, 8), seed=seed) for seed in (1, 1, 2))
     x = images(2)
     assert torch.equal(a(x), b(x)) and not torch.equal(a(x), c(x))
 

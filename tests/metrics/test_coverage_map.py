@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 from dnnlib.errors import UserError
-from metrics import coverage_map, neighbours
+from madr_spaces import neighbours
+from madr_spaces.errors import MADRError
+from metrics import coverage_map
 
 
 def clusters(centres, per_cluster, seed, spread=0.1):
@@ -78,7 +80,7 @@ def test_plane_shows_what_varies_most_and_is_always_the_same(rs):
 
 
 def test_sentences():
-    with pytest.raises(UserError, match="more than 5 real images"):
+    with pytest.raises(MADRError, match="more than 5 real images"):
         coverage_map.nearest_fakes(np.zeros((1, 3)), np.zeros((50, 3)))
     with pytest.raises(UserError, match="at least two"):
         coverage_map.Plane(np.zeros((1, 3)))

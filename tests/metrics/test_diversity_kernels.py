@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from dnnlib.errors import UserError
+from madr_spaces.errors import MADRError
 from metrics import diversity_kernels as kernels, metric_main
 
 
@@ -32,7 +33,7 @@ def test_smooth_recall_limits():
     assert kernels.smooth_recall_per_real(x + 1e3, x).max() == 0
     constant = np.repeat(x[:1], 10, axis=0)
     assert kernels.smooth_recall_per_real(x, constant).tolist() == [1] + [0] * 39
-    with pytest.raises(UserError, match="more than 4 generated"):
+    with pytest.raises(MADRError, match="more than 4 generated"):
         kernels.smooth_recall_per_real(x, x[:4])
 
 

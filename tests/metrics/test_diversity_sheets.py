@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from dnnlib.errors import UserError
-from metrics import digit_classifier, digit_data, photo_networks
+from madr_spaces import hub
+from metrics import digit_classifier, digit_data
 from metrics.metric_utils import MetricOptions
 from reporting import diversity_sheets
 from training.data.builders import build_stacked_digits
@@ -93,16 +94,16 @@ def test_a_set_without_a_classifier_keeps_the_rest(stacked, monkeypatch):
 
 
 def test_the_space_is_one_that_is_here_and_that_nobody_trained_in(tmp_path, monkeypatch):
-    monkeypatch.setattr(photo_networks, "local_weights", lambda name, folder=None: None)
+    monkeypatch.setattr(hub, "local_weights", lambda name: None)
     assert diversity_sheets.choose_space(None, None, {})[0] == "random-conv"
     space, reason = diversity_sheets.choose_space(None, "ensemble:random-conv", {})
     assert space == "pixels" and "dino" in reason
-    assert diversity_sheets.choose_space(None, "ensemble:random-conv+pca", {})[0] == "random-conv"
+    assert diversity_sheets.choose_space(None, "ensemble:random-conv+pca", {})[0] == "random"
     assert diversity_sheets.choose_space("pixels", None, {}) == ("pixels", None)
     weights = tmp_path / "weights.pth"
     weights.touch()
     assert diversity_sheets.choose_space(None, None, dict(dino=str(weights))) == ("dino", None)
-    monkeypatch.setattr(photo_networks, "local_weights", lambda name, folder=None: str(weights))
+    monkeypatch.setattr(hub, "local_weights", lambda name: str(weights))
     assert diversity_sheets.choose_space(None, None, {}) == ("dino", None)
     with pytest.raises(UserError, match="must be one of"):
         diversity_sheets.choose_space("nonsense", None, {})

@@ -7,7 +7,8 @@ import pytest
 
 import calc_metrics
 from dnnlib import cli
-from metrics import diversity, metric_main, neighbours
+from madr_spaces import neighbours
+from metrics import diversity, metric_main
 
 
 @pytest.fixture

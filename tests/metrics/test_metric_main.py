@@ -9,7 +9,8 @@ import torch
 
 from dnnlib.errors import UserError
 from dnnlib.util import format_time
-from metrics import kernels, metric_main, metric_utils, neighbours, perceptual_path_length
+from madr_spaces import neighbours
+from metrics import kernels, metric_main, metric_utils, perceptual_path_length
 from metrics.detectors import INCEPTION_URL, VGG16_URL
 
 UPSTREAM = [

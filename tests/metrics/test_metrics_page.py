@@ -9,7 +9,8 @@ import PIL.Image
 import pytest
 import torch
 
-from metrics import metric_main, neighbours
+from madr_spaces import neighbours
+from metrics import metric_main
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 
-from metrics import faiss_neighbours, neighbours
+from madr_spaces import faiss_neighbours, neighbours
 
 # On a lattice distances tie, duplicates included; the offset makes rounding large.
 SETS = st.builds(

@@ -1,7 +1,7 @@
 """`own`: a small encoder trained without labels on the user's own images (python -m madr_plugin.own_extractor), joined
 with the principal components of the pixels.
 
-This module has the network and its file; the training is in own_extractor.py.
+This module has the network and its file; the training is in madr_plugin/own_extractor.py.
 """
 
 import json
@@ -10,10 +10,10 @@ import os
 import torch
 import torch.nn.functional as F
 
-from madr_plugin.base.errors import MADRError
-from madr_plugin.extractors.base import Extractor
-from madr_plugin.extractors.deep import check_sha256
-from madr_plugin.extractors.pca import PCAExtractor
+from madr_spaces.errors import MADRError
+from madr_spaces.pca import PCASpace
+from madr_spaces.space import Space
+from madr_spaces.weights import check_sha256, import_safetensors
 
 SIDE = 32  # images are brought to this side first
 CHANNELS = (32, 64, 96, 128)
@@ -43,10 +43,11 @@ def encode(images, weights):
     return x.flatten(1) @ weights["projection"]
 
 
-class OwnExtractor(Extractor):
+class OwnSpace(Space):
     """[encoder / its median real distance, PCA / its median real distance] / sqrt 2. Everything lies in the file."""
 
     default_view = "none"
+    resize_filter = "bilinear, antialiased where it shrinks"
 
     def __init__(self, image_shape, path, sha256=""):
         super().__init__(image_shape)
@@ -63,7 +64,7 @@ class OwnExtractor(Extractor):
                 f"{self.image_shape[0]}; train one on this data with `{HOW_TO_MAKE}`"
             )
         self.data_fingerprint = self.about["data_fingerprint"]
-        self.pca = PCAExtractor(self.about["image_shape"], self.about["pca_width"], 0)
+        self.pca = PCASpace(self.about["image_shape"], self.about["pca_width"], 0)
         self.pca.images_to_fit = 0
         self.names = [name for name in tensors if not name.startswith("pca.")]
         for name in self.names:
@@ -91,12 +92,3 @@ def read(path):
     if about.get("format") != FORMAT:
         raise MADRError(f"--madr-weights={path} was not written by madr_plugin.own_extractor; make a file with `{HOW_TO_MAKE}`")
     return tensors, about
-
-
-def import_safetensors():
-    try:
-        import safetensors
-        import safetensors.torch
-    except ImportError as error:
-        raise MADRError("--madr-extractor=own keeps its encoder in a .safetensors file; install the package safetensors") from error
-    return safetensors

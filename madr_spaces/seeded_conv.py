@@ -1,18 +1,18 @@
 """`random`: an untrained convolutional network with seeded weights (the paper's ablation of learned features).
 
-Means and deviations of the last layer over the image are mixed to the stated width by a seeded projection.
+Another network than `random-conv` (fixed.py), which knows no seed and is not scaled to the data. Means and deviations of the last layer over the image are mixed to the stated width by a seeded projection.
 """
 
 import math
 
 import torch
 
-from madr_plugin.base.seeds import generator_for
-from madr_plugin.extractors.base import Extractor
-from madr_plugin.maths.bandwidth import pairwise_distances, quantile_of_sorted
+from madr_spaces.distances import pairwise_distances, quantile_of_sorted
+from madr_spaces.seeds import generator_for
+from madr_spaces.space import Space
 
 
-class RandomConvExtractor(Extractor):
+class RandomSpace(Space):
     images_to_fit = 512
     CHANNELS = (32, 64, 128)
 

@@ -8,9 +8,12 @@ Legend: N reals or ball centres, M fakes or points, D feature dimensions, P pair
 
 import torch
 
-from dnnlib.errors import UserError
-from metrics import faiss_neighbours
-from metrics.kernels import check_same_width, checked_matrix
+from madr_spaces import faiss_neighbours
+from madr_spaces.errors import MADRError
+from madr_spaces.feature_sets import check_same_width, checked_matrix
+
+NUMBERS = ("precision", "recall", "density", "coverage")
+K_PRECISION_RECALL, K_DENSITY_COVERAGE = 3, 5
 
 TILE_BYTES = 8 << 20  # of one tile; up to four live at once. Larger ones are no faster
 ACCELERATOR_TILE_BYTES = 512 << 20
@@ -82,7 +85,7 @@ def kth_neighbour_distances(features_ND, k, *, rows=None, device="cpu", tile_byt
     orders = torch.as_tensor(k, device=x_ND.device)
     k = int(orders.max())
     if len(x_ND) <= k:
-        raise UserError(
+        raise MADRError(
             f"The distance to the {k}-th neighbour needs more than {k} items (got {len(x_ND)}); use more images or a smaller neighbourhood."
         )
     first, last = rows or (0, len(x_ND))
@@ -167,7 +170,7 @@ def check_sets(real_ND, fake_MD, k):
     check_same_width(real, fake)
     for name, matrix in (("real", real), ("generated", fake)):
         if len(matrix) <= k:
-            raise UserError(
+            raise MADRError(
                 f"A neighbourhood of {k} needs more than {k} {name} images (got {len(matrix)}); use more images or a smaller neighbourhood."
             )
     return real, fake
@@ -194,6 +197,35 @@ def density_coverage(real_ND, fake_MD, k=5, *, strict=False, **how):
     real, fake = check_sets(real_ND, fake_MD, k)
     per_fake, per_ball = ball_hits(fake, real, kth_neighbour_distances(real, k, **how), strict=strict, **how)
     return float(per_fake.double().sum() / (k * len(fake))), float((per_ball > 0).double().mean())
+
+
+def prdc_items(real, fake, numbers, radii, hits):
+    """{number: (which items, float64 value of each)} of the wanted NUMBERS; each is the mean over its items, real or generated ones.
+
+    radii(features, k or tuple of k, what it is for), hits(points, centres, radii, what for): the two kernels above, which a
+    caller may share among processes.
+    """
+    wanted, items = set(numbers), {}
+    ks = tuple(k for k, those in ((K_PRECISION_RECALL, {"precision"}), (K_DENSITY_COVERAGE, {"density", "coverage"})) if those & wanted)
+    if ks:
+        real_radii = dict(zip(ks, radii(real, ks, "radii of reals").T))
+    if "precision" in wanted:
+        items["precision"] = "generated", hits(fake, real, real_radii[K_PRECISION_RECALL], "precision")[0] > 0
+    if {"density", "coverage"} & wanted:
+        per_fake, per_ball = hits(fake, real, real_radii[K_DENSITY_COVERAGE], "density and coverage")
+        items["density"] = "generated", per_fake.double() / K_DENSITY_COVERAGE
+        items["coverage"] = "real", per_ball > 0
+    if "recall" in wanted:
+        items["recall"] = "real", hits(real, fake, radii(fake, K_PRECISION_RECALL, "radii of generated"), "recall")[0] > 0
+    return {name: (items[name][0], items[name][1].double().cpu().numpy()) for name in numbers}
+
+
+def prdc(real_ND, fake_MD, **how):
+    """{number: value} of the four, each with the k of the metrics that bear its name. how: as for the kernels."""
+    real, fake = check_sets(real_ND, fake_MD, max(K_PRECISION_RECALL, K_DENSITY_COVERAGE))
+    radii = lambda features, k, _what: kth_neighbour_distances(features, k, **how)
+    hits = lambda points, centres, radii_N, _what: ball_hits(points, centres, radii_N, **how)
+    return {name: float(values.mean()) for name, (_, values) in prdc_items(real, fake, NUMBERS, radii, hits).items()}
 
 
 def expected_coverage(num_real, num_fake, k=5):

@@ -5,13 +5,14 @@ The scale is chosen so that the median distance of two training images is 1.
 
 import torch
 
-from madr_plugin.base.errors import MADRError
-from madr_plugin.base.seeds import generator_for
-from madr_plugin.extractors.base import Extractor
-from madr_plugin.maths.bandwidth import pairwise_distances, quantile_of_sorted
+from madr_spaces.distances import pairwise_distances, quantile_of_sorted
+from madr_spaces.errors import MADRError
+from madr_spaces.seeds import generator_for
+from madr_spaces.space import Space
 
 
-class PCAExtractor(Extractor):
+class PCASpace(Space):
+    resize_filter = "area, where it shrinks"
     images_to_fit = 4096
     MAX_SIDE = 32  # larger images are averaged down to this side first
 

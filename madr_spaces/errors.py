@@ -1,0 +1,8 @@
+"""The exception for the person at the keyboard. Imports nothing: it must live inside any fork."""
+
+
+class MADRError(Exception):
+    """Something the user can mend. The message names what is wrong, where, and what to do."""
+
+    # The host's command line knows user errors by this mark; it need not know this class.
+    is_user_error = True
