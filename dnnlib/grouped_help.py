@@ -1,0 +1,66 @@
+"""Help in headed groups: --help shows the options of the first hour, --help-all every option.
+
+An option says where it belongs by two attributes, `help_group` (its heading) and `advanced` (shown by --help-all alone); options
+without a heading stand under the last one. Must not know any option by name, nor import torch.
+"""
+
+import click
+
+OTHER_GROUP = "Other"
+FIRST_COLUMN = 34  # a longer option gets a row of its own before its help
+_SHOWS_ALL = "dnnlib.grouped_help.shows_all"
+
+
+class Option(click.Option):
+    """An option with a heading."""
+
+    def __init__(self, *args, help_group=None, advanced=False, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.help_group, self.advanced = help_group, advanced
+
+
+def _show_all(ctx, _param, value):
+    if value and not ctx.resilient_parsing:
+        ctx.meta[_SHOWS_ALL] = True
+        click.echo(ctx.get_help(), color=ctx.color)
+        ctx.exit()
+
+
+class GroupedCommand(click.Command):
+    """A command with --help-all. more_help: function without arguments that gives paragraphs of help at the time they are shown."""
+
+    def __init__(self, *args, more_help=None, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.more_help = more_help
+        if any(isinstance(param, click.Option) and is_advanced(param) for param in self.params):
+            self.params.append(
+                Option(["--help-all"], is_flag=True, is_eager=True, expose_value=False, callback=_show_all, help="Show every option and exit.")
+            )
+
+    def format_help_text(self, ctx, formatter):
+        super().format_help_text(ctx, formatter)
+        if self.more_help is not None:
+            with formatter.indentation():
+                formatter.write_paragraph()
+                formatter.write_text(self.more_help())
+
+    def format_options(self, ctx, formatter):
+        for heading, options in grouped(self.get_params(ctx), with_advanced=ctx.meta.get(_SHOWS_ALL, False)).items():
+            with formatter.section(heading):
+                formatter.write_dl([option.get_help_record(ctx) for option in options], col_max=FIRST_COLUMN)
+
+
+def is_advanced(option):
+    """What the option says; one that says nothing is advanced, unless it ends the command at once (--help, --version)."""
+    return bool(getattr(option, "advanced", not option.is_eager))
+
+
+def grouped(options, with_advanced):
+    """{heading: its options}, in the order of their first appearance; options without a heading come last."""
+    groups, others = {}, []
+    for option in options:
+        if not isinstance(option, click.Option) or option.hidden or (is_advanced(option) and not with_advanced):
+            continue
+        heading = getattr(option, "help_group", None)
+        (others if heading is None else groups.setdefault(heading, [])).append(option)
+    return {**groups, OTHER_GROUP: others} if others else groups
