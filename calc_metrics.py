@@ -44,7 +44,7 @@ class NetworkOption(Option):
             return value, source
         if "network" in opts:
             raise UserError(
-                f"--network={opts['network']} and --run={opts['run']} exclude one another; --run takes the newest snapshot of its folder."
+                f"--network={opts['network']} and --run={opts['run']} exclude one another: --run takes the newest snapshot of its folder; leave one of them out."
             )
         return trained_network.newest_snapshot(opts["run"]), source
 

@@ -1,4 +1,4 @@
-"""Prints a report on this machine and this installation, to be pasted into a bug report.
+"""Print a report on this machine and this installation, to be pasted into a bug report.
 
 Every line is gathered on its own: whatever is broken is reported as such and the rest still appears. Must not need a network,
 a GPU or even a working PyTorch.

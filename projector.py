@@ -170,7 +170,7 @@ def project(
 def _check(G, target, num_steps):
     expected = (G.img_channels, G.img_resolution, G.img_resolution)
     if tuple(target.shape) != expected:
-        raise UserError(f"the target must have the shape {list(expected)} that the network draws (got {list(target.shape)}); resize it first")
+        raise UserError(f"The target must have the shape {list(expected)} that the network draws (got {list(target.shape)}); resize it first")
     check_num_steps(num_steps)
 
 
@@ -181,7 +181,7 @@ def check_num_steps(num_steps):
 
 def _report(step, num_steps, distance, loss, started, verbose):
     if not math.isfinite(loss):
-        raise UserError(f"the projection went astray at step {step + 1} (loss {loss}); try another --seed or check the network")
+        raise UserError(f"The projection went astray at step {step + 1} (loss {loss}); try another --seed, or check --network with generate.py.")
     if not verbose:
         return
     elapsed_sec = time.perf_counter() - started

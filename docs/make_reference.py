@@ -40,7 +40,7 @@ def flags_page():
     rows = {row.name: row for row in flag_table.FLAGS}
     context = click.Context(train.main, info_name="train.py")
     sections = []
-    for heading, options in grouped([option for option in train.main.params if option.expose_value], with_advanced=True).items():
+    for heading, options in grouped([option for option in train.main.params if not option.is_eager], with_advanced=True).items():
         lines = ["| flag | meaning | sets | on --resume | another method |", "|---|---|---|---|---|"]
         for option in options:
             lines.append("| " + " | ".join(map(_cell, _flag_cells(option, rows.get(option.name), context))) + " |")
@@ -52,13 +52,9 @@ def _flag_cells(option, row, context):
     typed, meaning = option.get_help_record(context)
     typed = f"`{typed}`" if getattr(option, "advanced", True) else f"**`{typed}`**"
     if row is None:  # the plugin's: its options lie inside the loss's, and each of them makes another method
-        return (
-            typed,
-            meaning,
-            f"`loss_kwargs.madr.{option.name.removeprefix('madr_')}`" if option.name != "madr" else "`loss_kwargs`",
-            "must agree",
-            "yes",
-        )
+        is_knob = option.name.startswith("madr_") and option.expose_value  # else the switch, or a way to set several of them
+        place = f"loss_kwargs.madr.{option.name.removeprefix('madr_')}" if is_knob else "loss_kwargs.madr"
+        return typed, meaning, f"`{place}`", "must agree", "yes"
     parts = [place for place in row.options if not any(place.startswith(f"{whole}.") for whole in row.options)]
     sets = ", ".join(f"`{place}`" for place in parts) or "nothing"
     return typed, meaning, sets, row.on_resume.value, "yes" if row.makes_method else "no"

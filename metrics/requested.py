@@ -66,12 +66,12 @@ def check_modes(modes, names):
     """Refuse --modes where nothing counts modes."""
     counting = [name for name in metric_main.list_valid_metrics() if metric_main.row_of(name).counts_modes]
     if modes is not None and not set(counting) & set(names):
-        raise UserError(f"--modes={modes} has no effect on {', '.join(names)}; it belongs to {', '.join(counting)}.")
+        raise UserError(f"--modes={modes} has no effect on {', '.join(names)}; leave it out, or take one of {', '.join(counting)}.")
 
 
 def check_seeds(seed, num_repeats):
     if seed + num_repeats > MAX_SEED + 1:
-        raise UserError(f"--seed={seed} with --repeats={num_repeats} goes beyond the largest seed {MAX_SEED}; take a smaller --seed.")
+        raise UserError(f"--seed={seed} with --repeats={num_repeats} goes beyond the largest seed {MAX_SEED}; lower --seed.")
 
 
 def with_weights(detectors, space, weights):

@@ -42,8 +42,8 @@ def newest_snapshot(run):
     return os.path.join(run, names[-1][1])
 
 
-def trained_in(network):
-    """The extractor whose features led the training of a pickle in a run folder; None when none did, or nobody knows."""
+def training_options(network):
+    """The options of the run that a pickle lies in; None outside of a run folder, or where they cannot be read."""
     folder = run_dir_of(network)
     if folder is None:
         return None
@@ -52,7 +52,12 @@ def trained_in(network):
             options = json.load(file)
     except (OSError, ValueError):
         return None  # the run is not what is judged here
-    plugin = (options.get("loss_kwargs") or {}).get("madr") if isinstance(options, dict) else None
+    return options if isinstance(options, dict) else None
+
+
+def trained_in(network):
+    """The extractor whose features led the training of a pickle in a run folder; None when none did, or nobody knows."""
+    plugin = ((training_options(network) or {}).get("loss_kwargs") or {}).get("madr")
     return plugin.get("extractor") if isinstance(plugin, dict) else None
 
 

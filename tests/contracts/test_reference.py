@@ -43,7 +43,7 @@ def test_every_flag_is_a_row_and_every_row_a_flag():
     names = [row.name for row in flag_table.FLAGS]
     assert len(names) == len(set(names))
     plugin = [option.name for option in plugin_command.params]
-    assert sorted(names + plugin) == sorted(option.name for option in train.main.params if option.expose_value)
+    assert sorted(names + plugin) == sorted(option.name for option in train.main.params if not option.is_eager)
     by_name = {option.name: option for option in train.main.params}
     assert all(row.text in by_name[row.name].opts for row in flag_table.FLAGS)
 
@@ -69,7 +69,7 @@ def test_every_option_stands_in_the_whole_help_once_and_under_a_heading(command)
     words = [line.split()[0].rstrip(",") for line in help_of(command, all_options=True).splitlines() if line.startswith("  -")]
     for option in command.params:
         assert option.hidden or words.count(option.opts[0]) == 1, option.opts
-        assert not option.expose_value or getattr(option, "help_group", None) or option.name.startswith("madr"), option.opts
+        assert option.is_eager or getattr(option, "help_group", None) or option.name.startswith("madr"), option.opts
 
 
 def test_short_help_leaves_out_what_is_advanced():
@@ -95,7 +95,7 @@ def test_flags_page_is_made_from_the_rows(make):
 def test_every_flag_has_its_place_in_the_documents(make):
     text = make.FLAGS_PAGE.read_text(encoding="utf-8")
     for option in train.main.params:
-        assert option.hidden or not option.expose_value or any(f"{option.opts[0]}{end}" in text for end in (" ", "`", ",")), option.opts
+        assert option.hidden or option.is_eager or any(f"{option.opts[0]}{end}" in text for end in (" ", "`", ",")), option.opts
 
 
 def test_metrics_table_is_made_from_the_rows(make):
