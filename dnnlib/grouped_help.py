@@ -4,6 +4,8 @@ An option says where it belongs by two attributes, `help_group` (its heading) an
 without a heading stand under the last one. Must not know any option by name, nor import torch.
 """
 
+import textwrap
+
 import click
 
 OTHER_GROUP = "Other"
@@ -45,9 +47,26 @@ class GroupedCommand(click.Command):
                 formatter.write_text(self.more_help())
 
     def format_options(self, ctx, formatter):
-        for heading, options in grouped(self.get_params(ctx), with_advanced=ctx.meta.get(_SHOWS_ALL, False)).items():
+        shows_all = ctx.meta.get(_SHOWS_ALL, False)
+        for heading, options in grouped(self.get_params(ctx), with_advanced=shows_all).items():
+            records = [_record(option, ctx) for option in options]
             with formatter.section(heading):
-                formatter.write_dl([option.get_help_record(ctx) for option in options], col_max=FIRST_COLUMN)
+                formatter.write_dl(records if shows_all else _one_row_each(records, formatter.width), col_max=FIRST_COLUMN)
+
+
+def _record(option, ctx):
+    """(how it is typed, what it does). What click calls a range is one number to the person who types it."""
+    typed, meaning = option.get_help_record(ctx)
+    if isinstance(option.type, click.Choice) and len(typed) > FIRST_COLUMN:
+        typed, meaning = f"{option.opts[0]} NAME", f"{meaning} [{', '.join(map(str, option.type.choices))}]"
+    return typed.replace("INTEGER RANGE", "INT").replace("FLOAT RANGE", "FLOAT"), meaning
+
+
+def _one_row_each(records, width):
+    """The same with every meaning cut to its row; whoever reads '...' finds the rest in --help-all."""
+    column = min(max(len(typed) for typed, _ in records), FIRST_COLUMN)
+    space = width - column - 4  # two blanks before and after the first column
+    return [(typed, meaning if len(meaning) <= space else textwrap.shorten(meaning, space, placeholder=" ...")) for typed, meaning in records]
 
 
 def is_advanced(option):

@@ -77,6 +77,23 @@ def test_short_help_leaves_out_what_is_advanced():
     assert "--outdir" in short and "--help-all" in short and "--glr" not in short and "--glr" in whole
 
 
+def test_short_help_gives_each_option_one_row():
+    @click.command(cls=grouped_help.GroupedCommand)
+    @click.option(
+        "--mode", cls=grouped_help.Option, help_group="First", type=click.Choice(["one-long-word", "another-long-word"]), help="word " * 50 + "end"
+    )
+    @click.option("--count", cls=grouped_help.Option, help_group="First", type=click.IntRange(1), help="How many")
+    @click.option("--rare", cls=grouped_help.Option, help_group="Second", advanced=True, help="Seldom needed")
+    @click.option("--silent")
+    def command(**_flags):
+        pass
+
+    short, whole = help_of(command).splitlines(), help_of(command, all_options=True)
+    assert [line.split()[0] for line in short if line.startswith("  ")] == ["--mode", "--count", "--help-all", "--help"]
+    assert short[3].startswith("  --mode NAME ") and short[3].endswith(" ...") and "--count INT" in short[4]
+    assert "another-long-word]" in whole and "Second:" in whole and whole.index("Second:") < whole.index("--silent")
+
+
 def test_help_all_is_a_flag(capsys):
     assert train.main.main(["--help-all"], standalone_mode=False) == 0
     assert "--glr" in capsys.readouterr().out
