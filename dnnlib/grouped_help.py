@@ -49,12 +49,12 @@ class GroupedCommand(click.Command):
     def format_options(self, ctx, formatter):
         shows_all = ctx.meta.get(_SHOWS_ALL, False)
         for heading, options in grouped(self.get_params(ctx), with_advanced=shows_all).items():
-            records = [_record(option, ctx) for option in options]
+            records = [record(option, ctx) for option in options]
             with formatter.section(heading):
                 formatter.write_dl(records if shows_all else _one_row_each(records, formatter.width), col_max=FIRST_COLUMN)
 
 
-def _record(option, ctx):
+def record(option, ctx):
     """(how it is typed, what it does). What click calls a range is one number to the person who types it."""
     typed, meaning = option.get_help_record(ctx)
     if isinstance(option.type, click.Choice) and len(typed) > FIRST_COLUMN:

@@ -17,7 +17,7 @@ import click
 import train
 from dnnlib import cli
 from dnnlib.files import atomic_write_text
-from dnnlib.grouped_help import grouped
+from dnnlib.grouped_help import grouped, record
 from metrics import metric_main
 from metrics.metric import Group, Reals
 from training import flag_table
@@ -49,7 +49,7 @@ def flags_page():
 
 
 def _flag_cells(option, row, context):
-    typed, meaning = option.get_help_record(context)
+    typed, meaning = record(option, context)
     typed = f"`{typed}`" if getattr(option, "advanced", True) else f"**`{typed}`**"
     if row is None:  # the plugin's: its options lie inside the loss's, and each of them makes another method
         is_knob = option.name.startswith("madr_") and option.expose_value  # else the switch, or a way to set several of them
