@@ -34,7 +34,8 @@ class GroupedCommand(click.Command):
     def __init__(self, *args, more_help=None, **kwargs):
         super().__init__(*args, **kwargs)
         self.more_help = more_help
-        if any(isinstance(param, click.Option) and is_advanced(param) for param in self.params):
+        self.has_help_all = any(isinstance(param, click.Option) and is_advanced(param) for param in self.params)
+        if self.has_help_all:
             self.params.append(
                 Option(["--help-all"], is_flag=True, is_eager=True, expose_value=False, callback=_show_all, help="Show every option and exit.")
             )
@@ -47,7 +48,7 @@ class GroupedCommand(click.Command):
                 formatter.write_text(self.more_help())
 
     def format_options(self, ctx, formatter):
-        shows_all = ctx.meta.get(_SHOWS_ALL, False)
+        shows_all = ctx.meta.get(_SHOWS_ALL, False) or not self.has_help_all
         for heading, options in grouped(self.get_params(ctx), with_advanced=shows_all).items():
             records = [record(option, ctx) for option in options]
             with formatter.section(heading):
