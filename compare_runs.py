@@ -48,7 +48,7 @@ def main(run_folders, baseline, metrics, groups, policy, at, kimg, form, out, fo
     if not run_folders:
         raise UserError("No run is named; give run folders, such as: compare_runs.py runs/*")
     if kimg is not None and at == "time":
-        raise UserError(f"--kimg={kimg} and --at=time exclude one another; leave one of them out.")
+        raise UserError(f"--kimg={kimg} and --at=time cannot be combined; leave one of them out.")
     found, notes = runs.read_runs(run_folders, groups)
     choices = Choices(policy=policy, at=at, kimg=kimg, baseline=baseline, only=tuple(metrics) if metrics is not None else None, force=force)
     table = make_table(found, choices, metric_main.higher_is_better, notes)

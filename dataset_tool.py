@@ -149,7 +149,7 @@ def main(
 def _refuse_flags(ctx, reason, names):
     for name in names:
         if ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
-            raise UserError(f"--{name.replace('_', '-')} has no effect here: {reason}; leave it away.")
+            raise UserError(f"--{name.replace('_', '-')} has no effect here: {reason}; leave it out.")
 
 
 def _end_cleanly_when_terminated():
@@ -240,7 +240,7 @@ def _build(builder, source, dest, split, options):
     progress = lambda items: _progress(len(items), "Building")(items)
     if builder == "stacked-digits":
         if source is not None:
-            raise UserError("--source has no effect with --build=stacked-digits (the digits come with scikit-learn); leave it away.")
+            raise UserError("--source has no effect with --build=stacked-digits (the digits come with scikit-learn); leave it out.")
         split = "eval" if split == "test" else split
         counts = builders.build_stacked_digits(dest, split=split, progress=progress, **options)
     else:

@@ -1,4 +1,4 @@
-"""Prints a report on this machine and this installation, to be pasted into a bug report.
+"""Print a report on this machine and this installation, to be pasted into a bug report.
 
 Every line is gathered on its own: whatever is broken is reported as such and the rest still appears. Must not need a network,
 a GPU or even a working PyTorch.
@@ -16,6 +16,7 @@ from pathlib import Path
 import click
 
 from dnnlib import cli, make_cache_dir_path
+from dnnlib.machine import memory, processor_name, usable_cpus
 
 PACKAGES = (
     "torch",
@@ -114,34 +115,6 @@ def machine():
     for name in VARIABLES:
         if name in os.environ:
             yield name, os.environ[name]
-
-
-def processor_name() -> str:
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text(errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
-
-
-def usable_cpus() -> float:
-    """CPUs that the affinity mask and the container's quota leave to this process."""
-    count = float(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
-    quota = Path("/sys/fs/cgroup/cpu.max")
-    if quota.exists():
-        limit, period = quota.read_text().split()[:2]
-        if limit != "max":
-            count = min(count, int(limit) / int(period))
-    return count
-
-
-def memory() -> str:
-    info = Path("/proc/meminfo")
-    if not info.exists():
-        return "unknown"
-    sizes_kib = {line.split(":")[0]: int(line.split()[1]) for line in info.read_text().splitlines() if len(line.split()) > 1}
-    return f"{sizes_kib['MemTotal'] / 2**20:.1f} GiB, {sizes_kib.get('MemAvailable', 0) / 2**20:.1f} GiB available"
 
 
 def pytorch():

@@ -87,9 +87,9 @@ def main(network, seeds, trunc, class_index, noise_mode, projected_w, batch, out
     generate.py --network=run/network-snapshot-000200.pkl --projected-w=proj/projected_w.npz --outdir=out
     """
     if seeds is None and projected_w is None:
-        raise UserError("nothing to draw: give --seeds (such as --seeds=0-9) or --projected-w=FILE")
+        raise UserError("Give --seeds (such as --seeds=0-9) or --projected-w=FILE: there is nothing to draw.")
     if batch < 1:
-        raise UserError(f"--batch must be at least 1 (got {batch})")
+        raise UserError(f"--batch must be at least 1 (got {batch}); leave it out for the default")
     device = devices.resolve(device)
     pictures.prepare_outdir(outdir)
     generator = pictures.open_generator(network, device, trust=trust_pickle)

@@ -134,7 +134,7 @@ def _with_fp16(network, key):
     except TypeError as error:
         raise UserError(
             f"force_fp16 does not fit {key}: its class {type(network).__name__} has no half-precision "
-            "settings of the StyleGAN2-ADA kind; leave it away."
+            "settings of the StyleGAN2-ADA kind; leave it out."
         ) from error
     misc.copy_params_and_buffers(network, converted, require_all=True)
     for (_, old), (_, new) in zip(network.named_parameters(), converted.named_parameters()):

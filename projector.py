@@ -131,11 +131,7 @@ def project(
     needed if G has classes. All randomness comes from `seed`.
     """
     device = torch.device(device)
-    expected = (G.img_channels, G.img_resolution, G.img_resolution)
-    if tuple(target.shape) != expected:
-        raise UserError(f"the target must have the shape {list(expected)} that the network draws (got {list(target.shape)}); resize it first")
-    if num_steps < 1:
-        raise UserError(f"--num-steps must be at least 1 (got {num_steps})")
+    _check(G, target, num_steps)
     G = copy.deepcopy(G).eval().requires_grad_(False).to(device)  # Its noise maps are going to change.
     c = pictures.label_of_class(G, None, device) if c is None else c.to(device)
     features = features or vgg16_features(device=device)
@@ -171,9 +167,21 @@ def project(
     return torch.stack(trajectory).expand(-1, G.num_ws, -1).clone()
 
 
+def _check(G, target, num_steps):
+    expected = (G.img_channels, G.img_resolution, G.img_resolution)
+    if tuple(target.shape) != expected:
+        raise UserError(f"The target must have the shape {list(expected)} that the network draws (got {list(target.shape)}); resize it first")
+    check_num_steps(num_steps)
+
+
+def check_num_steps(num_steps):
+    if num_steps < 1:
+        raise UserError(f"--num-steps must be at least 1 (got {num_steps}); the default is 1000")
+
+
 def _report(step, num_steps, distance, loss, started, verbose):
     if not math.isfinite(loss):
-        raise UserError(f"the projection went astray at step {step + 1} (loss {loss}); try another --seed or check the network")
+        raise UserError(f"The projection went astray at step {step + 1} (loss {loss}); try another --seed, or check --network with generate.py.")
     if not verbose:
         return
     elapsed_sec = time.perf_counter() - started
@@ -286,8 +294,7 @@ def main(ctx, network, target, num_steps, seed, save_video, distance, detectors,
     projector.py --network=run/network-snapshot-000200.pkl --target=face.png --outdir=proj --distance=pixel --num-steps=300
     generate.py --network=run/network-snapshot-000200.pkl --projected-w=proj/projected_w.npz --outdir=out
     """
-    if num_steps < 1:
-        raise UserError(f"--num-steps must be at least 1 (got {num_steps})")
+    check_num_steps(num_steps)
     device = devices.resolve(device)
     explicit = ctx.get_parameter_source("save_video") is not click.core.ParameterSource.DEFAULT
     with_video = _decide_on_video(save_video, explicit)

@@ -11,7 +11,6 @@ import click
 import torch
 
 import legacy
-from calc_metrics import dataset_options, trained_in, with_weights
 from dnnlib import cli
 from dnnlib.errors import UserError
 from madr_spaces import names
@@ -19,10 +18,12 @@ from madr_spaces.errors import MADRError
 from metrics import detectors
 from metrics.metric_utils import MetricOptions
 from metrics.progress import ProgressMonitor
+from metrics.requested import with_weights
 from reporting import diversity_file, diversity_sheets, run_folder
 from reporting.run_page import page
 from torch_utils import devices
 from training import snapshots
+from training.trained_network import dataset_options, trained_in
 
 NUM_GEN = 5000
 

@@ -30,7 +30,7 @@ import torch
 
 from dnnlib import cli
 from dnnlib.files import atomic_write_text
-from doctor import processor_name
+from dnnlib.machine import processor_name
 from tests.training import planted_modes
 from training import config, training_loop
 from training.diversity import alarm, monitor as diversity_monitor, watch

@@ -26,7 +26,7 @@ import torch
 
 from dnnlib import cli
 from dnnlib.files import atomic_write_text
-from doctor import processor_name
+from dnnlib.machine import processor_name
 from madr_plugin.loss import MADRLoss
 from training.loss import StyleGAN2Loss
 from training.networks import Discriminator, Generator

@@ -22,7 +22,7 @@ import torch.nn.functional as F
 
 from dnnlib import cli
 from dnnlib.files import atomic_write_text
-from doctor import processor_name
+from dnnlib.machine import processor_name
 from torch_utils.ops import bias_act, conv2d_resample, upfirdn2d
 
 FILTER = upfirdn2d.setup_filter([1, 3, 3, 1])

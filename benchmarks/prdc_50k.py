@@ -63,7 +63,7 @@ def ours():
 
 
 def ours_without_faiss():
-    from metrics import faiss_neighbours
+    from madr_spaces import faiss_neighbours
 
     faiss_neighbours.is_available = lambda: False
     return ours()
@@ -161,10 +161,10 @@ def main(items, small, dims, threads, seed, way, out):
     for result in compared:
         result["largest_difference_to_ours"] = max(abs(result["numbers"][name] - compared[0]["numbers"][name]) for name in NUMBERS)
     full = run_in_child("ours", items, dims, seed, threads)
-    import torch
+    import torch  # not before the measured processes are through
 
     from dnnlib.files import atomic_write_text
-    from doctor import processor_name  # imports torch: not before the measured processes are through
+    from dnnlib.machine import processor_name
 
     report = dict(
         what="seconds and peak resident set (MiB) of a whole process, imports and the features themselves included; k 5, ties ignored (<)",

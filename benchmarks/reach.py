@@ -22,7 +22,7 @@ import torch.nn.functional as F
 import legacy
 from dnnlib import cli
 from dnnlib.files import atomic_write_text
-from doctor import processor_name
+from dnnlib.machine import processor_name
 from madr_plugin import config, objectives
 from madr_plugin.base.seeds import generator_for
 from madr_plugin.host import tap

@@ -11,7 +11,8 @@ import sys
 
 import click
 
-from . import version
+from dnnlib import version
+from dnnlib.grouped_help import Option
 
 EXIT_ERROR = 1  # a UserError: something that the person at the keyboard can mend
 EXIT_USAGE = 2  # click's own: an unknown option, a value out of range
@@ -180,15 +181,10 @@ def option_group(*decorators):
 
 
 DEVICE_NAMES = ["auto", "cuda", "mps", "cpu"]
+DEVICE_HELP = "Where to compute; auto takes the first of cuda, mps, cpu that is there"
+TRUST_HELP = "Run the code that a pickle brings with it; only for files whose origin you trust"
 
 device_option = click.option(
-    "--device",
-    type=click.Choice(DEVICE_NAMES),
-    default="auto",
-    show_default=True,
-    help="Where to compute; auto takes the first of cuda, mps, cpu that is there.",
+    "--device", cls=Option, help_group="Machine", type=click.Choice(DEVICE_NAMES), default="auto", show_default=True, help=DEVICE_HELP
 )
-
-trust_option = click.option(
-    "--trust-pickle", is_flag=True, default=False, help="Run the code that a pickle brings with it. Only for files whose origin you trust."
-)
+trust_option = click.option("--trust-pickle", cls=Option, help_group="Machine", is_flag=True, default=False, help=TRUST_HELP)

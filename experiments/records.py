@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-import doctor
 from dnnlib.errors import UserError
 from dnnlib.files import atomic_write_text
+from dnnlib.machine import processor_name
 from madr_plugin import config
 from metrics import comparison
 from torch_utils.process_lock import ProcessLock
@@ -65,7 +65,7 @@ def _with_later_knobs(facts):
 def machine():
     """Hardware, versions and date of an entry."""
     return dict(
-        machine=f"{platform.machine()}, {doctor.processor_name()}, {os.cpu_count()} cores",
+        machine=f"{platform.machine()}, {processor_name()}, {os.cpu_count()} cores",
         torch=torch.__version__,
         python=platform.python_version(),
         date=datetime.datetime.now(datetime.timezone.utc).date().isoformat(),

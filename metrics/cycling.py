@@ -11,6 +11,7 @@ import numpy as np
 from dnnlib.errors import UserError
 from metrics import detectors, digit_data, diversity, diversity_kernels, metric_utils, mode_coverage, sampling
 from metrics.further_diversity import number_of_bins
+from metrics.metric import Group, Metric
 
 
 def cycling_statistics(hits_TK):
@@ -47,7 +48,7 @@ def perfect_cycling(probabilities_K, num_modes, num_gen, num_snapshots, rng, num
 # Modes that a snapshot hits.
 
 
-def compute(opts, num_gen, name):
+def compute(opts, name, num_gen):
     """Results under `name` over opts.snapshots, {snapshot name: function that opens its G}, in the order of training."""
     if not opts.snapshots:
         raise UserError(f"{name} follows a run over its snapshots, and here is one network alone; use calc_metrics.py --run=RUN --metrics={name}.")
@@ -127,3 +128,18 @@ def prepare(detector_paths=None):
         "madr_cycling compares the snapshots of a run and cannot be computed within it; leave it out of --metrics and use "
         "calc_metrics.py --run=RUN --metrics=madr_cycling afterwards."
     )
+
+
+METRICS = [
+    Metric(
+        "madr_cycling",
+        compute,
+        "Whether the snapshots of a run cover all modes at once or take turns, 5,000 images each (--run)",
+        Group.DIVERSITY,
+        counts=dict(num_gen=5_000),
+        detector="space",
+        higher_is_better=False,
+        counts_modes=True,
+        prepare=prepare,
+    )
+]

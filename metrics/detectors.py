@@ -120,12 +120,6 @@ def named_space(metric_space, madr_extractor):
     return metric_space or madr_extractor
 
 
-def led_by(training_options):
-    """The space whose features led a training, from its training_options.json; None when none did."""
-    plugin = (training_options.get("loss_kwargs") or {}).get("madr") if isinstance(training_options, dict) else None
-    return plugin.get("extractor") if isinstance(plugin, dict) else None
-
-
 # ----------------------------------------------------------------------------------------------------------------
 # Finding.
 

@@ -4,6 +4,8 @@ Features -> exact k-NN kernels (madr_spaces/neighbours.py), rows shared among pr
 told by the caller: a metric in that very space flatters it.
 """
 
+import functools
+
 import numpy as np
 import torch
 
@@ -11,6 +13,7 @@ from madr_spaces import names, neighbours
 from madr_spaces.neighbours import K_DENSITY_COVERAGE, K_PRECISION_RECALL
 from metrics import detectors, kernels, metric_utils, sampling
 from metrics.feature_stats import FeatureStats
+from metrics.metric import Group, Metric
 from metrics.precision_recall import join_rows, rows_of
 
 NUMBERS = neighbours.NUMBERS
@@ -172,3 +175,52 @@ def compute_frechet(opts, space, num_gen):
     if opts.rank != 0:
         return float("nan")
     return kernels.frechet_distance(*fake.get_mean_cov(), *real.get_mean_cov())
+
+
+# ----------------------------------------------------------------------------------------------------------------
+# The rows.
+
+SIZES = {"": 50_000, "_10k": 10_000}  # ending of the name: generated images
+_MEANINGS = dict(
+    precision="Share of generated images inside the 3-NN balls of the reals",
+    recall="Share of the reals inside the 3-NN balls of the generated images",
+    density="How many 5-NN balls of reals hold a generated image, by 5",
+    coverage="Share of the 5-NN balls of reals that hold a generated image",
+)
+
+
+def _one_number(number):
+    return lambda opts, name, num_gen: compute(opts, num_gen, (number,), {number: name})
+
+
+def _all_four(opts, name, num_gen):
+    return compute(opts, num_gen, NUMBERS, {number: f"{name}_{number}" for number in NUMBERS})
+
+
+def _frechet_in_dino(opts, name, num_gen):
+    return {name: compute_frechet(opts, "dino", num_gen)}
+
+
+def in_both_sizes(name, function, meaning, higher_is_better=True):
+    """The rows of a metric of the features of both sides, for 50,000 and for 10,000 generated images."""
+    row = functools.partial(Metric, group=Group.DIVERSITY, detector="space", from_features=True, prepare=prepare, higher_is_better=higher_is_better)
+    return [
+        row(name + ending, function, meaning if not ending else f"The same with {num_gen:,} generated images", counts=dict(num_gen=num_gen))
+        for ending, num_gen in SIZES.items()
+    ]
+
+
+METRICS = [
+    *(row for number in NUMBERS for row in in_both_sizes(f"madr_{number}", _one_number(number), _MEANINGS[number])),
+    *in_both_sizes("madr_prdc", _all_four, "Precision, recall, density and coverage in one pass"),
+    Metric(
+        "fd_dino50k_full",
+        _frechet_in_dino,
+        "Frechet distance in the space of DINO ViT-S/8",
+        Group.RECOMMENDED,
+        counts=dict(num_gen=50_000),
+        detector="dino",
+        higher_is_better=False,
+        prepare=functools.partial(prepare, space="dino"),
+    ),
+]

@@ -1,7 +1,10 @@
 """FID: the Frechet distance between real and generated images in Inception space (Heusel et al. 2017)."""
 
+import functools
+
 from metrics import kernels, metric_utils
 from metrics.detectors import INCEPTION_URL
+from metrics.metric import Group, Metric, Reals
 
 
 def compute_fid(opts, max_real, num_gen):
@@ -16,3 +19,15 @@ def compute_fid(opts, max_real, num_gen):
     if opts.rank != 0:
         return float("nan")
     return kernels.frechet_distance(*fake.get_mean_cov(), *real.get_mean_cov())
+
+
+def _fid(opts, name, **counts):
+    return {name: compute_fid(opts, **counts)}
+
+
+_FID = functools.partial(Metric, function=_fid, meaning="Frechet distance in Inception's space", detector="inception", higher_is_better=False)
+METRICS = [
+    _FID("fid50k_full", group=Group.RECOMMENDED, counts=dict(max_real=None, num_gen=50_000)),
+    _FID("fid50k", group=Group.OLDER, counts=dict(max_real=50_000, num_gen=50_000), reals=Reals.MIRRORED_AS_TRAINED),
+    _FID("fid10k_full", group=Group.QUICK, counts=dict(max_real=None, num_gen=10_000)),
+]

@@ -25,7 +25,7 @@ def _beside_held_out(opts, num_gen, measure):
     return result
 
 
-def compute_smooth_recall(opts, num_gen, name):
+def compute_smooth_recall(opts, name, num_gen):
     def measure(real, fake, is_own):
         per_real = diversity_kernels.smooth_recall_per_real(real, fake, device=opts.device)
         if is_own:
@@ -37,7 +37,7 @@ def compute_smooth_recall(opts, num_gen, name):
     return {name: numbers["smooth_recall"] if numbers else float("nan")}
 
 
-def compute_vendi(opts, num_gen, name):
+def compute_vendi(opts, name, num_gen):
     """The ratio of the generated images' score to that of as many reals: 1 for perfect data, below it for less diversity.
 
     One image repeated scores 1, so the ratio ends at 1 / (score of the reals): the fact `variety`, (V(y) - 1) / (V(x) - 1), is 0 there.
@@ -61,7 +61,7 @@ def compute_vendi(opts, num_gen, name):
     return {name: numbers["ratio"] if numbers else float("nan")}
 
 
-def compute_authenticity(opts, num_gen, name):
+def compute_authenticity(opts, name, num_gen):
     """Per cent of generated images that are no near copies of a training image; the reals must be those of the training."""
 
     def measure(real, fake, is_own):
@@ -75,7 +75,7 @@ def compute_authenticity(opts, num_gen, name):
     return {name: numbers["authenticity"] if numbers else float("nan")}
 
 
-def compute_ndb(opts, num_gen, name):
+def compute_ndb(opts, name, num_gen):
     """Share of k-means bins of the reals whose proportion differs significantly (0.05 for perfect data), and JSD in nats."""
 
     def measure(real, fake, is_own):
@@ -88,3 +88,11 @@ def compute_ndb(opts, num_gen, name):
 
     numbers = _beside_held_out(opts, num_gen, measure) or dict(share=float("nan"), jsd=float("nan"))
     return {name: numbers["share"], f"{name}_jsd": numbers["jsd"]}
+
+
+METRICS = [
+    *diversity.in_both_sizes("madr_smooth_recall", compute_smooth_recall, "Recall with soft rims, its radius that of the whole set"),
+    *diversity.in_both_sizes("madr_vendi", compute_vendi, "Vendi score of the generated images by that of the reals"),
+    *diversity.in_both_sizes("madr_authenticity", compute_authenticity, "Per cent of generated images that are no near copies of a real one"),
+    *diversity.in_both_sizes("madr_ndb", compute_ndb, "Share of 100 cells of reals whose proportions differ", higher_is_better=False),
+]

@@ -2,6 +2,7 @@
 
 from metrics import kernels, metric_utils
 from metrics.detectors import INCEPTION_URL
+from metrics.metric import Group, Metric
 
 
 def compute_is(opts, num_gen, num_splits):
@@ -12,3 +13,21 @@ def compute_is(opts, num_gen, num_splits):
     if opts.rank != 0:
         return float("nan"), float("nan")
     return kernels.inception_score(fake.get_all(), num_splits)
+
+
+def _is(opts, name, **counts):
+    mean, std = compute_is(opts, num_splits=10, **counts)
+    return {f"{name}_mean": mean, f"{name}_std": std}
+
+
+METRICS = [
+    Metric(
+        "is50k",
+        _is,
+        "Inception score, mean and deviation over 10 splits",
+        Group.RECOMMENDED,
+        counts=dict(num_gen=50_000),
+        detector="inception",
+        compares_with_reals=False,
+    )
+]

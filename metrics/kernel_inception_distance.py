@@ -1,7 +1,10 @@
 """KID: the unbiased polynomial-kernel distance in Inception space (Binkowski et al. 2018)."""
 
+import functools
+
 from metrics import kernels, metric_utils, sampling
 from metrics.detectors import INCEPTION_URL
+from metrics.metric import Group, Metric, Reals
 
 
 def compute_kid(opts, max_real, num_gen, num_subsets, max_subset_size):
@@ -16,3 +19,15 @@ def compute_kid(opts, max_real, num_gen, num_subsets, max_subset_size):
     if opts.rank != 0:
         return float("nan")
     return kernels.kernel_distance(real.get_all(), fake.get_all(), num_subsets, max_subset_size, sampling.stream("subsets", opts.seed))
+
+
+def _kid(opts, name, **counts):
+    return {name: compute_kid(opts, num_subsets=100, max_subset_size=1000, **counts)}
+
+
+_KID = functools.partial(Metric, function=_kid, meaning="Kernel distance in Inception's space", detector="inception", higher_is_better=False)
+METRICS = [
+    _KID("kid50k_full", group=Group.RECOMMENDED, counts=dict(max_real=1_000_000, num_gen=50_000)),
+    _KID("kid50k", group=Group.OLDER, counts=dict(max_real=50_000, num_gen=50_000), reals=Reals.MIRRORED_AS_TRAINED),
+    _KID("kid10k_full", group=Group.QUICK, counts=dict(max_real=1_000_000, num_gen=10_000)),
+]

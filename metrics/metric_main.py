@@ -1,10 +1,9 @@
 """The registry of metrics by name, and what surrounds each: time, agreement among processes, the result line.
 
-`@register_metric def name(opts) -> {result name: number}` adds one, from any module that is imported. Must not know how a
-metric is computed.
+`@register_metric def name(opts) -> {result name: number}` adds one, from any module that is imported; this project's own are the
+rows at the end of the files of metrics. Must not know how a metric is computed.
 """
 
-import functools
 import json
 import os
 import time
@@ -21,13 +20,25 @@ from metrics import (
     further_diversity,
     inception_score,
     kernel_inception_distance,
+    metric as rows,
     mode_coverage,
     perceptual_path_length,
     precision_recall,
 )
 from metrics.metric_utils import MetricOptions, state_every_fact
 
-_metrics = {}
+_FILES = (
+    frechet_inception_distance,
+    kernel_inception_distance,
+    precision_recall,
+    perceptual_path_length,
+    inception_score,
+    mode_coverage,
+    diversity,
+    further_diversity,
+    cycling,
+)
+_metrics = {row.name: row for group in rows.Group for file in _FILES for row in file.METRICS if row.group is group}
 
 
 def register_metric(fn):
@@ -46,19 +57,35 @@ def function_of(metric):
     return _metrics.get(metric)
 
 
+def row_of(metric):
+    """The row of a registered metric, or None. Of a foreign function it is made anew: that may have got attributes since."""
+    function = _metrics.get(metric)
+    return function if function is None or isinstance(function, rows.Metric) else rows.of_function(function)
+
+
 def takes_given_features(metric):
     """Whether a metric needs no more than the features of both sides."""
-    return getattr(_metrics.get(metric), "prepare", None) is diversity.prepare
+    row = row_of(metric)
+    return row is not None and row.from_features
 
 
 def list_valid_metrics():
     return list(_metrics)
 
 
+def check_names(names, or_none=False):
+    """Refuse names that nobody has registered, with the list of those that there are. or_none: whether --metrics=none is allowed."""
+    unknown = [name for name in names if not is_valid_metric(name)]
+    if unknown:
+        raise UserError(
+            f"--metrics={','.join(unknown)}: no such metric; choose from {', '.join(list_valid_metrics())}{', or none' if or_none else ''}."
+        )
+
+
 def higher_is_better(metric):
-    """Whether a larger first result of this metric is the better one: an attribute of its function, else by its family."""
-    stated = getattr(_metrics.get(metric), "higher_is_better", None)
-    return stated if stated is not None else not metric.startswith(("fid", "fd_", "kid", "ppl"))
+    """Whether a larger first result of this metric is the better one; of a metric that only a result line knows, by its name's family."""
+    row = row_of(metric)
+    return not rows.less_is_better(metric) if row is None else row.higher_is_better
 
 
 def calc_metric(metric, **kwargs):
@@ -115,208 +142,22 @@ def report_metric(result_dict, run_dir=None, snapshot_pkl=None):
 
 
 # ----------------------------------------------------------------------------------------------------------------
-# The recommended metrics: all real images, without the mirrored copies that training may have added.
+# The names that forks call as functions of MetricOptions.
 
-
-def _all_reals(opts):
-    opts.dataset_kwargs.update(max_size=None, xflip=False)
-
-
-@register_metric
-def fid50k_full(opts):
-    _all_reals(opts)
-    return dict(fid50k_full=frechet_inception_distance.compute_fid(opts, max_real=None, num_gen=50_000))
-
-
-@register_metric
-def kid50k_full(opts):
-    _all_reals(opts)
-    kid = kernel_inception_distance.compute_kid(opts, max_real=1_000_000, num_gen=50_000, num_subsets=100, max_subset_size=1000)
-    return dict(kid50k_full=kid)
-
-
-@register_metric
-def pr50k3_full(opts):
-    _all_reals(opts)
-    precision, recall = precision_recall.compute_pr(
-        opts, max_real=200_000, num_gen=50_000, nhood_size=3, row_batch_size=10_000, col_batch_size=10_000
+fid50k_full, kid50k_full, pr50k3_full, ppl2_wend, is50k, fid50k, kid50k, pr50k3, ppl_zfull, ppl_wfull, ppl_zend, ppl_wend = (
+    _metrics[name]
+    for name in (
+        "fid50k_full",
+        "kid50k_full",
+        "pr50k3_full",
+        "ppl2_wend",
+        "is50k",
+        "fid50k",
+        "kid50k",
+        "pr50k3",
+        "ppl_zfull",
+        "ppl_wfull",
+        "ppl_zend",
+        "ppl_wend",
     )
-    return dict(pr50k3_full_precision=precision, pr50k3_full_recall=recall)
-
-
-@register_metric
-def ppl2_wend(opts):
-    _all_reals(opts)
-    ppl = perceptual_path_length.compute_ppl(opts, num_samples=50_000, epsilon=1e-4, space="w", sampling="end", crop=False, batch_size=2)
-    return dict(ppl2_wend=ppl)
-
-
-@register_metric
-def is50k(opts):
-    _all_reals(opts)
-    mean, std = inception_score.compute_is(opts, num_gen=50_000, num_splits=10)
-    return dict(is50k_mean=mean, is50k_std=std)
-
-
-# ----------------------------------------------------------------------------------------------------------------
-# The older ones: up to 50,000 real images, mirrored or not as the data set of the training was.
-
-
-@register_metric
-def fid50k(opts):
-    opts.dataset_kwargs.update(max_size=None)
-    return dict(fid50k=frechet_inception_distance.compute_fid(opts, max_real=50_000, num_gen=50_000))
-
-
-@register_metric
-def kid50k(opts):
-    opts.dataset_kwargs.update(max_size=None)
-    kid = kernel_inception_distance.compute_kid(opts, max_real=50_000, num_gen=50_000, num_subsets=100, max_subset_size=1000)
-    return dict(kid50k=kid)
-
-
-@register_metric
-def pr50k3(opts):
-    opts.dataset_kwargs.update(max_size=None)
-    precision, recall = precision_recall.compute_pr(opts, max_real=50_000, num_gen=50_000, nhood_size=3, row_batch_size=10_000, col_batch_size=10_000)
-    return dict(pr50k3_precision=precision, pr50k3_recall=recall)
-
-
-def _old_ppl(opts, space, sampling):
-    return perceptual_path_length.compute_ppl(opts, num_samples=50_000, epsilon=1e-4, space=space, sampling=sampling, crop=True, batch_size=2)
-
-
-@register_metric
-def ppl_zfull(opts):
-    return dict(ppl_zfull=_old_ppl(opts, "z", "full"))
-
-
-@register_metric
-def ppl_wfull(opts):
-    return dict(ppl_wfull=_old_ppl(opts, "w", "full"))
-
-
-@register_metric
-def ppl_zend(opts):
-    return dict(ppl_zend=_old_ppl(opts, "z", "end"))
-
-
-@register_metric
-def ppl_wend(opts):
-    return dict(ppl_wend=_old_ppl(opts, "w", "end"))
-
-
-# ----------------------------------------------------------------------------------------------------------------
-# Short forms for quick looks: 10,000 generated images. Not comparable with the 50k numbers.
-
-
-@register_metric
-def fid10k_full(opts):
-    _all_reals(opts)
-    return dict(fid10k_full=frechet_inception_distance.compute_fid(opts, max_real=None, num_gen=10_000))
-
-
-@register_metric
-def kid10k_full(opts):
-    _all_reals(opts)
-    kid = kernel_inception_distance.compute_kid(opts, max_real=1_000_000, num_gen=10_000, num_subsets=100, max_subset_size=1000)
-    return dict(kid10k_full=kid)
-
-
-@register_metric
-def pr10k3_full(opts):
-    _all_reals(opts)
-    precision, recall = precision_recall.compute_pr(
-        opts, max_real=200_000, num_gen=10_000, nhood_size=3, row_batch_size=10_000, col_batch_size=10_000
-    )
-    return dict(pr10k3_full_precision=precision, pr10k3_full_recall=recall)
-
-
-# ----------------------------------------------------------------------------------------------------------------
-# Modes of stacked digits.
-
-
-@register_metric
-def madr_modes(opts):
-    _all_reals(opts)
-    return mode_coverage.compute_modes(opts, num_gen=26_000, prefix="madr_modes")
-
-
-@register_metric
-def madr_modes5k(opts):
-    _all_reals(opts)
-    return mode_coverage.compute_modes(opts, num_gen=5_000, prefix="madr_modes5k")
-
-
-# ----------------------------------------------------------------------------------------------------------------
-# Precision, recall, density and coverage in the space of --madr-extractor; all reals, 50,000 or 10,000 generated.
-
-
-def _diversity_metric(number, short, num_gen):
-    name = f"madr_{number}{short}"
-
-    def metric(opts):
-        _all_reals(opts)
-        return diversity.compute(opts, num_gen, (number,), {number: name})
-
-    metric.__name__ = name
-    metric.prepare = diversity.prepare
-    return register_metric(metric)
-
-
-for _short, _num_gen in (("", 50_000), ("_10k", 10_000)):
-    for _number in diversity.NUMBERS:
-        _diversity_metric(_number, _short, _num_gen)
-
-
-def _all_four(opts, num_gen, short):
-    _all_reals(opts)
-    return diversity.compute(opts, num_gen, diversity.NUMBERS, {number: f"madr_prdc{short}_{number}" for number in diversity.NUMBERS})
-
-
-@register_metric
-def madr_prdc(opts):
-    return _all_four(opts, 50_000, "")
-
-
-@register_metric
-def madr_prdc_10k(opts):
-    return _all_four(opts, 10_000, "_10k")
-
-
-def _further_metric(name, compute, short, num_gen, higher_is_better):
-    def metric(opts):
-        _all_reals(opts)
-        return compute(opts, num_gen, f"{name}{short}")
-
-    metric.__name__ = f"{name}{short}"
-    metric.prepare, metric.higher_is_better = diversity.prepare, higher_is_better
-    return register_metric(metric)
-
-
-for _short, _num_gen in (("", 50_000), ("_10k", 10_000)):
-    _further_metric("madr_smooth_recall", further_diversity.compute_smooth_recall, _short, _num_gen, higher_is_better=True)
-    _further_metric("madr_vendi", further_diversity.compute_vendi, _short, _num_gen, higher_is_better=True)
-    _further_metric("madr_authenticity", further_diversity.compute_authenticity, _short, _num_gen, higher_is_better=True)
-    _further_metric("madr_ndb", further_diversity.compute_ndb, _short, _num_gen, higher_is_better=False)
-
-
-@register_metric
-def madr_cycling(opts):
-    _all_reals(opts)
-    return cycling.compute(opts, num_gen=5_000, name="madr_cycling")
-
-
-for _metric in (madr_modes, madr_modes5k, madr_cycling):
-    _metric.counts_modes = True
-madr_cycling.prepare, madr_cycling.higher_is_better = cycling.prepare, False
-
-
-@register_metric
-def fd_dino50k_full(opts):
-    _all_reals(opts)
-    return dict(fd_dino50k_full=diversity.compute_frechet(opts, "dino", num_gen=50_000))
-
-
-madr_prdc.prepare = madr_prdc_10k.prepare = diversity.prepare
-fd_dino50k_full.prepare = functools.partial(diversity.prepare, space="dino")
+)

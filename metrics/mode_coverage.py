@@ -3,18 +3,21 @@
 Generated images -> one digit per channel (metrics/digit_classifier.py) -> counts of 1000 modes -> numbers (metrics/modes.py).
 """
 
+import functools
+
 import numpy as np
 import torch
 
 from dnnlib.errors import UserError
 from metrics import digit_classifier, digit_data, metric_utils, modes, sampling
 from metrics.feature_stats import FeatureStats
+from metrics.metric import Group, Metric
 
 # Noise gets an answer, too, and noise counts as many modes: below this share of the confidence on real digits, say so.
 _LOW_CONFIDENCE = 0.9
 
 
-def compute_modes(opts, num_gen, prefix):
+def compute_modes(opts, prefix, num_gen):
     """Results under `prefix`: modes hit, modes hit at least 5 times, KL in nats, the real data's KL, the classifier's accuracy."""
     dataset = metric_utils.construct_dataset(opts, use_labels=True)
     digit_data.check_stacked(dataset)
@@ -131,3 +134,10 @@ def count_generated_modes(opts, classifier, num_gen):
         progress.update(labels.num_items)
     modes_N, confidence_N = labels.get_all().T
     return np.bincount(modes_N.astype(np.int64), minlength=digit_data.NUM_MODES), float(confidence_N.mean(dtype=np.float64))
+
+
+_MODES = functools.partial(Metric, function=compute_modes, group=Group.DIGITS, detector="digits", counts_modes=True)
+METRICS = [
+    _MODES("madr_modes", meaning="Modes of stacked digits among 26,000 images: reached, reached 5 times, KL", counts=dict(num_gen=26_000)),
+    _MODES("madr_modes5k", meaning="The same among 5,000 images", counts=dict(num_gen=5_000)),
+]

@@ -3,11 +3,14 @@
 ppl = E |f(G(t)) - f(G(t + eps))|^2 / eps^2, f the LPIPS features of VGG16, the outliers at both ends left out.
 """
 
+import functools
+
 import numpy as np
 import torch
 
 from metrics import kernels, metric_utils, sampling
 from metrics.detectors import VGG16_URL, detector_facts, run_detector
+from metrics.metric import Group, Metric, Reals
 
 _MAPPING_KWARGS = ("truncation_psi", "truncation_cutoff")
 _DETECTOR_KWARGS = dict(resize_images=False, return_lpips=True)
@@ -143,3 +146,22 @@ def _sample_distances(opts, sampler, num_samples, batch_size):
         stats.append_torch(distances[:, None], num_gpus=opts.num_gpus, rank=opts.rank)
         progress.update(stats.num_items)
     return np.squeeze(stats.get_all(), axis=1)
+
+
+def _ppl(space, sampling, crop):
+    def function(opts, name, **counts):
+        return {name: compute_ppl(opts, epsilon=1e-4, space=space, sampling=sampling, crop=crop, batch_size=2, **counts)}
+
+    return function
+
+
+def _older(space, sampling):
+    meaning = f"Perceptual path length in {space}, {'along whole paths' if sampling == 'full' else 'at the ends of the paths'}, cropped to the middle"
+    return _PPL(f"ppl_{space}{sampling}", _ppl(space, sampling, crop=True), meaning, Group.OLDER, reals=Reals.AS_TRAINED)
+
+
+_PPL = functools.partial(Metric, counts=dict(num_samples=50_000), detector="vgg16", higher_is_better=False, compares_with_reals=False)
+METRICS = [
+    _PPL("ppl2_wend", _ppl("w", "end", crop=False), "Perceptual path length in w, at the ends of the paths", Group.RECOMMENDED),
+    *(_older(space, sampling) for sampling in ("full", "end") for space in ("z", "w")),
+]

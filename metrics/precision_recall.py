@@ -1,10 +1,13 @@
 """Improved precision and recall in VGG16 space (Kynkaanniemi et al. 2019), rows shared among processes."""
 
+import functools
+
 import torch
 
 from madr_spaces import neighbours
 from metrics import metric_utils
 from metrics.detectors import VGG16_URL
+from metrics.metric import Group, Metric, Reals
 
 
 def compute_distances(row_features, col_features, num_gpus, rank, col_batch_size):
@@ -76,3 +79,16 @@ def compute_pr(opts, max_real, num_gen, nhood_size, row_batch_size, col_batch_si
     precision = covered_share(opts, fake, real, nhood_size, tile_bytes=tile_bytes, rel_lo=0.6, rel_hi=0.8, tag="precision")
     recall = covered_share(opts, real, fake, nhood_size, tile_bytes=tile_bytes, rel_lo=0.8, rel_hi=1, tag="recall")
     return precision, recall
+
+
+def _pr(opts, name, **counts):
+    precision, recall = compute_pr(opts, nhood_size=3, row_batch_size=10_000, col_batch_size=10_000, **counts)
+    return {f"{name}_precision": precision, f"{name}_recall": recall}
+
+
+_PR = functools.partial(Metric, function=_pr, meaning="Precision and recall (k = 3) in VGG16's space", detector="vgg16")
+METRICS = [
+    _PR("pr50k3_full", group=Group.RECOMMENDED, counts=dict(max_real=200_000, num_gen=50_000)),
+    _PR("pr50k3", group=Group.OLDER, counts=dict(max_real=50_000, num_gen=50_000), reals=Reals.MIRRORED_AS_TRAINED),
+    _PR("pr10k3_full", group=Group.QUICK, counts=dict(max_real=200_000, num_gen=10_000)),
+]

@@ -9,40 +9,7 @@ import dataclasses
 
 import dnnlib
 from dnnlib.errors import UserError
-from training import presets
-
-# Flags that are handed on to the loop as they are, when given: flag -> keyword of the loop.
-PASSED_ON = {
-    "device": "device",
-    "threads": "threads",
-    "tick": "kimg_per_tick",
-    "img_snap": "image_snapshot_ticks",
-    "snap_res": "snap_res",
-    "keep": "keep",
-    "aug_max": "ada_max_p",
-    "nan_streak": "nan_streak",
-    "eval_at_start": "eval_at_start",
-    "detectors": "detectors",
-    "metric_space": "metric_space",
-    "wandb": "wandb_project",
-    "trust_pickle": "trust_pickle",
-    "diversity_monitor": "diversity_monitor",
-    "resume_kimg": "resume_kimg",
-    "resume_partial": "resume_partial",
-    "desc": "desc",
-}
-
-# Flags that override a number of the base configuration: flag -> (part of the name, the option's place).
-OVERRIDES = {
-    "cbase": ("cbase", [("G_kwargs", "synthesis_kwargs", "channel_base"), ("D_kwargs", "channel_base")]),
-    "cmax": ("cmax", [("G_kwargs", "synthesis_kwargs", "channel_max"), ("D_kwargs", "channel_max")]),
-    "glr": ("glr", [("G_opt_kwargs", "lr")]),
-    "dlr": ("dlr", [("D_opt_kwargs", "lr")]),
-    "map_depth": ("map", [("G_kwargs", "mapping_kwargs", "num_layers")]),
-    "mbstd_group": ("mbstd", [("D_kwargs", "epilogue_kwargs", "mbstd_group_size")]),
-    "ema_kimg": ("ema", [("ema_kimg",)]),
-    "pl_weight": ("pl", [("loss_kwargs", "pl_weight")]),
-}
+from training import flag_table, presets
 
 
 @dataclasses.dataclass
@@ -312,9 +279,9 @@ def _transfer(run, flags):
     if resume == "noresume":
         if "resume" in flags:
             run.name_parts.append("noresume")
-        for flag, text in (("resume_kimg", "--resume-kimg"), ("resume_partial", "--resume-partial")):
-            if flags.get(flag):
-                raise UserError(f"{text} says how to go on from a network, but --resume names none; add --resume=<pkl> or leave out {text}")
+        for row in flag_table.new_runs_only():
+            if flags.get(row.name):
+                raise UserError(f"{row.text} says how to go on from a network, but --resume names none; add --resume=<pkl> or leave out {row.text}")
     else:
         run.name_parts.append(f"resume{resume}" if resume in presets.RESUME_URLS else "resumecustom")
         options.resume_pkl = presets.RESUME_URLS.get(resume, resume)
@@ -346,7 +313,7 @@ def _performance(run, flags):
 
 
 def _overrides(run, flags):
-    for flag, (name, places) in OVERRIDES.items():
+    for flag, (name, places) in flag_table.overrides().items():
         if flag not in flags:
             continue
         run.name_parts.append(f"{name}{flags[flag]:g}")
@@ -358,7 +325,7 @@ def _overrides(run, flags):
 
 
 def _passed_on(run, flags):
-    for flag, keyword in PASSED_ON.items():
+    for flag, keyword in flag_table.passed_on().items():
         # False, empty and 'auto' are what the loop does anyway. By identity: a zero is a value.
         if flag in flags and flags[flag] is not False and flags[flag] not in ({}, "auto"):
             run.options[keyword] = flags[flag]

@@ -12,6 +12,7 @@ import torch
 
 import dnnlib
 from torch_utils import devices
+from training import flag_table
 
 FLOAT_BYTES, HALF_BYTES = 4, 2
 BATCHES_ON_META = (4, 8)  # of the two counting passes; what is kept grows linearly with the batch
@@ -251,9 +252,9 @@ def _warn_resources(options, costs, device, free_disk):
         available, where = psutil.virtual_memory().available, "this machine, free now"
         needed = costs.memory * options.num_gpus
     if needed > available:
-        yield f"about {gigabytes(needed)} of memory needed, {gigabytes(available)} in {where}; lower --batch-gpu or --cbase"
+        yield f"about {gigabytes(needed)} of memory needed, {gigabytes(available)} in {where}; {flag_table.remedies('memory')}"
     if free_disk is not None and costs.disk > free_disk:
-        yield f"about {gigabytes(costs.disk)} of disk needed, {gigabytes(free_disk)} free; use --keep=3,best, a larger --snap, or another --outdir"
+        yield f"about {gigabytes(costs.disk)} of disk needed, {gigabytes(free_disk)} free; {flag_table.remedies('disk')}"
 
 
 def gigabytes(size) -> str:

@@ -7,7 +7,7 @@ import copy
 import os
 
 from metrics import detectors, metric_main, metric_utils
-from training import snapshots
+from training import snapshots, trained_network
 
 
 def detectors_of(options):
@@ -28,7 +28,7 @@ def evaluate(options, metrics, G_ema, device, snapshot_pkl):
             rank=options.rank,
             device=device,
             detectors=detectors_of(options),
-            trained_in=detectors.led_by(options),
+            trained_in=trained_network.space_that_led(options),
             progress=metric_utils.ProgressMonitor(verbose=is_first),
         )
         if is_first:

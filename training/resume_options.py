@@ -10,77 +10,13 @@ import re
 
 import dnnlib
 from dnnlib.errors import UserError
-from training import config, presets, state
+from training import config, flag_table, presets, state
 
 OPTIONS_FILE = "training_options.json"
 MAX_ROWS = 12  # of the table of differences; --cfg alone can make thirty
 
-# Which flags decide an option: looked up by the longest matching beginning of its dotted place.
-DECIDED_BY = {
-    "random_seed": ["seed"],
-    "training_set_kwargs.path": ["data"],
-    "training_set_kwargs.resolution": ["data"],
-    "training_set_kwargs.use_labels": ["cond"],
-    "training_set_kwargs.max_size": ["subset", "data"],
-    "training_set_kwargs.random_seed": ["subset", "seed"],
-    "training_set_kwargs.xflip": ["mirror"],
-    "G_kwargs": ["cfg"],
-    "G_kwargs.mapping_kwargs.num_layers": ["map_depth", "cfg"],
-    "G_kwargs.synthesis_kwargs.channel_base": ["cbase", "cfg"],
-    "G_kwargs.synthesis_kwargs.channel_max": ["cmax", "cfg"],
-    "G_kwargs.synthesis_kwargs.num_fp16_res": ["fp32", "cfg"],
-    "G_kwargs.synthesis_kwargs.conv_clamp": ["fp32", "cfg"],
-    "G_kwargs.synthesis_kwargs.fp16_channels_last": ["nhwc"],
-    "D_kwargs": ["cfg"],
-    "D_kwargs.channel_base": ["cbase", "cfg"],
-    "D_kwargs.channel_max": ["cmax", "cfg"],
-    "D_kwargs.num_fp16_res": ["fp32", "cfg"],
-    "D_kwargs.conv_clamp": ["fp32", "cfg"],
-    "D_kwargs.block_kwargs.fp16_channels_last": ["nhwc"],
-    "D_kwargs.block_kwargs.freeze_layers": ["freezed"],
-    "D_kwargs.epilogue_kwargs.mbstd_group_size": ["mbstd_group", "cfg"],
-    "G_opt_kwargs": ["cfg"],
-    "G_opt_kwargs.lr": ["glr", "cfg"],
-    "D_opt_kwargs": ["cfg"],
-    "D_opt_kwargs.lr": ["dlr", "cfg"],
-    "loss_kwargs": ["cfg"],
-    "loss_kwargs.r1_gamma": ["gamma", "cfg"],
-    "loss_kwargs.pl_weight": ["pl_weight", "cfg"],
-    "batch_size": ["batch", "cfg"],
-    "ema_kimg": ["ema_kimg", "cfg"],
-    "ema_rampup": ["cfg"],
-    "ada_target": ["target", "aug"],
-    "ada_kimg": ["cfg", "aug"],
-    "augment_p": ["p", "initstrength", "aug"],
-    "augment_kwargs": ["augpipe", "aug"],
-    "desc": ["desc"],
-}
-
-# Flags that may change from one part of a run to the next: flag -> the options that it sets.
-MAY_CHANGE = {
-    "kimg": ["total_kimg"],
-    "metrics": ["metrics"],
-    "snap": ["network_snapshot_ticks", "image_snapshot_ticks"],
-    "img_snap": ["image_snapshot_ticks"],
-    "snap_res": ["snap_res"],
-    "tick": ["kimg_per_tick"],
-    "keep": ["keep"],
-    "workers": ["data_loader_kwargs"],
-    "device": ["device"],
-    "gpus": ["num_gpus"],
-    "batch_gpu": ["batch_gpu"],
-    "threads": ["threads"],
-    "aug_max": ["ada_max_p"],
-    "nan_streak": ["nan_streak"],
-    "eval_at_start": ["eval_at_start"],
-    "detectors": ["detectors"],
-    "metric_space": ["metric_space"],
-    "diversity_monitor": ["diversity_monitor"],
-    "wandb": ["wandb_project"],
-    "trust_pickle": ["trust_pickle"],
-    "nobench": ["cudnn_benchmark"],
-    "allow_tf32": ["allow_tf32"],
-}
+DECIDED_BY = flag_table.decided_by()  # looked up by the longest matching beginning of an option's dotted place
+MAY_CHANGE = flag_table.may_change()
 
 
 def names_a_run(resume, outdir=None) -> bool:
@@ -95,11 +31,11 @@ def continue_run(flags, given, outdir, build, plugin_flags=()) -> tuple:
     plugin's part. plugin_flags: names of flags whose options this module cannot know, the main switch first.
     Returns (options for the loop, with run_dir and resume_state; path of the run folder). Raises UserError.
     """
-    for flag, text in (("resume_kimg", "--resume-kimg"), ("resume_partial", "--resume-partial")):
-        if flag in given and flags.get(flag):
+    for row in flag_table.new_runs_only():
+        if row.name in given and flags.get(row.name):
             raise UserError(
-                f"{text} is for starting a new run from a network pickle; --resume={flags['resume']} continues a run "
-                f"exactly where it stopped: leave out {text}"
+                f"{row.text} is for starting a new run from a network pickle; --resume={flags['resume']} continues a run "
+                f"exactly where it stopped: leave out {row.text}"
             )
     folders = [_folder_named(flags["resume"])] if flags["resume"] != "latest" else _run_folders(outdir)
     refusal = None

@@ -5,8 +5,7 @@ import pathlib
 import matplotlib
 
 matplotlib.use("Agg")
-from matplotlib import patches
-from matplotlib import pyplot as plt
+from matplotlib import patches, pyplot as plt
 
 OUT = pathlib.Path(__file__).with_name("method.png")
 HOST, MADR, REALS = "#5b6470", "#c2410c", "#1d4ed8"

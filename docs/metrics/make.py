@@ -25,14 +25,14 @@ import torch
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-import calc_metrics
 import dnnlib
 import legacy
 from dnnlib import cli
 from experiments import pages
 from madr_spaces import neighbours
-from metrics import diversity, diversity_kernels, given_features, metric_main
+from metrics import diversity, diversity_kernels, given_features, metric_main, requested
 from metrics.metric_utils import MetricOptions
+from training import trained_network
 from training.snapshots import list_network_snapshots
 
 HERE = Path(__file__).resolve().parent
@@ -74,8 +74,8 @@ def numbers_of(path, dataset_kwargs, how):
 
 def cycling_of(run, dataset_kwargs, how):
     """The cycling result of all snapshots of a run, or None where there are not two."""
-    newest = calc_metrics.newest_snapshot(str(run))
-    snapshots = calc_metrics.snapshots_of(newest, False, torch.device("cpu"))
+    newest = trained_network.newest_snapshot(str(run))
+    snapshots = requested.openers(trained_network.snapshot_paths(newest), False, torch.device("cpu"))
     if len(snapshots) < 2:
         return None
     return metric_main.calc_metric(

@@ -8,34 +8,11 @@ import json
 
 from dnnlib.errors import UserError
 from dnnlib.util import flat_items
+from training import flag_table
 
-# Options of a run that leave its method as it is: where, how often something is written, on how many processes, how long.
-HOUSEKEEPING = {
-    "run_dir",
-    "num_gpus",
-    "batch_gpu",
-    "device",
-    "threads",
-    "data_loader_kwargs",
-    "total_kimg",
-    "kimg_per_tick",
-    "image_snapshot_ticks",
-    "network_snapshot_ticks",
-    "snap_res",
-    "metrics",
-    "eval_at_start",
-    "detectors",
-    "keep",
-    "nan_streak",
-    "wandb_project",
-    "desc",
-    "cudnn_benchmark",
-    "resume_state",
-    "resume_kimg",
-    "trust_pickle",
-    "diversity_monitor",
-}
-SEED = "random_seed"  # at any depth: subsets and plugins have seeds of their own
+# Options of a run that leave its method as it is; resume_state says which part of a run goes on, and no flag of its own sets it.
+HOUSEKEEPING = flag_table.housekeeping() | {"resume_state"}
+SEED = flag_table.SEED
 _DATA_PATH = ("training_set_kwargs", "path")  # the same data may lie elsewhere; the metric lines state its fingerprint
 MAX_STATED_OPTIONS = 3
 

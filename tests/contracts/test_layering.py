@@ -106,6 +106,18 @@ def test_spaces_import_torch_and_numpy_alone_when_imported(repo):
             assert outside <= {"madr_spaces", "torch", "numpy"}, f"{name} imports {outside}"
 
 
+def test_scripts_are_no_libraries(repo):
+    """Nothing imports a root script (legacy, whose functions are interface, apart): what two of them share lies in a package."""
+    scripts = {path.stem for path in repo.glob("*.py")} - {"legacy"}
+    files = modules(repo)
+    files.update({f"{path.parent.name}.{path.stem}": path for folder in ("benchmarks", "docs") for path in (repo / folder).rglob("*.py")})
+    reference_of_flags = {"docs.make_reference": {"train"}}  # its subject is that script's options
+    assert scripts >= {"train", "calc_metrics", "report", "doctor"} and "benchmarks.reach" in files
+    for name, path in files.items():
+        used = {module.split(".")[0] for module in imports(name, path)} & scripts
+        assert used <= reference_of_flags.get(name, set()), f"{name} imports {used}"
+
+
 def test_no_cycles(repo):
     files = modules(repo)
     graph = {name: {used for used in imports(name, path, everywhere=False) if used in files and used != name} for name, path in files.items()}

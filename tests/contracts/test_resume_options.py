@@ -9,7 +9,7 @@ import pytest
 import train
 from dnnlib import cli
 from dnnlib.errors import UserError
-from training import config, resume_options
+from training import flag_table, launch, resume_options
 
 
 @pytest.fixture()
@@ -187,7 +187,7 @@ def test_every_option_is_decided_by_a_flag_or_may_change(place):
     may_change = {name for names in resume_options.MAY_CHANGE.values() for name in names}
     for place_ in resume_options._leaves(options):
         assert place_ in settled or place_.split(".")[0] in may_change or resume_options._deciding_flags(place_), place_
-    passed_on = set(config.PASSED_ON.values()) - {"resume_kimg", "resume_partial"}
+    passed_on = set(flag_table.passed_on().values()) - {"resume_kimg", "resume_partial"}
     assert passed_on <= may_change | set(resume_options.DECIDED_BY)
 
 
@@ -246,5 +246,5 @@ def test_a_run_that_began_from_a_pickle_goes_on_any_number_of_times(place, start
     for _ in range(3):
         options = resume(cfg="auto")
         assert options.resume_pkl and options.ada_kimg == 100
-        train.save_options(options)
+        launch.save_options(options)
     assert json.load(open(os.path.join(folder, "training_options.json")))["resume_pkl"].endswith(".pkl")

@@ -446,7 +446,7 @@ def test_markdown_and_latex_are_well_formed(study, call):
     "arguments, words",
     [
         ([], "No run is named"),
-        (["--kimg=8", "--at=time"], "exclude one another"),
+        (["--kimg=8", "--at=time"], "--kimg=8 and --at=time cannot be combined; leave one of them out"),
         (["--baseline=ada"], "--baseline=ada is none of the methods: madr, plain"),
         (["--metrics=fid,kid"], "--metrics=fid,kid: no run has a line of that; there are fid10k_full"),
         (["--group", "x=nothing*"], "matches none of the runs"),

@@ -159,7 +159,7 @@ class LmdbSource(Source):
 def open_source(path: str, labels: str = "json", max_images: int | None = None) -> Source:
     """The source at a path, recognised by what lies there; `labels` is one of LABEL_MODES."""
     if max_images is not None and max_images < 1:
-        raise UserError(f"--max-images must be at least 1 (got {max_images}); leave it away to take all.")
+        raise UserError(f"--max-images must be at least 1 (got {max_images}); leave it out to take all.")
     if not os.path.exists(path):
         raise UserError(f"There is nothing at --source={path}; check the path (from {os.getcwd()}).")
     is_folder = os.path.isdir(path)
@@ -180,7 +180,7 @@ def open_source(path: str, labels: str = "json", max_images: int | None = None) 
 def _without_folder_labels(source: Source, labels: str, path: str) -> Source:
     if labels == "folders":
         raise UserError(
-            f"--labels=folders needs a folder or zip of images, not {path}; leave it away: labels that the archive itself holds are taken by default."
+            f"--labels=folders needs a folder or zip of images, not {path}; leave it out: labels that the archive itself holds are taken by default."
         )
     return source
 

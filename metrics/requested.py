@@ -1,0 +1,196 @@
+"""Metrics as they are asked for: what is refused, the job that every process gets, and what is said of the results.
+
+Lines and tables go to standard output and into the run folder; where networks and data come from is decided by the caller. Must
+not know click.
+"""
+
+import functools
+import os
+from dataclasses import dataclass, field
+
+import torch
+
+import legacy
+from dnnlib.errors import UserError
+from metrics import comparison, detectors as detector_files, diversity, given_features, metric_main, metric_utils, repeats, sampling
+from torch_utils import distributed, misc
+
+MAX_SEED = 2**31 - 1
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that one process needs; picklable, since every process opens the networks itself."""
+
+    network: str
+    metrics: tuple
+    dataset_kwargs: dict
+    num_gpus: int
+    device_name: str
+    verbose: bool
+    trust: bool
+    cache: bool
+    detectors: dict
+    seed: int
+    num_gen: int | None
+    num_real: int | None
+    batch_size: int | None
+    run_dir: str | None
+    baseline: str | None = None
+    space: str | None = None
+    strict_ties: bool = False
+    repeats: int = 1
+    modes: int | None = None
+    trained_in: dict = field(default_factory=dict)  # {network: extractor whose features led its training, or None}
+    snapshots: dict = field(default_factory=dict)  # {network: paths of the snapshots of its run}
+
+    @property
+    def networks(self):
+        """The network and its baseline, if there is one."""
+        return [path for path in (self.network, self.baseline) if path is not None]
+
+
+# ----------------------------------------------------------------------------------------------------------------
+# What is refused.
+
+
+def check_metrics(names):
+    """Refuse unknown names, and none at all."""
+    metric_main.check_names(names)
+    if not names:
+        raise UserError("--metrics names no metric; give at least one, like --metrics=fid50k_full.")
+
+
+def check_modes(modes, names):
+    """Refuse --modes where nothing counts modes."""
+    counting = [name for name in metric_main.list_valid_metrics() if metric_main.row_of(name).counts_modes]
+    if modes is not None and not set(counting) & set(names):
+        raise UserError(f"--modes={modes} has no effect on {', '.join(names)}; leave it out, or take one of {', '.join(counting)}.")
+
+
+def check_seeds(seed, num_repeats):
+    if seed + num_repeats > MAX_SEED + 1:
+        raise UserError(f"--seed={seed} with --repeats={num_repeats} goes beyond the largest seed {MAX_SEED}; lower --seed.")
+
+
+def with_weights(detectors, space, weights):
+    """The detectors with the file of --madr-weights for the space it belongs to."""
+    return detector_files.with_weights(detectors, space or detectors.get(detector_files.SPACE) or diversity.DEFAULT_SPACE, weights)
+
+
+# ----------------------------------------------------------------------------------------------------------------
+# Computing.
+
+
+def evaluate(rank, job):
+    """The body of every process."""
+    device = distributed.rank_device(job.device_name, rank)
+    torch.backends.cudnn.benchmark = True
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+    networks = {path: open_generator(path, job.trust, device) for path in job.networks}
+    if rank == 0 and job.verbose:
+        _print_summary(networks[job.network], device)
+    for metric in job.metrics:
+        results, items = {}, {}
+        for path, G in networks.items():
+            if rank == 0 and job.verbose:
+                print(f"Calculating {metric}{' of the baseline' if path == job.baseline != job.network else ''}...", flush=True)
+            items[path] = {}
+            results[path] = _calc(metric, path, G, job, rank, device, items[path])
+        if rank == 0:
+            _report(job, results, items, same_latents=len({G.z_dim for G in networks.values()}) == 1)
+
+
+def open_generator(path, trust, device):
+    """The averaged generator of a network pickle, ready to draw."""
+    return legacy.open_network(path, trust=trust, verbose=False)["G_ema"].eval().requires_grad_(False).to(device)
+
+
+def openers(paths, trust, device):
+    """{file name: function that opens the generator} of snapshots, for metrics that look at a whole run."""
+    return {os.path.basename(path): functools.partial(open_generator, path, trust, device) for path in paths}
+
+
+def _calc(metric, path, G, job, rank, device, items):
+    """The result of one metric of one network; `items` is filled with its values per item."""
+    return repeats.calc_repeated(
+        metric,
+        repeats=job.repeats,
+        modes=job.modes,
+        G=G,
+        dataset_kwargs=job.dataset_kwargs,
+        num_gpus=distributed.get_world_size(),
+        rank=rank,
+        device=device,
+        progress=metric_utils.ProgressMonitor(verbose=job.verbose),
+        cache=job.cache,
+        detectors=job.detectors,
+        seed=job.seed,
+        num_gen=job.num_gen,
+        num_real=job.num_real,
+        batch_size=job.batch_size,
+        space=job.space,
+        strict_ties=job.strict_ties,
+        trained_in=job.trained_in.get(path),
+        per_item=items,
+        snapshots=openers(job.snapshots.get(path, []), job.trust, device),
+    )
+
+
+def _report(job, results, items, same_latents):
+    result = results[job.network]
+    if job.baseline is not None:
+        theirs = results[job.baseline]
+        compared = comparison.compare(
+            result.results,
+            theirs.results,
+            items[job.network],
+            items[job.baseline],
+            sampling.stream("bootstrap", job.seed),
+            same_latents,
+            *(facts.get("repeats", {}).get("values") for facts in (result.facts, theirs.facts)),
+        )
+        result.facts["comparison"] = dict(
+            baseline=job.baseline,
+            results=compared,
+            level=comparison.LEVEL,
+            num_resamples=comparison.NUM_RESAMPLES,
+            bootstrap_seed=job.seed,
+            sampling_seed=job.seed,
+            same_latents=same_latents,
+        )
+        metric_main.report_metric(theirs, snapshot_pkl=job.baseline)
+    metric_main.report_metric(result, run_dir=job.run_dir, snapshot_pkl=job.network)
+    if job.baseline is not None:
+        print(comparison.as_text(compared))
+        print(
+            f"Seed {job.seed} of latents, labels and bootstrap; {comparison.NUM_RESAMPLES} resamples; "
+            f"{'the same' if same_latents else 'other'} latents for both.",
+            flush=True,
+        )
+    if job.verbose:
+        if job.repeats > 1:
+            print(repeats.as_text(result))
+        print(flush=True)
+
+
+def evaluate_given_features(real_path, fake_path, metrics, others, device, **how):
+    """The metrics of two files of features. others: {flag: value} of the options that say where features come from."""
+    for flag, value in others.items():
+        if value:
+            raise UserError(f"{flag} has no effect beside --real-features and --fake-features: the features are there already; leave it out.")
+    unfit = [metric for metric in metrics if not metric_main.takes_given_features(metric)]
+    if unfit:
+        raise UserError(
+            f"--metrics={','.join(unfit)} needs images, not features; with --real-features and --fake-features there are "
+            f"{', '.join(filter(metric_main.takes_given_features, metric_main.list_valid_metrics()))}."
+        )
+    given = given_features.load(real_path, fake_path)
+    for metric in metrics:
+        metric_main.report_metric(metric_main.calc_metric(metric, given=given, device=device, **how))
+
+
+def _print_summary(G, device):
+    z, c = torch.zeros([1, G.z_dim], device=device), torch.zeros([1, G.c_dim], device=device)
+    misc.print_module_summary(G, [z, c])
