@@ -3,6 +3,7 @@
 import ast
 import inspect
 import pickle
+import re
 
 import numpy as np
 import pytest
@@ -60,6 +61,16 @@ def asked_in(path):
 def test_nobody_asks_what_the_other_has(repo):
     assert {file: asked_in(repo / file) for file in ASK_NOTHING} == {file: [] for file in ASK_NOTHING}
     assert not [what for what in asked_in(repo / "madr_plugin/loss.py") if "base" in what or what == "self"]
+
+
+def test_only_the_options_name_classes(repo):
+    """A class is chosen where options are resolved; what builds, steps, keeps and tells takes it by the name that they state."""
+    named = set()
+    for path in (repo / "training").rglob("*.py"):
+        strings = [node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+        if any(re.fullmatch(r"(training|torch|madr_plugin)\.([a-z_0-9]+\.)*[A-Z]\w+", text) for text in strings):
+            named.add(path.name)
+    assert named == {"config.py"}
 
 
 class Bare:

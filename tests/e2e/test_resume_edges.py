@@ -7,10 +7,12 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 import torch
 
 import madr_plugin.options
+from dnnlib.errors import UserError
 from metrics import requirements
 from training import evaluation, monitor, state
 from training.loss import StyleGAN2Loss
@@ -182,6 +184,9 @@ class LossThatNotes(LossWithoutState):
     def attach(self, context):
         self.calls.append(("attach", sorted(context), context["keeps_state"], len(context["training_set"])))
 
+    def accumulate_gradients(self, phase, real_img, real_c, gen_z, gen_c, sync, gain):
+        self._loss.accumulate_gradients(phase, real_img, real_c, gen_z, gen_c, sync, gain)
+
     def begin_phase(self, phase, cur_nimg):
         self.calls.append(("begin", phase, cur_nimg))
 
@@ -220,6 +225,33 @@ def test_what_a_foreign_loss_has_of_the_protocol_is_called(tmp_path, loop_option
 CONTEXT = (
     "G D G_ema rank num_gpus device run_dir training_set training_set_kwargs random_seed batch_size batch_gpu keeps_state"  # as Loss.attach tells
 ).split()
+
+
+class ForeignImages(torch.utils.data.Dataset):
+    """A data set as other forks write them: no fingerprint, no look at all images before training, no cache."""
+
+    name, resolution, num_channels, image_shape, label_shape, label_dim, has_labels = "foreign", 16, 3, [3, 16, 16], [0], 0, False
+
+    def __init__(self, seed):
+        self.images = np.random.RandomState(seed).randint(0, 256, [24, 3, 16, 16]).astype(np.uint8)
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, index):
+        return self.images[index], np.zeros([0], np.float32)
+
+
+def test_a_data_set_of_another_code_base(tmp_path, loop_options):
+    """It trains, goes on, and is refused when its images have changed."""
+    options = loop_options(total_kimg=0.016, network_snapshot_ticks=1)
+    options["training_set_kwargs"] = dict(class_name="losses_of_this_test.ForeignImages", seed=0)
+    run(tmp_path, options)
+    options["total_kimg"] = 0.024
+    with pytest.raises(UserError, match="has changed"):
+        run(tmp_path, {**options, "training_set_kwargs": dict(options["training_set_kwargs"], seed=1)}, resume_state=state.latest_state(tmp_path))
+    run(tmp_path, options, resume_state=state.latest_state(tmp_path))
+    assert ticks(tmp_path)[-1] == 0.024
 
 
 def test_a_regulariser_that_is_never_finite_stops_the_run(tmp_path, loop_options):
