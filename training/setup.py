@@ -14,7 +14,8 @@ import legacy
 from dnnlib.errors import UserError
 from torch_utils import distributed, misc
 from torch_utils.ops import conv2d_gradfix, grid_sample_gradfix
-from training import phases, sampler, snapshots
+from training import loss, phases, sampler, snapshots
+from training.data import foreign
 
 # Sets up to this size (uncompressed) are held in memory when training on a CPU: decoding PNGs over and over would take
 # a good part of a core that the networks need.
@@ -54,9 +55,8 @@ def check_unchanged(saved, present, path):
 
 def build_training_set(training_set_kwargs, device):
     """The data set, and whether its images come from memory."""
-    training_set = dnnlib.util.construct_class_by_name(**training_set_kwargs)
-    # Other classes of data sets, by name in the options, need not know about memory.
-    in_memory = device.type == "cpu" and hasattr(training_set, "use_cache") and training_set.use_cache(IN_MEMORY_MB)
+    training_set = foreign.as_dataset(dnnlib.util.construct_class_by_name(**training_set_kwargs))
+    in_memory = device.type == "cpu" and training_set.use_cache(IN_MEMORY_MB)
     resolution = training_set.resolution
     if resolution < 4 or resolution & (resolution - 1):
         raise UserError(
@@ -122,6 +122,14 @@ def build_augment_pipe(augment_kwargs, augment_p, ada_target, device):
     pipe = dnnlib.util.construct_class_by_name(**augment_kwargs).train().requires_grad_(False).to(device)
     pipe.p.copy_(torch.as_tensor(augment_p))
     return pipe
+
+
+def build_loss(loss_kwargs, G, D, augment_pipe, device):
+    """The loss, whatever class it is of, with every method of loss.Loss."""
+    made = dnnlib.util.construct_class_by_name(
+        device=device, G_mapping=G.mapping, G_synthesis=G.synthesis, D=D, augment_pipe=augment_pipe, **loss_kwargs
+    )
+    return loss.as_loss(made)
 
 
 def build_grid(training_set, G, random_seed, batch_gpu, device, snap_res):

@@ -80,7 +80,8 @@ def _to_cpu(value):
 class StateBag:
     """The named parts of a run that have state_dict/load_state_dict, saved and restored together.
 
-    optional: names of parts that a state may lack or have left over: what watches a run may come and go with a resume.
+    A part whose state is empty is not stored. optional: names of parts that a state may lack or have left over: what
+    watches a run may come and go with a resume.
     """
 
     def __init__(self, optional=(), **parts):
@@ -89,17 +90,19 @@ class StateBag:
 
     def collect(self, collectors, facts):
         """Gather the state of all ranks (call on every rank). facts: plain values stored beside, e.g. fingerprints."""
+        states = {name: _to_cpu(part.state_dict()) for name, part in self.parts.items()}
         local_stats = {"module": training_stats.state_dict(), "collectors": [c.state_dict() for c in collectors]}
         return {
             "format": FORMAT,
             "facts": facts,
-            "parts": {name: _to_cpu(part.state_dict()) for name, part in self.parts.items()},
+            "parts": {name: part_state for name, part_state in states.items() if part_state},
             # Statistics reported since the last tick live on each rank apart.
             "stats_of_ranks": distributed.gather_objects(_to_cpu(local_stats)),
         }
 
     def restore(self, state, collectors):
-        ours, theirs = set(self.parts) - self.optional, set(state["parts"]) - self.optional
+        ours = {name for name, part in self.parts.items() if name not in self.optional and part.state_dict()}
+        theirs = {name for name, part_state in state["parts"].items() if name not in self.optional and part_state}
         missing, extra = sorted(ours - theirs), sorted(theirs - ours)
         if missing or extra:
             raise UserError(
@@ -107,7 +110,7 @@ class StateBag:
                 "resume with the options of the run that wrote it"
             )
         for name, part in self.parts.items():
-            if name in state["parts"]:
+            if state["parts"].get(name):
                 part.load_state_dict(state["parts"][name])
         stats, rank = state["stats_of_ranks"], distributed.get_rank()
         if len(stats) == distributed.get_world_size():

@@ -23,9 +23,9 @@ ALLOWED = {
     "experiments": {"dnnlib", "torch_utils", "training", "metrics", "madr_spaces", "madr_plugin", "legacy", "reporting", "experiments"},
 }
 # Only these modules of training/ may know of metrics, and only these of metrics/ of training (data sets, by name or subclass).
-TRAINING_KNOWS_METRICS = {"training.training_loop", "training.evaluation"}
-# The loop writes the run's page; nothing else of training/ knows that there is one.
-TRAINING_KNOWS_REPORTING = {"training.training_loop"}
+TRAINING_KNOWS_METRICS = {"training.teller", "training.evaluation"}
+# The telling part of the loop writes the run's page; nothing else of training/ knows that there is one.
+TRAINING_KNOWS_REPORTING = {"training.teller"}
 # torch and everything above it stays out of dnnlib; a data set needs no GPU library beyond torch's base class.
 FORBIDDEN_OUTSIDE = {"dnnlib": {"torch", "torchvision"}}
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import madr_plugin.options
+from madr_plugin import augment_pipe
 from torch_utils import distributed
 from training import state
 from training.training_loop import training_loop
@@ -153,3 +154,40 @@ def test_snapshots_of_madr_runs_open_without_it(tmp_path, loop_options, repo):
     with open(path, "rb") as f:
         G_ema = pickle.load(f)["G_ema"]
     assert torch.equal(torch.load(tmp_path / "image.pt"), G_ema(z=torch.ones([1, 16]), c=torch.eye(2)[:1], noise_mode="const"))
+
+
+SNAPSHOT = "network-snapshot-000000.pkl"
+
+
+def test_a_snapshot_is_as_large_as_one_without_madr(tmp_path, loop_options):
+    """The training state has the memory; with the default's capacity it would outweigh such small networks."""
+    options = loop_options(total_kimg=0.016, network_snapshot_ticks=1)
+    run(tmp_path / "plain", options)
+    parts = run(tmp_path / "madr", with_madr(options, madr=1))
+    plain, ours = (os.path.getsize(tmp_path / name / SNAPSHOT) for name in ("plain", "madr"))
+    assert ours <= 1.05 * plain
+    assert sum(tensor.numel() * 4 for tensor in parts["loss"]["madr"]["memory"]["tensors"].values()) > plain
+    assert list(parts["augment_pipe"]) == [f"base.{name}" for name in run(tmp_path / "again", options)["augment_pipe"]]
+
+
+def test_states_and_snapshots_of_former_versions_still_serve(tmp_path, loop_options):
+    """Their augmentation pipes carry a second copy of the memory: a continued run drops it, a started one passes over it."""
+    options = with_madr(loop_options(total_kimg=0.032, kimg_per_tick=0.016, network_snapshot_ticks=1), **SMALL)
+    whole = run(tmp_path / "whole", options)
+    run(tmp_path / "parts", {**options, "total_kimg": 0.016})
+    path, snapshot = state.latest_state(tmp_path / "parts"), tmp_path / "parts" / SNAPSHOT
+    saved, data = state.load_state(path), pickle.loads(snapshot.read_bytes())
+    carried = augment_pipe.flatten(saved["parts"]["loss"]["madr"])
+    saved["parts"]["augment_pipe"].update({"madr__" + name: value for name, value in carried.items()})
+    torch.save(saved, path)
+    former = augment_pipe.MADRAugmentPipe(base=data["augment_pipe"])
+    former.carry(carried)
+    (tmp_path / "former.pkl").write_bytes(pickle.dumps(dict(data, augment_pipe=former)))
+
+    parts = run(tmp_path / "parts", options, resume_state=path)
+    for part in whole:
+        if part != "progress":
+            assert _plain(whole[part]) == _plain(parts[part]), part
+    assert not hasattr(pickle.loads(snapshot.read_bytes())["augment_pipe"], augment_pipe.CARRIED)
+    started = run(tmp_path / "started", {**options, "total_kimg": 0.008}, resume_pkl=str(tmp_path / "former.pkl"))
+    assert int(started["loss"]["madr"]["step"]) == 1

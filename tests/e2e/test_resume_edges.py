@@ -7,11 +7,16 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 import torch
 
-from training import monitor, state, training_loop as training_loop_module
+import madr_plugin.options
+from dnnlib.errors import UserError
+from metrics import requirements
+from training import evaluation, monitor, state
 from training.loss import StyleGAN2Loss
+from training.trainer import Trainer
 from training.training_loop import training_loop
 
 
@@ -95,7 +100,7 @@ def seconds(run_dir, name):
 
 def test_maintenance_is_told_once_however_often_a_run_is_stopped(tmp_path, loop_options, monkeypatch, hand_clock):
     """A step takes 1 s, an evaluation 100 s: total time less all maintenance is the time of the steps."""
-    step = training_loop_module.Trainer.train_step
+    step = Trainer.train_step
 
     def slow_step(self):
         hand_clock.now += 1
@@ -105,9 +110,9 @@ def test_maintenance_is_told_once_however_often_a_run_is_stopped(tmp_path, loop_
         hand_clock.now += 100
         return iter([])
 
-    monkeypatch.setattr(training_loop_module.Trainer, "train_step", slow_step)
-    monkeypatch.setattr(training_loop_module.evaluation, "evaluate", slow_evaluation)
-    monkeypatch.setattr(training_loop_module.requirements, "check", lambda *_args: None)
+    monkeypatch.setattr(Trainer, "train_step", slow_step)
+    monkeypatch.setattr(evaluation, "evaluate", slow_evaluation)
+    monkeypatch.setattr(requirements, "check", lambda *_args: None)
     options = loop_options(total_kimg=0.104, kimg_per_tick=0.032, network_snapshot_ticks=1, metrics=["fid50k_full"])
     training_seconds = lambda: [total - sum(seconds(tmp_path, "maintenance_sec")[: i + 1]) for i, total in enumerate(seconds(tmp_path, "total_sec"))]
     resumed = lambda **more: run(tmp_path, options, resume_state=state.latest_state(tmp_path), **more)
@@ -156,6 +161,97 @@ def test_a_loss_that_keeps_no_state(tmp_path, loop_options):
     run(tmp_path / "run", options)
     run(tmp_path / "run", {**options, "total_kimg": 0.024}, resume_state=state.latest_state(tmp_path / "run"))
     assert ticks(tmp_path / "run")[-1] == 0.024
+
+
+def test_a_loss_that_keeps_no_state_goes_on_from_an_older_state_with_an_empty_place_for_it(tmp_path, loop_options):
+    options = loop_options(
+        total_kimg=0.016, network_snapshot_ticks=1, loss_kwargs=dict(class_name="losses_of_this_test.LossWithoutState", r1_gamma=1)
+    )
+    run(tmp_path / "run", options)
+    saved = state.load_state(state.latest_state(tmp_path / "run"))
+    assert "loss" not in saved["parts"]
+    saved["parts"]["loss"] = {}
+    torch.save(saved, state.latest_state(tmp_path / "run"))
+    run(tmp_path / "run", {**options, "total_kimg": 0.024}, resume_state=state.latest_state(tmp_path / "run"))
+    assert ticks(tmp_path / "run")[-1] == 0.024
+
+
+class LossThatNotes(LossWithoutState):
+    """A foreign loss with a part of the protocol; notes what is called."""
+
+    calls = []
+
+    def attach(self, context):
+        self.calls.append(("attach", sorted(context), context["keeps_state"], len(context["training_set"])))
+
+    def accumulate_gradients(self, phase, real_img, real_c, gen_z, gen_c, sync, gain):
+        self._loss.accumulate_gradients(phase, real_img, real_c, gen_z, gen_c, sync, gain)
+
+    def begin_phase(self, phase, cur_nimg):
+        self.calls.append(("begin", phase, cur_nimg))
+
+    def end_phase(self, phase):
+        self.calls.append(("end", phase))
+
+    def telemetry(self):
+        return dict(own=2.5)
+
+    def close(self):
+        self.calls.append(("close",))
+
+
+@pytest.mark.parametrize("with_madr", [False, True])
+def test_what_a_foreign_loss_has_of_the_protocol_is_called(tmp_path, loop_options, capsys, with_madr):
+    """Also around a failure: the run ends in the second tick, and the loss is closed."""
+
+    def fail():
+        if len([call for call in LossThatNotes.calls if call[0] == "end"]) > 6:
+            raise RuntimeError("in mid-run")
+
+    LossThatNotes.calls.clear()
+    options = loop_options(total_kimg=0.1, kimg_per_tick=0.008, loss_kwargs=dict(class_name="losses_of_this_test.LossThatNotes", r1_gamma=1))
+    if with_madr:
+        madr_plugin.options.apply(options, dict(madr=1, madr_capacity=16, madr_deficit_window=16, madr_reals=8, madr_width=8))
+    with pytest.raises(RuntimeError, match="in mid-run"):
+        run(tmp_path, options, abort_fn=fail)
+    attached, *phases, closed = LossThatNotes.calls
+    assert attached[0] == "attach" and attached[2:] == (True, 24) and closed == ("close",)
+    assert attached[1] == sorted(CONTEXT)
+    first = [("Gmain", 0), ("Greg", 0), ("Dmain", 0), ("Dreg", 0), ("Gmain", 8), ("Dmain", 8)]
+    assert phases[:12] == [call for name, nimg in first for call in (("begin", name, nimg), ("end", name))]
+    assert " own 2.500" in capsys.readouterr().out
+
+
+CONTEXT = (
+    "G D G_ema rank num_gpus device run_dir training_set training_set_kwargs random_seed batch_size batch_gpu keeps_state"  # as Loss.attach tells
+).split()
+
+
+class ForeignImages(torch.utils.data.Dataset):
+    """A data set as other forks write them: no fingerprint, no look at all images before training, no cache."""
+
+    name, resolution, num_channels, image_shape, label_shape, label_dim, has_labels = "foreign", 16, 3, [3, 16, 16], [0], 0, False
+
+    def __init__(self, seed):
+        self.images = np.random.RandomState(seed).randint(0, 256, [24, 3, 16, 16]).astype(np.uint8)
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, index):
+        return self.images[index], np.zeros([0], np.float32)
+
+
+def test_a_data_set_of_another_code_base(tmp_path, loop_options):
+    """It trains, goes on, and is refused when its images have changed."""
+    options = loop_options(total_kimg=0.016, network_snapshot_ticks=1)
+    options["training_set_kwargs"] = dict(class_name="losses_of_this_test.ForeignImages", seed=0)
+    run(tmp_path, options)
+    options["total_kimg"] = 0.024
+    with pytest.raises(UserError, match="has changed"):
+        run(tmp_path, {**options, "training_set_kwargs": dict(options["training_set_kwargs"], seed=1)}, resume_state=state.latest_state(tmp_path))
+    run(tmp_path, options, resume_state=state.latest_state(tmp_path))
+    assert ticks(tmp_path)[-1] == 0.024
 
 
 def test_a_regulariser_that_is_never_finite_stops_the_run(tmp_path, loop_options):

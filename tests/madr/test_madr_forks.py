@@ -243,6 +243,28 @@ def test_an_unmodified_fork_trains_with_madr_and_resumes(make_fork, style):
     assert again.returncode == 0 and "state of step 12" in again.stdout, again.stdout + again.stderr
 
 
+FORGET = """
+import sys, pickle
+sys.path.insert(0, sys.argv[1])
+data = pickle.load(open(sys.argv[2], "rb"))
+del data["augment_pipe"]._madr_state
+pickle.dump(data, open(sys.argv[2], "wb"))
+"""
+
+
+@pytest.mark.parametrize("way", ["command", "install"])
+def test_a_snapshot_without_state_is_said_to_have_none(make_fork, way):
+    """Such as those of the loop of this project, which keeps MADR's state elsewhere."""
+    fork, run = make_fork(SECOND_STYLE, install="import madr_plugin; madr_plugin.install(capacity=32, deficit_window=32)" if way == "install" else "")
+    knobs = ["--madr=1", "--madr-capacity=32", "--madr-deficit-window=32"]
+    train = [fork / "train.py", f"--outdir={fork}"] if way == "install" else ["-m", "madr_plugin", fork / "train.py", f"--outdir={fork}", *knobs]
+    first = run(*train)
+    assert first.returncode == 0 and "memory starts empty" not in first.stdout, first.stdout + first.stderr
+    assert run("-c", FORGET, fork, fork / "snapshot.pkl").returncode == 0
+    again = run(*train, f"--resume={fork}/snapshot.pkl")
+    assert again.returncode == 0 and "holds no MADR state; the memory starts empty" in again.stdout, again.stdout + again.stderr
+
+
 def test_without_madr_the_fork_runs_as_it_is(make_fork):
     fork, run = make_fork(FIRST_STYLE)
     done = run("-m", "madr_plugin", fork / "train.py", f"--outdir={fork}")
