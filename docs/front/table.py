@@ -51,13 +51,23 @@ BEDS = (
 )
 
 
+def document_of(bed):
+    return json.loads((records.RESULTS / bed.file).read_text(encoding="utf-8"))
+
+
+def tilt_flags(bed):
+    """How far a row's tilt goes, as its file states it."""
+    document = document_of(bed)
+    madr = document.get("facts", document)["methods"]["tilt"]["madr"]
+    return f"`--madr-tilt=1 --madr-tilt-max={madr['tilt_max']:g} --madr-weight={madr['weight']:g}` ({bed.name})"
+
+
 def runs_of(bed):
     """{method: {seed: {measure: number}}} of a row."""
-    path = records.RESULTS / bed.file
-    document = json.loads(path.read_text(encoding="utf-8"))
+    document = document_of(bed)
     if "results" in document:  # toy_2d.py: one list per method, seeds 0, 1, ...
         return {method: dict(enumerate(runs)) for method, runs in document["results"].items()}
-    return records.load(path)[1]
+    return records.load(records.RESULTS / bed.file)[1]
 
 
 def mean(runs, method, bed):
@@ -84,7 +94,7 @@ def told(found, bed):
     if found is None:
         return NONE
     word = "open" if not sure(found) else "better" if (found[0] > 0) == bed.higher_is_better else "worse"
-    middle, low, high = (f"{value + 0.0:+.{bed.digits}f}" for value in found)
+    middle, low, high = (f"{value:+.{bed.digits}f}" for value in found)
     return f"{middle} [{low}, {high}] {word}"
 
 
@@ -127,9 +137,10 @@ def text():
     """The whole text between the marks."""
     head = ["test bed", "measure", "plain GAN", "without memory", "MADR", "MADR minus plain", "MADR minus without memory", "seeds"]
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|", *map(row, BEDS)]
+    tilts = ", ".join(tilt_flags(bed) for bed in BEDS if bed.ours == "tilt")
     note = (
-        'Means over seeds ± half the width of the 95% interval; differences paired by seed, with their 95% interval; "open": the interval holds zero. MADR is the default, '
-        "or `--madr-tilt=1` where it says tilt. Without memory: `--madr-preset=witness`, at the same weight." + without_tilt()
+        'Means over seeds ± half the width of the 95% interval. Differences are paired by seed, with their 95% interval; "open": the interval holds zero. '
+        f"MADR is the default; where it says tilt: {tilts}. Without memory: `--madr-preset=witness` at the same weight." + without_tilt()
     )
     return "\n".join([*lines, "", note, "", not_yet()]) + "\n"
 

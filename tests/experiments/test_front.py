@@ -53,7 +53,7 @@ def write_runs(folder, table, **values):
     for bed in table.BEDS:
         path = folder / bed.file
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(dict(facts={}, entries=entries)))
+        path.write_text(json.dumps(dict(facts=dict(methods=dict(tilt=dict(madr=dict(tilt_max=20.0, weight=2.0)))), entries=entries)))
 
 
 def test_differences_are_paired_by_seed_with_their_interval(tmp_path, monkeypatch, table):
@@ -65,6 +65,7 @@ def test_differences_are_paired_by_seed_with_their_interval(tmp_path, monkeypatc
         rows[2]
         == "| Ring of 8 Gaussians | modes held, of 8 | 5.0 ± 9.9 | 4.9 ± 11.2 | 4.9 ± 9.9 | -0.1 [-0.1, -0.1] worse | -0.0 [-2.5, +2.5] open | 3 |"
     )
+    assert "`--madr-tilt=1 --madr-tilt-max=20 --madr-weight=2` (Ring with modes of 1 and 2%)" in table.text()
     assert "4.9 ± 9.9 (tilt)" in rows[3] and "The default without the tilt there: 4.9 ± 9.9 (Ring with modes of 1 and 2%)" in table.text()
 
 
