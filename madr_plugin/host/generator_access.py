@@ -96,16 +96,18 @@ class GeneratorAccess:
 
     @contextlib.contextmanager
     def buffers_kept(self):
-        """Running averages of the generator (mean latent, batch statistics) stay as they are: replay is not training data."""
+        """Running averages of the generator (mean latent, batch statistics, spectral norms) stay as they are: replay is not training data.
+
+        Compared by nothing but restored by value: batch normalisation moves its averages without changing the tensors' version.
+        """
         modules = [module for module in (self.mapping, self.synthesis) if module is not None]
-        kept = [(buffer, buffer._version, buffer.detach().clone()) for module in modules for buffer in module.buffers()]
+        kept = [(buffer, buffer.detach().clone()) for module in modules for buffer in module.buffers()]
         try:
             yield
         finally:
-            with torch.no_grad():
-                for buffer, version, value in kept:
-                    if buffer._version != version:
-                        buffer.copy_(value)
+            for buffer, value in kept:
+                # Past autograd's version counter: a graph of the host's that has saved this buffer finds in it what it saved.
+                buffer.data.copy_(value)
 
 
 def _requires(module, name):

@@ -56,6 +56,37 @@ def test_half_precision_images_get_their_gradient():
     assert host.loss.telemetry()["gratio"] > 0
 
 
+class Normalised(torch.nn.Module):
+    """A synthesis network with what moves in a pass of its own: batch statistics, and a spectral norm's vectors."""
+
+    def __init__(self, synthesis):
+        super().__init__()
+        self.synthesis, self.norm = synthesis, torch.nn.BatchNorm2d(3)
+        self.last = torch.nn.utils.parametrizations.spectral_norm(torch.nn.Conv2d(3, 3, 1))
+
+    def forward(self, ws):
+        return self.last(self.norm(self.synthesis(ws)))
+
+
+def test_own_passes_leave_every_buffer_of_the_generator_as_it_was():
+    """batch_norm changes its averages without telling autograd's version counter."""
+
+    def make(host):
+        host.synthesis = Normalised(host.synthesis)
+        return madr_loss(dict(replay_interval=1, refresh=2))(host)
+
+    host = warmed(Host(make), 5)
+    engine, access = host.loss.engine, host.loss.generator_access
+    buffers = dict(host.synthesis.named_buffers())
+    assert len(buffers) >= 5 and float(buffers["norm.num_batches_tracked"]) > 0
+    before = {name: value.clone() for name, value in buffers.items()}
+    host.set_learning("Gmain")
+    assert torch.isfinite(engine.replay(access, 8, 0, 1.0)["norm_replay"]) and engine.renew(access, 0) is not None
+    assert all(torch.equal(before[name], value) for name, value in buffers.items())
+    host.synthesis(torch.zeros([4, 3, 16]))  # the host's own pass moves them
+    assert not torch.equal(before["norm.running_mean"], buffers["norm.running_mean"])
+
+
 @pytest.mark.parametrize("phase", ["Greg", "Dreg"])
 def test_lazy_regularisation_is_the_bases_own(phase):
     host, bare = warmed(Host(madr_loss(pl_weight=2)), 2), Host(base_loss(pl_weight=2))
