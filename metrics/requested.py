@@ -70,7 +70,7 @@ def check_modes(modes, names):
 
 def check_seeds(seed, num_repeats):
     if seed + num_repeats > MAX_SEED + 1:
-        raise UserError(f"--seed={seed} with --repeats={num_repeats} goes beyond the largest seed {MAX_SEED}; lower --seed.")
+        raise UserError(f"--seed={seed} with --repeats={num_repeats} goes beyond the largest seed {MAX_SEED}; take a smaller --seed.")
 
 
 def with_weights(detectors, space, weights):
