@@ -333,6 +333,8 @@ def main(ctx, outdir, dry_run, **flags):
     check_outdir(outdir)
     flags["gpus"] = number_of_processes(flags["gpus"])
     flags = tidy(flags)
+    if flags["metric_space"] is not None:  # also when it came in its old spelling, --detector madr=NAME
+        given.add("metric_space")
     is_first = not distributed.under_torchrun() or int(os.environ["RANK"]) == 0
 
     continued = resume_options.names_a_run(flags["resume"])

@@ -249,7 +249,7 @@ def madr_modes5k(opts):
 
 
 # ----------------------------------------------------------------------------------------------------------------
-# Precision, recall, density and coverage in the space of --madr-extractor; all reals, 50,000 or 10,000 generated.
+# Precision, recall, density and coverage in the space of --metric-space; all reals, 50,000 or 10,000 generated.
 
 
 def _diversity_metric(number, short, num_gen):

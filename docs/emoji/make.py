@@ -1,6 +1,6 @@
 """What docs/emoji/README.md shows: a comparison of runs with and without MADR by the commands that a user has.
 
-    python docs/emoji/make.py --runs=out/backbone/emoji32 --kimg=20 --madr-extractor=file:photos.pt
+    python docs/emoji/make.py --runs=out/backbone/emoji32 --kimg=20 --metric-space=file:photos.pt
 
 Expects RUNS/plain/* and RUNS/default/* as experiments/backbone.py trains them. Judges every run's snapshot with calc_metrics.py, makes
 the table with compare_runs.py, the comparison of one pair with --baseline, one report page per method, and the picture.
@@ -99,14 +99,14 @@ def page_text(table, comparison, num_gen, space):
 @click.option("--kimg", type=click.IntRange(1), default=20, show_default=True)
 @click.option("--seeds", type=click.IntRange(1), default=3, show_default=True)
 @click.option("--num-gen", type=click.IntRange(10), default=5000, show_default=True)
-@click.option("--madr-extractor", "space", required=True, help="Feature space, as for calc_metrics.py")
+@click.option("--metric-space", "--madr-extractor", "space", required=True, help="Feature space, as for calc_metrics.py")
 def main(runs, kimg, seeds, num_gen, space):
     """Write docs/emoji/."""
     networks = {(method, seed): backbone.snapshot_of(runs.parent, runs.name, method, seed, kimg) for method in METHODS for seed in range(seeds)}
     missing = [key for key, network in networks.items() if network is None]
     if missing:
         raise UserError(f"--runs={runs} holds no snapshot at {kimg} kimg of {missing}; train with python -m experiments.backbone.")
-    common = [f"--metrics={METRIC}", f"--madr-extractor={space}", f"--num-gen={num_gen}", "--device=cpu"]
+    common = [f"--metrics={METRIC}", f"--metric-space={space}", f"--num-gen={num_gen}", "--device=cpu"]
     sha256 = detectors.find_detector(detectors.space_url(space)).sha256
     for network in networks.values():
         if line_of(network, num_gen, sha256) is None:
@@ -122,7 +122,7 @@ def main(runs, kimg, seeds, num_gen, space):
             "report.py",
             networks[method, 0].parent,
             f"--network={networks[method, 0]}",
-            f"--madr-extractor={space}",
+            f"--metric-space={space}",
             f"--num-gen={num_gen}",
             f"--dest={HERE / f'report-{method}.html'}",
             "--device=cpu",
