@@ -64,6 +64,8 @@ def main(ctx, outdir, dry_run, **flags):
     launch.check_outdir(outdir)
     flags["gpus"] = launch.number_of_processes(flags["gpus"])
     flags = tidy(flags)
+    if flags["metric_space"] is not None:  # also when it came in its old spelling, --detector madr=NAME
+        given.add("metric_space")
 
     continued = resume_options.names_a_run(flags["resume"])
     if continued:

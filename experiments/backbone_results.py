@@ -1,6 +1,6 @@
 """Judges the runs of experiments/backbone.py and writes experiments/results/backbone-<data>-<kimg>kimg.json:
 
-    python -m experiments.backbone_results --data=emoji32 --outdir=out/backbone --kimg=20 --madr-extractor=file:imagenet.pt
+    python -m experiments.backbone_results --data=emoji32 --outdir=out/backbone --kimg=20 --metric-space=file:imagenet.pt
 
 Precision, recall, density, coverage and the Frechet distance in a space that no run was trained in, the same in random
 convolutions, modes where the data are stacked digits, and the share of rare classes where there are labels.
@@ -66,7 +66,7 @@ def judge(network, dataset_kwargs, space, num_gen):
 @click.option("--seeds", type=click.IntRange(1, 1000), default=3, show_default=True)
 @click.option("--kimg", type=click.IntRange(1), default=20, show_default=True)
 @click.option("--num-gen", type=click.IntRange(10), default=5000, show_default=True, help="Generated images per network")
-@click.option("--madr-extractor", "space", default="dino", show_default=True, help="Feature space to judge in, as for calc_metrics.py")
+@click.option("--metric-space", "--madr-extractor", "space", default="dino", show_default=True, help="Feature space to judge in, as for calc_metrics.py")
 def main(data, outdir, methods, seeds, kimg, num_gen, space):
     """Judge the trained runs."""
     torch.set_num_threads(1)

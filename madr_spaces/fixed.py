@@ -51,10 +51,11 @@ class RandomConvSpace(Space):
         for weight, bias in [(self.conv0, self.bias0), (self.conv1, self.bias1), (self.conv2, self.bias2)]:
             x = torch.relu(torch.nn.functional.conv2d(x, weight, bias, stride=2, padding=1))
             features.append(x.mean([2, 3]))
-            # The root has no derivative at 0, where a channel says nothing of an image.
-            variance = x.var([2, 3], unbiased=False)
-            says_something = variance > 0
-            features.append(torch.where(says_something, torch.where(says_something, variance, torch.ones_like(variance)).sqrt(), variance))
+            # A deviation of 0 has no derivative: where a channel says nothing of an image, another is put in its place for the backward pass.
+            is_flat = x.detach().std([2, 3], unbiased=False) == 0
+            stand_in = torch.arange(x.shape[3] * x.shape[2], dtype=x.dtype, device=x.device).reshape(x.shape[2], x.shape[3])
+            deviation = torch.where(is_flat[:, :, None, None], stand_in, x).std([2, 3], unbiased=False)
+            features.append(torch.where(is_flat, torch.zeros_like(deviation), deviation))
         return torch.cat(features, dim=1)
 
 

@@ -21,7 +21,7 @@ MODELS = {
 }
 INCEPTION_FID = "inception-fid"  # the published detector of FID, a TorchScript file
 PLAIN = (*NO_FILE, *MODELS, INCEPTION_FID, "own")
-HELP = f"{', '.join(PLAIN)}, timm:<model>, file:<TorchScript or .safetensors>, or ensemble:<a>+<b>+..."
+HELP = f"{', '.join(PLAIN)}, timm:<model>, file:<path>, or ensemble:<a>+<b>+..."
 # What older versions of calc_metrics.py and report.py called a space, and what every tool calls that network today. In
 # training these words had today's meaning all along.
 OLD_NAMES = {"inception": INCEPTION_FID, "inception-2015-12-05": INCEPTION_FID}

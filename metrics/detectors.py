@@ -72,9 +72,10 @@ def check_overrides(overrides, announce=None):
     for name, path in dict(overrides or {}).items():
         full = SHORT_NAMES.get(name, name)
         if full == OLD_SPACE:
-            full, path = SPACE, names.OLD_NAMES.get(path, path)
+            todays = names.OLD_NAMES.get(path, path)
             if announce is not None:
-                announce(f"Note: --detector {name}={overrides[name]} is the old spelling of --metric-space={path}.")
+                announce(f"Note: --detector {name}={path} is the old spelling of --metric-space={todays}.")
+            full, path = SPACE, todays
         if full == SPACE:
             space_url(path)
             checked.setdefault(full, path)

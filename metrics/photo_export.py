@@ -1,7 +1,7 @@
 """One TorchScript file out of a network of photographs and its file of weights: a feature space to give by path.
 
     python -m metrics.photo_export --model=mobilenetv2_100 --weights=mobilenet_v2-b0353104.pth --out=photos.pt
-    python calc_metrics.py --madr-extractor=file:photos.pt ...      (train.py takes the same flag)
+    python calc_metrics.py --metric-space=file:photos.pt ...      (in training --madr-extractor=file:photos.pt)
 
 The networks are timm's; the weights may be in timm's layout, in torchvision's or in any that lists the same tensors in the same
 order. Nothing is downloaded. Must not know metrics.
@@ -153,7 +153,7 @@ def check_equal(module, features):
 @click.option("--out", required=True, metavar="PATH", help="TorchScript file to write")
 @click.option("--size", type=click.IntRange(32, 1024), metavar="INT", help="Side to which images are resized  [default: the model's own]")
 def main(model, weights, out, size):
-    """Turn a network of photographs into a feature space that --madr-extractor=file:OUT takes, in training and in calc_metrics.py."""
+    """Turn a network of photographs into a feature space that training takes as --madr-extractor=file:OUT, and calc_metrics.py as --metric-space."""
     features, facts = build(model, weights, size or 0)
     module = as_torchscript(features)
     check_equal(module, features)

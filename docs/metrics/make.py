@@ -232,7 +232,7 @@ def benchmark_table(report):
 @click.argument("runs", nargs=-1, type=click.Path(exists=True, file_okay=False))
 @click.option("--perfect", is_flag=True, help="Write the table of perfect data")
 @click.option("--bench", is_flag=True, help="Write the table of benchmarks/results/prdc_50k.json")
-@click.option("--madr-extractor", "space", default="pixels", show_default=True, help="Feature space of the runs' numbers")
+@click.option("--metric-space", "--madr-extractor", "space", default="pixels", show_default=True, help="Feature space of the runs' numbers")
 @click.option("--num-gen", type=click.IntRange(100), default=2000, show_default=True, help="Generated images per snapshot")
 @click.option("--num-real", type=click.IntRange(100), default=2000, show_default=True, help="Real images")
 def main(runs, perfect, bench, space, num_gen, num_real):
@@ -248,7 +248,7 @@ def main(runs, perfect, bench, space, num_gen, num_real):
                 "python",
                 "docs/metrics/make.py",
                 *(Path(run).name for run in runs),
-                f"--madr-extractor={space}",
+                f"--metric-space={space}",
                 f"--num-gen={num_gen}",
                 f"--num-real={num_real}",
             ]
