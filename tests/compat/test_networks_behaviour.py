@@ -115,6 +115,27 @@ def test_weights_start_with_unit_variance_and_outputs_too():
     assert float(conv(torch.randn(8, 32, 16, 16))[:, :, 1:-1, 1:-1].std()) == pytest.approx(1, rel=0.1)
 
 
+def test_a_seed_gives_the_same_network_as_ever(monkeypatch):
+    """Constructors draw weights, constants and noise pictures in a fixed order: runs that name their seed rely on it."""
+    drawn, draw = [], torch.randn
+
+    def recording_draw(*shape):
+        tensor = draw(*shape)
+        drawn.append(list(tensor.shape))
+        return tensor
+
+    monkeypatch.setattr(torch, "randn", recording_draw)
+    make_G(res=8, architecture="resnet", c_dim=3)
+    first_block = [[16, 4, 4], [16, 16, 3, 3], [4, 4], [16, 12]]  # const, conv1: weight, noise_const, affine
+    convolution, to_image, shortcut = [[16, 16, 3, 3], [8, 8], [16, 12]], [[3, 16, 1, 1], [16, 12]], [16, 16, 1, 1]
+    mapping = [[12, 3], [12, 20], [12, 12]]  # embed, fc0, fc1
+    assert drawn == [*first_block, *convolution, *convolution, *to_image, shortcut, *mapping]
+    drawn.clear()
+    make_D(res=8, architecture="resnet", c_dim=3)
+    block = [[16, 3, 1, 1], [16, 16, 3, 3], [16, 16, 3, 3], [16, 16, 1, 1]]  # fromrgb, conv0, conv1, skip
+    assert drawn[:5] == [*block, [16, 3]] and drawn[-3:] == [[16, 17, 3, 3], [16, 256], [16, 16]]  # then the mapping; conv, fc, out
+
+
 def test_learning_rate_multiplier_scales_the_update():
     torch.manual_seed(0)
     fast = networks.FullyConnectedLayer(5, 4, bias_init=2)
