@@ -1,6 +1,8 @@
 """Writes docs/madr_knobs.md, the page of all knobs, from the table: python -m madr_plugin.knobs_page > docs/madr_knobs.md."""
 
-from madr_plugin import config
+import click
+
+from madr_plugin import command, config
 
 HEAD = """# Knobs of MADR
 
@@ -35,5 +37,11 @@ def _default(row):
     return f"`{row.default}`" if row.default != "" else "none"
 
 
-if __name__ == "__main__":
+@click.command()
+def main():
+    """Print the page of all knobs."""
     print(page(), end="")
+
+
+if __name__ == "__main__":
+    command.run(main)

@@ -11,6 +11,8 @@ import dnnlib
 from dnnlib.errors import UserError
 from training import flag_table, presets
 
+IMAGE_FOLDER = "training.dataset.ImageFolderDataset"  # what opens the data of every tool
+
 
 @dataclasses.dataclass
 class Resolved:
@@ -58,7 +60,7 @@ def _general(run, flags):
 
 def _data(run, flags):
     wants_labels = bool(flags.get("cond", False))
-    kwargs = dnnlib.EasyDict(class_name="training.dataset.ImageFolderDataset", path=flags.data, use_labels=wants_labels, max_size=None, xflip=False)
+    kwargs = dnnlib.EasyDict(class_name=IMAGE_FOLDER, path=flags.data, use_labels=wants_labels, max_size=None, xflip=False)
     name, num_images, has_labels = _inspect(run, kwargs)
     if wants_labels and not has_labels:
         raise UserError(

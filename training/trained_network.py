@@ -10,6 +10,7 @@ import dnnlib
 import legacy
 import training.dataset
 from dnnlib.errors import UserError
+from training import config
 from training.snapshots import list_network_snapshots
 
 OPTIONS_FILE = "training_options.json"
@@ -75,7 +76,7 @@ def dataset_options(snapshot, data, mirror, trust):
     if data is not None:
         if not os.path.exists(data):
             raise UserError(f"--data={data} does not exist; give a zip or a folder of images.")
-        kwargs = dnnlib.EasyDict(class_name="training.dataset.ImageFolderDataset", path=data)
+        kwargs = dnnlib.EasyDict(class_name=config.IMAGE_FOLDER, path=data)
     else:
         kwargs = _training_set_options(snapshot.get("training_set_kwargs"), trust)
     G = snapshot["G_ema"]

@@ -21,11 +21,10 @@ import numpy as np
 import PIL.Image
 import torch
 
-import toy_2d
 from dnnlib import cli
 from dnnlib.errors import UserError
 from dnnlib.files import atomic_open, atomic_write_text
-from experiments import backbone, records, small_gan
+from experiments import backbone, records, small_gan, toy_2d
 from training import state
 
 HERE = Path(__file__).resolve().parent

@@ -7,7 +7,7 @@ from click.testing import CliRunner
 
 @pytest.fixture
 def toy_2d(repo):
-    import toy_2d
+    from experiments import toy_2d
 
     return toy_2d
 

@@ -1,0 +1,225 @@
+"""MADR's idea on a ring or grid of Gaussians: plain GAN, published term, default; one table, one picture.
+
+    python toy_2d.py                       ring of 8 in the setting where a plain GAN cycles
+    python toy_2d.py --layout=grid --seeds=3
+    python toy_2d.py --layout=imbalanced   modes of 1 and 2%: the witness alone against the deficit tilt
+
+Runs the plugin's real MADRLoss on points instead of images (an image of 2 channels and 1 pixel holds a point). About a
+minute per setting and seed on one core.
+"""
+
+import json
+from pathlib import Path
+
+import click
+import numpy as np
+import torch
+
+from dnnlib.files import atomic_open
+from experiments import records, small_gan
+from experiments.old_repulsion import OldRepulsion
+from madr_plugin.base.seeds import generator_for
+
+EXTENT = 5.0  # points lie in [-EXTENT, EXTENT]^2; pixels in [-1, 1]
+METHODS = {
+    "plain": {},
+    "paper": dict(madr=dict(preset="paper", extractor="pca", update_interval=10, capacity=512)),
+    "witness": dict(madr=dict(preset="witness", extractor="pca")),
+    "default": dict(madr=dict(preset="default", extractor="pca")),
+    "witness-weight-2": dict(madr=dict(preset="witness", extractor="pca", weight=2.0)),
+    "tilt": dict(madr=dict(preset="witness", extractor="pca", tilt=1, tilt_max=20.0, weight=2.0)),
+    # The same cells and rule, the deficits counted in the present batch alone.
+    "tilt-without-memory": dict(madr=dict(preset="witness", extractor="pca", tilt=1, tilt_max=20.0, weight=2.0, deficit_window=64, cells=102)),
+    # Repulsion from the features remembered (mean age: 300 steps) instead of the present batch.
+    "witness-of-old": dict(madr=dict(preset="witness", extractor="pca", shrink=0.0), objective=OldRepulsion),
+    "r1": dict(r1_gamma=1.0),
+    "pacgan2": dict(pack=2),
+}
+USUAL_METHODS = {"imbalanced": "witness,witness-weight-2,tilt,tilt-without-memory"}  # other layouts: the first four
+
+
+def mode_layout(layout):
+    """-> (centres [M, 2], masses [M], standard deviation)."""
+    if layout == "grid":
+        axis = np.array([-4.0, -2.0, 0.0, 2.0, 4.0])
+        return np.stack(np.meshgrid(axis, axis), -1).reshape(-1, 2), np.full(25, 1 / 25), 0.05
+    angle = 2 * np.pi * np.arange(8) / 8
+    masses = np.array([0.32, 0.02, 0.22, 0.01, 0.20, 0.01, 0.20, 0.02]) if layout == "imbalanced" else np.full(8, 1 / 8)
+    return 2 * np.stack([np.cos(angle), np.sin(angle)], 1), masses, 0.05
+
+
+class PointSet:
+    """Training points in the shape of a data set of images [2, 1, 1]; float pixels keep the modes' width."""
+
+    image_shape = [2, 1, 1]
+
+    def __init__(self, layout, count=4000, seed=0):
+        centres, masses, spread = mode_layout(layout)
+        random = np.random.RandomState(seed)
+        mode = random.choice(len(centres), size=count, p=masses)
+        self.points = (centres[mode] + spread * random.randn(count, 2)).astype(np.float32)
+        self.layout, self.seed = layout, seed
+
+    def __len__(self):
+        return len(self.points)
+
+    def __getitem__(self, index):
+        return ((self.points[index] / EXTENT + 1) * 127.5)[:, None, None], np.zeros([0], np.float32)
+
+    def content_fingerprint(self):
+        return f"toy-{self.layout}-{len(self)}-{self.seed}"
+
+
+class PointGenerator(torch.nn.Module):
+    """z [N, 8] -> [N, 2, 1, 1]: 8-64-64-2, ReLU."""
+
+    def __init__(self, z_dim=8, width=64):
+        super().__init__()
+        self.body = torch.nn.Sequential(
+            torch.nn.Linear(z_dim, width), torch.nn.ReLU(), torch.nn.Linear(width, width), torch.nn.ReLU(), torch.nn.Linear(width, 2)
+        )
+
+    def forward(self, z, c):
+        return (self.body(z) / EXTENT)[:, :, None, None]
+
+
+class PointDiscriminator(torch.nn.Module):
+    """[N, 2, 1, 1] (more channels: points packed together) -> [N, 1]: 2-64-64-1, LeakyReLU."""
+
+    def __init__(self, inputs=2, width=64):
+        super().__init__()
+        self.body = torch.nn.Sequential(
+            torch.nn.Linear(inputs, width), torch.nn.LeakyReLU(0.2), torch.nn.Linear(width, width), torch.nn.LeakyReLU(0.2), torch.nn.Linear(width, 1)
+        )
+
+    def forward(self, img, c):
+        return self.body(img.flatten(1) * EXTENT)
+
+
+def measure(points, layout):
+    """-> dict(modes, hit, quality, kl, shares): samples within three standard deviations of a mode are its own; a mode is
+    hit by one such sample (the count that papers report), and held (`modes`) with at least 1/5 of its true mass."""
+    centres, masses, spread = mode_layout(layout)
+    distance = np.linalg.norm(points[:, None] - centres[None], axis=2)
+    nearest, near = distance.argmin(1), distance.min(1) < 3 * spread
+    shares = np.bincount(nearest[near], minlength=len(centres)) / len(points)
+    present = np.bincount(nearest, minlength=len(centres)) / len(points)
+    filled = present > 0
+    kl = float((present[filled] * np.log(present[filled] / masses[filled])).sum())
+    return dict(modes=int((shares > masses / 5).sum()), hit=int((shares > 0).sum()), quality=float(near.mean()), kl=kl, shares=shares)
+
+
+def train(method, layout, seed, steps, batch=64, num_evaluations=100):
+    """One run -> summary over its last fifth (table) and second half (cycling), and its last samples."""
+    torch.manual_seed(seed)
+    options = METHODS[method]
+    data, G, D = PointSet(layout), PointGenerator(), PointDiscriminator(2 * options.get("pack", 1))
+    loss, history = small_gan.build_loss(G, D, data, seed, **options), []
+
+    def each(step):
+        if step % max(steps // num_evaluations, 1) == 0:
+            history.append(measure(sample(G, 2500), layout))
+
+    points = torch.from_numpy(data.points)[:, :, None, None] / EXTENT
+    seconds = small_gan.train(
+        loss, G, D, points, seed, steps=steps, batch=batch, z_dim=8, lr_G=2e-3, lr_D=5e-4, betas=(0.5, 0.9), pack=options.get("pack", 1), each=each
+    )
+    return dict(summary(history), seconds=seconds, samples=sample(G, 2500))
+
+
+@torch.no_grad()
+def sample(G, count):
+    z = torch.randn([count, 8], generator=generator_for("toy-evaluation"))
+    return (G(z, None)[:, :, 0, 0] * EXTENT).numpy()
+
+
+def summary(history):
+    """Means over the last fifth; cycling = 1 - mean modes at once / modes ever, over the second half."""
+    last, half = history[-max(len(history) // 5, 1) :], history[len(history) // 2 :]
+    ever = len(set().union(*[np.flatnonzero(entry["shares"] > 0.02 / len(entry["shares"])).tolist() for entry in half]))
+    cycling = 1 - float(np.mean([(entry["shares"] > 0.02 / len(entry["shares"])).sum() for entry in half])) / max(ever, 1)
+    return dict(**{name: float(np.mean([entry[name] for entry in last])) for name in ("modes", "hit", "quality", "kl")}, cycling=cycling)
+
+
+def table(results, num_modes):
+    """Markdown, one line per method: means over seeds, with the half width of a 95% t interval where there are several."""
+    lines = [f"| method | modes held, of {num_modes} | modes hit | high quality | KL | cycling | CPU s |", "|---|---|---|---|---|---|---|"]
+    for method, runs in results.items():
+        cells = [
+            _cell([run[name] for run in runs], digits)
+            for name, digits in (("modes", 1), ("hit", 1), ("quality", 2), ("kl", 3), ("cycling", 2), ("seconds", 0))
+        ]
+        lines.append(f"| {method} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _cell(values, digits):
+    mean, half_width = records.mean_and_interval(values)
+    return f"{mean:.{digits}f}" if len(values) < 2 else f"{mean:.{digits}f} ± {half_width:.{digits}f}"
+
+
+def picture(results, layout, path):
+    """Last samples of the first seed of every method, over the reals."""
+    from matplotlib.figure import Figure
+
+    real = PointSet(layout, count=2500).points
+    figure = Figure(figsize=(3 * len(results), 3.2))
+    for axes, (method, runs) in zip(np.atleast_1d(figure.subplots(1, len(results))), results.items()):
+        axes.scatter(*real.T, s=2, c="lightgray")
+        axes.scatter(*runs[0]["samples"].T, s=2, c="crimson", alpha=0.5)
+        axes.set(
+            title=f"{method}: {runs[0]['modes']:.1f} modes", xlim=(-EXTENT, EXTENT), ylim=(-EXTENT, EXTENT), xticks=[], yticks=[], aspect="equal"
+        )
+    figure.tight_layout()
+    with atomic_open(path) as file:
+        figure.savefig(file, format="png", dpi=110)
+
+
+@click.command()
+@click.option("--layout", type=click.Choice(["ring", "grid", "imbalanced"]), default="ring", show_default=True)
+@click.option(
+    "--methods", help=f"Comma-separated, of {', '.join(METHODS)}  [default: the first four; with --layout=imbalanced {USUAL_METHODS['imbalanced']}]"
+)
+@click.option("--seeds", type=click.IntRange(1, 1000), default=1, show_default=True, help="Runs per method, with seeds 0, 1, ...")
+@click.option("--steps", type=click.IntRange(10, 10**7), default=2500, show_default=True)
+@click.option("--outdir", type=click.Path(file_okay=False, path_type=Path), default="out/toy_2d", show_default=True)
+def main(layout, methods, seeds, steps, outdir):
+    """Train tiny GANs on a ring or grid of Gaussians and count the modes that they hold."""
+    chosen = (methods or USUAL_METHODS.get(layout, ",".join(list(METHODS)[:4]))).split(",")
+    unknown = [method for method in chosen if method not in METHODS]
+    if unknown:
+        raise click.UsageError(f"--methods knows {', '.join(METHODS)}, not {unknown[0]!r}")
+    torch.set_num_threads(1)  # tensors this small gain nothing from more
+    outdir.mkdir(parents=True, exist_ok=True)
+    results = {}
+    for method in chosen:
+        results[method] = []
+        for seed in range(seeds):
+            run = train(method, layout, seed, steps)
+            results[method].append(run)
+            print(
+                f"{method} seed {seed}: modes {run['modes']:.1f} held, {run['hit']:.1f} hit, high quality {run['quality']:.2f}, KL {run['kl']:.3f}, cycling {run['cycling']:.2f}",
+                flush=True,
+            )
+    text = table(results, len(mode_layout(layout)[0]))
+    print("\n" + text)
+    plain = {method: [{name: value for name, value in run.items() if name != "samples"} for run in runs] for method, runs in results.items()}
+    with atomic_open(outdir / f"{layout}.json") as file:
+        file.write(
+            (
+                json.dumps(
+                    dict(
+                        layout=layout,
+                        steps=steps,
+                        methods={name: small_gan.resolved(METHODS[name]) for name in chosen},
+                        results=plain,
+                        table=text,
+                        **records.machine(),
+                    ),
+                    indent=1,
+                )
+                + "\n"
+            ).encode()
+        )
+    picture(results, layout, outdir / f"{layout}.png")
+    print(f"\nWritten: {outdir / layout}.json, .png")
