@@ -1,6 +1,6 @@
 """Compare methods on a ring or grid of Gaussians in a minute; the work is done by experiments/toy_2d.py.
 
-    python toy_2d.py --layout=grid --seeds=3
+python toy_2d.py --layout=grid --seeds=3
 """
 
 from dnnlib import cli

@@ -16,9 +16,9 @@ import torch
 
 from dnnlib.files import atomic_write_text
 from experiments import records
-from madr_plugin.base.seeds import generator_for
 from madr_plugin.maths import bandwidth, kernels
 from madr_plugin.reals import anchors
+from madr_spaces.seeds import generator_for
 
 NUM_POINTS, NUM_CLUSTERS, WIDTH, SPREAD = 50_000, 1000, 64, 0.3
 NUM_ANCHORS = (500, 2000, 5000)

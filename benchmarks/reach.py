@@ -24,11 +24,11 @@ from dnnlib import cli
 from dnnlib.files import atomic_write_text
 from dnnlib.machine import processor_name
 from madr_plugin import config, objectives
-from madr_plugin.base.seeds import generator_for
 from madr_plugin.host import tap
 from madr_plugin.reals import real_images, reference
 from madr_plugin.strength import balance
 from madr_spaces import registry
+from madr_spaces.seeds import generator_for
 
 BATCH, BATCHES = 16, 8
 

@@ -66,7 +66,9 @@ def judge(network, dataset_kwargs, space, num_gen):
 @click.option("--seeds", type=click.IntRange(1, 1000), default=3, show_default=True)
 @click.option("--kimg", type=click.IntRange(1), default=20, show_default=True)
 @click.option("--num-gen", type=click.IntRange(10), default=5000, show_default=True, help="Generated images per network")
-@click.option("--metric-space", "--madr-extractor", "space", default="dino", show_default=True, help="Feature space to judge in, as for calc_metrics.py")
+@click.option(
+    "--metric-space", "--madr-extractor", "space", default="dino", show_default=True, help="Feature space to judge in, as for calc_metrics.py"
+)
 def main(data, outdir, methods, seeds, kimg, num_gen, space):
     """Judge the trained runs."""
     torch.set_num_threads(1)

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 
 from madr_plugin import config
-from madr_plugin.base.seeds import generator_for
 from madr_plugin.loss import MADRLoss
+from madr_spaces.seeds import generator_for
 
 
 class NonSaturatingLoss:

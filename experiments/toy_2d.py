@@ -18,7 +18,7 @@ import torch
 from dnnlib.files import atomic_open
 from experiments import records, small_gan
 from experiments.old_repulsion import OldRepulsion
-from madr_plugin.base.seeds import generator_for
+from madr_spaces.seeds import generator_for
 
 EXTENT = 5.0  # points lie in [-EXTENT, EXTENT]^2; pixels in [-1, 1]
 METHODS = {

@@ -9,7 +9,7 @@ import click
 
 import madr_plugin
 from madr_plugin import config, forks, metrics, options
-from madr_plugin.base.errors import MADRError
+from madr_spaces.errors import MADRError
 
 SHOW_ALL = "madr_plugin.show_all"  # in click's ctx.meta
 

@@ -14,12 +14,12 @@ import torch
 
 from madr_plugin import command
 from madr_plugin.base import view
-from madr_plugin.base.errors import MADRError
-from madr_plugin.base.seeds import generator_for
 from madr_plugin.maths import bandwidth
 from madr_plugin.maths.terms import squared_distances
 from madr_plugin.reals import real_images
 from madr_spaces import names as space_names, registry
+from madr_spaces.errors import MADRError
+from madr_spaces.seeds import generator_for
 from madr_spaces.space import check_features
 
 LARGEST_MEMORY = 4 << 30  # bytes

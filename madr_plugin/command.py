@@ -6,8 +6,8 @@ import sys
 import click
 
 import madr_plugin
-from madr_plugin.base.errors import MADRError
 from madr_plugin.host.construct import construct
+from madr_spaces.errors import MADRError
 
 
 def run(main):

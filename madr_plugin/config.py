@@ -7,7 +7,6 @@ all, from which the command line (options.py) and docs/madr_knobs.md are made. M
 import dataclasses
 from typing import ClassVar
 
-from madr_plugin.base.errors import MADRError
 from madr_plugin.base.knobs import Knobs, flag_of, knob, nearest_name, rows_of
 from madr_plugin.maths.knobs import PublishedKnobs, TermKnobs
 from madr_plugin.memory.knobs import DeficitKnobs, MemoryKnobs, ReplayKnobs
@@ -15,6 +14,7 @@ from madr_plugin.reals.knobs import ReferenceKnobs
 from madr_plugin.strength.knobs import StrengthKnobs
 from madr_plugin.tilt.knobs import TiltKnobs
 from madr_spaces import names
+from madr_spaces.errors import MADRError
 
 PRESET_NAMES = ("default", "witness", "paper", "enhanced")
 VIEW_PARTS = ("flip", "shift", "crop")

@@ -15,8 +15,8 @@ import torch
 
 from madr_plugin import augment_pipe, config, metrics, options
 from madr_plugin.base import collective
-from madr_plugin.base.errors import MADRError
 from madr_plugin.loss import MADRLoss
+from madr_spaces.errors import MADRError
 
 # How the families prepare a run: function of train.py -> which of its values is the dict of training options.
 SEAMS = {

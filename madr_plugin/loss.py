@@ -11,7 +11,6 @@ import torch
 
 from madr_plugin import augment_pipe as pipes, metrics
 from madr_plugin.base import collective
-from madr_plugin.base.errors import MADRError
 from madr_plugin.config import resolve
 from madr_plugin.engine import Engine
 from madr_plugin.host import base_loss, cost, telemetry
@@ -20,6 +19,7 @@ from madr_plugin.host.generator_access import GeneratorAccess
 from madr_plugin.reals import real_images, reference
 from madr_plugin.tilt import tilted_logits, tilted_reals
 from madr_spaces import registry
+from madr_spaces.errors import MADRError
 
 GENERATOR_PHASES = ("Gmain", "Gboth", "G")  # the last: R3GAN's name
 REPORT_IMAGES, REPORT_STEPS = 2048, 32  # statistics are told after so many images, at the latest after so many steps

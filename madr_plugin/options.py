@@ -10,8 +10,8 @@ import os
 import click
 
 from madr_plugin import config
-from madr_plugin.base.errors import MADRError
 from madr_plugin.base.knobs import flag_of, nearest_name
+from madr_spaces.errors import MADRError
 
 LOSS_CLASS = "madr_plugin.loss.MADRLoss"
 PIPE_CLASS = "madr_plugin.augment_pipe.MADRAugmentPipe"

@@ -16,12 +16,12 @@ import torch
 
 from madr_plugin import command
 from madr_plugin.base import view
-from madr_plugin.base.errors import MADRError
-from madr_plugin.base.seeds import generator_for
 from madr_plugin.maths import bandwidth
 from madr_plugin.reals import real_images
 from madr_spaces import own, weights as weight_files
+from madr_spaces.errors import MADRError
 from madr_spaces.pca import PCASpace
+from madr_spaces.seeds import generator_for
 
 LARGEST_SIDE = 128  # images are kept at this side at most: the encoder sees 32 pixels of them, the views a little more
 

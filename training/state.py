@@ -9,6 +9,8 @@ import copy
 import os
 import pickle
 import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import torch
 
@@ -32,41 +34,41 @@ class Progress:
 
     FIELDS = ["cur_nimg", "cur_tick", "batch_idx", "tick_start_nimg", "elapsed_sec", "nonfinite_steps", "nonfinite_streak", "nonfinite_of_phases"]
 
-    def __init__(self, start_nimg=0):
+    def __init__(self, start_nimg: int = 0) -> None:
         self.cur_nimg = self.tick_start_nimg = start_nimg
         self.cur_tick = self.batch_idx = self.nonfinite_steps = self.nonfinite_streak = 0
         self.elapsed_sec = 0.0
-        self.nonfinite_of_phases = {}
+        self.nonfinite_of_phases: dict[str, int] = {}
 
-    def count_nonfinite(self, bad_of_phases):
+    def count_nonfinite(self, bad_of_phases: Mapping[str, bool]) -> None:
         """One step. bad_of_phases: {name of a phase that ran: had it non-finite gradients?}."""
         self.nonfinite_steps += any(bad_of_phases.values())
         for name, bad in bad_of_phases.items():
             self.nonfinite_of_phases[name] = self.nonfinite_of_phases.get(name, 0) + 1 if bad else 0
         self.nonfinite_streak = max(self.nonfinite_of_phases.values(), default=0)
 
-    def state_dict(self):
+    def state_dict(self) -> dict[str, Any]:
         return {name: copy.copy(getattr(self, name)) for name in self.FIELDS}
 
-    def load_state_dict(self, state):
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         for name in self.FIELDS:
             if name in state:  # states of early versions lack the newest fields
                 setattr(self, name, copy.copy(state[name]))
 
 
-def list_states(run_dir):
+def list_states(run_dir: str) -> list[tuple[int, str]]:
     """[(kimg, path)], oldest first."""
     matches = [STATE_REGEX.match(name) for name in os.listdir(run_dir)] if os.path.isdir(run_dir) else []
     return sorted((int(match.group(1)), os.path.join(run_dir, match.group(0))) for match in matches if match)
 
 
-def latest_state(run_dir):
+def latest_state(run_dir: str) -> str | None:
     """Path of the newest state of a run folder, or None."""
     states = list_states(run_dir)
     return states[-1][1] if states else None
 
 
-def _to_cpu(value):
+def _to_cpu(value: Any) -> Any:
     """Plain containers with every tensor detached and on the CPU (a copy: training goes on while it is written)."""
     if isinstance(value, torch.Tensor):
         return value.detach().cpu().clone()
@@ -84,11 +86,11 @@ class StateBag:
     watches a run may come and go with a resume.
     """
 
-    def __init__(self, optional=(), **parts):
+    def __init__(self, optional: Iterable[str] = (), **parts: Any) -> None:
         self.optional = set(optional)
         self.parts = {name: part for name, part in parts.items() if part is not None}
 
-    def collect(self, collectors, facts):
+    def collect(self, collectors: Iterable, facts: Mapping[str, Any]) -> dict[str, Any]:
         """Gather the state of all ranks (call on every rank). facts: plain values stored beside, e.g. fingerprints."""
         states = {name: _to_cpu(part.state_dict()) for name, part in self.parts.items()}
         local_stats = {"module": training_stats.state_dict(), "collectors": [c.state_dict() for c in collectors]}
@@ -100,7 +102,7 @@ class StateBag:
             "stats_of_ranks": distributed.gather_objects(_to_cpu(local_stats)),
         }
 
-    def restore(self, state, collectors):
+    def restore(self, state: Mapping[str, Any], collectors: Sequence) -> None:
         ours = {name for name, part in self.parts.items() if name not in self.optional and part.state_dict()}
         theirs = {name for name, part_state in state["parts"].items() if name not in self.optional and part_state}
         missing, extra = sorted(ours - theirs), sorted(theirs - ours)
@@ -125,7 +127,7 @@ class StateBag:
             )
 
 
-def save_state(run_dir, kimg, state):
+def save_state(run_dir: str, kimg: int, state: Mapping[str, Any]) -> str:
     """Write a state atomically, then delete all but the newest NUM_STATES_KEPT. Returns the path.
 
     States of later positions go, too: the run was continued from an older one by name, and theirs is another history,
@@ -141,7 +143,7 @@ def save_state(run_dir, kimg, state):
     return path
 
 
-def load_state(path):
+def load_state(path: str) -> dict[str, Any]:
     """Read a state; raises UserError for a file that is missing, damaged or something else."""
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)

@@ -1,1 +1,1 @@
-"""Holds what every part of the plugin uses: errors, seeds, processes, files, random views."""
+"""Holds what every part of the plugin uses: processes, random views, the rows of the knobs."""

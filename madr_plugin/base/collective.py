@@ -4,20 +4,24 @@ Global order: microbatch k = round * num_gpus + rank. Everything stateful is upd
 one process with two rounds and two processes with one reach the same state. Must not know what the tensors mean.
 """
 
+from collections.abc import Callable
+
 import torch
 import torch.distributed
 
-from madr_plugin.base.errors import MADRError
+from madr_spaces.errors import MADRError
+
+Tensors = dict[str, torch.Tensor]
 
 
-def world():
+def world() -> tuple[int, int]:
     """Return (rank, number of processes)."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         return torch.distributed.get_rank(), torch.distributed.get_world_size()
     return 0, 1
 
 
-def gather_microbatches(rounds):
+def gather_microbatches(rounds: list[torch.Tensor]) -> torch.Tensor:
     """Gather tensors of equal shape, one per local round -> those of all processes, [num_microbatches, ...] in global order."""
     local = torch.stack(rounds) if len(rounds) > 1 else rounds[0][None]
     _, num_processes = world()
@@ -28,7 +32,7 @@ def gather_microbatches(rounds):
     return torch.stack(gathered, dim=1).flatten(0, 1)
 
 
-def sum_over_processes(make, device):
+def sum_over_processes(make: Callable[[], Tensors], device: torch.device) -> Tensors:
     """Sum what make() -> {name: tensor} gives, of the same names and shapes everywhere, over all processes; on the CPU.
 
     A failure of one process fails all: the others would wait for it for ever otherwise.
@@ -36,7 +40,8 @@ def sum_over_processes(make, device):
     _, num_processes = world()
     if num_processes == 1:
         return make()
-    tensors, failure = None, None
+    tensors: Tensors = {}
+    failure: Exception | None = None
     try:
         tensors = make()
     except Exception as error:  # raised again below, once the others know
@@ -54,18 +59,19 @@ def sum_over_processes(make, device):
     return tensors
 
 
-def from_first_process(make, device):
+def from_first_process(make: Callable[[], Tensors], device: torch.device) -> Tensors:
     """Call make() -> {name: tensor} on rank 0 alone and give its result to all, on the CPU. Its failure fails all ranks."""
     rank, num_processes = world()
     if num_processes == 1:
         return make()
-    tensors, failure = None, None
+    tensors: Tensors = {}
+    failure: Exception | None = None
     if rank == 0:
         try:
             tensors = make()
         except Exception as error:  # told to the other ranks, which would wait for ever otherwise; raised again below
             failure = error
-    header = [None if tensors is None else {name: (tuple(value.shape), value.dtype) for name, value in tensors.items()}, str(failure)]
+    header: list = [None if failure is not None else {name: (tuple(value.shape), value.dtype) for name, value in tensors.items()}, str(failure)]
     torch.distributed.broadcast_object_list(header, src=0, device=device if device.type == "cuda" else None)
     if failure is not None:
         raise failure

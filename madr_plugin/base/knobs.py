@@ -8,7 +8,7 @@ import dataclasses
 import difflib
 from typing import Any, ClassVar
 
-from madr_plugin.base.errors import MADRError
+from madr_spaces.errors import MADRError
 
 KINDS: dict[str, type] = {"int": int, "float": float, "str": str}
 

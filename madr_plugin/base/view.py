@@ -4,10 +4,12 @@ Differentiable; drawn from the caller's generator. The reference features see vi
 coverage term would not vanish at p_g = p_data.
 """
 
+from collections.abc import Collection
+
 import torch
 
 
-def apply(images, parts, generator):
+def apply(images: torch.Tensor, parts: Collection[str], generator: torch.Generator) -> torch.Tensor:
     """Take a random view of each image [N, C, H, W]."""
     if not parts:
         return images

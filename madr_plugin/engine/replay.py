@@ -7,11 +7,11 @@ import math
 
 import torch
 
-from madr_plugin.base.seeds import generator_for, global_rng_replaced
 from madr_plugin.host import tap
 from madr_plugin.maths import terms
 from madr_plugin.reals import real_images
 from madr_plugin.strength import balance
+from madr_spaces.seeds import generator_for, global_rng_replaced
 
 OF_LATENTS = ("latents", "layers", "labels")  # fields of the memory from which an image is made again
 

@@ -5,8 +5,8 @@ Must not know what happens in a step.
 
 import torch
 
-from madr_plugin.base.errors import MADRError
 from madr_plugin.tilt import tilted_reals
+from madr_spaces.errors import MADRError
 
 FORMAT = 1
 

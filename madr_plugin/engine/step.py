@@ -10,8 +10,6 @@ import torch
 
 from madr_plugin import objectives
 from madr_plugin.base import collective, view
-from madr_plugin.base.errors import MADRError
-from madr_plugin.base.seeds import generator_for
 from madr_plugin.config import parse_view
 from madr_plugin.engine import state as states
 from madr_plugin.engine.replay import Replay
@@ -23,6 +21,8 @@ from madr_plugin.reals import real_images
 from madr_plugin.strength import balance, signal_share
 from madr_plugin.strength.strength import Strength
 from madr_plugin.tilt import tilted_reals
+from madr_spaces.errors import MADRError
+from madr_spaces.seeds import generator_for
 
 
 class Engine:

@@ -7,8 +7,8 @@ over the score that the reals give one another, 1 where the memory is as the rea
 
 import torch
 
-from madr_plugin.base.errors import MADRError
 from madr_plugin.maths import coverage, terms
+from madr_spaces.errors import MADRError
 
 
 class ExactScore:

@@ -3,8 +3,8 @@
 import dataclasses
 from typing import ClassVar
 
-from madr_plugin.base.errors import MADRError
 from madr_plugin.base.knobs import Knobs, knob
+from madr_spaces.errors import MADRError
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,11 +5,12 @@ Must not know generators, losses or images.
 """
 
 import math
+from typing import Any
 
 import torch
 
 
-def draw_uniform(count, generator):
+def draw_uniform(count: int, generator: torch.Generator) -> list[float]:
     return torch.rand([count], generator=generator, dtype=torch.float64).tolist()
 
 
@@ -22,28 +23,28 @@ class SampleMemory:
 
     FIELDS = ("features", "latents", "layers", "labels", "born", "importance")
 
-    def __init__(self, capacity, policy, half_life_kimg):
+    def __init__(self, capacity: int, policy: str, half_life_kimg: float) -> None:
         self.capacity, self.policy = capacity, policy
         # Entries die at random: a half-life of h images is a mean age of h / ln 2.
         self.mean_age_nimg = half_life_kimg * 1000 / math.log(2)
         self.count = 0  # filled slots
         self.offered = 0  # samples offered so far
         self.next_slot = 0  # of the ring, under fifo
-        self.tensors = {}
+        self.tensors: dict[str, torch.Tensor] = {}
 
-    def effective_capacity(self, step):
+    def effective_capacity(self, step: int) -> int:
         """Count the usable slots: all; under 'progressive' 128 at first, growing linearly to all over 5000 steps."""
         if self.policy != "progressive":
             return self.capacity
         start = min(128, self.capacity)
         return int(start + (self.capacity - start) * min(1.0, step / 5000))
 
-    def filled(self, name):
+    def filled(self, name: str) -> torch.Tensor:
         """Return the filled part of a field."""
         return self.tensors[name][: self.count]
 
     @torch.no_grad()
-    def offer(self, samples, step, nimg, generator, generated=None):
+    def offer(self, samples: dict[str, torch.Tensor], step: int, nimg: int, generator: torch.Generator, generated: int | None = None) -> int:
         """Offer a batch in order. samples: {field: [B, ...]} without `born`. Returns how many were taken.
 
         generated: images made since the last offer, if they were more than are offered.
@@ -64,22 +65,22 @@ class SampleMemory:
         return len(source_of_slot)
 
     @torch.no_grad()
-    def renew_features(self, rows_R, features_RD):
+    def renew_features(self, rows_R: torch.Tensor, features_RD: torch.Tensor) -> None:
         """Write the features of re-made entries, in order (a row may be listed twice)."""
         last_place = {row: place for place, row in enumerate(rows_R.tolist())}
         places = torch.tensor(list(last_place.values()), device=rows_R.device)
         self.tensors["features"][rows_R[places]] = features_RD[places]
 
-    def _allocate(self, samples):
+    def _allocate(self, samples: dict[str, torch.Tensor]) -> None:
         for name in self.FIELDS:
             value = samples[name]
             self.tensors[name] = torch.zeros([self.capacity, *value.shape[1:]], dtype=value.dtype, device=value.device)
 
-    def _choose_slots(self, batch_size, step, generator, images_per_sample):
+    def _choose_slots(self, batch_size: int, step: int, generator: torch.Generator, images_per_sample: float) -> list[int]:
         """Choose the slot of each offered sample, -1: not taken."""
         chances, places = draw_uniform(batch_size, generator), draw_uniform(batch_size, generator)
         capacity = self.effective_capacity(step)
-        slots = []
+        slots: list[int] = []
         for chance, place in zip(chances, places):
             self.offered += 1
             if self.policy == "fifo":
@@ -95,12 +96,12 @@ class SampleMemory:
                 slots.append(self._victim(place))
         return slots
 
-    def _acceptance(self, capacity, images_per_sample):
+    def _acceptance(self, capacity: int, images_per_sample: float) -> float:
         if self.policy == "forgetting":
             return capacity / self.mean_age_nimg * images_per_sample
         return capacity / self.offered
 
-    def _victim(self, place):
+    def _victim(self, place: float) -> int:
         """Choose the entry that gives way: uniform, or with probability proportional to 1/importance."""
         if self.policy != "importance":
             return int(place * self.count)
@@ -111,11 +112,11 @@ class SampleMemory:
 
     # --- state ---------------------------------------------------------------------------------------------------
 
-    def live_state(self):
+    def live_state(self) -> dict[str, Any]:
         """The state's own tensors (not copies) and numbers."""
         return dict(count=self.count, offered=self.offered, next_slot=self.next_slot, tensors=dict(self.tensors))
 
-    def load(self, state, device):
+    def load(self, state: dict[str, Any], device: torch.device) -> None:
         self.count, self.offered, self.next_slot = int(state["count"]), int(state["offered"]), int(state["next_slot"])
         self.tensors = {name: value.to(device, copy=True) for name, value in state.get("tensors", {}).items()}
 
@@ -123,13 +124,13 @@ class SampleMemory:
 class CellLedger:
     """Notes in which cell each of the last W generated images fell (-1: outside every gate): a ring of integers."""
 
-    def __init__(self, window, device):
+    def __init__(self, window: int, device: torch.device) -> None:
         self.cells_W = torch.full([window], -1, dtype=torch.int32, device=device)
         self.count = 0
         self.next_slot = 0
 
     @torch.no_grad()
-    def add(self, cell_B):
+    def add(self, cell_B: torch.Tensor) -> None:
         """Write a batch in place of the oldest entries."""
         window = len(self.cells_W)
         cell_B = cell_B[-window:]
@@ -140,13 +141,13 @@ class CellLedger:
         self.next_slot = (self.next_slot + len(cell_B)) % window
         self.count = min(self.count + len(cell_B), window)
 
-    def filled(self):
+    def filled(self) -> torch.Tensor:
         """Return the cells of the images seen so far."""
         return self.cells_W[: self.count].to(torch.int64)
 
-    def live_state(self):
+    def live_state(self) -> dict[str, Any]:
         return dict(cells=self.cells_W, count=self.count, next_slot=self.next_slot)
 
-    def load(self, state, device):
+    def load(self, state: dict[str, Any], device: torch.device) -> None:
         self.cells_W = state["cells"].to(device, copy=True)
         self.count, self.next_slot = int(state["count"]), int(state["next_slot"])

@@ -8,10 +8,10 @@ import math
 
 import torch
 
-from madr_plugin.base.errors import MADRError
-from madr_plugin.base.seeds import derived_seed
 from madr_plugin.maths import terms
 from madr_spaces import kmeans
+from madr_spaces.errors import MADRError
+from madr_spaces.seeds import derived_seed
 
 ITERATIONS = 20
 ERROR_SAMPLE = 2048  # reals on which the kernel's part of the error is measured

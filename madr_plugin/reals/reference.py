@@ -11,13 +11,13 @@ import numpy as np
 import torch
 
 from madr_plugin.base import collective, view
-from madr_plugin.base.errors import MADRError
-from madr_plugin.base.seeds import generator_for
 from madr_plugin.config import parse_view
 from madr_plugin.maths import bandwidth, cells, kernels
 from madr_plugin.maths.terms import squared_distances
 from madr_plugin.reals import anchors, real_images
 from madr_spaces import files, fitting, kmeans
+from madr_spaces.errors import MADRError
+from madr_spaces.seeds import generator_for
 from madr_spaces.space import check_features
 
 SUBSET = 2048  # reals against which radii are measured

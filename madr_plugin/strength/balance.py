@@ -4,15 +4,18 @@ Gradients of one size on the image can differ tenfold there: smooth ones (of pix
 pixels, fine ones (of deep features) cancel. Must not know losses, images or processes.
 """
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import torch
 
-from madr_plugin.base.errors import MADRError
+from madr_spaces.errors import MADRError
 
 _TAKES_EDGES = tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 6)
 FIRST_OCCASIONS, EVERY, EVERY_UNKNOWN = 8, 32, 4
 
 
-def reach_is_due(occasion, known=True):
+def reach_is_due(occasion: int, known: bool = True) -> bool:
     """Tell whether a term is followed to the parameters at its occasion 0, 1, ...: seldom, since each costs a pass back through G.
 
     More often while its reach is not known, but not always: a term that is off gives nothing to follow.
@@ -20,12 +23,12 @@ def reach_is_due(occasion, known=True):
     return occasion < FIRST_OCCASIONS or occasion % (EVERY if known else EVERY_UNKNOWN) == 0
 
 
-def mean_norm(gradient_NCHW):
+def mean_norm(gradient_NCHW: torch.Tensor) -> torch.Tensor:
     """Compute the batch mean of each image's L2 norm -> 0-d float32."""
     return gradient_NCHW.detach().to(torch.float32).flatten(1).norm(dim=1).mean()
 
 
-def not_measured(parameters, device):
+def not_measured(parameters: Sequence[torch.nn.Parameter], device: torch.device) -> torch.Tensor:
     """Make what stands in the place of a reach: nan."""
     return torch.full([len(parameters)], torch.nan, device=device)
 
@@ -33,12 +36,12 @@ def not_measured(parameters, device):
 class Follower:
     """Sends gradients on a generated image on to the parameters, beside the host's own backward pass."""
 
-    def __init__(self, image, parameters):
+    def __init__(self, image: torch.Tensor, parameters: Sequence[torch.nn.Parameter]) -> None:
         self.parameters, self.dtype = parameters, image.dtype
         # The place in the graph, not the tensor: a host may go on to change its image in place.
         self.output = torch.autograd.graph.get_gradient_edge(image) if _TAKES_EDGES else image
 
-    def reach(self, gradient, size):
+    def reach(self, gradient: torch.Tensor, size: torch.Tensor) -> torch.Tensor:
         """Measure |d theta_p| of each parameter tensor p for a unit of mean_norm(gradient) -> [P]; 0: the gradient does not get there.
 
         size: norm to which the gradient is brought for the pass, so that half-precision layers carry it as they carry the host's.
@@ -58,7 +61,7 @@ class Follower:
         return torch.stack([torch.zeros_like(norm) if part is None else part.to(torch.float32).norm().to(norm.device) for part in parts]) / size
 
 
-def relative_reach(term_P, host_P, sizes_P):
+def relative_reach(term_P: torch.Tensor, host_P: torch.Tensor, sizes_P: torch.Tensor) -> torch.Tensor:
     """Compute the geometric mean over parameters of term_p / host_p, each tensor counted with its entries -> 0-d; inf where no tensor gets both.
 
     Per tensor, because Adam brings each to a scale of its own: a plain norm would be that of a few biases.
@@ -80,7 +83,7 @@ class GradientBalance:
 
     DECAY, PEAK_DECAY, REACH_DECAY = 0.98, 0.9995, 0.8
 
-    def __init__(self, mode, strengths, device, at="image"):
+    def __init__(self, mode: str, strengths: Mapping[str, float], device: torch.device, at: str = "image") -> None:
         self.mode, self.strengths = mode, dict(strengths)
         self.at_parameters = mode != "fixed" and at == "parameters"
         # -1: not measured yet. One tensor per quantity, so that nothing waits for the device.
@@ -88,9 +91,9 @@ class GradientBalance:
         self.peaks = {name: torch.zeros([], device=device) for name in self.strengths}
         self.reaches = {name: torch.zeros([0], device=device) for name in self.norms}  # [P]; empty: not measured yet
         self.sizes_P = torch.zeros([0])  # entries of each parameter tensor
-        self._found = {}  # relative_reach() by term, until something new is measured
+        self._found: dict[str, torch.Tensor] = {}  # relative_reach() by term, until something new is measured
 
-    def factor(self, name):
+    def factor(self, name: str) -> torch.Tensor:
         """Compute lambda of a term, 0-d; 0 until everything it rests on has been measured once."""
         strength = self.strengths[name]
         if self.mode == "fixed":
@@ -99,7 +102,7 @@ class GradientBalance:
         factor = strength * self.norms["host"] / (norm * self._relative_reach(name)).clamp(min=1e-12)
         return torch.where((self.norms["host"] >= 0) & (norm > 0), factor, torch.zeros_like(factor))
 
-    def _relative_reach(self, name):
+    def _relative_reach(self, name: str) -> torch.Tensor | float:
         """Compute R_t; inf while one of the two is unknown. Found once per measurement."""
         if not self.at_parameters:
             return 1.0
@@ -111,18 +114,18 @@ class GradientBalance:
             )
         return self._found[name]
 
-    def lacks(self, name):
+    def lacks(self, name: str) -> bool:
         """Tell whether the reach of a gradient is yet to be measured."""
         return self.at_parameters and len(self.reaches[name]) == 0
 
-    def note_parameters(self, parameters):
+    def note_parameters(self, parameters: Sequence[torch.nn.Parameter]) -> None:
         """Forget what is known of other parameters than these: hosts may freeze layers on the way."""
         sizes_P = torch.tensor([float(parameter.numel()) for parameter in parameters])
         if not torch.equal(sizes_P, self.sizes_P):
             self.sizes_P, self._found = sizes_P, {}
             self.reaches = {name: value_P[:0] for name, value_P in self.reaches.items()}
 
-    def update(self, norms, reaches=None):
+    def update(self, norms: Mapping[str, torch.Tensor], reaches: Mapping[str, torch.Tensor] | None = None) -> None:
         """Take in norms {name: 0-d} and reaches {name: [P]}. Names left out were not measured; zeros and what is not finite are passed over.
 
         A term that was zero for once has no size to be scaled by; counted in, it would blow up the steps after it.
@@ -142,16 +145,16 @@ class GradientBalance:
             self.reaches[name] = torch.where(old_P > 0, self.REACH_DECAY * old_P + (1 - self.REACH_DECAY) * value_P, value_P)
             self._found = {}
 
-    def ratio(self, name):
+    def ratio(self, name: str) -> torch.Tensor:
         """Compute the size of the term's gradient relative to the host's, as it is applied, where the balance is struck."""
         present = self.norms[name].clamp(min=0) * self.factor(name) / self.norms["host"].clamp(min=1e-12) * (self.norms["host"] > 0)
         reach = self._relative_reach(name)
         return present if not self.at_parameters else torch.where(torch.isfinite(reach), present * reach, torch.zeros_like(present))
 
-    def live_state(self):
+    def live_state(self) -> dict[str, Any]:
         return dict(norms=dict(self.norms), peaks=dict(self.peaks), reaches=dict(self.reaches), sizes=self.sizes_P)
 
-    def load(self, state, device):
+    def load(self, state: dict[str, Any], device: torch.device) -> None:
         self._found = {}
         self.sizes_P = state["sizes"].cpu().clone() if "sizes" in state else self.sizes_P
         for kept in ("norms", "peaks", "reaches"):

@@ -4,21 +4,24 @@ The witness is estimated from one microbatch, and a small one (16 images) gives 
 real features agree already. Scaled to the adversarial gradient, that noise would drown the adversarial signal. Must not know images or hosts.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 
-from madr_plugin.base.seeds import generator_for
+from madr_spaces.seeds import generator_for
 
 REPEATS = 64
 DECAY = 0.98  # as for the gradient norms that it belongs with
 
 
-def feature_power(gradient_BD):
+def feature_power(gradient_BD: torch.Tensor) -> torch.Tensor:
     """Average over the batch |B dL/df_i|^2: dL/df_i carries a factor 1/B, so sizes of batches compare -> 0-d."""
     return (gradient_BD * len(gradient_BD)).square().sum(1).mean()
 
 
 @torch.enable_grad()
-def null_power(draw, loss, batch, seed):
+def null_power(draw: Callable, loss: Callable, batch: int, seed: int) -> torch.Tensor:
     """Compute feature_power of the witness where the batch is drawn from the reals themselves: noise alone. Mean over REPEATS draws -> 0-d.
 
     draw(count, generator): features of reals [count, D]; loss(features_BD, generator): the witness.
@@ -39,24 +42,24 @@ class SignalShare:
     leaves little signal and G has detail to learn from D.
     """
 
-    def __init__(self, device, exponent):
+    def __init__(self, device: torch.device, exponent: float) -> None:
         self.exponent = exponent
         self.power = torch.full([], -1.0, device=device)  # running mean; -1: not measured yet
         self.null = torch.full([], 0.0, device=device)
 
-    def update(self, power, null):
+    def update(self, power: torch.Tensor, null: torch.Tensor) -> None:
         """Take in both of the running step. Values that are not finite are passed over."""
         blended = torch.where(self.power < 0, power, DECAY * self.power + (1 - DECAY) * power)
         self.power = torch.where(torch.isfinite(power), blended, self.power)
         self.null = null
 
-    def factor(self):
+    def factor(self) -> torch.Tensor:
         share = (1 - self.null / self.power.clamp(min=1e-30)).clamp(min=0) ** self.exponent
         return torch.where(self.power < 0, torch.ones_like(share), share)
 
-    def live_state(self):
+    def live_state(self) -> dict[str, Any]:
         return dict(power=self.power, null=self.null)
 
-    def load(self, state, device):
+    def load(self, state: dict[str, Any], device: torch.device) -> None:
         if state:
             self.power, self.null = state["power"].to(device, copy=True), state["null"].to(device, copy=True)

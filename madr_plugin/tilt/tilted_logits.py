@@ -11,10 +11,10 @@ import contextlib
 
 import torch
 
-from madr_plugin.base.errors import MADRError
-from madr_plugin.base.seeds import generator_for
 from madr_plugin.reals import real_images
 from madr_spaces import kmeans
+from madr_spaces.errors import MADRError
+from madr_spaces.seeds import generator_for
 
 
 def weight_of_cells(v_C, share_C, class_C):

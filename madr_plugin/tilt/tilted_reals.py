@@ -7,8 +7,8 @@ know losses or networks.
 import numpy as np
 import torch
 
-from madr_plugin.base.seeds import generator_for
 from madr_plugin.reals import real_images, reference
+from madr_spaces.seeds import generator_for
 
 
 def normalised_within_classes(v_N, class_N, mass_N=None):

@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from madr_plugin import config, objectives
-from madr_plugin.base.errors import MADRError
-from madr_plugin.base.seeds import generator_for
 from madr_plugin.maths import coverage, kernels, terms
 from madr_plugin.reals import anchors, reference
 from madr_plugin.tilt import tilted_reals
 from madr_spaces import registry
+from madr_spaces.errors import MADRError
+from madr_spaces.seeds import generator_for
 from tests.madr.test_madr_loss import assert_same, copy_weights
 from tests.madr.toy_host import Host, Images, madr_loss
 

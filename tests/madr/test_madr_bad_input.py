@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from madr_plugin import config
-from madr_plugin.base.errors import MADRError
 from madr_plugin.reals import reference
 from madr_spaces import neighbours, registry
+from madr_spaces.errors import MADRError
 from madr_spaces.seeded_conv import RandomSpace
 from tests.madr.toy_host import Host, Images, madr_loss
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from madr_plugin import config
-from madr_plugin.base.errors import MADRError
 from madr_plugin.host import tap
 from madr_plugin.strength import balance
+from madr_spaces.errors import MADRError
 from tests.madr.toy_host import Host, base_loss, madr_loss
 
 

@@ -7,15 +7,15 @@ import pytest
 import torch
 
 from madr_plugin import config
-from madr_plugin.base.errors import MADRError
-from madr_plugin.base.seeds import generator_for
 from madr_plugin.loss import MADRLoss
 from madr_plugin.maths import cells, coverage
 from madr_plugin.memory.sensor import CellSensor
 from madr_plugin.strength.balance import GradientBalance
 from madr_plugin.strength.controllers import IntegralController
 from madr_plugin.strength.strength import Strength
-from tests.madr.test_madr_loss import NoAdversaryG, Points, Resampler, equilibrium_scores  # noqa: F401 (named by class below)
+from madr_spaces.errors import MADRError
+from madr_spaces.seeds import generator_for
+from tests.madr.test_madr_loss import NoAdversaryG, Points, Resampler, equilibrium_scores
 from tests.madr.toy_host import Host, madr_loss
 
 

@@ -5,8 +5,8 @@ import torch
 from hypothesis import given, settings, strategies as st
 
 from madr_plugin import config
-from madr_plugin.base.errors import MADRError
 from madr_plugin.maths import coverage, estimators, terms
+from madr_spaces.errors import MADRError
 from tests.madr.toy_host import Host, madr_loss
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from madr_plugin import in_short
-from madr_plugin.base.seeds import generator_for
+from madr_spaces.seeds import generator_for
 from tests.madr.toy_host import Host, madr_loss
 
 SEED, CAPACITY, WINDOW, REALS, HALF_LIFE, INTERVAL = 3, 24, 64, 32, 30, 4

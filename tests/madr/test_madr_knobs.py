@@ -11,12 +11,12 @@ from click.testing import CliRunner
 
 from madr_plugin import __main__, config, knobs_page, options
 from madr_plugin.base import knobs
-from madr_plugin.base.errors import MADRError
 from madr_plugin.maths.knobs import PublishedKnobs
 from madr_plugin.memory.knobs import DeficitKnobs, MemoryKnobs, ReplayKnobs
 from madr_plugin.reals.knobs import ReferenceKnobs
 from madr_plugin.strength.knobs import StrengthKnobs
 from madr_plugin.tilt.knobs import TiltKnobs
+from madr_spaces.errors import MADRError
 
 
 @click.command()

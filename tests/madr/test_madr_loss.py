@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from madr_plugin.base.errors import MADRError
 from madr_plugin.host import tap
 from madr_plugin.host.generator_access import GeneratorAccess
 from madr_plugin.loss import MADRLoss
 from madr_plugin.strength.balance import GradientBalance
+from madr_spaces.errors import MADRError
 from tests.madr.toy_host import Host, Images, base_loss, madr_loss
 
 

@@ -6,16 +6,16 @@ import torch
 from scipy import stats
 
 from madr_plugin import config
-from madr_plugin.base import collective, files
-from madr_plugin.base.errors import MADRError
-from madr_plugin.base.seeds import generator_for
+from madr_plugin.base import collective
 from madr_plugin.maths import cells, coverage, estimators, kernels, terms
 from madr_plugin.memory.sample_memory import CellLedger, SampleMemory
 from madr_plugin.reals import reference
 from madr_plugin.strength import controllers
-from madr_spaces import registry
+from madr_spaces import files, registry
+from madr_spaces.errors import MADRError
 from madr_spaces.pca import PCASpace
 from madr_spaces.seeded_conv import RandomSpace
+from madr_spaces.seeds import generator_for
 from tests.madr.toy_host import Images
 
 

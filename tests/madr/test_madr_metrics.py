@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from madr_plugin import metrics as plugin_metrics
-from madr_plugin.base.errors import MADRError
 from madr_plugin.config import MADRConfig
 from madr_spaces import neighbours
+from madr_spaces.errors import MADRError
 from metrics import metric_main
 from tests.madr.test_madr_forks import COMMON, FIRST_STYLE, make_fork  # noqa: F401 (a fixture)
 from tests.madr.toy_host import Host, Images, base_loss

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from madr_plugin import config, options
-from madr_plugin.base.errors import MADRError
+from madr_spaces.errors import MADRError
 
 TRAINING_OPTIONS = dict(
     random_seed=4,

@@ -9,10 +9,10 @@ import torch
 from click.testing import CliRunner
 
 from madr_plugin import check_extractor, command, own_extractor
-from madr_plugin.base.errors import MADRError
 from madr_plugin.config import resolve
 from madr_plugin.reals import real_images, reference
 from madr_spaces import registry
+from madr_spaces.errors import MADRError
 from tests.madr.toy_host import Host, madr_loss
 
 

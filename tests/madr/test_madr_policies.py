@@ -7,8 +7,8 @@ import pytest
 import torch
 from scipy import stats
 
-from madr_plugin.base.seeds import generator_for
 from madr_plugin.memory.sample_memory import SampleMemory
+from madr_spaces.seeds import generator_for
 from tests.madr.test_madr_memory import fill, samples, survivors
 
 

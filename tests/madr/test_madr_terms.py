@@ -7,9 +7,9 @@ import torch
 
 from madr_plugin import config
 from madr_plugin.base import view
-from madr_plugin.base.seeds import generator_for
 from madr_plugin.maths import coverage, kernels, terms
 from madr_spaces import registry
+from madr_spaces.seeds import generator_for
 
 
 def double(*shape, seed=0):

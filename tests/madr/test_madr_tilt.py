@@ -5,9 +5,9 @@ import copy
 import pytest
 import torch
 
-from madr_plugin.base.errors import MADRError
 from madr_plugin.config import resolve
 from madr_plugin.tilt import tilted_reals
+from madr_spaces.errors import MADRError
 from tests.madr.toy_host import Host, madr_loss
 
 TILT = dict(preset="witness", tilt=1, tilt_guard=0.0, deficit_window=64, cells=5)

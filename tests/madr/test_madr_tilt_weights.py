@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from madr_plugin.augment_pipe import MADRAugmentPipe
-from madr_plugin.base.errors import MADRError
 from madr_plugin.config import resolve
 from madr_plugin.tilt import tilted_logits
+from madr_spaces.errors import MADRError
 from tests.madr.test_madr_loss import copy_weights
 from tests.madr.toy_host import Host, base_loss, madr_loss
 
