@@ -53,7 +53,7 @@ class Job:
 def check_metrics(names):
     unknown = [name for name in names if not metric_main.is_valid_metric(name)]
     if unknown:
-        raise UserError("\n".join([f"--metrics does not know {', '.join(unknown)}; it can only contain the following values:",
+        raise UserError("\n".join([f"--metrics does not know {', '.join(unknown)}; choose among:",
                                    *metric_main.list_valid_metrics()]))
     if not names:
         raise UserError("--metrics names no metric; give at least one, like --metrics=fid50k_full.")

@@ -125,8 +125,7 @@ def tidy(flags):
 def check_metrics(names):
     unknown = [name for name in names or [] if not metric_main.is_valid_metric(name)]
     if unknown:
-        raise UserError("--metrics can only contain these names: " + ", ".join(metric_main.list_valid_metrics()) +
-                        f" or none (got {', '.join(unknown)})")
+        raise UserError(f"--metrics does not know {', '.join(unknown)}; choose among {', '.join(metric_main.list_valid_metrics())}, or use --metrics=none")
 
 
 def check_outdir(outdir):

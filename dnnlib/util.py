@@ -2,9 +2,11 @@
 objects by dotted name, folders, and files by URL. Must not import torch.
 """
 import fnmatch
+import functools
 import importlib
 import inspect
 import os
+import pathlib
 import pickle
 import shutil
 import sys
@@ -19,20 +21,17 @@ from . import download as _download
 class EasyDict(dict):
     """A dictionary whose string keys are attributes too."""
 
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return self[name]
-        except KeyError:
-            raise AttributeError(name) from None
+    __setattr__ = dict.__setitem__
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        self[name] = value
+    def __getattr__(self, name: str) -> Any:
+        if name not in self:
+            raise AttributeError(name)
+        return self[name]
 
     def __delattr__(self, name: str) -> None:
-        try:
-            del self[name]
-        except KeyError:
-            raise AttributeError(name) from None
+        if name not in self:
+            raise AttributeError(name)
+        del self[name]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -70,10 +69,11 @@ class Logger:
     """
 
     def __init__(self, file_name: str = None, file_mode: str = "w", should_flush: bool = True):
-        self.file = None if file_name is None else open(file_name, file_mode, encoding="utf-8")
         self.should_flush = should_flush
-        self.stdout = sys.stdout
-        self.stderr = sys.stderr
+        self.file = None
+        if file_name is not None:
+            self.file = open(file_name, file_mode, encoding="utf-8")
+        self.stdout, self.stderr = sys.stdout, sys.stderr
         self._tees = (_Tee(self, self.stdout), _Tee(self, self.stderr))
         sys.stdout, sys.stderr = self._tees
 
@@ -120,14 +120,12 @@ class Logger:
     def close(self) -> None:
         """Put the former streams back and close the file. Later calls do nothing."""
         self.flush()
-        # Somebody else may have replaced the streams meanwhile; theirs stay.
-        if sys.stdout is self._tees[0]:
-            sys.stdout = self.stdout
-        if sys.stderr is self._tees[1]:
-            sys.stderr = self.stderr
-        if self.file is not None:
-            self.file.close()
-            self.file = None
+        for name, tee in zip(("stdout", "stderr"), self._tees):
+            if getattr(sys, name) is tee:  # else somebody has replaced the stream meanwhile; theirs stays
+                setattr(sys, name, getattr(self, name))
+        file, self.file = self.file, None
+        if file is not None:
+            file.close()
 
     def __getattr__(self, name: str) -> Any:
         # For code that took `sys.stdout = logger` literally: isatty, fileno, encoding, ...
@@ -261,10 +259,8 @@ def get_module_from_obj_name(obj_name: str) -> Tuple[types.ModuleType, str]:
 
 def get_obj_from_module(module: types.ModuleType, obj_name: str) -> Any:
     """Follow a dotted name from a module; '' is the module itself."""
-    obj = module
-    for part in obj_name.split(".") if obj_name else ():
-        obj = getattr(obj, part)
-    return obj
+    path = obj_name.split(".") if obj_name else []
+    return functools.reduce(getattr, path, module)
 
 
 def get_obj_by_name(name: str) -> Any:
@@ -308,7 +304,7 @@ def get_top_level_function_name(obj: Any) -> str:
         raise TypeError(f"{obj!r} is not a top-level function")
     module_name = obj.__module__
     if module_name == "__main__":
-        module_name = os.path.splitext(os.path.basename(sys.modules[module_name].__file__))[0]
+        module_name = pathlib.Path(sys.modules[module_name].__file__).stem
     return f"{module_name}.{obj.__name__}"
 
 
