@@ -1,6 +1,7 @@
 """Small helpers that the whole framework and its forks import by name: attribute dictionaries, the log tee, caches,
 objects by dotted name, folders, and files by URL. Must not import torch.
 """
+
 import fnmatch
 import functools
 import importlib
@@ -176,8 +177,20 @@ def format_time(seconds: Union[int, float]) -> str:
 
 def ask_yes_no(question: str) -> bool:
     """Ask at the terminal until the answer is a yes or a no."""
-    answers = {"y": True, "yes": True, "t": True, "true": True, "on": True, "1": True,
-               "n": False, "no": False, "f": False, "false": False, "off": False, "0": False}
+    answers = {
+        "y": True,
+        "yes": True,
+        "t": True,
+        "true": True,
+        "on": True,
+        "1": True,
+        "n": False,
+        "no": False,
+        "f": False,
+        "false": False,
+        "off": False,
+        "0": False,
+    }
     while True:
         answer = input(f"{question} [y/n] ").strip().lower()
         if answer in answers:
@@ -208,6 +221,7 @@ def get_dtype_and_ctype(type_obj: Any) -> Tuple[Any, Any]:
     dtype = np.dtype(type_obj)
     if dtype == np.dtype(bool):  # not among what numpy translates on every version
         import ctypes
+
         return dtype, ctypes.c_bool
     return dtype, np.ctypeslib.as_ctypes_type(dtype)
 
@@ -312,16 +326,15 @@ def get_top_level_function_name(obj: Any) -> str:
 # Folders.
 
 
-def list_dir_recursively_with_ignore(dir_path: str, ignores: List[str] = None,
-                                     add_base_to_relative: bool = False) -> List[Tuple[str, str]]:
+def list_dir_recursively_with_ignore(dir_path: str, ignores: List[str] = None, add_base_to_relative: bool = False) -> List[Tuple[str, str]]:
     """All files below a folder as (path, path relative to the folder).
 
     ignores: shell patterns matched against the bare names of files and folders; ignored folders are not entered.
     add_base_to_relative: the relative paths begin with the name of the folder itself.
     """
+
     def kept(names):
-        return sorted(name for name in names
-                      if not any(fnmatch.fnmatch(name, pattern) for pattern in ignores or ()))
+        return sorted(name for name in names if not any(fnmatch.fnmatch(name, pattern) for pattern in ignores or ()))
 
     base = os.path.basename(os.path.normpath(dir_path)) if add_base_to_relative else ""
     found = []
@@ -359,8 +372,15 @@ def is_url(obj: Any, allow_file_urls: bool = False) -> bool:
         return False
 
 
-def open_url(url: str, cache_dir: str = None, num_attempts: int = 10, verbose: bool = True,
-             return_filename: bool = False, cache: bool = True, digest: str = None) -> Any:
+def open_url(
+    url: str,
+    cache_dir: str = None,
+    num_attempts: int = 10,
+    verbose: bool = True,
+    return_filename: bool = False,
+    cache: bool = True,
+    digest: str = None,
+) -> Any:
     """Open a URL, a file:// URL or a local path for reading in binary; with return_filename, its local path instead.
 
     Downloads are kept in `cache_dir` (default: the 'downloads' cache). digest: the SHA-256 that the file must have, in
@@ -371,5 +391,11 @@ def open_url(url: str, cache_dir: str = None, num_attempts: int = 10, verbose: b
     if url.startswith("file:"):
         return _download.open_local(_download.path_of_file_url(url), return_filename=return_filename, digest=digest)
     return _download.open_remote(
-        url, cache_dir=cache_dir or make_cache_dir_path("downloads"), num_attempts=num_attempts, verbose=verbose,
-        return_filename=return_filename, cache=cache, digest=digest)
+        url,
+        cache_dir=cache_dir or make_cache_dir_path("downloads"),
+        num_attempts=num_attempts,
+        verbose=verbose,
+        return_filename=return_filename,
+        cache=cache,
+        digest=digest,
+    )

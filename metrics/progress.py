@@ -2,6 +2,7 @@
 
 Must not know what is being computed.
 """
+
 import sys
 import time
 

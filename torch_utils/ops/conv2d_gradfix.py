@@ -4,6 +4,7 @@ A penalty on the gradient with respect to an image (R1, path length) needs no we
 would cost as much as a whole backward pass. Derivatives of both orders are PyTorch's own. Must not know about filters or
 networks.
 """
+
 import contextlib
 
 import torch
