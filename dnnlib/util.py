@@ -1,10 +1,13 @@
 """Small helpers that the whole framework and its forks import by name: attribute dictionaries, the log tee, caches,
 objects by dotted name, folders, and files by URL. Must not import torch.
 """
+
 import fnmatch
+import functools
 import importlib
 import inspect
 import os
+import pathlib
 import pickle
 import shutil
 import sys
@@ -19,20 +22,17 @@ from . import download as _download
 class EasyDict(dict):
     """A dictionary whose string keys are attributes too."""
 
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return self[name]
-        except KeyError:
-            raise AttributeError(name) from None
+    __setattr__ = dict.__setitem__
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        self[name] = value
+    def __getattr__(self, name: str) -> Any:
+        if name not in self:
+            raise AttributeError(name)
+        return self[name]
 
     def __delattr__(self, name: str) -> None:
-        try:
-            del self[name]
-        except KeyError:
-            raise AttributeError(name) from None
+        if name not in self:
+            raise AttributeError(name)
+        del self[name]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -70,10 +70,11 @@ class Logger:
     """
 
     def __init__(self, file_name: str = None, file_mode: str = "w", should_flush: bool = True):
-        self.file = None if file_name is None else open(file_name, file_mode, encoding="utf-8")
         self.should_flush = should_flush
-        self.stdout = sys.stdout
-        self.stderr = sys.stderr
+        self.file = None
+        if file_name is not None:
+            self.file = open(file_name, file_mode, encoding="utf-8")
+        self.stdout, self.stderr = sys.stdout, sys.stderr
         self._tees = (_Tee(self, self.stdout), _Tee(self, self.stderr))
         sys.stdout, sys.stderr = self._tees
 
@@ -120,14 +121,12 @@ class Logger:
     def close(self) -> None:
         """Put the former streams back and close the file. Later calls do nothing."""
         self.flush()
-        # Somebody else may have replaced the streams meanwhile; theirs stay.
-        if sys.stdout is self._tees[0]:
-            sys.stdout = self.stdout
-        if sys.stderr is self._tees[1]:
-            sys.stderr = self.stderr
-        if self.file is not None:
-            self.file.close()
-            self.file = None
+        for name, tee in zip(("stdout", "stderr"), self._tees):
+            if getattr(sys, name) is tee:  # else somebody has replaced the stream meanwhile; theirs stays
+                setattr(sys, name, getattr(self, name))
+        file, self.file = self.file, None
+        if file is not None:
+            file.close()
 
     def __getattr__(self, name: str) -> Any:
         # For code that took `sys.stdout = logger` literally: isatty, fileno, encoding, ...
@@ -178,8 +177,20 @@ def format_time(seconds: Union[int, float]) -> str:
 
 def ask_yes_no(question: str) -> bool:
     """Ask at the terminal until the answer is a yes or a no."""
-    answers = {"y": True, "yes": True, "t": True, "true": True, "on": True, "1": True,
-               "n": False, "no": False, "f": False, "false": False, "off": False, "0": False}
+    answers = {
+        "y": True,
+        "yes": True,
+        "t": True,
+        "true": True,
+        "on": True,
+        "1": True,
+        "n": False,
+        "no": False,
+        "f": False,
+        "false": False,
+        "off": False,
+        "0": False,
+    }
     while True:
         answer = input(f"{question} [y/n] ").strip().lower()
         if answer in answers:
@@ -210,6 +221,7 @@ def get_dtype_and_ctype(type_obj: Any) -> Tuple[Any, Any]:
     dtype = np.dtype(type_obj)
     if dtype == np.dtype(bool):  # not among what numpy translates on every version
         import ctypes
+
         return dtype, ctypes.c_bool
     return dtype, np.ctypeslib.as_ctypes_type(dtype)
 
@@ -261,10 +273,8 @@ def get_module_from_obj_name(obj_name: str) -> Tuple[types.ModuleType, str]:
 
 def get_obj_from_module(module: types.ModuleType, obj_name: str) -> Any:
     """Follow a dotted name from a module; '' is the module itself."""
-    obj = module
-    for part in obj_name.split(".") if obj_name else ():
-        obj = getattr(obj, part)
-    return obj
+    path = obj_name.split(".") if obj_name else []
+    return functools.reduce(getattr, path, module)
 
 
 def get_obj_by_name(name: str) -> Any:
@@ -308,7 +318,7 @@ def get_top_level_function_name(obj: Any) -> str:
         raise TypeError(f"{obj!r} is not a top-level function")
     module_name = obj.__module__
     if module_name == "__main__":
-        module_name = os.path.splitext(os.path.basename(sys.modules[module_name].__file__))[0]
+        module_name = pathlib.Path(sys.modules[module_name].__file__).stem
     return f"{module_name}.{obj.__name__}"
 
 
@@ -316,16 +326,15 @@ def get_top_level_function_name(obj: Any) -> str:
 # Folders.
 
 
-def list_dir_recursively_with_ignore(dir_path: str, ignores: List[str] = None,
-                                     add_base_to_relative: bool = False) -> List[Tuple[str, str]]:
+def list_dir_recursively_with_ignore(dir_path: str, ignores: List[str] = None, add_base_to_relative: bool = False) -> List[Tuple[str, str]]:
     """All files below a folder as (path, path relative to the folder).
 
     ignores: shell patterns matched against the bare names of files and folders; ignored folders are not entered.
     add_base_to_relative: the relative paths begin with the name of the folder itself.
     """
+
     def kept(names):
-        return sorted(name for name in names
-                      if not any(fnmatch.fnmatch(name, pattern) for pattern in ignores or ()))
+        return sorted(name for name in names if not any(fnmatch.fnmatch(name, pattern) for pattern in ignores or ()))
 
     base = os.path.basename(os.path.normpath(dir_path)) if add_base_to_relative else ""
     found = []
@@ -363,8 +372,15 @@ def is_url(obj: Any, allow_file_urls: bool = False) -> bool:
         return False
 
 
-def open_url(url: str, cache_dir: str = None, num_attempts: int = 10, verbose: bool = True,
-             return_filename: bool = False, cache: bool = True, digest: str = None) -> Any:
+def open_url(
+    url: str,
+    cache_dir: str = None,
+    num_attempts: int = 10,
+    verbose: bool = True,
+    return_filename: bool = False,
+    cache: bool = True,
+    digest: str = None,
+) -> Any:
     """Open a URL, a file:// URL or a local path for reading in binary; with return_filename, its local path instead.
 
     Downloads are kept in `cache_dir` (default: the 'downloads' cache). digest: the SHA-256 that the file must have, in
@@ -375,5 +391,11 @@ def open_url(url: str, cache_dir: str = None, num_attempts: int = 10, verbose: b
     if url.startswith("file:"):
         return _download.open_local(_download.path_of_file_url(url), return_filename=return_filename, digest=digest)
     return _download.open_remote(
-        url, cache_dir=cache_dir or make_cache_dir_path("downloads"), num_attempts=num_attempts, verbose=verbose,
-        return_filename=return_filename, cache=cache, digest=digest)
+        url,
+        cache_dir=cache_dir or make_cache_dir_path("downloads"),
+        num_attempts=num_attempts,
+        verbose=verbose,
+        return_filename=return_filename,
+        cache=cache,
+        digest=digest,
+    )

@@ -19,30 +19,29 @@ class ProgressMonitor:
     """
 
     def __init__(self, tag=None, num_items=None, flush_interval=1000, verbose=False, progress_fn=None, pfn_lo=0, pfn_hi=1000, pfn_total=1000):
-        self.tag = tag
-        self.num_items = num_items
-        self.flush_interval = flush_interval
-        self.verbose = verbose
+        self.tag, self.num_items = tag, num_items
+        self.flush_interval, self.verbose = flush_interval, verbose
         self.progress_fn = progress_fn
-        self.pfn_lo = pfn_lo
-        self.pfn_hi = pfn_hi
-        self.pfn_total = pfn_total
+        self.pfn_lo, self.pfn_hi, self.pfn_total = pfn_lo, pfn_hi, pfn_total
         self._started = self._printed_at = time.monotonic()
-        self._items = self._printed_items = 0
+        self._printed_items = 0
         self._bar = None
-        self._call(pfn_lo)
+        self._report(share=0)
 
-    def _call(self, value):
+    def _report(self, share):
         if self.progress_fn is not None:
-            self.progress_fn(value, self.pfn_total)
+            self.progress_fn(self._position(share), self.pfn_total)
+
+    def _position(self, share):
+        """Where the callback's counter stands when this share of the task is done."""
+        return self.pfn_lo + (self.pfn_hi - self.pfn_lo) * share
 
     def update(self, cur_items):
-        done = self.num_items is not None and cur_items >= self.num_items
-        if self.progress_fn is not None and self.num_items:
-            self._call(self.pfn_lo + (self.pfn_hi - self.pfn_lo) * min(cur_items / self.num_items, 1))
+        """Tell that so many items are finished, counted from the start of the task."""
+        if self.num_items:
+            self._report(min(cur_items / self.num_items, 1))
         if self.verbose and self.tag is not None:
-            self._show(cur_items, done)
-        self._items = cur_items
+            self._show(cur_items, done=self.num_items is not None and cur_items >= self.num_items)
 
     def _show(self, cur_items, done):
         if sys.stdout.isatty():
@@ -66,14 +65,6 @@ class ProgressMonitor:
 
     def sub(self, tag=None, num_items=None, flush_interval=1000, rel_lo=0, rel_hi=1):
         """A monitor for a part of this task, which fills the share rel_lo..rel_hi of its range."""
-        span = self.pfn_hi - self.pfn_lo
-        return ProgressMonitor(
-            tag=tag,
-            num_items=num_items,
-            flush_interval=flush_interval,
-            verbose=self.verbose,
-            progress_fn=self.progress_fn,
-            pfn_lo=self.pfn_lo + span * rel_lo,
-            pfn_hi=self.pfn_lo + span * rel_hi,
-            pfn_total=self.pfn_total,
-        )
+        part = dict(tag=tag, num_items=num_items, flush_interval=flush_interval)
+        counter = dict(pfn_lo=self._position(rel_lo), pfn_hi=self._position(rel_hi), pfn_total=self.pfn_total)
+        return ProgressMonitor(verbose=self.verbose, progress_fn=self.progress_fn, **part, **counter)

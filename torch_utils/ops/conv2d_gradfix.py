@@ -4,16 +4,17 @@ A penalty on the gradient with respect to an image (R1, path length) needs no we
 would cost as much as a whole backward pass. Derivatives of both orders are PyTorch's own. Must not know about filters or
 networks.
 """
+
 import contextlib
 
 import torch
 import torch.nn.functional as F
 
-# Scripts written for this interface set `enabled`; results are the same whichever value it has.
-enabled = False
-
 # Read when a backward pass reaches a weight, not when the convolution runs forwards.
 weight_gradients_disabled = False
+
+# For scripts that set it. Nothing reads it: there is one implementation, and it is right for every value.
+enabled = False
 
 
 @contextlib.contextmanager
@@ -24,12 +25,11 @@ def no_weight_gradients():
     through the gradients so obtained gives every weight its full gradient.
     """
     global weight_gradients_disabled
-    before = weight_gradients_disabled
-    weight_gradients_disabled = True
+    outer, weight_gradients_disabled = weight_gradients_disabled, True
     try:
         yield
     finally:
-        weight_gradients_disabled = before
+        weight_gradients_disabled = outer
 
 
 class _Gate(torch.autograd.Function):
@@ -45,7 +45,8 @@ class _Gate(torch.autograd.Function):
 
 
 def _gated(weight):
-    return _Gate.apply(weight) if weight.requires_grad and torch.is_grad_enabled() else weight
+    needs_gradient = weight.requires_grad and torch.is_grad_enabled()
+    return _Gate.apply(weight) if needs_gradient else weight
 
 
 def conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
