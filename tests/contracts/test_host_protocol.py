@@ -17,7 +17,6 @@ from training.data import foreign
 # Where a loop or a loss could ask the other what it has; the adapters are elsewhere.
 ASK_NOTHING = [
     "training/training_loop.py",
-    "training/trainer.py",
     "training/keeper.py",
     "training/teller.py",
     "training/phases.py",

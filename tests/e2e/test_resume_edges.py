@@ -16,8 +16,7 @@ from dnnlib.errors import UserError
 from metrics import requirements
 from training import evaluation, monitor, state
 from training.loss import StyleGAN2Loss
-from training.trainer import Trainer
-from training.training_loop import training_loop
+from training.training_loop import Trainer, training_loop
 
 
 class LossWithoutState:
