@@ -13,7 +13,7 @@ import shutil
 import sys
 import tempfile
 import types
-from typing import Any, List, Tuple, Union
+from typing import Any
 from urllib.parse import urlparse
 
 from . import download as _download
@@ -49,7 +49,7 @@ class _Tee:
         self._logger = logger
         self._stream = stream
 
-    def write(self, text: Union[str, bytes]) -> int:
+    def write(self, text: str | bytes) -> int:
         return self._logger._write(text, self._stream)
 
     def writelines(self, lines) -> None:
@@ -84,11 +84,11 @@ class Logger:
     def __exit__(self, exc_type: Any, exc_value: Any, traceback: Any) -> None:
         self.close()
 
-    def write(self, text: Union[str, bytes]) -> None:
+    def write(self, text: str | bytes) -> None:
         """Write to the former stdout and to the file."""
         self._write(text, self.stdout)
 
-    def _write(self, text: Union[str, bytes], stream) -> int:
+    def _write(self, text: str | bytes, stream) -> int:
         if isinstance(text, bytes):
             text = text.decode("utf-8", errors="replace")
         if not text:
@@ -160,7 +160,7 @@ def make_cache_dir_path(*paths: str) -> str:
 # Small conversions.
 
 
-def format_time(seconds: Union[int, float]) -> str:
+def format_time(seconds: int | float) -> str:
     """41s, 5m 09s, 18h 36m 40s, 7d 08h 07m."""
     total = int(round(float(seconds)))
     minutes, sec = divmod(total, 60)
@@ -197,7 +197,7 @@ def ask_yes_no(question: str) -> bool:
             return answers[answer]
 
 
-def tuple_product(t: Tuple) -> Any:
+def tuple_product(t: tuple) -> Any:
     """The product of the numbers in t; 1 when empty."""
     product = 1
     for factor in t:
@@ -214,7 +214,7 @@ def flat_items(nested: dict, prefix: tuple = ()) -> dict:
     return found
 
 
-def get_dtype_and_ctype(type_obj: Any) -> Tuple[Any, Any]:
+def get_dtype_and_ctype(type_obj: Any) -> tuple[Any, Any]:
     """The numpy dtype and the ctypes type of a type given by name, numpy type, dtype or ctypes class."""
     import numpy as np
 
@@ -239,7 +239,7 @@ def is_pickleable(obj: Any) -> bool:
 # Objects by dotted name.
 
 
-def get_module_from_obj_name(obj_name: str) -> Tuple[types.ModuleType, str]:
+def get_module_from_obj_name(obj_name: str) -> tuple[types.ModuleType, str]:
     """'package.module.Class.method' -> (package.module, 'Class.method'). Imports what is needed.
 
     The longest importable prefix that really holds the rest wins. An import that fails inside the module is raised as
@@ -326,7 +326,7 @@ def get_top_level_function_name(obj: Any) -> str:
 # Folders.
 
 
-def list_dir_recursively_with_ignore(dir_path: str, ignores: List[str] = None, add_base_to_relative: bool = False) -> List[Tuple[str, str]]:
+def list_dir_recursively_with_ignore(dir_path: str, ignores: list[str] = None, add_base_to_relative: bool = False) -> list[tuple[str, str]]:
     """All files below a folder as (path, path relative to the folder).
 
     ignores: shell patterns matched against the bare names of files and folders; ignored folders are not entered.
@@ -346,7 +346,7 @@ def list_dir_recursively_with_ignore(dir_path: str, ignores: List[str] = None, a
     return found
 
 
-def copy_files_and_create_dirs(files: List[Tuple[str, str]]) -> None:
+def copy_files_and_create_dirs(files: list[tuple[str, str]]) -> None:
     """Copy each (source, destination), creating the folders of the destinations."""
     for source, destination in files:
         folder = os.path.dirname(destination)

@@ -10,26 +10,37 @@ the rule that moves p.
 
 Letters in shapes: N images, C channels, H rows, W columns, B frequency bands, T filter taps.
 """
+
 import math
 
 import numpy as np
 import scipy.signal
 import torch
 
-from torch_utils import misc
-from torch_utils import persistence
-from torch_utils.ops import conv2d_gradfix
-from torch_utils.ops import grid_sample_gradfix
-from torch_utils.ops import upfirdn2d
+from torch_utils import misc, persistence
+from torch_utils.ops import conv2d_gradfix, grid_sample_gradfix, upfirdn2d
 
 # Scaling filters of the symlets with 2 and 6 vanishing moments (Daubechies, "Ten Lectures on Wavelets", table 6.3;
 # sym2 also in closed form). Both sum to sqrt(2).
-_SYM2 = [(1 - math.sqrt(3)) / (4 * math.sqrt(2)), (3 - math.sqrt(3)) / (4 * math.sqrt(2)),
-         (3 + math.sqrt(3)) / (4 * math.sqrt(2)), (1 + math.sqrt(3)) / (4 * math.sqrt(2))]
+_SYM2 = [
+    (1 - math.sqrt(3)) / (4 * math.sqrt(2)),
+    (3 - math.sqrt(3)) / (4 * math.sqrt(2)),
+    (3 + math.sqrt(3)) / (4 * math.sqrt(2)),
+    (1 + math.sqrt(3)) / (4 * math.sqrt(2)),
+]
 _SYM6 = [
-    +0.015404109327027373, +0.0034907120842174702, -0.11799011114819057, -0.048311742585633,
-    +0.4910559419267466, +0.787641141030194, +0.3379294217276218, -0.07263752278646252,
-    -0.021060292512300564, +0.04472490177066578, +0.0017677118642428036, -0.007800708325034148,
+    +0.015404109327027373,
+    +0.0034907120842174702,
+    -0.11799011114819057,
+    -0.048311742585633,
+    +0.4910559419267466,
+    +0.787641141030194,
+    +0.3379294217276218,
+    -0.07263752278646252,
+    -0.021060292512300564,
+    +0.04472490177066578,
+    +0.0017677118642428036,
+    -0.007800708325034148,
 ]
 
 # Relative power that natural images (1/f spectrum) are expected to hold in the four bands, lowest first; the sum is 1.
@@ -47,6 +58,7 @@ class AugmentationError(ValueError):
 
 # --- Homogeneous matrices. Entries may be numbers or tensors of equal shape; the result is [*shape, rows, columns]. ---
 
+
 def matrix(*rows, device=None):
     """Matrix from rows of numbers and equally shaped tensors."""
     entries = [entry for row in rows for entry in row]
@@ -56,9 +68,13 @@ def matrix(*rows, device=None):
         return misc.constant(np.asarray(rows, dtype=np.float64), dtype=torch.get_default_dtype(), device=device)
     like = tensors[0]
     assert device is None or torch.device(device) == like.device
-    stacked = torch.stack([
-        entry if isinstance(entry, torch.Tensor) else misc.constant(entry, shape=like.shape, dtype=like.dtype, device=like.device)
-        for entry in entries], dim=-1)
+    stacked = torch.stack(
+        [
+            entry if isinstance(entry, torch.Tensor) else misc.constant(entry, shape=like.shape, dtype=like.dtype, device=like.device)
+            for entry in entries
+        ],
+        dim=-1,
+    )
     return stacked.reshape(*like.shape, len(rows), len(rows[0]))
 
 
@@ -99,7 +115,8 @@ def rotate3d(v, theta, **kwargs):
         [x * x * rest + cos, x * y * rest - z * sin, x * z * rest + y * sin, 0],
         [y * x * rest + z * sin, y * y * rest + cos, y * z * rest - x * sin, 0],
         [z * x * rest - y * sin, z * y * rest + x * sin, z * z * rest + cos, 0],
-        [0, 0, 0, 1])
+        [0, 0, 0, 1],
+    )
 
 
 def translate2d_inv(tx, ty, **kwargs):
@@ -119,6 +136,7 @@ def rotate2d_inv(theta, **kwargs):
 
 # --- Filters. ---
 
+
 def _band_filters():
     """[B,T] float64: zero-phase filters that split the spectrum into four octaves and add up to the unit impulse.
 
@@ -136,8 +154,8 @@ def _band_filters():
 
     bands, passed = [], np.ones(1)
     for step in (1, 2, 4):
-        bands.insert(0, scipy.signal.convolve(passed, dilated(high, step), method='direct'))
-        passed = scipy.signal.convolve(passed, dilated(low, step), method='direct')
+        bands.insert(0, scipy.signal.convolve(passed, dilated(high, step), method="direct"))
+        passed = scipy.signal.convolve(passed, dilated(low, step), method="direct")
     bands.insert(0, passed)
     return np.stack([np.pad(band, (len(passed) - len(band)) // 2) for band in bands])
 
@@ -151,16 +169,17 @@ def _reflect_pad(images, left, right, top, bottom):
     left_over = [left, right, top, bottom]
     limits = [width - 1, width - 1, height - 1, height - 1]
     if min(limits) == 0:
-        return torch.nn.functional.pad(images, left_over, mode='replicate')
+        return torch.nn.functional.pad(images, left_over, mode="replicate")
     while any(left_over):
         # Full steps of size - 1 end on a border of the mirrored image, so the next step mirrors at the right place.
         step = [min(amount, limit) for amount, limit in zip(left_over, limits)]
-        images = torch.nn.functional.pad(images, step, mode='reflect')
+        images = torch.nn.functional.pad(images, step, mode="reflect")
         left_over = [amount - taken for amount, taken in zip(left_over, step)]
     return images
 
 
 # --- The groups of transformations as functions of their drawn parameters. ---
+
 
 def _margins(inverse, width, height, extra):
     """Pixels [left, right, top, bottom] that the images need around them so that no sample falls outside.
@@ -169,19 +188,22 @@ def _margins(inverse, width, height, extra):
     centre; `extra` is the reach of the resampling filters. Mirroring offers at most size - 1 pixels.
     """
     half_width, half_height = (width - 1) / 2, (height - 1) / 2
-    reach = inverse[:, :2, 0].abs() * half_width + inverse[:, :2, 1].abs() * half_height    # [N,2]
+    reach = inverse[:, :2, 0].abs() * half_width + inverse[:, :2, 1].abs() * half_height  # [N,2]
     shift = inverse[:, :2, 2]
-    needed = torch.stack([reach - shift, reach + shift], dim=-1).amax(dim=0).tolist()       # [[left, right], [top, bottom]]
+    needed = torch.stack([reach - shift, reach + shift], dim=-1).amax(dim=0).tolist()  # [[left, right], [top, bottom]]
     return [
         min(max(math.ceil(amount - half + extra), 0), size - 1)
-        for amounts, half, size in zip(needed, (half_width, half_height), (width, height)) for amount in amounts]
+        for amounts, half, size in zip(needed, (half_width, half_height), (width, height))
+        for amount in amounts
+    ]
 
 
 # On a CPU, filters on small images are far quicker as matrix products than as convolutions of single channels.
 # A matrix is made by filtering the unit impulses, so both ways are the same operator; tests hold them together.
 
+
 def _uses_matrices(images):
-    return images.device.type == 'cpu' and max(images.shape[2:]) <= _LARGEST_MATRIX_SIZE
+    return images.device.type == "cpu" and max(images.shape[2:]) <= _LARGEST_MATRIX_SIZE
 
 
 def _impulses(size, images):
@@ -196,7 +218,8 @@ def _oversample(images, left, right, top, bottom, lowpass):
     height, width = images.shape[2:]
     along_rows, along_columns = (
         upfirdn2d.upsample2d(x=_reflect_pad(_impulses(size, images), before, after, 0, 0), f=lowpass[None], up=[2, 1])[0, 0]
-        for size, before, after in ((width, left, right), (height, top, bottom)))
+        for size, before, after in ((width, left, right), (height, top, bottom))
+    )
     return along_columns.T @ (images @ along_rows)
 
 
@@ -206,9 +229,9 @@ def _undersample(images, guard, lowpass):
     if not _uses_matrices(images):
         return upfirdn2d.downsample2d(x=images, f=lowpass, down=2, padding=crop, flip_filter=True)
     along_columns, along_rows = (
-        upfirdn2d.downsample2d(
-            x=_impulses(size, images), f=lowpass[None], down=[2, 1], padding=[crop, crop, 0, 0], flip_filter=True)[0, 0]
-        for size in images.shape[2:])
+        upfirdn2d.downsample2d(x=_impulses(size, images), f=lowpass[None], down=[2, 1], padding=[crop, crop, 0, 0], flip_filter=True)[0, 0]
+        for size in images.shape[2:]
+    )
     return along_columns.T @ (images @ along_rows)
 
 
@@ -219,7 +242,7 @@ def _resample(images, inverse, lowpass):
     transposed lowpass on the way down. With the identity the two lowpasses cancel.
     """
     batch, channels, height, width = images.shape
-    guard = lowpass.shape[0] // 4               # Output pixels added per side, cut off again by the way down.
+    guard = lowpass.shape[0] // 4  # Output pixels added per side, cut off again by the way down.
     left, right, top, bottom = _margins(inverse, width, height, extra=2 * guard)
     images = _oversample(images, left, right, top, bottom, lowpass)
 
@@ -233,11 +256,13 @@ def _resample(images, inverse, lowpass):
     from_normalised = (
         translate2d(-guard - half_width, -guard - half_height, device=device)
         @ scale2d(0.5, 0.5, device=device)
-        @ matrix([out_width / 2, 0, (out_width - 1) / 2], [0, out_height / 2, (out_height - 1) / 2], [0, 0, 1], device=device))
+        @ matrix([out_width / 2, 0, (out_width - 1) / 2], [0, out_height / 2, (out_height - 1) / 2], [0, 0, 1], device=device)
+    )
     to_normalised = (
         matrix([2 / in_width, 0, 1 / in_width - 1], [0, 2 / in_height, 1 / in_height - 1], [0, 0, 1], device=device)
         @ scale2d(2, 2, device=device)
-        @ translate2d(left + half_width, top + half_height, device=device))
+        @ translate2d(left + half_width, top + half_height, device=device)
+    )
     chain = to_normalised @ inverse @ from_normalised
     grid = torch.nn.functional.affine_grid(chain[:, :2], [batch, channels, out_height, out_width], align_corners=False)
     images = grid_sample_gradfix.grid_sample(images, grid.to(images.dtype))
@@ -251,7 +276,7 @@ def _transform_colours(images, colours):
     if channels == 3:
         linear, constant = colours[:, :3, :3], colours[:, :3, 3:]
         return torch.baddbmm(constant, linear, images.reshape(batch, 3, height * width)).reshape(images.shape)
-    grey = colours[:, :3].mean(dim=1)                                                       # [N,4]
+    grey = colours[:, :3].mean(dim=1)  # [N,4]
     return images * grey[:, :3].sum(dim=1).reshape(-1, 1, 1, 1) + grey[:, 3].reshape(-1, 1, 1, 1)
 
 
@@ -261,12 +286,17 @@ def _filter_bands(images, gains, bands):
     reach = bands.shape[1] // 2
     if _uses_matrices(images):
         along_columns, along_rows = (
-            torch.tensordot(gains.to(images.dtype), conv2d_gradfix.conv2d(
-                input=_reflect_pad(_impulses(size, images), reach, reach, 0, 0),
-                weight=bands.to(images.dtype)[:, None, None, :])[0], dims=1)                # [N,size,size]
-            for size in (height, width))
+            torch.tensordot(
+                gains.to(images.dtype),
+                conv2d_gradfix.conv2d(
+                    input=_reflect_pad(_impulses(size, images), reach, reach, 0, 0), weight=bands.to(images.dtype)[:, None, None, :]
+                )[0],
+                dims=1,
+            )  # [N,size,size]
+            for size in (height, width)
+        )
         return along_columns.transpose(1, 2)[:, None] @ (images @ along_rows[:, None])
-    taps = (gains @ bands.to(gains.dtype)).to(images.dtype).repeat_interleave(channels, dim=0)      # [N*C,T]
+    taps = (gains @ bands.to(gains.dtype)).to(images.dtype).repeat_interleave(channels, dim=0)  # [N*C,T]
     images = _reflect_pad(images, reach, reach, reach, reach)
     images = images.reshape(1, batch * channels, height + 2 * reach, width + 2 * reach)
     images = conv2d_gradfix.conv2d(input=images, weight=taps[:, None, :, None], groups=batch * channels)
@@ -279,8 +309,8 @@ def _cut_out(images, centre, size):
     height, width = images.shape[2:]
     columns = (torch.arange(width, device=images.device) + 0.5) / width
     rows = (torch.arange(height, device=images.device) + 0.5) / height
-    outside_columns = (columns - centre[:, :1]).abs() >= size[:, :1] / 2                    # [N,W]
-    outside_rows = (rows - centre[:, 1:]).abs() >= size[:, 1:] / 2                          # [N,H]
+    outside_columns = (columns - centre[:, :1]).abs() >= size[:, :1] / 2  # [N,W]
+    outside_rows = (rows - centre[:, 1:]).abs() >= size[:, 1:] / 2  # [N,H]
     return images * (outside_columns[:, None, None, :] | outside_rows[:, None, :, None]).to(images.dtype)
 
 
@@ -303,7 +333,7 @@ class _Draws:
     """
 
     def __init__(self, probability, batch, percentile=None):
-        self.probability = probability                      # Tensor [] on the images' device.
+        self.probability = probability  # Tensor [] on the images' device.
         self.batch = batch
         self.percentile = percentile
 
@@ -343,8 +373,7 @@ class _Draws:
             return values if len(values) > 1 else values[0]
         rate = (self.probability if probability is None else probability) * multiplier
         taken = torch.rand([self.batch], device=self.probability.device) < rate
-        values = [
-            torch.where(taken.reshape(-1, *[1] * (value.ndim - 1)), value, torch.full_like(value, neutral)) for value in values]
+        values = [torch.where(taken.reshape(-1, *[1] * (value.ndim - 1)), value, torch.full_like(value, neutral)) for value in values]
         return values if len(values) > 1 else values[0]
 
 
@@ -356,15 +385,39 @@ class AugmentPipe(torch.nn.Module):
     noise and cutout are multipliers (0 = never); the remaining arguments are the strengths of appendix B.
     """
 
-    def __init__(self,
-            xflip=0, rotate90=0, xint=0, xint_max=0.125,
-            scale=0, rotate=0, aniso=0, xfrac=0, scale_std=0.2, rotate_max=1, aniso_std=0.2, xfrac_std=0.125,
-            brightness=0, contrast=0, lumaflip=0, hue=0, saturation=0,
-            brightness_std=0.2, contrast_std=0.5, hue_max=1, saturation_std=1,
-            imgfilter=0, imgfilter_bands=[1, 1, 1, 1], imgfilter_std=1,
-            noise=0, cutout=0, noise_std=0.1, cutout_size=0.5):
+    def __init__(
+        self,
+        xflip=0,
+        rotate90=0,
+        xint=0,
+        xint_max=0.125,
+        scale=0,
+        rotate=0,
+        aniso=0,
+        xfrac=0,
+        scale_std=0.2,
+        rotate_max=1,
+        aniso_std=0.2,
+        xfrac_std=0.125,
+        brightness=0,
+        contrast=0,
+        lumaflip=0,
+        hue=0,
+        saturation=0,
+        brightness_std=0.2,
+        contrast_std=0.5,
+        hue_max=1,
+        saturation_std=1,
+        imgfilter=0,
+        imgfilter_bands=[1, 1, 1, 1],
+        imgfilter_std=1,
+        noise=0,
+        cutout=0,
+        noise_std=0.1,
+        cutout_size=0.5,
+    ):
         super().__init__()
-        self.register_buffer('p', torch.ones([]))
+        self.register_buffer("p", torch.ones([]))
 
         # Pixel blitting: multipliers, and the largest whole-pixel shift as a fraction of the size.
         self.xflip = float(xflip)
@@ -404,8 +457,8 @@ class AugmentPipe(torch.nn.Module):
         self.noise_std = float(noise_std)
         self.cutout_size = float(cutout_size)
 
-        self.register_buffer('Hz_geom', upfirdn2d.setup_filter(_SYM6))
-        self.register_buffer('Hz_fbank', torch.as_tensor(_band_filters(), dtype=torch.float32))
+        self.register_buffer("Hz_geom", upfirdn2d.setup_filter(_SYM6))
+        self.register_buffer("Hz_fbank", torch.as_tensor(_band_filters(), dtype=torch.float32))
 
     def forward(self, images, debug_percentile=None):
         """Images [N,C,H,W] -> images of the same shape.
@@ -470,7 +523,7 @@ class AugmentPipe(torch.nn.Module):
         if self.aniso > 0:
             factor = draws.gated(self.aniso, 1, draws.lognormal(self.aniso_std))
             steps.append(scale2d_inv(factor, 1 / factor))
-        if self.rotate > 0 and draws.percentile is None:    # A percentile's two equal turns would hide each other.
+        if self.rotate > 0 and draws.percentile is None:  # A percentile's two equal turns would hide each other.
             steps.append(rotate2d_inv(-self._draw_angle(draws, rotate_probability)))
         if self.xfrac > 0:
             tx, ty = draws.gated(self.xfrac, 0, *[draws.normal(self.xfrac_std) for _ in range(2)])
@@ -503,7 +556,8 @@ class AugmentPipe(torch.nn.Module):
         if channels not in (1, 3):
             raise AugmentationError(
                 f"colour augmentation needs images with 1 or 3 channels (got {channels}); "
-                "choose an augmentation preset without colour (--augpipe=bg) or train with --aug=noaug")
+                "choose an augmentation preset without colour (--augpipe=bg) or train with --aug=noaug"
+            )
         device = draws.probability.device
         identity = torch.eye(4, device=device)
         colours = identity.expand(draws.batch, 4, 4)
@@ -514,11 +568,11 @@ class AugmentPipe(torch.nn.Module):
             factor = draws.gated(self.contrast, 1, draws.lognormal(self.contrast_std))
             colours = scale3d(factor, factor, factor) @ colours
 
-        luma = misc.constant(np.array([1, 1, 1, 0]) / np.sqrt(3), dtype=torch.float32, device=device)   # The grey axis.
+        luma = misc.constant(np.array([1, 1, 1, 0]) / np.sqrt(3), dtype=torch.float32, device=device)  # The grey axis.
         onto_luma = luma.outer(luma)
         if self.lumaflip > 0:
             flip = draws.gated(self.lumaflip, 0, draws.integer(2)).reshape(-1, 1, 1)
-            colours = (identity - 2 * onto_luma * flip) @ colours               # Householder reflection.
+            colours = (identity - 2 * onto_luma * flip) @ colours  # Householder reflection.
         # Grey images lie on the axis that the last two leave alone.
         if self.hue > 0 and channels > 1:
             angle = draws.gated(self.hue, 0, draws.uniform(-math.pi * self.hue_max, math.pi * self.hue_max))

@@ -15,13 +15,7 @@ from training import dataset, loss
 from training.data import foreign
 
 # Where a loop or a loss could ask the other what it has; the adapters are elsewhere.
-ASK_NOTHING = [
-    "training/training_loop.py",
-    "training/keeper.py",
-    "training/teller.py",
-    "training/phases.py",
-    "training/setup.py",
-]
+ASK_NOTHING = ["training/training_loop.py", "training/keeper.py", "training/teller.py", "training/phases.py", "training/setup.py"]
 TAKES_ANYTHING = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
