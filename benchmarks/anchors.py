@@ -8,6 +8,8 @@ import sys
 import time
 from pathlib import Path
 
+from madr_spaces.distances import pairwise_distances, quantile_of_sorted
+
 REPO = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPO))
 
@@ -16,7 +18,7 @@ import torch
 
 from dnnlib.files import atomic_write_text
 from experiments import records
-from madr_plugin.maths import bandwidth, kernels
+from madr_plugin.maths import kernels
 from madr_plugin.reals import anchors
 from madr_spaces.seeds import generator_for
 
@@ -36,7 +38,7 @@ def main():
     torch.set_num_threads(1)
     faiss.omp_set_num_threads(1)
     features_ND = points()
-    scale = float(bandwidth.quantile_of_sorted(bandwidth.pairwise_distances(features_ND, generator_for("benchmark-scale")), 0.5))
+    scale = float(quantile_of_sorted(pairwise_distances(features_ND, generator_for("benchmark-scale")), 0.5))
     kernel = kernels.MixtureKernel(scale)
     rows = []
     for count in NUM_ANCHORS:

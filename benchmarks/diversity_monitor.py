@@ -32,7 +32,7 @@ from dnnlib import cli
 from dnnlib.files import atomic_write_text
 from dnnlib.machine import processor_name
 from tests.training import planted_modes
-from training import config, trainer, training_loop
+from training import config, training_loop
 from training.diversity import alarm, monitor as diversity_monitor, watch
 
 HEALTHY_TICKS, LEARNING_TICKS, SICK_TICKS = 60, (3, 10, 40), 10
@@ -98,7 +98,7 @@ def measure_cost(resolution, ticks, steps_per_tick):
         )
         with (
             cpu_seconds_of(
-                dict(step=(trainer.Trainer, "train_step"), look=(watch.DiversityWatch, "look"), begin=(watch.DiversityWatch, "begin"))
+                dict(step=(training_loop.Trainer, "train_step"), look=(watch.DiversityWatch, "look"), begin=(watch.DiversityWatch, "begin"))
             ) as seconds,
             contextlib.redirect_stdout(io.StringIO()),
         ):

@@ -11,6 +11,8 @@ import os
 import sys
 from pathlib import Path
 
+from madr_spaces.images import data_fingerprint
+
 REPO = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPO))
 
@@ -59,7 +61,7 @@ def main(data, spaces, max_images, out):
         print(rows[-1], flush=True)
     result = dict(
         data=Path(data).name,
-        fingerprint=real_images.data_fingerprint(dataset),
+        fingerprint=data_fingerprint(dataset),
         image_shape=list(map(int, dataset.image_shape)),
         images=len(images),
         classes=len(class_N.unique()),

@@ -11,9 +11,9 @@ import hashlib
 import numpy as np
 import torch
 
+from madr_spaces.sampling import stream
 from metrics import digit_classifier, kernels, modes
 from metrics.digit_data import Digits
-from metrics.sampling import stream
 from training.data import builders, mnist
 
 SIDES = {"stacked": 14, "longtail": 14, "stacked28": 28}  # of each bed's images, in pixels

@@ -2,8 +2,8 @@
 
 import torch
 
-from madr_plugin.maths import terms
 from madr_plugin.objectives import WitnessObjective
+from madr_spaces.distances import squared_distances
 
 
 class OldRepulsion(WitnessObjective):
@@ -18,8 +18,8 @@ class OldRepulsion(WitnessObjective):
 
     def loss(self, features_BD, generator, weight_N=None, pull_N=None):
         real_nD = self.reference.features_ND[self.reference.draw(self.reals, generator, weight_N)]
-        attraction = self.kernel(terms.squared_distances(features_BD, real_nD)).mean()
-        repulsion = 0 if self.old_KD is None else self.kernel(terms.squared_distances(features_BD, self.old_KD)).mean()
+        attraction = self.kernel(squared_distances(features_BD, real_nD)).mean()
+        repulsion = 0 if self.old_KD is None else self.kernel(squared_distances(features_BD, self.old_KD)).mean()
         return 2 * (repulsion - attraction)
 
     @torch.no_grad()

@@ -14,10 +14,9 @@ import torch
 
 from madr_plugin import command
 from madr_plugin.base import view
-from madr_plugin.maths import bandwidth
-from madr_plugin.maths.terms import squared_distances
 from madr_plugin.reals import real_images
 from madr_spaces import names as space_names, registry
+from madr_spaces.distances import pairwise_distances, squared_distances
 from madr_spaces.errors import MADRError
 from madr_spaces.seeds import generator_for
 from madr_spaces.space import check_features
@@ -41,7 +40,7 @@ def retrieval_accuracy(features_ND, shifted_ND):
 
 def relative_spread(features_ND, generator):
     """Standard deviation over mean of the distances: near 0 all images are equally far apart, and no neighbour means anything."""
-    distances = bandwidth.pairwise_distances(features_ND, generator)
+    distances = pairwise_distances(features_ND, generator)
     return float(distances.std() / distances.mean().clamp(min=1e-12))
 
 

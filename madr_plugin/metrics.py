@@ -15,6 +15,7 @@ from madr_plugin.base import collective
 from madr_plugin.config import MADRConfig
 from madr_plugin.reals import real_images
 from madr_spaces import files, fitting, names, neighbours, registry, sampling
+from madr_spaces.images import data_fingerprint, host_rng_untouched, selection
 from madr_spaces.neighbours import NUMBERS
 
 SIZES = {"": 50_000, "_10k": 10_000}
@@ -38,13 +39,7 @@ def open_space(name, dataset, weights, sha256, device, announce):
 @torch.no_grad()
 def real_features(space, dataset, device, announce):
     """Features [N, D] float32 of all images, each process looking at its share; kept on disk."""
-    identity = dict(
-        format=FORMAT,
-        metric=space.identity(),
-        digest=space.digest(),
-        data=real_images.data_fingerprint(dataset),
-        selection=real_images.selection(dataset),
-    )
+    identity = dict(format=FORMAT, metric=space.identity(), digest=space.digest(), data=data_fingerprint(dataset), selection=selection(dataset))
     name = f"metric-{space.identity()['name']}"
     found = collective.from_first_process(lambda: files.load_known(identity, name, announce), device)
     if not found:
@@ -103,7 +98,7 @@ def compute(opts, num_gen, config):
     announce = print if opts.rank == 0 else _silent
     held_out = names.held_out(config.extractor, config.extractor)
     results = {}
-    with real_images.host_rng_untouched():
+    with host_rng_untouched():
         spaces = {"": open_space(config.extractor, dataset, config.weights, config.weights_sha256, device, announce)}
         if held_out is not None:
             spaces[suffix_of(held_out)] = open_space(held_out, dataset, "", "", device, announce)

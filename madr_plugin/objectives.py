@@ -10,6 +10,7 @@ import torch
 from madr_plugin.maths import bandwidth, coverage, estimators, kernels, terms
 from madr_plugin.strength import signal_share
 from madr_plugin.strength.controllers import RecallController
+from madr_spaces.distances import pairwise_distances, quantile_of_sorted
 
 
 class WitnessObjective:
@@ -104,13 +105,13 @@ class PublishedObjective:
 
     def _renew_scales(self, step, memory_KD):
         generator = torch.Generator().manual_seed(self.seed + step)
-        distances = bandwidth.pairwise_distances(memory_KD, generator, self.PAIRS)
-        median = bandwidth.quantile_of_sorted(distances, 0.5)
+        distances = pairwise_distances(memory_KD, generator, self.PAIRS)
+        median = quantile_of_sorted(distances, 0.5)
         if self.config.bandwidth == "warm":
             limits = [torch.full_like(median, value) for value in (self.reference.scale, self.reference.scale_low, self.reference.scale_high)]
             median = bandwidth.warm_started(step, median, *limits)
         self.sigma = float(median.clamp(min=1e-6))
-        self.radius = float(bandwidth.quantile_of_sorted(distances, 0.95))
+        self.radius = float(quantile_of_sorted(distances, 0.95))
 
     def live_state(self):
         return dict(

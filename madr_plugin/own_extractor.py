@@ -16,10 +16,11 @@ import torch
 
 from madr_plugin import command
 from madr_plugin.base import view
-from madr_plugin.maths import bandwidth
 from madr_plugin.reals import real_images
 from madr_spaces import own, weights as weight_files
+from madr_spaces.distances import pairwise_distances, quantile_of_sorted
 from madr_spaces.errors import MADRError
+from madr_spaces.images import data_fingerprint
 from madr_spaces.pca import PCASpace
 from madr_spaces.seeds import generator_for
 
@@ -68,7 +69,7 @@ def _finished(weights, images, seed):
     """Add the PCA and the median real distance of the encoder's features."""
     sample = images[:4096]
     features_ND = torch.cat([own.encode(part, weights) for part in sample.split(256)])
-    scale = bandwidth.quantile_of_sorted(bandwidth.pairwise_distances(features_ND, generator_for("own-scale", seed)), 0.5)
+    scale = quantile_of_sorted(pairwise_distances(features_ND, generator_for("own-scale", seed)), 0.5)
     if not torch.isfinite(scale) or float(scale) <= 0:
         raise MADRError("the encoder gives more than half of the images the same features; remove duplicates, or use fewer --steps")
     pca = PCASpace(images.shape[1:], 64, seed).to(images.device)
@@ -83,7 +84,7 @@ def save(path, tensors, dataset):
         format=own.FORMAT,
         image_shape=list(map(int, dataset.image_shape)),
         pca_width=tensors["pca.basis_PD"].shape[1],
-        data_fingerprint=real_images.data_fingerprint(dataset),
+        data_fingerprint=data_fingerprint(dataset),
     )
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -9,7 +9,8 @@ import copy
 import numpy as np
 
 from dnnlib.errors import UserError
-from metrics import detectors, digit_data, diversity, diversity_kernels, metric_utils, mode_coverage, sampling
+from madr_spaces import sampling
+from metrics import detectors, digit_data, diversity, diversity_kernels, metric_utils, mode_coverage
 from metrics.further_diversity import number_of_bins
 from metrics.metric import Group, Metric
 

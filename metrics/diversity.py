@@ -9,9 +9,9 @@ import functools
 import numpy as np
 import torch
 
-from madr_spaces import names, neighbours
+from madr_spaces import names, neighbours, sampling
 from madr_spaces.neighbours import K_DENSITY_COVERAGE, K_PRECISION_RECALL
-from metrics import detectors, kernels, metric_utils, sampling
+from metrics import detectors, kernels, metric_utils
 from metrics.feature_stats import FeatureStats
 from metrics.metric import Group, Metric
 from metrics.precision_recall import join_rows, rows_of

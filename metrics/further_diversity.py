@@ -3,7 +3,8 @@
 Computed on rank 0; the held-out space stands beside the metric's own, in the facts.
 """
 
-from metrics import diversity, diversity_kernels, sampling
+from madr_spaces import sampling
+from metrics import diversity, diversity_kernels
 
 NUM_BINS = 100
 _REALS_PER_BIN = 10

@@ -2,7 +2,8 @@
 
 import functools
 
-from metrics import kernels, metric_utils, sampling
+from madr_spaces import sampling
+from metrics import kernels, metric_utils
 from metrics.detectors import INCEPTION_URL
 from metrics.metric import Group, Metric, Reals
 

@@ -12,7 +12,8 @@ import torch
 
 import dnnlib
 from dnnlib.errors import UserError
-from metrics import detectors as detector_files, sampling, stats_cache
+from madr_spaces import sampling
+from metrics import detectors as detector_files, stats_cache
 from metrics.feature_stats import FeatureStats
 from metrics.progress import ProgressMonitor
 

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from dnnlib.errors import UserError
-from metrics import digit_classifier, digit_data, metric_utils, modes, sampling
+from madr_spaces import sampling
+from metrics import digit_classifier, digit_data, metric_utils, modes
 from metrics.feature_stats import FeatureStats
 from metrics.metric import Group, Metric
 

@@ -8,7 +8,8 @@ import functools
 import numpy as np
 import torch
 
-from metrics import kernels, metric_utils, sampling
+from madr_spaces import sampling
+from metrics import kernels, metric_utils
 from metrics.detectors import VGG16_URL, detector_facts, run_detector
 from metrics.metric import Group, Metric, Reals
 

@@ -12,7 +12,8 @@ import torch
 
 import legacy
 from dnnlib.errors import UserError
-from metrics import comparison, detectors as detector_files, diversity, given_features, metric_main, metric_utils, repeats, sampling
+from madr_spaces import sampling
+from metrics import comparison, detectors as detector_files, diversity, given_features, metric_main, metric_utils, repeats
 from torch_utils import distributed, misc
 
 MAX_SEED = 2**31 - 1

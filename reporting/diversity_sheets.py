@@ -10,9 +10,9 @@ import torch
 from dnnlib.download import file_digest
 from dnnlib.errors import UserError
 from dnnlib.util import construct_class_by_name
-from madr_spaces import names, neighbours
+from madr_spaces import names, neighbours, sampling
 from madr_spaces.errors import MADRError
-from metrics import METRICS_VERSION, coverage_map, detectors, digit_classifier, diversity, memorisation, metric_utils, mode_coverage, modes, sampling
+from metrics import METRICS_VERSION, coverage_map, detectors, digit_classifier, diversity, memorisation, metric_utils, mode_coverage, modes
 
 NUM_MISSING, NUM_COPIES = 18, 12  # shown
 PICTURE_SIDE = 64  # pixels of a picture that is shown, at most

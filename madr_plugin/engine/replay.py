@@ -9,8 +9,9 @@ import torch
 
 from madr_plugin.host import tap
 from madr_plugin.maths import terms
-from madr_plugin.reals import real_images
 from madr_plugin.strength import balance
+from madr_spaces.distances import squared_distances
+from madr_spaces.images import classes_of
 from madr_spaces.seeds import generator_for, global_rng_replaced
 
 OF_LATENTS = ("latents", "layers", "labels")  # fields of the memory from which an image is made again
@@ -80,11 +81,11 @@ class Replay:
 
     def nearest_entries(self, real_RD, class_R):
         """Find the row of the nearest memory entry that can be re-made (and is of the real's class, if it has one); and whether there is one."""
-        squared_RK = terms.squared_distances(real_RD, self.memory.filled("features"))
+        squared_RK = squared_distances(real_RD, self.memory.filled("features"))
         unusable_K = self.memory.filled("layers") < 0
         if unusable_K.any():
             squared_RK = squared_RK.masked_fill(unusable_K[None, :], math.inf)
-        class_K = real_images.classes_of(self.memory.filled("labels"))
+        class_K = classes_of(self.memory.filled("labels"))
         if (class_K >= 0).any():
             squared_RK = squared_RK.masked_fill((class_R[:, None] >= 0) & (class_R[:, None] != class_K[None, :]), math.inf)
         nearest_R, entry_R = squared_RK.min(dim=1)
@@ -103,7 +104,7 @@ class Replay:
 
     def _entries_per_class(self):
         """Count the entries of the memory among which nearest_entries() looks for a real's: all, or those of each class, [classes]."""
-        class_K = real_images.classes_of(self.memory.filled("labels"))
+        class_K = classes_of(self.memory.filled("labels"))
         if not self.sensor.has_classes or not (class_K >= 0).any():
             return self.memory.count
         return torch.bincount(class_K[class_K >= 0], minlength=int(self.reference.labels_N.max()) + 1)

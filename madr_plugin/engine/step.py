@@ -14,14 +14,14 @@ from madr_plugin.config import parse_view
 from madr_plugin.engine import state as states
 from madr_plugin.engine.replay import Replay
 from madr_plugin.host import tap
-from madr_plugin.maths import terms
 from madr_plugin.memory import sample_memory
 from madr_plugin.memory.sensor import CellSensor
-from madr_plugin.reals import real_images
 from madr_plugin.strength import balance, signal_share
 from madr_plugin.strength.strength import Strength
 from madr_plugin.tilt import tilted_reals
+from madr_spaces.distances import squared_distances
 from madr_spaces.errors import MADRError
+from madr_spaces.images import classes_of
 from madr_spaces.seeds import generator_for
 
 
@@ -191,7 +191,7 @@ class Engine:
             self.memory.renew_features(*renewed)
         samples = {name: value.flatten(0, 1) for name, value in gathered.items()}
         features_BD = samples["features"]
-        self.sensor.note(features_BD, real_images.classes_of(samples["labels"]))
+        self.sensor.note(features_BD, classes_of(samples["labels"]))
         if self.step % self.config.update_interval == 0:
             samples["importance"] = self._importance(features_BD)
             self.memory.offer(samples, self.step, self.nimg, generator_for(self.seed, self.step, "memory"), generated * self.config.update_interval)
@@ -209,7 +209,7 @@ class Engine:
         """Rate samples for the importance policy by their mean distance to the 10 nearest reals. Costs nothing under the others."""
         if self.config.memory != "importance":
             return torch.ones([len(features_BD)], device=features_BD.device)
-        squared_BN = terms.squared_distances(features_BD, self.reference.features_ND)
+        squared_BN = squared_distances(features_BD, self.reference.features_ND)
         nearest = squared_BN.topk(min(10, squared_BN.shape[1]), dim=1, largest=False)
         if self.reference.mass_N is None:
             return nearest.values.sqrt().mean(1)

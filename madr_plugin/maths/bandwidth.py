@@ -1,11 +1,4 @@
-"""Measures length scales of a feature space, taken from the REAL data, where they stay fixed; and the published moving ones.
-
-Pure functions; every draw names its generator.
-"""
-
-from madr_spaces.distances import pairwise_distances, quantile_of_sorted
-
-__all__ = ["pairwise_distances", "quantile_of_sorted", "warm_started"]
+"""Moves the published bandwidth from the reals' length scale to the memory's. Distances themselves: madr_spaces/distances.py."""
 
 
 def warm_started(step, sigma_memory, start, smallest, largest):

@@ -5,7 +5,8 @@ Shapes: N reals, K memory entries, C cells, W window of generated images, D feat
 
 import torch
 
-from madr_plugin.maths.terms import gaussian_kernel, squared_distances
+from madr_plugin.maths.terms import gaussian_kernel
+from madr_spaces.distances import squared_distances
 
 
 def in_blocks(function, real_ND, block=4096):

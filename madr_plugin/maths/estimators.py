@@ -8,6 +8,7 @@ over the score that the reals give one another, 1 where the memory is as the rea
 import torch
 
 from madr_plugin.maths import coverage, terms
+from madr_spaces.distances import squared_distances
 from madr_spaces.errors import MADRError
 
 
@@ -52,7 +53,7 @@ class IncrementalScore(ExactScore):
 
     def _sums(self, memory_KD, sigma):
         return coverage.in_blocks(
-            lambda real_nD: terms.gaussian_kernel(terms.squared_distances(real_nD, memory_KD), sigma).sum(1, dtype=torch.float64), self.real_ND
+            lambda real_nD: terms.gaussian_kernel(squared_distances(real_nD, memory_KD), sigma).sum(1, dtype=torch.float64), self.real_ND
         )
 
     def live_state(self):
@@ -86,7 +87,7 @@ class RatioScore(ExactScore):
         )
         mass_S = torch.ones([len(rows_S)], dtype=self.real_ND.dtype, device=self.real_ND.device) if self.mass_N is None else self.mass_N[rows_S]
         sums_N = coverage.in_blocks(
-            lambda real_nD: terms.gaussian_kernel(terms.squared_distances(real_nD, self.real_ND[rows_S]), sigma) @ mass_S, self.real_ND
+            lambda real_nD: terms.gaussian_kernel(squared_distances(real_nD, self.real_ND[rows_S]), sigma) @ mass_S, self.real_ND
         )
         itself_N = torch.zeros_like(sums_N)
         itself_N[rows_S] = 1  # k(x, x) = 1, and one of the mass

@@ -8,8 +8,8 @@ import math
 
 import torch
 
-from madr_plugin.maths import terms
 from madr_spaces import kmeans
+from madr_spaces.distances import squared_distances
 from madr_spaces.errors import MADRError
 from madr_spaces.seeds import derived_seed
 
@@ -64,7 +64,7 @@ def kernel_error(features_ND, anchors_KD, anchor_N, kernel):
     real_SD, image_SD = features_ND[rows], anchors_KD[anchor_N[rows]]
 
     def mean_of_pairs(a_SD, b_SD):
-        kernel_SS = kernel(terms.squared_distances(a_SD, b_SD).to(torch.float64))
+        kernel_SS = kernel(squared_distances(a_SD, b_SD).to(torch.float64))
         return float(kernel_SS.sum() - kernel_SS.diagonal().sum()) / (len(a_SD) * (len(a_SD) - 1))
 
     among_reals = mean_of_pairs(real_SD, real_SD)

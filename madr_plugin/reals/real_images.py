@@ -6,9 +6,7 @@ import torch
 
 from madr_plugin.host.construct import construct
 from madr_spaces.errors import MADRError
-from madr_spaces.images import batches, classes_of, data_fingerprint, host_rng_untouched, selection
-
-__all__ = ["batches", "classes_of", "data_fingerprint", "host_rng_untouched", "open_dataset", "read_images", "read_images_and_classes", "selection"]
+from madr_spaces.images import batches
 
 
 def open_dataset(training_set_kwargs):

@@ -12,11 +12,12 @@ import torch
 
 from madr_plugin.base import collective, view
 from madr_plugin.config import parse_view
-from madr_plugin.maths import bandwidth, cells, kernels
-from madr_plugin.maths.terms import squared_distances
+from madr_plugin.maths import cells, kernels
 from madr_plugin.reals import anchors, real_images
 from madr_spaces import files, fitting, kmeans
+from madr_spaces.distances import pairwise_distances, quantile_of_sorted, squared_distances
 from madr_spaces.errors import MADRError
+from madr_spaces.images import data_fingerprint, host_rng_untouched, selection
 from madr_spaces.seeds import generator_for
 from madr_spaces.space import check_features
 
@@ -142,7 +143,7 @@ def _features(dataset, extractor, config, seed, identity, device, announce):
     own = {name: identity[name] for name in ("format", "data", "selection", "extractor", "view", "cap")} | (dict(seed=seed) if chooses else {})
     found = collective.from_first_process(lambda: _load(own, announce), device)
     if not found:
-        with real_images.host_rng_untouched():
+        with host_rng_untouched():
             features_ND, labels_N = _extract(dataset, extractor, config, seed, device, announce)
         found = collective.from_first_process(lambda: _save(own, _rounded(features_ND, labels_N, extractor, seed), announce), device)
     _put_into(extractor, found)
@@ -179,8 +180,8 @@ def _identity(dataset, extractor, config, seed):
     """Everything the bundle depends on."""
     identity = dict(
         format=FORMAT,
-        data=real_images.data_fingerprint(dataset),
-        selection=real_images.selection(dataset),
+        data=data_fingerprint(dataset),
+        selection=selection(dataset),
         extractor=extractor.identity(),
         view=list(parse_view(config.view, extractor.default_view)),
         cap=config.reference_cap,
@@ -218,7 +219,7 @@ def _kept_of(extractor):
 def _check_rounding(features_ND, half_ND, seed, name):
     """Refuse features that half precision blurs: small differences far from zero."""
     error = (features_ND - half_ND.to(torch.float32)).norm(dim=1).median()
-    distance = bandwidth.quantile_of_sorted(bandwidth.pairwise_distances(features_ND, generator_for("reference-scale", seed)), 0.5)
+    distance = quantile_of_sorted(pairwise_distances(features_ND, generator_for("reference-scale", seed)), 0.5)
     if torch.isfinite(error) and float(error) > 0.05 * float(distance) > 0:
         raise MADRError(
             f"the features of --madr-extractor={name} lie so far from zero that half precision loses their differences (rounding moves them by "
@@ -273,8 +274,8 @@ def _bundle(half_ND, labels_N, extractor, config, seed):
     features_ND = half_ND.to(torch.float32)
     if not torch.isfinite(features_ND).all():
         raise MADRError("features exceed half precision; choose another --madr-extractor")
-    distances = bandwidth.pairwise_distances(features_ND, generator_for("reference-scale", seed))
-    scales = {name: bandwidth.quantile_of_sorted(distances, share) for name, share in [("scale", 0.5), ("scale_low", 0.1), ("scale_high", 0.9)]}
+    distances = pairwise_distances(features_ND, generator_for("reference-scale", seed))
+    scales = {name: quantile_of_sorted(distances, share) for name, share in [("scale", 0.5), ("scale_low", 0.1), ("scale_high", 0.9)]}
     if float(scales["scale"]) <= 0:
         raise MADRError("more than half of the training images have the same features; remove duplicates or choose another --madr-extractor")
     bundle = dict(features=half_ND, labels=labels_N, **scales)

@@ -11,9 +11,9 @@ import contextlib
 
 import torch
 
-from madr_plugin.reals import real_images
 from madr_spaces import kmeans
 from madr_spaces.errors import MADRError
+from madr_spaces.images import classes_of
 from madr_spaces.seeds import generator_for
 
 
@@ -46,7 +46,7 @@ class RealLogitWeights:
         reals = engine.reference
         class_B = torch.full([len(real_img)], -1, device=v_C.device)
         if real_c is not None and (reals.class_C >= 0).any():
-            class_B = real_images.classes_of(real_c.flatten(1)).to(v_C.device)
+            class_B = classes_of(real_c.flatten(1)).to(v_C.device)
         features_BD = engine.features(real_img.to(v_C.device), generator_for(engine.seed, engine.step, microbatch, "tilt", phase))
         cell_B = kmeans.nearest_centres(features_BD, reals.centroids_CD, class_B, reals.class_C)
         weight_B = weight_of_cells(v_C, reals.shares_C, reals.class_C)[cell_B]

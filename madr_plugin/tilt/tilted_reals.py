@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from madr_plugin.reals import real_images, reference
+from madr_spaces.images import classes_of, host_rng_untouched
 from madr_spaces.seeds import generator_for
 
 
@@ -74,13 +75,13 @@ class TiltedReals:
         class_N = engine.reference.image_labels_N
         class_B = torch.full([len(real_img)], -1, device=v_N.device)
         if real_c is not None and (class_N >= 0).any():
-            class_B = real_images.classes_of(real_c.flatten(1)).to(v_N.device)
+            class_B = classes_of(real_c.flatten(1)).to(v_N.device)
         generator = generator_for(self.seed, engine.step, microbatch, "tilt", phase)
         row_B = replacements(v_N, class_N, class_B, generator).cpu()
         places = (row_B >= 0).nonzero()[:, 0]
         if len(places) == 0:
             return real_img
-        with real_images.host_rng_untouched():
+        with host_rng_untouched():
             images = real_images.read_images(self.dataset, self.rows_N[row_B[places].numpy()])
         real_img = real_img.clone()
         real_img[places.to(real_img.device)] = images.to(real_img)

@@ -12,6 +12,7 @@ from madr_plugin.maths import coverage, kernels, terms
 from madr_plugin.reals import anchors, reference
 from madr_plugin.tilt import tilted_reals
 from madr_spaces import registry
+from madr_spaces.distances import squared_distances
 from madr_spaces.errors import MADRError
 from madr_spaces.seeds import generator_for
 from tests.madr.test_madr_loss import assert_same, copy_weights
@@ -63,7 +64,7 @@ def test_kernel_error_is_its_definition():
     real = features(60)
     made = anchors.compress(real, NO_CLASS[:60], 10, seed=0)
     image = made["anchors"][made["anchor_of_real"]]
-    k = lambda a, b: float(kernel(terms.squared_distances(a[None].double(), b[None].double())))
+    k = lambda a, b: float(kernel(squared_distances(a[None].double(), b[None].double())))
     pairs = [(i, j) for i in range(60) for j in range(60) if i != j]
     squared = sum(k(real[i], real[j]) - 2 * k(real[i], image[j]) + k(image[i], image[j]) for i, j in pairs) / len(pairs)
     assert anchors.kernel_error(real, made["anchors"], made["anchor_of_real"], kernel)[0] == pytest.approx(squared**0.5, rel=1e-3)

@@ -12,6 +12,7 @@ from madr_plugin.memory.sample_memory import CellLedger, SampleMemory
 from madr_plugin.reals import reference
 from madr_plugin.strength import controllers
 from madr_spaces import files, registry
+from madr_spaces.distances import squared_distances
 from madr_spaces.errors import MADRError
 from madr_spaces.pca import PCASpace
 from madr_spaces.seeded_conv import RandomSpace
@@ -118,12 +119,12 @@ def test_with_labels_a_ball_holds_as_many_entries_of_its_class_as_asked():
     entries_of_class = torch.bincount(class_R, minlength=5)
     radius_r = reals.dead_zone_radius(rows, 3.0, entries_of_class)
     own_class = class_R[None, :] == reals.labels_N[rows][:, None]
-    found = ((terms.squared_distances(reals.features_ND[rows], drawn_RD).sqrt() <= radius_r[:, None]) & own_class).sum(1)
+    found = ((squared_distances(reals.features_ND[rows], drawn_RD).sqrt() <= radius_r[:, None]) & own_class).sum(1)
     assert float(found.float().mean()) == pytest.approx(3, rel=0.15)
     assert 0.02 < float((found == 0).float().mean()) < 0.2  # what is left of the pull
     # Counted over all classes alike, most reals would count as unreached.
     blind = (
-        (terms.squared_distances(reals.features_ND[rows], drawn_RD).sqrt() <= reals.dead_zone_radius(rows, 3.0, len(drawn_RD))[:, None]) & own_class
+        (squared_distances(reals.features_ND[rows], drawn_RD).sqrt() <= reals.dead_zone_radius(rows, 3.0, len(drawn_RD))[:, None]) & own_class
     ).sum(1)
     assert float((blind == 0).float().mean()) > 0.4
 
@@ -162,7 +163,7 @@ def test_gated_cells_see_a_small_missing_mode_where_kernels_do_not():
     missing = torch.from_numpy(mode == 3)
     assert weight_N[missing].mean() > 4 and weight_N[~missing].mean() < 2
     kernel = kernels.MixtureKernel(2.0)
-    ratio = kernel(terms.squared_distances(real[missing], fake)).mean() / kernel(terms.squared_distances(real[missing], real[:2000])).mean()
+    ratio = kernel(squared_distances(real[missing], fake)).mean() / kernel(squared_distances(real[missing], real[:2000])).mean()
     assert ratio > 0.7  # the wide kernel hardly notices: this is why cells are the sensor
 
 

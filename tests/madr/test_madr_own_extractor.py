@@ -13,6 +13,7 @@ from madr_plugin.config import resolve
 from madr_plugin.reals import real_images, reference
 from madr_spaces import registry
 from madr_spaces.errors import MADRError
+from madr_spaces.images import data_fingerprint
 from tests.madr.toy_host import Host, madr_loss
 
 
@@ -51,7 +52,7 @@ def test_training_lowers_the_contrastive_loss(pictures):
 def test_file_is_read_back_frozen_and_differentiable(pictures, encoder):
     extractor = registry.build("own", (3, 16, 16), weights=str(encoder))
     dataset = command.open_images(str(pictures))
-    assert not list(extractor.parameters()) and extractor.data_fingerprint == real_images.data_fingerprint(dataset)
+    assert not list(extractor.parameters()) and extractor.data_fingerprint == data_fingerprint(dataset)
     assert [path.name for path in encoder.parent.iterdir()] == ["own.safetensors"]
     x = real_images.read_images(dataset, np.arange(48)).requires_grad_()
     features = extractor(x)

@@ -9,6 +9,7 @@ from madr_plugin import config
 from madr_plugin.base import view
 from madr_plugin.maths import coverage, kernels, terms
 from madr_spaces import registry
+from madr_spaces.distances import squared_distances
 from madr_spaces.seeds import generator_for
 
 
@@ -75,7 +76,7 @@ def test_kernel_with_its_slope_is_the_kernel(name):
 def test_witness_of_one_image_has_only_the_attraction():
     fake, real = double(1, 3), double(7, 3, seed=1)
     kernel = kernel_of("mixture")
-    assert float(terms.witness_loss(fake, real, kernel)) == pytest.approx(-2 * float(kernel(terms.squared_distances(fake, real)).mean()))
+    assert float(terms.witness_loss(fake, real, kernel)) == pytest.approx(-2 * float(kernel(squared_distances(fake, real)).mean()))
 
 
 @pytest.mark.parametrize("loss", ["witness", "imle", "paper"])
@@ -85,7 +86,7 @@ def test_a_step_raises_the_coverage_of_an_uncovered_mode(loss):
     if loss == "witness":
         value = terms.witness_loss(fake, real, kernel_of("mixture", 2.0))
     elif loss == "imle":
-        entry = terms.squared_distances(missing, fake).argmin(1)
+        entry = squared_distances(missing, fake).argmin(1)
         value = terms.imle_loss(fake[entry], missing, 2.0)
     else:
         value = terms.paper_loss(fake, real, terms.paper_weights(coverage.kernel_score(real, fake.detach(), 1.0), 5.0), 1.0)

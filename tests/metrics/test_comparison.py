@@ -11,7 +11,8 @@ import calc_metrics
 import dnnlib
 from dnnlib import cli
 from dnnlib.errors import UserError
-from metrics import comparison, sampling
+from madr_spaces import sampling
+from metrics import comparison
 from training.networks import Discriminator, Generator
 
 

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from dnnlib.errors import UserError
-from metrics import metric_main, metric_utils, precision_recall, sampling
+from madr_spaces import sampling
+from metrics import metric_main, metric_utils, precision_recall
 from metrics.detectors import INCEPTION_URL
 from torch_utils import distributed
 
