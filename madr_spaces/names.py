@@ -3,6 +3,7 @@
 Imports no torch, so that a command line can list and check names at once. Must not know how a space is made.
 """
 
+import difflib
 import os
 
 from madr_spaces.errors import MADRError
@@ -34,12 +35,18 @@ def split(name):
     known = kind in PLAIN and not colon or kind in ("timm", "file", "ensemble") and argument
     if not known:
         renamed = f"; what older versions called {name} is {OLD_NAMES[name]} today" if name in OLD_NAMES else ""
-        raise MADRError(f"--madr-extractor must be one of {HELP} (got {name!r}){renamed}")
+        raise MADRError(f"--madr-extractor must be one of {HELP} (got {name!r}){renamed or meant(name, PLAIN)}")
     if kind == "ensemble":
         for part in argument.split("+"):
             if split(part)[0] in ("ensemble", "file"):
                 raise MADRError(f"--madr-extractor={name}: an ensemble joins named extractors, not {part}")
     return kind, argument
+
+
+def meant(name, known):
+    """The end of a sentence on an unknown name: which known one was probably meant, if one looks alike."""
+    found = difflib.get_close_matches(name, known, n=1)
+    return f"; perhaps {found[0]} is meant" if found else ""
 
 
 def of_old_metrics(name):

@@ -53,7 +53,7 @@ def _without_file(kind, image_shape, width, seed):
         return PCASpace(image_shape, width or 64, seed)
     if kind == "random":
         return RandomSpace(image_shape, width or 384, seed)
-    return (RandomConvSpace if kind == "random-conv" else PixelsSpace)(image_shape)
+    return {"random-conv": RandomConvSpace, "pixels": PixelsSpace}[kind](image_shape)
 
 
 def _ensemble(name, argument, image_shape, width, seed, input_size, weights, sha256, differentiable):

@@ -12,6 +12,7 @@ import torch
 
 import dnnlib
 from dnnlib.errors import UserError
+from madr_spaces.names import meant
 from metrics import (
     METRICS_VERSION,
     cycling,
@@ -78,7 +79,7 @@ def check_names(names, or_none=False):
     unknown = [name for name in names if not is_valid_metric(name)]
     if unknown:
         raise UserError(
-            f"--metrics={','.join(unknown)}: no such metric; choose from {', '.join(list_valid_metrics())}{', or none' if or_none else ''}."
+            f"--metrics={','.join(unknown)}: no such metric; choose from {', '.join(list_valid_metrics())}{', or none' if or_none else ''}{meant(unknown[0], list_valid_metrics())}."
         )
 
 

@@ -1,6 +1,8 @@
 """A flag is a row, a metric is a row, and each has its place in the help and in the documents."""
 
 import importlib.util
+import inspect
+import re
 import subprocess
 import sys
 
@@ -12,7 +14,7 @@ import train
 from dnnlib import grouped_help
 from madr_plugin import options as madr
 from metrics import metric, metric_main
-from training import flag_table
+from training import flag_table, training_loop
 
 ROWS_OF_TWO_SCREENS, COLUMNS = 65, 140
 
@@ -46,6 +48,17 @@ def test_every_flag_is_a_row_and_every_row_a_flag():
     assert sorted(names + plugin) == sorted(option.name for option in train.main.params if not option.is_eager)
     by_name = {option.name: option for option in train.main.params}
     assert all(row.text in by_name[row.name].opts for row in flag_table.FLAGS)
+
+
+def test_what_is_passed_on_is_a_keyword_of_the_loop():
+    """Otherwise the dry run shows the option and the run itself dies of it."""
+    taken = set(inspect.signature(training_loop.training_loop).parameters)
+    assert set(flag_table.passed_on().values()) - {"threads"} <= taken  # threads: set before the loop begins
+
+
+def test_every_file_with_rows_of_metrics_is_registered(repo):
+    with_rows = {path.stem for path in (repo / "metrics").glob("*.py") if re.search(r"^METRICS = ", path.read_text(), re.MULTILINE)}
+    assert with_rows and with_rows == {module.__name__.split(".")[-1] for module in metric_main._FILES}
 
 
 def test_rows_agree_with_themselves():

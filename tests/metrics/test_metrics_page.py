@@ -28,7 +28,8 @@ def make(repo, tmp_path, monkeypatch):
 
 
 def test_every_metric_of_diversity_is_explained(repo):
-    text = (repo / "docs" / "metrics.md").read_text()
+    """In words of somebody's own: the table that is made from the rows does not count."""
+    text = re.sub(r"<!-- metrics: begin -->.*<!-- metrics: end -->", "", (repo / "docs" / "metrics.md").read_text(), flags=re.DOTALL)
     told = set(re.findall(r"`(\w+)`", text))
     for name in metric_main.list_valid_metrics():
         if name.startswith(("madr_", "fd_")):
