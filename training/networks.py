@@ -4,7 +4,7 @@
     Discriminator  images -> blocks ..., b16, b8, each halving the resolution -> DiscriminatorEpilogue b4 -> logits
 
 The file reads downwards: precision, sizes and connections; what layers share; modulated convolution; layers; blocks;
-generator; discriminator. Nothing uses what stands further down.
+generator; discriminator.
 
 Every snapshot stores the text of this file, and other code bases of the family execute it. Hence it is self-contained:
 besides torch and numpy it uses only the helper functions that all of them have, and it must know nothing of losses,
