@@ -3,7 +3,8 @@
     Generator      z, c -> MappingNetwork -> ws, one latent per layer -> SynthesisNetwork: blocks b4, b8, ... -> images
     Discriminator  images -> blocks ..., b16, b8, each halving the resolution -> DiscriminatorEpilogue b4 -> logits
 
-The file reads downwards: precision, sizes and connections; weights; modulated convolution; layers; the two networks.
+The file reads downwards: precision, sizes and connections; what layers share; modulated convolution; layers; blocks;
+generator; discriminator.
 
 Every snapshot stores the text of this file, and other code bases of the family execute it. Hence it is self-contained:
 besides torch and numpy it uses only the helper functions that all of them have, and it must know nothing of losses,
@@ -27,24 +28,25 @@ from torch_utils.ops import bias_act, conv2d_resample, fma, upfirdn2d
 
 
 def _full_precision(tensor):
-    """What this tensor's module computes in where half precision is not wanted."""
+    """Return the type that this tensor's module computes in where half precision is not wanted."""
     return torch.float64 if tensor.dtype == torch.float64 else torch.float32
 
 
 def _block_precision(block, weight, force_fp32, fp16_device):
-    """dtype and memory format of a block's features. Half precision exists on CUDA only."""
+    """Choose dtype and memory format of a block's features. Half precision exists on CUDA only."""
     if block.use_fp16 and not force_fp32 and fp16_device.type == "cuda":
         return dict(dtype=torch.float16, memory_format=torch.channels_last if block.channels_last else torch.contiguous_format)
     return dict(dtype=_full_precision(weight), memory_format=torch.contiguous_format)
 
 
 def _checked(tensor, *shape, dtype=None, memory_format=torch.preserve_format):
-    """An input, which must be [N, *shape], in the precision that is computed in (None: as it comes)."""
+    """Check that an input has the shape [N, *shape], and convert it to the precision that follows (None: leave it)."""
     misc.assert_shape(tensor, [None, *shape])
     return tensor if dtype is None else tensor.to(dtype=dtype, memory_format=memory_format)
 
 
 def _log2_of_resolution(img_resolution, smallest):
+    """Return the exponent of a power of two; refuse what is none or too small."""
     exponent = int(img_resolution).bit_length() - 1
     if img_resolution != 2**exponent or img_resolution < smallest:
         raise ValueError(f"img_resolution must be a power of two and at least {smallest} (got {img_resolution})")
@@ -52,7 +54,7 @@ def _log2_of_resolution(img_resolution, smallest):
 
 
 def _levels(img_resolution_log2, channel_base, channel_max, num_fp16_res):
-    """{resolution: (feature maps, use_fp16)} from 4x4 up to the image.
+    """Plan both networks: {resolution: (feature maps, use_fp16)} from 4x4 up to the image.
 
     There are channel_base / resolution feature maps, at most channel_max. The num_fp16_res highest resolutions compute in
     half precision; 4x4 never does.
@@ -64,50 +66,53 @@ def _levels(img_resolution_log2, channel_base, channel_max, num_fp16_res):
     return levels
 
 
-# Figure 7 of StyleGAN2. images: every resolution has an image of its own; shortcuts: a linear layer leads around the
-# convolutions of each block. Saved networks call that layer `skip`, although it is 'resnet' that has it, not 'skip'.
+# Section 4.1 of StyleGAN2: the plain network, the one with input/output skips, the residual one.
+#     images      every resolution has an image of its own
+#     shortcuts   a linear layer leads around the convolutions of each block; saved networks call this layer `skip`
 _ARCHITECTURES = {
     "orig": dict(images=False, shortcuts=False),
     "skip": dict(images=True, shortcuts=False),
     "resnet": dict(images=False, shortcuts=True),
 }
 
-# Goes to both the shortcut and the convolutions around which it leads: two signals of unit variance whose sum is to have
-# unit variance again. Without it the features would grow from block to block.
+# Scales both the shortcut and the convolutions around which it leads. Without it their sum would have twice the variance
+# of each, and the features would grow from block to block (same section).
 _BRANCH_GAIN = np.sqrt(0.5)
 
 
 def _connections(architecture):
+    """Look up how an architecture connects images and features; refuse unknown names."""
     if architecture not in _ARCHITECTURES:
         raise ValueError(f"architecture must be 'orig', 'skip' or 'resnet' (got {architecture!r})")
     return _ARCHITECTURES[architecture]
 
 
 # ---------------------------------------------------------------------------------------------------------------
-# Weights, and what follows them.
+# What layers share.
 
 
 def _normal_weight(*shape, channels_last=False):
-    """Weights [O,I] or [O,I,kh,kw] as they begin: standard normal in every layer. The scale comes from _he_gain()."""
+    """Draw initial weights [O,I] or [O,I,kh,kw]: standard normal in every layer. The scale comes from _he_gain()."""
     return torch.randn(shape).to(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
 
 
 def _he_gain(fan_in, lr_multiplier=1):
-    """The factor that weights are multiplied by whenever they are used: equalised learning rate (arXiv 1710.10196, section 4.1).
+    """Return the factor that weights are multiplied by whenever they are used: 1/sqrt(fan_in).
 
-    1/sqrt(fan_in) is He's initial standard deviation, by which a layer keeps the variance of its input. Adam moves every
-    weight by about the same amount per step; because all are stored at unit variance, all layers learn equally fast.
+    It keeps the variance of a layer's input (He's initialisation). That it is applied at run time and not stored in the
+    weights equalises the learning rate (arXiv 1710.10196, section 4.1): Adam moves every weight by about the same amount
+    per step, and with all weights stored at unit variance that is the same relative change in every layer.
     """
     return lr_multiplier / np.sqrt(fan_in)
 
 
 def _resampling(layer):
-    """How a layer resamples. Enlarging layers hold their kernels mirrored, in all saved networks of the family."""
+    """Tell how a layer resamples. Enlarging layers hold their kernels mirrored: saved networks would look wrong otherwise."""
     return dict(up=layer.up, padding=layer.padding, flip_weight=layer.up == 1)
 
 
 def _activate(layer, x, gain=1):
-    """act(x + bias) times the layer's own gain and the caller's.
+    """Compute act(x + bias) times the layer's own gain and the caller's.
 
     The layer's gain restores the variance that the activation takes away: sqrt(2) for lrelu. conv_clamp limits the values
     before the caller's gain; without a limit, half precision overflows now and then.
@@ -119,20 +124,21 @@ def _activate(layer, x, gain=1):
 
 @misc.profiled_function
 def normalize_2nd_moment(x, dim=1, eps=1e-8):
-    """x / sqrt(mean of x^2 along dim + eps)."""
+    """Scale x to a mean square of 1 along dim: x / sqrt(mean of x^2 + eps)."""
     mean_square = x.square().mean(dim, keepdim=True)
     return x * (mean_square + eps).rsqrt()
 
 
 # ---------------------------------------------------------------------------------------------------------------
-# Modulated convolution: section 2.2 of StyleGAN2.
+# Modulated convolution: section 2.2 of StyleGAN2. Styles scale a layer's kernels, and the expected change of the output's
+# variance is divided out again, in place of normalising the output itself.
 
 
 @misc.profiled_function
 def modulated_conv2d(
     x, weight, styles, noise=None, up=1, down=1, padding=0, resample_filter=None, demodulate=True, flip_weight=True, fused_modconv=True
 ):
-    """Convolution of image n with weights scaled per input channel by styles[n], and normalised per output channel.
+    """Convolve image n with weights scaled per input channel by styles[n], and normalised per output channel.
 
     x [N,I,H,W], weight [O,I,kh,kw], styles [N,I], noise broadcastable to the result -> [N,O,H',W'].
 
@@ -156,7 +162,7 @@ def modulated_conv2d(
 
 
 def _modulated_kernels(x, weight, styles, demodulation, noise, **resampling):
-    """Equations 1 and 3 on the kernels: one for each image, applied by a convolution with as many groups as images."""
+    """Apply equations 1 and 3 to the kernels: one for each image, used by a convolution with as many groups as images."""
     with misc.suppress_tracer_warnings():  # the number of groups is frozen into a trace
         num_images = int(x.shape[0])
     kernels = weight[None] * styles[:, None, :, None, None]
@@ -169,7 +175,7 @@ def _modulated_kernels(x, weight, styles, demodulation, noise, **resampling):
 
 
 def _modulated_features(x, weight, styles, demodulation, noise, **resampling):
-    """Equations 1 and 3 on the features: scaled by the styles before, and normalised after, one shared convolution."""
+    """Apply equations 1 and 3 to the features: scale by the styles before, and normalise after, one shared convolution."""
     x = x * styles.to(x.dtype)[:, :, None, None]
     x = conv2d_resample.conv2d_resample(x, weight.to(x.dtype), **resampling)
     if demodulation is None:
@@ -179,7 +185,7 @@ def _modulated_features(x, weight, styles, demodulation, noise, **resampling):
 
 
 def _modulated_matrices(x, weight_OI, styles, demodulation, noise):
-    """A 1x1 kernel is a matrix per image, and multiplying by it is five to nine times as fast as convolving on a CPU."""
+    """Multiply each image by its 1x1 kernel, a matrix: on a CPU five to nine times as fast as convolving."""
     matrices = weight_OI * styles[:, None, :]
     if demodulation is not None:
         matrices = matrices * demodulation[:, :, None]
@@ -193,16 +199,16 @@ def _is_pointwise(weight):
 
 
 def _demodulation(weight, styles, eps=1e-8):
-    """weight [O,I,kh,kw], styles [N,I] -> [N,O], equation 3 of StyleGAN2: 1/sqrt(sum over i,k of (styles_i * weight_oik)^2 + eps).
+    """Compute the factor of equation 3, 1/sqrt(sum over i,k of (styles_i * weight_oik)^2 + eps), for every image and output channel.
 
-    styles do not depend on k, so summing over k first leaves one small matrix product.
+    weight [O,I,kh,kw], styles [N,I] -> [N,O]. Styles do not depend on k, so summing over k first leaves one small matrix product.
     """
     energy_OI = weight.square().sum(dim=[2, 3])
     return (styles.square() @ energy_OI.t() + eps).rsqrt()
 
 
 def _bounded_for_fp16(weight, styles):
-    """Scales weight per output channel and styles per image so that products in half precision stay in range.
+    """Scale weight per output channel and styles per image so that products in half precision stay in range.
 
     Demodulation divides any such factor out again, so the result does not depend on them and no gradient is needed.
     """
@@ -328,7 +334,7 @@ class SynthesisLayer(torch.nn.Module):
         self.affine = FullyConnectedLayer(w_dim, in_channels, bias_init=1)  # latent -> styles; they begin around 1
 
     def _noise(self, num_images, mode, device):
-        """What to add before the activation: fresh for each image, the layer's own constant picture, or None."""
+        """Return what to add before the activation: fresh for each image, the layer's own constant picture, or None."""
         if mode not in ("random", "const", "none"):
             raise ValueError(f"noise_mode must be 'random', 'const' or 'none' (got {mode!r})")
         if not self.use_noise or mode == "none":
@@ -396,7 +402,7 @@ class _Block(torch.nn.Module):
         self.register_buffer("resample_filter", upfirdn2d.setup_filter(resample_filter))
 
     def _features(self, x, *inputs, **layer_kwargs):
-        """The block's convolutions, plus the shortcut around them if the block has one."""
+        """Apply the block's convolutions, and add the shortcut around them if the block has one."""
         if not hasattr(self, "skip"):
             return self._convolutions(x, *inputs, **layer_kwargs)
         shortcut = self.skip(x, gain=_BRANCH_GAIN)
@@ -415,7 +421,8 @@ class MappingNetwork(torch.nn.Module):
     """Latents z [N,z_dim] and labels c [N,c_dim] -> intermediate latents [N,num_ws,w_dim], or [N,w_dim] if num_ws is None.
 
     Keeps w_avg, an exponential moving average of its outputs in training mode, as the centre of truncation
-    (w_avg_beta=None: none). z_dim=0 or c_dim=0 leave that input out.
+    (w_avg_beta=None: none). z_dim=0 or c_dim=0 leave that input out. lr_multiplier: so deep a stack of fully connected
+    layers makes training unstable at the learning rate of the others (StyleGAN, arXiv 1812.04948, appendix C).
     """
 
     def __init__(
@@ -465,7 +472,7 @@ class MappingNetwork(torch.nn.Module):
         return self._truncate(x, truncation_psi, truncation_cutoff)
 
     def _normalized_inputs(self, z, c, dtype):
-        """z and the embedded label side by side, each of unit mean square."""
+        """Put z and the embedded label side by side, each scaled to unit mean square."""
         inputs = []
         if self.z_dim > 0:
             inputs.append(_checked(z, self.z_dim, dtype=dtype))
@@ -474,7 +481,7 @@ class MappingNetwork(torch.nn.Module):
         return torch.cat([normalize_2nd_moment(x) for x in inputs], dim=1)
 
     def _truncate(self, x, psi, cutoff):
-        """Moves the first `cutoff` latents of each image (None: all) towards w_avg; psi=1 is no change."""
+        """Move the first `cutoff` latents of each image (None: all) towards w_avg: w_avg + psi (w - w_avg); psi=1 is no change."""
         if isinstance(psi, (int, float)) and psi == 1:
             return x
         if not self._keeps_average:
@@ -543,7 +550,7 @@ class SynthesisBlock(_Block):
         return x, self._image(x, img, latents, fused_modconv)
 
     def _prefers_fused(self, dtype, ws):
-        """The faster of two equal ways. Training needs the unfused one: see modulated_conv2d()."""
+        """Tell which of two equal ways is faster here. Training needs the unfused one: see modulated_conv2d()."""
         if self.training:
             return False
         if ws.device.type != "cpu" and dtype != torch.float16:
@@ -557,7 +564,7 @@ class SynthesisBlock(_Block):
         return self.conv1(x, latents[self.num_conv - 1], gain=gain, **layer_kwargs)
 
     def _image(self, x, img, latents, fused_modconv):
-        """The image so far, enlarged, plus what this block adds. Summed in full precision whatever the features are in."""
+        """Enlarge the image so far and add this block's. The sum is in full precision, whatever the features are in."""
         if img is not None:
             img = _checked(img, self.img_channels, self.resolution // 2, self.resolution // 2)
             img = upfirdn2d.upsample2d(img, self.resample_filter)
@@ -600,7 +607,7 @@ class SynthesisNetwork(torch.nn.Module):
         return img
 
     def _blocks_with_latents(self, ws):
-        """Each block with its latents. That of its image output is the next block's first one, too: the windows overlap."""
+        """Yield each block with its latents. That of its image output is the next block's first one, too: the windows overlap."""
         first = 0
         for res in self.block_resolutions:
             block = getattr(self, f"b{res}")
@@ -695,7 +702,7 @@ class DiscriminatorBlock(_Block):
 
 @persistence.persistent_class
 class MinibatchStdLayer(torch.nn.Module):
-    """Appends num_channels constant maps: how much the images of a group differ (arXiv 1710.10196, section 3).
+    """Append num_channels constant maps: how much the images of a group differ (arXiv 1710.10196, section 3).
 
     M = N / group_size groups; group m holds images m, m + M, m + 2M, ... Map f of all images of a group is the standard
     deviation over the group, averaged over the pixels and over the f-th of num_channels equal parts of the features.
