@@ -1,13 +1,13 @@
 """What a run tells: text, the tick line, statistics, pictures of samples, results of metrics, its page.
 
-The one part of the loop that knows metrics and pages. Must not know how networks learn or what is kept for a resume.
+The one part of the loop that knows metrics; the page is written by a function that the options name. Must not know how networks learn or what is kept for a resume.
 """
 
 import os
 
+import dnnlib
 from dnnlib import files
 from metrics import diversity_kernels, requirements
-from reporting.run_page import page
 from torch_utils import distributed, training_stats
 from training import evaluation, monitor, provenance, setup, snapshots
 from training.diversity import watch
@@ -21,6 +21,7 @@ class Teller:
         self.device, self.is_first = options.device, options.rank == 0
         self.writer = None
         self.evaluated = set()  # paths of the pickles that metrics were computed of
+        self._write_page = None if options.page_fn is None else dnnlib.util.get_obj_by_name(options.page_fn)
 
     def say(self, *text):
         if self.is_first:
@@ -113,8 +114,8 @@ class Teller:
             self.save_samples(f"fakes{self.progress.cur_nimg // 1000:06d}.png")
 
     def write_page(self):
-        if self.options.image_snapshot_ticks is not None and self.is_first:
-            page.write_report_of_training(self.options.run_dir, self.say)
+        if self.options.image_snapshot_ticks is not None and self.is_first and self._write_page is not None:
+            self._write_page(self.options.run_dir, self.say)
 
     # --- snapshots --------------------------------------------------------------------------------------------------
 

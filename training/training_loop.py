@@ -24,6 +24,7 @@ from training.teller import Teller
 
 # How often several GPUs ask one another whether one of them was told to stop; asking makes the GPU wait.
 STOP_CHECK_STEPS_CUDA = 8
+PAGE_FN = "reporting.run_page.page.write_report_of_training"  # by name, as networks and losses are: pages are above training
 
 
 # fmt: off
@@ -35,7 +36,7 @@ def training_loop(
     abort_fn=None, progress_fn=None,
     *, device="auto", resume_state=None, resume_kimg=0, resume_partial=False, trust_pickle=False, keep=None, ada_max_p=1.0,
     nan_streak=100, eval_at_start=False, detectors=None, metric_space=None, snap_res=None, wandb_project=None, desc=None,
-    diversity_monitor=False,
+    diversity_monitor=False, page_fn=PAGE_FN,
 ):  # fmt: on
     """Train until total_kimg thousand real images were shown to D.
 
@@ -46,6 +47,7 @@ def training_loop(
     gradients that stop the run. eval_at_start: metrics at tick 0, too. detectors: {name: path} for the metrics; metric_space:
     the feature space of those called madr_*. snap_res: width in pixels of the sample grid. wandb_project: name, to log to W&B.
     desc: for people only. diversity_monitor: look at G's diversity every tick and warn of collapse and cycling.
+    page_fn: name of a function of (run folder, say) that writes the run's page beside its samples; None for no page.
 
     Raises UserError for what the user can mend; SystemExit(75) after a stop request (SIGTERM, SIGINT), state saved.
     """

@@ -15,7 +15,7 @@ ALLOWED = {
     # Under metrics and plugin, in forks as here: it knows no host.
     "madr_spaces": {"madr_spaces"},
     "metrics": {"dnnlib", "torch_utils", "madr_spaces", "metrics", "legacy", "training"},
-    "training": {"dnnlib", "torch_utils", "training", "legacy", "metrics", "reporting"},
+    "training": {"dnnlib", "torch_utils", "training", "legacy", "metrics"},
     "reporting": {"dnnlib", "torch_utils", "training", "madr_spaces", "metrics", "legacy", "reporting"},
     # Inside functions it meets whatever host it runs in; see test_plugin_imports_nothing_of_a_host_when_imported.
     "madr_plugin": {"madr_plugin", "madr_spaces", "dnnlib", "torch_utils", "training", "metrics", "legacy"},
@@ -24,8 +24,6 @@ ALLOWED = {
 }
 # Only these modules of training/ may know of metrics, and only these of metrics/ of training (data sets, by name or subclass).
 TRAINING_KNOWS_METRICS = {"training.teller", "training.evaluation"}
-# The telling part of the loop writes the run's page; nothing else of training/ knows that there is one.
-TRAINING_KNOWS_REPORTING = {"training.teller"}
 # torch and everything above it stays out of dnnlib; a data set needs no GPU library beyond torch's base class.
 FORBIDDEN_OUTSIDE = {"dnnlib": {"torch", "torchvision"}}
 
@@ -76,8 +74,6 @@ def test_layers(repo, package):
         assert not outside, f"{name} imports {outside}"
         if package == "training" and name not in TRAINING_KNOWS_METRICS:
             assert "metrics" not in own(used), f"{name} imports metrics"
-        if package == "training" and name not in TRAINING_KNOWS_REPORTING:
-            assert "reporting" not in own(used), f"{name} imports reporting"
     assert checked > 0
 
 
