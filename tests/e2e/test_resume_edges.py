@@ -36,6 +36,13 @@ class LossWithPoisonedRegulariser(StyleGAN2Loss):
         return super().path_length_penalty(gen_img, gen_ws) * float("nan")
 
 
+pages = []  # run folders for which note_page() was called
+
+
+def note_page(run_dir, say):
+    pages.append(run_dir)
+
+
 @pytest.fixture(autouse=True)
 def losses_by_name(monkeypatch):
     monkeypatch.setitem(sys.modules, "losses_of_this_test", sys.modules[__name__])
@@ -44,6 +51,14 @@ def losses_by_name(monkeypatch):
 def run(path, options, **more):
     os.makedirs(path, exist_ok=True)
     training_loop(run_dir=str(path), **{**options, **more})
+
+
+def test_the_page_is_written_by_what_the_options_name(tmp_path, loop_options):
+    options = dict(loop_options(), total_kimg=0.016, image_snapshot_ticks=1, network_snapshot_ticks=1)
+    run(tmp_path / "none", options, page_fn=None)
+    assert not os.path.exists(tmp_path / "none" / "report.html")
+    run(tmp_path / "other", options, page_fn="losses_of_this_test.note_page")
+    assert pages and set(pages) == {str(tmp_path / "other")}
 
 
 def stop_after(steps):
