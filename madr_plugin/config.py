@@ -26,7 +26,7 @@ class SpaceKnobs(Knobs):
 
     GROUP: ClassVar[str] = "space"
 
-    extractor: str = knob("pca", f"Choose the feature space: {names.HELP}", first=True)
+    extractor: str = knob("pca", f"Set the feature space: {names.HELP}", first=True)
     weights: str = knob("", "Take the extractor's weights from this file (comma-separated for an ensemble) instead of the model hub", first=True)
     weights_sha256: str = knob("", "Refuse weights that do not have this SHA-256 (comma-separated for an ensemble)")
     input_size: int = knob(0, "Resize images to this side for networks that take photographs; 0: their own", 0, 4096)
