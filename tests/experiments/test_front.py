@@ -42,11 +42,11 @@ def test_readme_without_marks_is_refused(table):
         table.filled("no marks here")
 
 
-def write_runs(folder, table, **values):
+def write_runs(folder, table, date="2026-11-28", **values):
     """A results folder with one file for all rows: {method: one number per seed}."""
     names = {"witness", "witness-weight-2", "tilt", "default", "plain"}
     entries = [
-        dict(method=method, seed=seed, **{bed.measure: value for bed in table.BEDS})
+        dict(method=method, seed=seed, date=date, **{bed.measure: value for bed in table.BEDS})
         for method in names
         for seed, value in enumerate(values.get(method.partition("-weight")[0].replace("tilt", "default"), [1.0, 2.0, 3.0]))
     ]
@@ -67,6 +67,15 @@ def test_differences_are_paired_by_seed_with_their_interval(tmp_path, monkeypatc
     )
     assert "`--madr-tilt=1 --madr-tilt-max=20 --madr-weight=2` (Ring with modes of 1 and 2%)" in table.text()
     assert "4.9 ± 9.9 (tilt)" in rows[3] and "The default without the tilt there: 4.9 ± 9.9 (Ring with modes of 1 and 2%)" in table.text()
+
+
+def test_runs_of_a_version_with_moving_batch_statistics_are_told(tmp_path, monkeypatch, table):
+    monkeypatch.setattr(table.records, "RESULTS", tmp_path)
+    numbers = dict(plain=[1.0, 5.0, 9.0], default=[0.9, 4.9, 8.9], witness=[0.0, 6.0, 8.8])
+    write_runs(tmp_path, table, **numbers)
+    assert "batch statistics" not in table.text()
+    write_runs(tmp_path, table, date="2026-11-27", **numbers)
+    assert "MADR's runs on Stacked MNIST, 28 px" in table.text() and "batch statistics" in table.text()
 
 
 def test_what_was_not_run_is_told(table):
