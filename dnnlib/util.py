@@ -1,6 +1,4 @@
-"""Small helpers that the whole framework and its forks import by name: attribute dictionaries, the log tee, caches,
-objects by dotted name, folders, and files by URL. Must not import torch.
-"""
+"""Small helpers that forks, too, import by name: dictionaries, the log, caches, objects by name, folders, URLs. Must not import torch."""
 
 import fnmatch
 import functools
