@@ -7,6 +7,7 @@ is in metrics/requested.py; this script turns flags into that module's job.
 import functools
 import json
 import os
+import sys
 
 import click
 import torch
@@ -81,10 +82,16 @@ def judge_given_features(flags, cache_is_typed):
     )
 
 
+def tell(text):
+    """Notes go beside the result lines, which other programs read; under torchrun from the first process alone."""
+    if os.environ.get("RANK", "0") == "0":
+        print(text, file=sys.stderr, flush=True)
+
+
 def job_of(flags):
     """The flags as a job; opens the network, which says what it was trained on."""
     space = detector_files.named_space(flags.metric_space, flags.madr_extractor)
-    detectors = requested.with_weights(detector_files.check_overrides(dict(flags.detectors), announce=print), space, flags.madr_weights)
+    detectors = requested.with_weights(detector_files.check_overrides(dict(flags.detectors), announce=tell), space, flags.madr_weights)
     device_name = devices.resolve(flags.device).type
     if device_name == "cuda" and flags.gpus > torch.cuda.device_count():
         raise UserError(f"--gpus={flags.gpus} asks for more GPUs than this machine has ({torch.cuda.device_count()}); lower it, or use --device=cpu.")

@@ -75,7 +75,7 @@ _DETECTORS = {
     "inception": "Inception",
     "vgg16": "VGG16",
     "dino": "DINO ViT-S/8",
-    "space": "`--madr-extractor`",
+    "space": "`--metric-space`",
     "digits": "the digit classifier",
     None: "nothing",
 }

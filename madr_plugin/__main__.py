@@ -62,6 +62,12 @@ def main(script, fork_flags, **flags):
 def _features_of_metrics(flags):
     """Resolve the options of a run without MADR: only the feature space, in which its metrics measure. Returns MADRConfig."""
     given = {name: flags.pop(f"madr_{name}") for name in metrics.FEATURE_KNOBS}
+    for name in ("width", "input_size"):
+        if flags.get(f"madr_{name}") is not None:
+            raise MADRError(
+                f"{config.flag_of(name)} has no effect without --madr=1, and never on metrics, where one name of a space is one network; "
+                "add --madr=1 to train with MADR, or leave it out"
+            )
     options.from_flags(flags)  # refuses all other flags without --madr=1
     return config.resolve(given)
 

@@ -3,6 +3,8 @@
 They serve as the held-out space beside another one, machines without a network, and tests. Must not know who compares with them.
 """
 
+import hashlib
+
 import torch
 
 from madr_spaces.space import Space
@@ -27,6 +29,14 @@ def fixed_layers():
     return layers
 
 
+def stated_digest(name, layers=()):
+    """SHA-256 over name and layers as result lines have stated it since the first version: numbers of one network stay comparable."""
+    digest = hashlib.sha256(name.encode())
+    for key, value in layers:
+        digest.update(key.encode() + value.numpy().tobytes())
+    return digest.hexdigest()
+
+
 class RandomConvSpace(Space):
     """Random convolutions of three scales, fixed by a seed; mean and spread of every channel at 32 x 32 pixels: 224 features."""
 
@@ -40,6 +50,11 @@ class RandomConvSpace(Space):
 
     def identity(self):
         return dict(name="random-conv", version=1)
+
+    def digest(self):
+        *convolutions, classes = fixed_layers()
+        layers = [(f"layers.{index}", layer) for index, layer in enumerate(convolutions)] + [("classes", classes)]
+        return stated_digest("random-conv", [(f"{key}.{part}", value) for key, layer in layers for part, value in zip(("weight", "bias"), layer)])
 
     def forward(self, images):
         images = images.to(self.conv0.dtype).expand(-1, 3, -1, -1)
@@ -66,6 +81,9 @@ class PixelsSpace(Space):
 
     def identity(self):
         return dict(name="pixels", version=1)
+
+    def digest(self):
+        return stated_digest("pixels")
 
     def forward(self, images):
         images = images.to(torch.float32).expand(-1, 3, -1, -1)

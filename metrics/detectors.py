@@ -62,6 +62,11 @@ def weights_key(space):
     return {"inception": "timm:" + names.model_of("inception"), names.INCEPTION_FID: SHORT_NAMES["inception"]}.get(space, space)
 
 
+def files_of(space, text):
+    """The files of a space's weights: one, or those of an ensemble's parts, joined by commas. Elsewhere a comma belongs to the path."""
+    return text.split(",") if space.startswith("ensemble:") else [text]
+
+
 def check_overrides(overrides, announce=None):
     """{name: path} from --detector name=path, with full names as keys; refuses unknown names and missing files.
 
@@ -103,7 +108,7 @@ def with_weights(overrides, space, weights):
         return overrides
     if not names.takes_weights(space):
         raise UserError(f"--madr-weights={weights} has no effect: the space {space} takes no weights; leave the option out.")
-    if not all(os.path.isfile(part) for part in weights.split(",")):
+    if not all(os.path.isfile(part) for part in files_of(space, weights)):
         raise UserError(f"--madr-weights={weights} does not exist; give the path of a .safetensors or .pth file (for inception-fid: TorchScript).")
     return check_overrides({**overrides, weights_key(space): weights})
 
@@ -178,7 +183,7 @@ def _find_space(space, overrides):
             return DetectorSource("file:" + os.path.basename(path), path, file_digest(path))
         if space in names.NO_FILE:
             return DetectorSource(SCHEME + space, "", registry.build(space, (3, 32, 32)).digest())
-        given = overrides[weights_key(space)].split(",") if weights_key(space) in overrides else []
+        given = files_of(space, overrides[weights_key(space)]) if weights_key(space) in overrides else []
         paths = given or [_weights_of(part, overrides) for part in names.parts(space) if names.takes_weights(part)]
         digests = [file_digest(path) for path in paths if path]
         return DetectorSource(SCHEME + space, ",".join(paths), ",".join(digests))

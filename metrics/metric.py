@@ -17,7 +17,7 @@ class Group(enum.Enum):
     OLDER = "Older forms: at most 50,000 reals, mirrored as in the training"
     QUICK = "Quick looks: 10,000 generated images, not comparable with 50,000"
     DIGITS = "Stacked digits"
-    DIVERSITY = "Diversity in the feature space of --madr-extractor"
+    DIVERSITY = "Diversity in the feature space of --metric-space"
     OWN = "Registered by others"
 
 
@@ -34,7 +34,7 @@ _FAMILIES = {"fid": "inception", "kid": "inception", "is": "inception", "pr": "v
 _LOWER_IS_BETTER = ("fid", "fd_", "kid", "ppl")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # hashed by identity, as functions are
 class Metric:
     """One metric. It is also the registered function: row(opts) -> {result name: number}."""
 
@@ -43,7 +43,7 @@ class Metric:
     meaning: str
     group: Group
     counts: Mapping = field(default_factory=dict)  # num_gen, max_real, ...: keyword arguments of the function
-    detector: str | None = None  # 'inception', 'vgg16', 'dino', 'space' (that of --madr-extractor), 'digits'
+    detector: str | None = None  # 'inception', 'vgg16', 'dino', 'space' (that of --metric-space), 'digits'
     higher_is_better: bool = True
     reals: Reals = Reals.ALL
     compares_with_reals: bool = True  # else the data set lends no more than its labels

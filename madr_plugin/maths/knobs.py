@@ -46,10 +46,10 @@ class PublishedKnobs(Knobs):
     def refuse(self):
         if self.estimator == "ratio" and self.top_k:
             raise MADRError(
-                f"--madr-estimator=ratio weighs all entries against the reals; leave out --madr-top-k (got {self.top_k}), or use another estimator"
+                f"--madr-estimator=ratio weighs all entries against the reals; use it with --madr-term=paper and without --madr-top-k (got {self.top_k})"
             )
         if self.estimator == "faiss" and not self.top_k:
             raise MADRError(
-                "--madr-estimator=faiss searches nearest entries; add --madr-top-k=20 (or use --madr-term=enhanced, which has it), "
+                "--madr-estimator=faiss searches nearest entries; use it with --madr-term=enhanced, or with --madr-term=paper --madr-top-k=20, "
                 "or choose exact or incremental"
             )

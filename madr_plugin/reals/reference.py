@@ -1,7 +1,7 @@
 """Features of the real training set: extracted once, kept on disk under a hash of what they depend on, with the scales
 and cells that follow from them.
 
-Must not know how images are read (real_images.py) or what the terms make of them.
+Must not know how images are read (madr_spaces/images.py) or what the terms make of them.
 """
 
 import hashlib

@@ -33,6 +33,23 @@ def test_one_list_of_names_for_all_tools():
         config.resolve(dict(extractor="inception-2015-12-05"))
 
 
+def test_result_lines_of_fixed_spaces_stay_comparable():
+    """What every version so far has stated as the SHA-256 of these two."""
+    stated = {
+        "random-conv": "da5cde3c6ed7635a17fb1512366b2cb6c3446d000242e08af371aeb4e0397e09",
+        "pixels": "6ec9c2b0eb14010746c8bce8939303b382344b296206612eb8a907a37b2b2f37",
+    }
+    assert {name: detectors.find_detector(detectors.space_url(name)).sha256 for name in stated} == stated
+
+
+def test_a_comma_in_a_path_is_no_second_file(tmp_path):
+    (tmp_path / "a,b").mkdir()
+    (tmp_path / "a,b" / "dino.pth").write_bytes(b"weights")
+    path = str(tmp_path / "a,b" / "dino.pth")
+    assert detectors.with_weights({}, "dino", path) == {"dino": path}
+    assert detectors.find_detector(detectors.space_url("dino"), {"dino": path}).path == path
+
+
 def test_every_name_is_made_as_itself():
     """A name without a making of its own must not end in another space."""
     for name in names.NO_FILE:
