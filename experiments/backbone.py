@@ -15,12 +15,19 @@ import click
 from dnnlib import cli
 from madr_plugin import config
 from madr_plugin.loss import NOT_CONFIG
+from madr_plugin.options import ROWS
 
 REPO = Path(__file__).resolve().parent.parent
-METHODS = {"plain": ["--madr=0"], "default": ["--madr=1"], "tilt": ["--madr=1", "--madr-tilt=1"]}
+METHODS = {
+    "plain": ["--madr=0"],
+    "witness": ["--madr=1", "--madr-preset=witness"],
+    "witness+replay": ["--madr=1", "--madr-preset=witness", "--madr-replay-weight=1"],
+    "default": ["--madr=1"],
+    "tilt": ["--madr=1", "--madr-tilt=1"],
+}
 USUAL = ["--cfg=tiny", "--tick=2", "--snap=5", "--threads=1"]
 # Stacked digits have no use for augmentation: mirrored digits are none. The first 20,000 images (20 per mode) keep the judging short.
-DATA_FLAGS = {"stacked-mnist": ["--aug=noaug", "--subset=20000"]}
+DATA_FLAGS = {"stacked-mnist": ["--aug=noaug", "--subset=20000"], "stacked-digits": ["--aug=noaug"]}
 
 
 def folder_of(outdir, data, method):
@@ -43,7 +50,7 @@ def madr_of(method):
     flags = dict(flag.removeprefix("--").replace("-", "_").split("=") for flag in METHODS[method])
     if flags.pop("madr") == "0":
         return {}
-    return config.resolve({name.removeprefix("madr_"): int(value) for name, value in flags.items()}).as_dict()
+    return config.resolve({name.removeprefix("madr_"): ROWS[name.removeprefix("madr_")].parsed(value) for name, value in flags.items()}).as_dict()
 
 
 def train(outdir, data, path, method, seed, kimg):

@@ -23,6 +23,7 @@ METHODS = {
     "pacgan2": dict(pack=2),
     "paper": dict(madr=_PAPER),
     "witness": dict(madr=dict(preset="witness", extractor="pca")),
+    "witness+replay": dict(madr=dict(preset="witness", extractor="pca", replay_weight=1.0)),
     "default": dict(madr=dict(preset="default", extractor="pca")),
     "tilt": dict(madr=dict(preset="witness", extractor="pca", tilt=1)),
     "default+tilt": dict(madr=dict(preset="default", extractor="pca", tilt=1)),

@@ -23,7 +23,10 @@ RESULTS = Path(__file__).resolve().parent / "results"
 
 
 class Store:
-    """facts: what all entries depend on; a file written under other facts is refused rather than mixed."""
+    """facts: what all entries depend on; a file written under other facts is refused rather than mixed.
+
+    Of facts["methods"] those count of which the file holds entries: a study may get further methods.
+    """
 
     def __init__(self, path, facts):
         self.path, self.facts = Path(path), json.loads(json.dumps(facts))
@@ -34,6 +37,11 @@ class Store:
             return []
         known = json.loads(self.path.read_text(encoding="utf-8"))
         stated = _with_later_knobs(known["facts"])
+        entered = {entry["method"] for entry in known["entries"]}
+        if isinstance(self.facts.get("methods"), dict) and isinstance(stated.get("methods"), dict):
+            held = {name: options for name, options in stated["methods"].items() if name in entered}
+            stated = dict(stated, methods={**self.facts["methods"], **held})
+            self.facts = dict(self.facts, methods={**held, **self.facts["methods"]})
         differing = sorted(name for name in {*stated, *self.facts} if stated.get(name) != self.facts.get(name))
         if differing:
             raise UserError(f"{self.path} was written under other settings ({', '.join(differing)}); move it away or give another file.")

@@ -31,7 +31,18 @@ def test_interval_is_student_t():
 def test_knobs_that_came_later_stood_at_their_defaults(tmp_path):
     now = config.resolve(dict(preset="witness", weight=2.0)).as_dict()
     earlier = {name: value for name, value in now.items() if name != "start_step"}
-    records.Store(tmp_path / "bed.json", dict(methods=dict(plain={}, witness=dict(madr=earlier)))).put("plain", 0, dict(kl=1.0))
-    assert records.Store(tmp_path / "bed.json", dict(methods=dict(plain={}, witness=dict(madr=now)))).get("plain", 0)["kl"] == 1.0
+    records.Store(tmp_path / "bed.json", dict(methods=dict(plain={}, witness=dict(madr=earlier)))).put("witness", 0, dict(kl=1.0))
+    assert records.Store(tmp_path / "bed.json", dict(methods=dict(plain={}, witness=dict(madr=now)))).get("witness", 0)["kl"] == 1.0
     with pytest.raises(UserError, match="methods"):
         records.Store(tmp_path / "bed.json", dict(methods=dict(plain={}, witness=dict(madr=dict(now, start_step=3)))))
+
+
+def test_a_study_may_get_further_methods(tmp_path):
+    path = tmp_path / "bed.json"
+    records.Store(path, dict(steps=10, methods=dict(plain={}, old=dict(pack=2)))).put("plain", 0, dict(kl=1.0))
+    records.Store(path, dict(steps=10, methods=dict(new=dict(pack=3)))).put("new", 0, dict(kl=2.0))
+    facts, runs = records.load(path)
+    # Those without an entry leave no trace, those with one stay described.
+    assert set(runs) == {"plain", "new"} and facts["methods"] == dict(plain={}, new=dict(pack=3))
+    with pytest.raises(UserError, match="methods"):
+        records.Store(path, dict(steps=10, methods=dict(plain=dict(pack=2))))
