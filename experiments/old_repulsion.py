@@ -23,5 +23,5 @@ class OldRepulsion(WitnessObjective):
         return 2 * (repulsion - attraction)
 
     @torch.no_grad()
-    def after_step(self, step, memory):
+    def after_step(self, step, memory, batch=None):
         self.old_KD = memory.filled("features").clone() if memory.count else None

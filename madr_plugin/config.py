@@ -67,9 +67,9 @@ class MADRConfig(
                 f"--madr-estimator={self.estimator} computes the published coverage score; use it with --madr-term=paper or enhanced "
                 f"(got {self.term}), or leave the estimator out"
             )
-        if self.tilt and self.term != "witness":
+        if self.tilt and "witness" not in self.parts:
             raise MADRError(f"--madr-tilt=1 tilts the reals of D and of the witness together; use it with --madr-term=witness (got {self.term})")
-        if self.attraction == "deficit" and (self.term != "witness" or self.tilt):
+        if self.attraction == "deficit" and ("witness" not in self.parts or self.tilt):
             raise MADRError(
                 "--madr-attraction=deficit weights the reals that the witness draws, and --madr-tilt=1 draws them by deficit already; use it with "
                 f"the witness and without the tilt (got --madr-term={self.term}, --madr-tilt={self.tilt})"
@@ -83,8 +83,14 @@ class MADRConfig(
 
     @property
     def measures_signal(self):
-        """Tell whether the noise in the witness's gradient is measured (signal_share.py)."""
-        return self.shrink > 0 and self.term == "witness" and self.weight > 0
+        """Tell whether the noise in the terms' gradients is measured (signal_share.py)."""
+        return bool(self.measured_parts)
+
+    @property
+    def measured_parts(self):
+        """Name the parts whose share of signal is measured, with its exponent."""
+        exponents = dict(witness=self.shrink, moments=self.moments_shrink)
+        return {part: exponents[part] for part in self.parts if exponents[part] > 0} if self.weight > 0 else {}
 
 
 KNOBS = tuple(sorted(rows_of(MADRConfig), key=lambda row: row.name != "preset"))  # the preset, then by part

@@ -111,6 +111,8 @@ class MADRLoss:
             real_features = reference.build(dataset, extractor, self.config, self.seed, self.device, announce=print if rank == 0 else _silent)
         self.engine = Engine(self.config, real_features, extractor, self.seed, self.device)
         self.engine.running = self.cost.running
+        for note in self.engine.objective.notes() if rank == 0 else ():
+            print(f"MADR: note: {note}", flush=True)
         if self.config.tilt and self._real_weights is None:
             self._tilted_reals = tilted_reals.open_for(self.training_set, self.training_set_kwargs, self.config, self.seed)
         if self._state_to_load is not None:
@@ -162,7 +164,10 @@ class MADRLoss:
                 # Before the host's pass: where G sits in DistributedDataParallel, that pass averages what has gathered in .grad.
                 replayed = self.engine.replay(self.generator_access, len(arguments["gen_z"]), microbatch, gain)
             renewed = self.engine.renew(self.generator_access, microbatch) if self.engine.refresh_is_due else None
-        with self._watching(microbatch, gain, replayed, renewed):
+            fresh = None
+            if self.engine.fresh_is_due:
+                fresh = self.engine.fresh(self.generator_access, arguments["gen_z"], arguments.get("gen_c"), microbatch)
+        with self._watching(microbatch, gain, replayed, renewed, fresh):
             self.base.accumulate_gradients(*args, **kwargs)
         self.round_index += 1
         if arguments.get("sync", False):
@@ -183,13 +188,13 @@ class MADRLoss:
         return contextlib.nullcontext() if weight_B is None else self._real_weights.weighting(weight_B, phase, arguments["real_img"])
 
     @contextlib.contextmanager
-    def _watching(self, microbatch, gain, replayed, renewed):
+    def _watching(self, microbatch, gain, *extra):
         seen = []
 
         def on_image(image, latents):
             seen.append(True)
             with self.cost.running():
-                self.engine.on_generated(self.generator_access, image, latents, microbatch, gain, replayed, renewed)
+                self.engine.on_generated(self.generator_access, image, latents, microbatch, gain, *extra)
 
         with self.generator_access.first_image(on_image):
             yield

@@ -70,6 +70,20 @@ class Replay:
         can_R = self.memory.filled("layers")[rows_R] >= 0
         return rows_R, torch.where(can_R[:, None], features_RD, self.memory.filled("features")[rows_R])
 
+    @torch.no_grad()
+    def fresh(self, step, generator_access, z_BZ, c_BC, microbatch, count):
+        """Make `count` new images with the labels of the batch in turn, in parts as large as the batch -> (features [count, D], classes [count])."""
+        generator = generator_for(self.seed, step, microbatch, "fresh")
+        labels = torch.zeros([len(z_BZ), 0], device=self.device) if c_BC is None else c_BC.detach().to(torch.float32)
+        parts = []
+        with global_rng_replaced(self.device, self.seed, step, microbatch, "fresh-noise"), generator_access.buffers_kept():
+            for start in range(0, count, len(z_BZ)):
+                size = min(len(z_BZ), count - start)
+                z = torch.randn([size, 1, *z_BZ.shape[1:]], generator=generator).to(self.device)
+                layers = torch.full([size], torch.iinfo(torch.int64).max, device=self.device)
+                parts.append(self.features(generator_access.remake(z, layers, labels[:size]), generator))
+        return torch.cat(parts), classes_of(labels).repeat(-(-count // len(z_BZ)))[:count].to(self.device)
+
     def _made_again(self, generator_access, entry_R):
         return generator_access.remake(*(self.memory.filled(name)[entry_R] for name in OF_LATENTS))
 

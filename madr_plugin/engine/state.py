@@ -28,11 +28,11 @@ def live_state(engine):
 def load(engine, state):
     """Take up what live_state() gave. Raises MADRError where it belongs to another run."""
     _check(engine, state)
+    engine.objective.load(state.get("objective", {}), engine.device)  # may refuse: before anything else is taken up
     engine.step, engine.nimg = int(state["step"]), int(state["nimg"])
     engine.memory.load(state["memory"], engine.device)
     engine.sensor.load(state["sensor"], engine.device)
     engine.strength.load(state, engine.device)
-    engine.objective.load(state.get("objective", {}), engine.device)
 
 
 def _check(engine, state):
@@ -70,8 +70,7 @@ def telemetry(engine):
         coverage=engine.sensor.coverage(), inside=engine.sensor.inside(), ess=engine.sensor.effective_share(), memory=memory.count / config.capacity
     )
     values["lambda"], values["gratio"] = strength.factor("term"), strength.ratio("term")
-    if strength.signal_share is not None:
-        values["signal"] = strength.signal_share.factor()
+    values.update({"signal" if part == "witness" else f"signal_{part}": share for part, share in strength.shares().items()})
     if config.replay_weight > 0:
         values["lambda_replay"], values["gratio_replay"] = strength.factor("replay"), strength.ratio("replay")
     if config.tilt:

@@ -16,13 +16,15 @@ from madr_plugin.engine.replay import Replay
 from madr_plugin.host import tap
 from madr_plugin.memory import sample_memory
 from madr_plugin.memory.sensor import CellSensor
-from madr_plugin.strength import balance, signal_share
+from madr_plugin.strength import balance
 from madr_plugin.strength.strength import Strength
 from madr_plugin.tilt import tilted_reals
 from madr_spaces.distances import squared_distances
 from madr_spaces.errors import MADRError
 from madr_spaces.images import classes_of
 from madr_spaces.seeds import generator_for
+
+MEASURED = "measured "  # before the names of what an objective measured, among a step's results
 
 
 class Engine:
@@ -94,16 +96,16 @@ class Engine:
         """Compute phi(view(x)): float32 [N, D], with gradients to the images."""
         return self.extractor(view.apply(images.to(torch.float32), self.view_parts, generator)).to(torch.float32)
 
-    def on_generated(self, generator_access, image, latents, microbatch, gain, replayed, renewed):
+    def on_generated(self, generator_access, image, latents, microbatch, gain, replayed, renewed, fresh=None):
         """Add the term's gradient to the generator's image of the main phase; note what the end of the step needs.
 
-        replayed, renewed: what replay() and renew() returned for the same microbatch.
+        replayed, renewed, fresh: what replay(), renew() and fresh() returned for the same microbatch.
         """
         generator = generator_for(self.seed, self.step, microbatch, "term")
         count = min(self.config.batch or len(image), len(image))
-        if count == 1 and self.config.term == "witness" and self.config.weight > 0:
+        if count == 1 and self.config.needs_pairs:
             raise MADRError(
-                "the witness compares the images of a microbatch, and this one is a single image; use --batch-gpu (and --madr-batch) of 2 or more, "
+                "the coverage term compares the images of a microbatch, and this one is a single image; use --batch-gpu (and --madr-batch) of 2 or more, "
                 "or --madr-term=none, or --madr=0"
             )
         result = {name: value[:count] for name, value in latents.items()}
@@ -115,12 +117,15 @@ class Engine:
         self._generated += len(image)
 
         def loss_of(x):
-            features_BD = self.features(x, generator)
+            features_BD, gradient_BD = self.features(x, generator), None
             result["features"] = features_BD.detach()
-            loss = self.objective.loss(features_BD, generator, self._witness_weights(), self._pull_weights()) if self.term_is_due else None
-            if self.strength.signal_share is not None and loss is not None:
-                features_BD.register_hook(lambda gradient_BD: result.update(power=signal_share.feature_power(gradient_BD)))
-            return features_BD.sum() * 0 if loss is None else loss
+            if self.term_is_due:
+                seen = objectives.Seen(
+                    self._witness_weights(), self._pull_weights(), classes_of(result["labels"]).to(image.device), self.strength.shares(), fresh
+                )
+                gradient_BD, measured = self.objective.gradient(result["features"], generator, seen)
+                result.update({MEASURED + name: value for name, value in measured.items()})
+            return features_BD.sum() * 0 if gradient_BD is None else (features_BD * gradient_BD).sum()
 
         gradient, factor = None, 0.0
         if self.term_is_due:
@@ -166,6 +171,14 @@ class Engine:
         """Look again at what a few entries of the memory have become. Returns what on_generated() is to be given of it."""
         return self.replaying.renewed(self.step, generator_access, microbatch)
 
+    @property
+    def fresh_is_due(self):
+        return self.config.moments_fresh > 0 and self.term_is_due
+
+    def fresh(self, generator_access, z_BZ, c_BC, microbatch):
+        """Make images for their moments alone (--madr-moments-fresh). Returns what on_generated() is to be given of it."""
+        return self.replaying.fresh(self.step, generator_access, z_BZ, c_BC, microbatch, self.config.moments_fresh)
+
     # --- end of a step ----------------------------------------------------------------------------------------------
 
     @property
@@ -183,22 +196,25 @@ class Engine:
         gathered = {name: collective.gather_microbatches([result[name].contiguous() for result in rounds]) for name in sorted(rounds[0])}
         reaches = {name: gathered.pop("reach_" + name).nanmean(0) for name in ("host", "term", "replay") if "reach_" + name in gathered}
         self.strength.balance.update(norms, reaches)
-        if "power" in gathered:
-            self.strength.signal_share.update(gathered.pop("power").nanmean(), self.objective.null_power(gathered["features"].shape[1]))
+        measured = {name[len(MEASURED) :]: gathered.pop(name).nanmean() for name in sorted(gathered) if name.startswith(MEASURED)}
+        microbatch = gathered["features"].shape[1]
+        if self.strength.signals:
+            self.strength.update_signals(self.objective.signals(measured, microbatch))
 
         renewed = [gathered.pop(name).flatten(0, 1) for name in ("renewed_rows", "renewed_features") if name in gathered]
         if renewed:
             self.memory.renew_features(*renewed)
         samples = {name: value.flatten(0, 1) for name, value in gathered.items()}
         features_BD = samples["features"]
-        self.sensor.note(features_BD, classes_of(samples["labels"]))
+        class_B = classes_of(samples["labels"])
+        self.sensor.note(features_BD, class_B)
         if self.step % self.config.update_interval == 0:
             samples["importance"] = self._importance(features_BD)
             self.memory.offer(samples, self.step, self.nimg, generator_for(self.seed, self.step, "memory"), generated * self.config.update_interval)
         self.nimg += generated
         if self.step % self.config.control_interval == 0:
             self.strength.control(self._coverage_with_allowance, generated * self.config.control_interval)
-        self.objective.after_step(self.step, self.memory)
+        self.objective.after_step(self.step, self.memory, objectives.Batch(features_BD, class_B.to(self.device), generated, microbatch, measured))
         self.step += 1
 
     def _coverage_with_allowance(self):

@@ -13,14 +13,54 @@ class TermKnobs(Knobs):
 
     GROUP: ClassVar[str] = "term"
 
-    term: str = knob("witness", "Choose the coverage term on each generated batch", choices=("witness", "paper", "enhanced", "none"), first=True)
+    term: str = knob(
+        "witness",
+        "Choose the coverage term on each generated batch",
+        choices=("witness", "moments", "witness+moments", "paper", "enhanced", "none"),
+        first=True,
+    )
     kernel: str = knob("mixture", "Choose the kernel of the witness", choices=("mixture", "rational-quadratic"))
     attraction: str = knob(
         "uniform", "Pull to all reals alike, or more to those in deficient cells (weights up to --madr-deficit-max)", choices=("uniform", "deficit")
     )
     interval: int = knob(1, "Apply the coverage term every so many generator steps, with weight times interval", 1, 10000)
     batch: int = knob(0, "Let so many images of each microbatch take part in the coverage term; 0: all", 0, 65536)
+    moments_horizon: str = knob("0.8", "Remember moments over so many thousands of generated images; 0: those of the batch alone", first=True)
+    moments_shrink: float = knob(
+        1.0, "Scale the moments' part by this power of the share of its distance that is more than sampling noise; 0: do not", 0, 16
+    )
+    moments_fresh: int = knob(
+        0,
+        "Take the moments of so many images made anew for each microbatch, without gradient, in place of the remembered ones; 0: none",
+        0,
+        1_000_000,
+    )
     reals: int = knob(512, "Draw so many real images afresh for each evaluation of the witness", 2, 1_000_000)
+
+    @property
+    def parts(self):
+        """Name what is mixed in the term; () for those that are not mixed."""
+        return tuple(self.term.split("+")) if set(self.term.split("+")) <= {"witness", "moments"} else ()
+
+    @property
+    def horizon_kimg(self):
+        """Read the horizon of the moments as a number."""
+        return float(self.moments_horizon)
+
+    @property
+    def needs_pairs(self):
+        """Tell whether a microbatch of one image says nothing to the term."""
+        return self.weight > 0 and ("witness" in self.parts or ("moments" in self.parts and self.horizon_kimg == 0 and not self.moments_fresh))
+
+    def refuse(self):
+        try:
+            horizon = float(self.moments_horizon)
+        except ValueError:
+            horizon = -1.0
+        if not 0 <= horizon <= 1e6:
+            raise MADRError(f"--madr-moments-horizon must be a number of thousands of images, 0 or more (got {self.moments_horizon!r})")
+        if self.moments_fresh and "moments" not in self.parts:
+            raise MADRError(f"--madr-moments-fresh makes images for the moments; use it with --madr-term=witness+moments (got {self.term})")
 
 
 @dataclasses.dataclass(frozen=True)

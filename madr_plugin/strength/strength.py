@@ -13,7 +13,7 @@ class Strength:
         """Build from the knobs. of_objective(): what the controller inside the objective leaves of 'term', in [0, 1]."""
         self.of_objective = of_objective
         self.balance = balance.GradientBalance(config.balance, {"term": config.weight, "replay": config.replay_weight}, device, config.balance_at)
-        self.signal_share = signal_share.SignalShare(device, config.shrink) if config.measures_signal else None
+        self.signals = {part: signal_share.SignalShare(device, exponent) for part, exponent in config.measured_parts.items()}
         self.controller = controllers.IntegralController(config.control_kimg) if config.controller == "integral" else None
 
     # --- how strong -------------------------------------------------------------------------------------------------
@@ -27,7 +27,16 @@ class Strength:
         share = 1.0 if self.controller is None else self.controller.strength
         if name == "term":
             share = self.of_objective() * share
-        return share if self.signal_share is None else share * self.signal_share.factor()
+        factors = self.shares()
+        if not factors:
+            return share
+        if name == "term":
+            return share * sum(factors.values()) / len(factors)
+        return share * factors.get("witness", factors.get("moments"))
+
+    def shares(self):
+        """Compute how much of each part's gradient is signal, {part: 0-d}; {} where it is not measured."""
+        return {part: signal.factor() for part, signal in self.signals.items()}
 
     def factor(self, name):
         """Compute lambda_t, by which a term's gradient on the image is multiplied."""
@@ -52,13 +61,19 @@ class Strength:
         if self.controller is not None:
             self.controller.update(coverage(), nimg)
 
+    def update_signals(self, found):
+        """Take in what a step measured: {part: (power, power of noise alone)}."""
+        for part, (power, null) in found.items():
+            self.signals[part].update(power, null)
+
     # --- state ------------------------------------------------------------------------------------------------------
 
     def live_state(self):
         """Return the state's own tensors and numbers, under the names of its parts."""
         return dict(
             balance=self.balance.live_state(),
-            signal={} if self.signal_share is None else self.signal_share.live_state(),
+            signal=self.signals["witness"].live_state() if "witness" in self.signals else {},
+            signal_moments=self.signals["moments"].live_state() if "moments" in self.signals else {},
             controller={} if self.controller is None else self.controller.live_state(),
         )
 
@@ -67,5 +82,5 @@ class Strength:
         if self.controller is not None and state.get("controller"):
             self.controller.load(state["controller"])
         self.balance.load(state["balance"], device)
-        if self.signal_share is not None:
-            self.signal_share.load(state.get("signal"), device)
+        for part, signal in self.signals.items():
+            signal.load(state.get("signal" if part == "witness" else "signal_moments"), device)

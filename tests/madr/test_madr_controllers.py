@@ -178,7 +178,7 @@ def test_strength_multiplies_balance_signal_and_controllers():
     chosen = config.resolve(dict(balance="fixed", weight=2.0, replay_weight=3.0, shrink=1.0, controller="integral"))
     strength = Strength(chosen, torch.device("cpu"), of_objective=lambda: 0.5)
     assert (float(strength.factor("term")), float(strength.factor("replay"))) == (1.0, 3.0)
-    strength.signal_share.update(torch.tensor(4.0), torch.tensor(3.0))  # a quarter is signal
+    strength.signals["witness"].update(torch.tensor(4.0), torch.tensor(3.0))  # a quarter is signal
     strength.controller.strength = 0.8
     assert float(strength.share("replay")) == pytest.approx(0.2) and float(strength.share("term")) == pytest.approx(0.1)
     assert float(strength.factor("term")) == pytest.approx(0.2) and float(strength.factor("replay")) == pytest.approx(0.6)

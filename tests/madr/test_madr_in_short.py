@@ -73,7 +73,7 @@ def test_it_measures_and_remembers_what_the_engine_does(steps):
     norms = engine.strength.balance.norms
     for name, own in (("adversarial", "host"), ("witness", "term"), ("replay", "replay")):
         assert float(state[name]) == pytest.approx(float(norms[own]), rel=1e-3)
-    assert float(state["P_null"]) == pytest.approx(float(engine.strength.signal_share.null), rel=1e-3)
+    assert float(state["P_null"]) == pytest.approx(float(engine.strength.signals["witness"].null), rel=1e-3)
     assert sorted(state["cells"]) == sorted(engine.sensor.ledger.filled().tolist())
     assert torch.allclose(torch.stack(state["latents"]).float(), engine.memory.filled("latents")[:, 0])
     assert engine.memory.offered > engine.memory.count == CAPACITY and engine.memory.filled("born").max() > 8 * 3

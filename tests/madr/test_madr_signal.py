@@ -76,8 +76,8 @@ def test_the_term_is_scaled_by_it():
         for _ in range(4):
             host.step()
         values[shrink] = host.loss.engine
-    share = float(values[2.0].strength.signal_share.factor())
-    assert 0 < share < 1 and values[0].strength.signal_share is None
+    share = float(values[2.0].strength.signals["witness"].factor())
+    assert 0 < share < 1 and values[0].strength.signals == {}
     assert float(values[2.0].strength.share("term")) == pytest.approx(share) and values[0].strength.share("term") == 1
     assert float(values[2.0].telemetry()["signal"]) == pytest.approx(share)
 
@@ -86,7 +86,7 @@ def test_published_terms_know_nothing_of_it():
     host = Host(madr_loss(dict(preset="paper", extractor="pca", update_interval=1, start_fill=0.1)))
     for _ in range(3):
         host.step()
-    assert host.loss.engine.strength.signal_share is None and "signal" not in host.loss.engine.telemetry()
+    assert host.loss.engine.strength.signals == {} and "signal" not in host.loss.engine.telemetry()
 
 
 def test_with_all_anchors_in_the_loss_the_null_knows_no_drawing_noise():

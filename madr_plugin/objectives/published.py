@@ -1,66 +1,14 @@
-"""Applies the coverage term to every generated batch, and keeps whatever it needs between steps.
-
-One interface: loss(features_BD, generator, weight_N, pull_N) -> 0-d (weight_N: the tilt's weight of the reals, by which they are drawn;
-pull_N: weight of their attraction, by which they are not; None: uniform), after_step(step, memory), strength, live_state, load, telemetry.
-Must not know images, generators of images or processes: every process calls it with the same state.
-"""
+"""Applies the published terms (`paper`, `enhanced`): weights of the reals from a memory's coverage."""
 
 import torch
 
-from madr_plugin.maths import bandwidth, coverage, estimators, kernels, terms
-from madr_plugin.strength import signal_share
+from madr_plugin.maths import bandwidth, coverage, estimators, terms
+from madr_plugin.objectives.objective import Objective
 from madr_plugin.strength.controllers import RecallController
 from madr_spaces.distances import pairwise_distances, quantile_of_sorted
 
 
-class WitnessObjective:
-    """Compares the batch, by the witness, with freshly drawn reals (terms.witness_loss). Keeps nothing."""
-
-    strength = 1.0
-
-    def __init__(self, config, reference, seed):
-        self.reference, self.reals, self.seed = reference, config.reals, seed
-        self.kernel = kernels.KERNELS[config.kernel](reference.scale)
-        self._null_power = {}  # by batch size
-
-    def _draw(self, count, generator):
-        """Draw features of reals; with anchors those reals that are kept for radii, since anchors spread less."""
-        if self.reference.mass_N is None:
-            return self.reference.features_ND.index_select(0, self.reference.draw(count, generator))
-        subset_SD = self.reference.subset_SD
-        return subset_SD[torch.randint(len(subset_SD), [count], generator=generator).to(subset_SD.device)]
-
-    def null_power(self, batch):
-        """Compute the power of the gradient of a batch of this size at p_g = p_data (signal_share.py) -> 0-d."""
-        if batch not in self._null_power:
-            self._null_power[batch] = signal_share.null_power(self._draw, self.loss, batch, self.seed)
-        return self._null_power[batch]
-
-    def loss(self, features_BD, generator, weight_N=None, pull_N=None):
-        mass_N = self.reference.mass_N
-        if mass_N is not None and len(mass_N) <= self.reals:  # all anchors cost less than a draw, and have none of its noise
-            share_N = mass_N if weight_N is None else mass_N * weight_N
-            share_N = share_N if pull_N is None else share_N * pull_N
-            return terms.witness_loss(features_BD, self.reference.features_ND, self.kernel, share_N / share_N.sum())
-        rows = self.reference.draw(self.reals, generator, weight_N)
-        # The weights of a draw add up to 1, so that the whole attraction stays in balance with the repulsion.
-        weight_n = None if pull_N is None else pull_N[rows] / pull_N[rows].sum()
-        return terms.witness_loss(features_BD, self.reference.features_ND.index_select(0, rows), self.kernel, weight_n)
-
-    def after_step(self, step, memory):
-        pass
-
-    def live_state(self):
-        return {}
-
-    def load(self, state, device):
-        pass
-
-    def telemetry(self):
-        return {}
-
-
-class PublishedObjective:
+class PublishedObjective(Objective):
     """`paper` (E1) and `enhanced` (E2): weighted attraction to all reals, weights from a memory's coverage scores.
 
     Off (None) until the memory is filled to start_fill and start_step steps are done. Scores, bandwidth, radius and recall follow the memory, which
@@ -89,7 +37,7 @@ class PublishedObjective:
         return terms.paper_loss(features_BD, self.reference.features_ND, self.weights_N, self.sigma)
 
     @torch.no_grad()
-    def after_step(self, step, memory):
+    def after_step(self, step, memory, batch=None):
         if memory.count < max(self.config.start_fill * self.config.capacity, 4) or step + 1 < self.config.start_step:
             return
         memory_KD = memory.filled("features")
@@ -136,21 +84,3 @@ class PublishedObjective:
         mass_N = self.reference.mass_N
         num_reals = len(self.weights_N) if mass_N is None else float(mass_N.sum())
         return dict(recall=self.recall, ess=float(terms.effective_number(self.weights_N, mass_N)) / num_reals)
-
-
-class NoObjective(WitnessObjective):
-    """Applies nothing (--madr-term=none): replay alone."""
-
-    def __init__(self, config, reference):
-        pass
-
-    def loss(self, features_BD, generator, weight_N=None, pull_N=None):
-        return None
-
-
-def build(config, reference, seed):
-    if config.term == "witness":
-        return WitnessObjective(config, reference, seed)
-    if config.term == "none":
-        return NoObjective(config, reference)
-    return PublishedObjective(config, reference, seed)

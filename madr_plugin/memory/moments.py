@@ -1,0 +1,69 @@
+"""Remembers the first two moments of generated features, forgetting step by step. Must not know the reals or a loss.
+
+Shapes: G groups (classes, or 1), B images, D feature width.
+"""
+
+import torch
+
+
+class MomentsMemory:
+    """Keeps, per group g, running sums over the images i of all steps t, each step weighted (1 - b) b^age / B:
+
+    weight_G = sum w_i, first_GD = sum w_i f_i, second_GDD = sum w_i f_i f_i^T, square_G = sum w_i^2. So the moments are first / weight
+    and second / weight, exact from the first step on, and weight^2 / square is the effective number of images behind them.
+    float64: sums over many steps.
+    """
+
+    NAMES = ("weight_G", "first_GD", "second_GDD", "square_G")
+
+    def __init__(self, num_groups, width, device):
+        self.weight_G = torch.zeros([num_groups], dtype=torch.float64, device=device)
+        self.first_GD = torch.zeros([num_groups, width], dtype=torch.float64, device=device)
+        self.second_GDD = torch.zeros([num_groups, width, width], dtype=torch.float64, device=device)
+        self.square_G = torch.zeros([num_groups], dtype=torch.float64, device=device)
+
+    def blended(self, features_BD, group_B, decay):
+        """Compute what the moments would be after such a step: {group present in the batch: (mean_D, second_DD, effective images)}.
+
+        With a graph to features_BD [B, D]; group_B: int64, -1 for images that belong to none.
+        """
+        features_BD, found = features_BD.to(torch.float64), {}
+        gain = (1 - decay) / max(len(features_BD), 1)
+        for group in group_B.unique().tolist() if len(self.weight_G) > 1 else [0]:
+            own_BD = features_BD[group_B == group] if len(self.weight_G) > 1 else features_BD
+            if group < 0 or not len(own_BD):
+                continue
+            weight = decay * self.weight_G[group] + gain * len(own_BD)
+            mean_D = (decay * self.first_GD[group] + gain * own_BD.sum(0)) / weight
+            second_DD = (decay * self.second_GDD[group] + gain * own_BD.T @ own_BD) / weight
+            effective = weight.square() / (decay**2 * self.square_G[group] + gain**2 * len(own_BD))
+            found[group] = mean_D, second_DD, effective
+        return found
+
+    @torch.no_grad()
+    def update(self, features_BD, group_B, decay):
+        """Take in a step's images. Rows that are not finite are passed over."""
+        usable_B = torch.isfinite(features_BD).all(1) & (group_B >= 0)
+        features_BD, group_B = features_BD[usable_B].to(torch.float64), group_B[usable_B]
+        if not len(features_BD):
+            return
+        gain = (1 - decay) / len(features_BD)
+        for name, factor in zip(self.NAMES, (decay, decay, decay, decay**2)):
+            getattr(self, name).mul_(factor)
+        for group in group_B.unique().tolist():
+            own_BD = features_BD[group_B == group]
+            self.weight_G[group] += gain * len(own_BD)
+            self.first_GD[group] += gain * own_BD.sum(0)
+            self.second_GDD[group] += gain * own_BD.T @ own_BD
+            self.square_G[group] += gain**2 * len(own_BD)
+
+    def live_state(self):
+        return {name: getattr(self, name) for name in self.NAMES}
+
+    def load(self, state, device):
+        """Take up what live_state() gave. Raises ValueError where it is of other groups or another width."""
+        saved, own = tuple(state["first_GD"].shape), tuple(self.first_GD.shape)
+        if saved != own:
+            raise ValueError(f"the saved moments are of {saved[0]} groups and {saved[1]} features, these of {own[0]} and {own[1]}")
+        for name in self.NAMES:
+            setattr(self, name, state[name].to(device, copy=True))

@@ -1,0 +1,116 @@
+"""Applies the moments term: the Frechet distance between remembered features and the reals, felt by the present batch."""
+
+import math
+
+import torch
+
+from madr_plugin.maths import moments
+from madr_plugin.memory.moments import MomentsMemory
+from madr_plugin.objectives.objective import NOTHING_SEEN, Objective
+from madr_plugin.reals.real_moments import RealMoments
+from madr_spaces.errors import MADRError
+from madr_spaces.seeds import generator_for
+
+STEPS_PER_DOUBLING = 4  # the null distance is known at so many sizes per doubling of the effective images
+
+
+class MomentsObjective(Objective):
+    """L = sum_g n_g/B FD_g(m', S'), m' = b m + (1 - b) mean_B f and S' likewise: remembered moments, blended with those of the batch,
+
+    through which alone the gradient goes. b = 1 - n / (1000 horizon), n the images of a step: a step's weight falls to 1/e over the horizon.
+    With horizon 0 the moments are those of the batch alone: the memory-free twin.
+    """
+
+    parts = ("moments",)
+
+    def __init__(self, config, reference, seed):
+        self.seed, self.horizon, device = seed, config.horizon_kimg, reference.features_ND.device
+        self.reals = RealMoments(reference, seed, device)
+        self.memory = MomentsMemory(len(self.reals.targets), self.reals.width, device)
+        self.images_per_step = 0  # of the last step; 0: none yet, when the memory is empty and its weight nothing
+        self._null = {}  # by group and size
+        self.distance = None
+
+    def decay(self, generated):
+        """Compute b for steps of so many images."""
+        return max(0.0, 1 - generated / (1000 * self.horizon)) if self.horizon > 0 and generated > 0 else 0.0
+
+    def loss(self, features_BD, generator, weight_N=None, pull_N=None):
+        return self._compare(features_BD, NOTHING_SEEN)[0]
+
+    def gradient(self, features_BD, generator, seen=NOTHING_SEEN):
+        fake_BD = features_BD.detach().requires_grad_()
+        with torch.enable_grad():
+            distance, null = self._compare(fake_BD, seen)
+            if distance is None:
+                return None, {}
+            [gradient_BD] = torch.autograd.grad(distance, fake_BD)
+        return gradient_BD, dict(distance=distance.detach().to(torch.float32), null_distance=null.to(torch.float32))
+
+    def _compare(self, features_BD, seen):
+        """Compute (distance with a graph, that of as many images of the reals' own) over the groups that the batch shows; None without one."""
+        class_B = torch.full([len(features_BD)], -1, device=features_BD.device) if seen.class_B is None else seen.class_B
+        memory, decay = self.memory, self.decay(self.images_per_step)
+        if seen.fresh is not None:
+            memory, decay = self._of_fresh(*seen.fresh, len(features_BD))
+        group_B = self.reals.groups(class_B)
+        found = memory.blended(self.reals.projected(features_BD), group_B, decay)
+        if not found:
+            return None, None
+        share = {group: float((group_B == group).sum()) / len(group_B) for group in found} if len(self.reals.targets) > 1 else {0: 1.0}
+        distance = sum(
+            share[group] * moments.frechet_distance(mean_D, second_DD, self.reals.targets[group]) for group, (mean_D, second_DD, _) in found.items()
+        )
+        null = sum(share[group] * self.null_distance(group, float(effective)) for group, (_, _, effective) in found.items())
+        return distance, null
+
+    @torch.no_grad()
+    def _of_fresh(self, features_FD, class_F, batch):
+        """Put the moments of fresh images in the memory's place; each image counts as one of the batch."""
+        memory = MomentsMemory(len(self.reals.targets), self.reals.width, features_FD.device)
+        memory.update(self.reals.projected(features_FD), self.reals.groups(class_F), 0.0)
+        return memory, len(features_FD) / (len(features_FD) + batch)
+
+    def null_distance(self, group, effective):
+        """Look up the distance of so many images of the reals' own distribution (maths/moments.py), computed once per size -> 0-d."""
+        size = round(math.log2(max(effective, 1)) * STEPS_PER_DOUBLING)
+        if (group, size) not in self._null:
+            draw, generator = (
+                (lambda count, generator: self.reals.draw(group, count, generator)),
+                generator_for("moments-null", self.seed, group, size),
+            )
+            self._null[group, size] = moments.null_distance(
+                draw, max(round(2 ** (size / STEPS_PER_DOUBLING)), 1), self.reals.targets[group], generator
+            )
+        return self._null[group, size]
+
+    def after_step(self, step, memory, batch=None):
+        if self.horizon > 0 and 1000 * self.horizon < 2 * batch.generated:
+            raise MADRError(
+                f"--madr-moments-horizon={self.horizon:g} kimg is shorter than two steps of {batch.generated} images; "
+                f"give at least {2 * batch.generated / 1000:g}, or 0 for the moments of the batch alone"
+            )
+        self.images_per_step = batch.generated
+        self.memory.update(self.reals.projected(batch.features_BD), self.reals.groups(batch.class_B), self.decay(batch.generated))
+        self.distance = batch.measured.get("distance", self.distance)
+
+    def signals(self, measured, microbatch):
+        return {"moments": (measured["distance"], measured["null_distance"])} if "distance" in measured else {}
+
+    def notes(self):
+        return list(self.reals.notes())
+
+    def live_state(self):
+        return dict(self.memory.live_state(), images_per_step=self.images_per_step)
+
+    def load(self, state, device):
+        if not state:
+            return  # of a run without moments: they begin with the next step
+        try:
+            self.memory.load(state, device)
+        except ValueError as error:
+            raise MADRError(f"{error}; resume with the former --madr-extractor and --madr-width, or start anew") from error
+        self.images_per_step = int(state["images_per_step"])
+
+    def telemetry(self):
+        return {} if self.distance is None else dict(frechet=self.distance)
