@@ -2,7 +2,8 @@
 
     python -m experiments.backbone --data emoji32=emoji32.zip --data stacked-mnist=stacked-mnist.zip --outdir=out/backbone
 
-Runs lie in OUTDIR/<data>/<method>/; finished ones are not repeated. experiments/backbone_results.py judges them.
+Runs lie in OUTDIR/<data>/<method>/; finished ones are not repeated. experiments/backbone_results.py judges them. To keep a
+part of the images for that, give the training part that experiments/split_data.py writes.
 """
 
 import json
@@ -24,6 +25,10 @@ METHODS = {
     "witness+replay": ["--madr=1", "--madr-preset=witness", "--madr-replay-weight=1"],
     "default": ["--madr=1"],
     "tilt": ["--madr=1", "--madr-tilt=1"],
+    "moments": ["--madr=1", "--madr-preset=witness", "--madr-term=moments"],
+    "witness+moments": ["--madr=1", "--madr-preset=witness", "--madr-term=witness+moments"],
+    # The memory-free twin: the same term, moments of the batch alone.
+    "witness+batch-moments": ["--madr=1", "--madr-preset=witness", "--madr-term=witness+moments", "--madr-moments-horizon=0"],
 }
 USUAL = ["--cfg=tiny", "--tick=2", "--snap=5", "--threads=1"]
 # Stacked digits have no use for augmentation: mirrored digits are none. The first 20,000 images (20 per mode) keep the judging short.
@@ -47,7 +52,10 @@ def snapshot_of(outdir, data, method, seed, kimg):
 
 def madr_of(method):
     """Every knob of MADR that a method stands for, {} for none."""
-    flags = dict(flag.removeprefix("--").replace("-", "_").split("=") for flag in METHODS[method])
+    flags = {}
+    for flag in METHODS[method]:
+        name, _, value = flag.partition("=")  # a value may hold dashes and further signs of its own
+        flags[name.removeprefix("--").replace("-", "_")] = value
     if flags.pop("madr") == "0":
         return {}
     return config.resolve({name.removeprefix("madr_"): ROWS[name.removeprefix("madr_")].parsed(value) for name, value in flags.items()}).as_dict()
@@ -74,15 +82,16 @@ def train(outdir, data, path, method, seed, kimg):
 @click.option("--data", "datasets", type=cli.NamedPath(), multiple=True, required=True, help="NAME=PATH of a data set; may be repeated")
 @click.option("--methods", default="plain,default", show_default=True, help=f"Comma-separated, of {', '.join(METHODS)}")
 @click.option("--seeds", type=click.IntRange(1, 1000), default=3, show_default=True, help="Seeds 0, 1, ...")
+@click.option("--first-seed", type=click.IntRange(0), default=0, show_default=True, help="Start at another seed")
 @click.option("--kimg", type=click.IntRange(1), default=20, show_default=True)
 @click.option("--outdir", type=click.Path(file_okay=False), default="out/backbone", show_default=True)
-def main(datasets, methods, seeds, kimg, outdir):
+def main(datasets, methods, seeds, first_seed, kimg, outdir):
     """Train the runs of the comparison."""
     unknown = [method for method in methods.split(",") if method not in METHODS]
     if unknown:
         raise click.UsageError(f"--methods knows {', '.join(METHODS)}, not {unknown[0]!r}")
     for data, path in dict(datasets).items():
-        for seed in range(seeds):
+        for seed in range(first_seed, first_seed + seeds):
             for method in methods.split(","):
                 if snapshot_of(outdir, data, method, seed, kimg) is None:
                     train(outdir, data, path, method, seed, kimg)

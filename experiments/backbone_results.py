@@ -81,7 +81,7 @@ def main(data, outdir, methods, seeds, kimg, num_gen, space):
         space_sha256=source.sha256,
         sampling_seed=SEED,
         configuration=backbone.USUAL + backbone.DATA_FLAGS.get(data, []),
-        methods={method: dict(flags=backbone.METHODS[method], madr=backbone.madr_of(method)) for method in sorted(backbone.METHODS)},
+        methods={method: dict(flags=backbone.METHODS[method], madr=backbone.madr_of(method)) for method in methods.split(",")},
         rare_below=RARE_BELOW,
     )
     store = records.Store(records.RESULTS / f"backbone-{data}-{kimg}kimg.json", facts)

@@ -25,6 +25,9 @@ METHODS = {
     "witness": dict(madr=dict(preset="witness", extractor="pca")),
     "witness+replay": dict(madr=dict(preset="witness", extractor="pca", replay_weight=1.0)),
     "default": dict(madr=dict(preset="default", extractor="pca")),
+    "witness+moments": dict(madr=dict(preset="witness", extractor="pca", term="witness+moments")),
+    # The memory-free twin: the same term, moments of the batch alone.
+    "witness+batch-moments": dict(madr=dict(preset="witness", extractor="pca", term="witness+moments", moments_horizon="0")),
     "tilt": dict(madr=dict(preset="witness", extractor="pca", tilt=1)),
     "default+tilt": dict(madr=dict(preset="default", extractor="pca", tilt=1)),
 }
@@ -79,7 +82,7 @@ def main(bed, mnist, methods, seeds, first_seed, steps, out):
         setting=SETTING,
         num_samples=judge.num_samples,
         evaluated_at=EVALUATED_AT,
-        methods={name: small_gan.resolved(METHODS[name]) for name in METHODS},
+        methods={name: small_gan.resolved(METHODS[name]) for name in chosen},
         classifier_accuracy=classifier.accuracy,
         floor_kl=getattr(judge, "floor_kl", None),
         data=dataset.content_fingerprint(),

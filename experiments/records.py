@@ -36,6 +36,8 @@ class Store:
         if not self.path.exists():
             return []
         known = json.loads(self.path.read_text(encoding="utf-8"))
+        if not {"facts", "entries"} <= set(known):
+            raise UserError(f"{self.path} does not hold single runs as this version writes them; move it away or give another file.")
         stated = _with_later_knobs(known["facts"])
         entered = {entry["method"] for entry in known["entries"]}
         if isinstance(self.facts.get("methods"), dict) and isinstance(stated.get("methods"), dict):

@@ -3,14 +3,13 @@
 Every number of that page between marks comes from here. Must not know how the numbers came about.
 """
 
-import json
 import sys
 
 import numpy as np
 
 from dnnlib.errors import UserError
 from dnnlib.files import atomic_write_text
-from experiments import pages, records
+from experiments import pages, records, toy_2d
 
 PAGE = records.RESULTS.parent.parent / "docs" / "studies" / "README.md"
 # Measures of each study: (name in the file, heading, digits, whether more is better).
@@ -117,13 +116,13 @@ def backbone_part(study):
 
 
 def toy_part(layout):
-    document = json.loads((records.RESULTS / "toy" / f"{layout}.json").read_text(encoding="utf-8"))
-    seeds = len(next(iter(document["results"].values())))
+    facts, runs = records.load(records.RESULTS / "toy" / f"{layout}.json")
+    seeds = sorted({len(entries) for entries in runs.values()})
     return "\n\n".join(
         [
-            f"{document['steps']} steps, {seeds} seeds, mean ± half width of the 95% interval over seeds.",
-            document["table"],
-            f"{document['date']}; {document['machine']}; PyTorch {document['torch']}.",
+            f"{facts['steps']} steps, {' to '.join(map(str, seeds[:: max(len(seeds) - 1, 1)]))} seeds, mean ± half width of the 95% interval over seeds.",
+            toy_2d.table(runs, len(toy_2d.mode_layout(facts["layout"])[0])),
+            provenance(runs),
         ]
     )
 

@@ -5,20 +5,21 @@
     python toy_2d.py --layout=imbalanced   modes of 1 and 2%: the witness alone against the deficit tilt
 
 Runs the plugin's real MADRLoss on points instead of images (an image of 2 channels and 1 pixel holds a point). About a
-minute per setting and seed on one core.
+minute per setting and seed on one core. OUTDIR/<layout>.json grows run by run: finished runs are not repeated.
 """
 
-import json
+import io
 from pathlib import Path
 
 import click
 import numpy as np
 import torch
 
-from dnnlib.files import atomic_open
+from dnnlib.files import atomic_write_bytes
 from experiments import records, small_gan
 from experiments.old_repulsion import OldRepulsion
 from madr_spaces.seeds import generator_for
+from torch_utils.process_lock import ProcessLock
 
 EXTENT = 5.0  # points lie in [-EXTENT, EXTENT]^2; pixels in [-1, 1]
 METHODS = {
@@ -26,6 +27,10 @@ METHODS = {
     "paper": dict(madr=dict(preset="paper", extractor="pca", update_interval=10, capacity=512)),
     "witness": dict(madr=dict(preset="witness", extractor="pca")),
     "default": dict(madr=dict(preset="default", extractor="pca")),
+    "witness+replay": dict(madr=dict(preset="witness", extractor="pca", replay_weight=1.0)),
+    "witness+moments": dict(madr=dict(preset="witness", extractor="pca", term="witness+moments")),
+    # The memory-free twin: the same term, moments of the batch alone.
+    "witness+batch-moments": dict(madr=dict(preset="witness", extractor="pca", term="witness+moments", moments_horizon="0")),
     "witness-weight-2": dict(madr=dict(preset="witness", extractor="pca", weight=2.0)),
     "tilt": dict(madr=dict(preset="witness", extractor="pca", tilt=1, tilt_max=20.0, weight=2.0)),
     # The same cells and rule, the deficits counted in the present batch alone.
@@ -35,6 +40,7 @@ METHODS = {
     "r1": dict(r1_gamma=1.0),
     "pacgan2": dict(pack=2),
 }
+FIRST_SEED = 0  # the one that the picture shows
 USUAL_METHODS = {"imbalanced": "witness,witness-weight-2,tilt,tilt-without-memory"}  # other layouts: the first four
 
 
@@ -141,14 +147,14 @@ def summary(history):
     return dict(**{name: float(np.mean([entry[name] for entry in last])) for name in ("modes", "hit", "quality", "kl")}, cycling=cycling)
 
 
-def table(results, num_modes):
-    """Markdown, one line per method: means over seeds, with the half width of a 95% t interval where there are several."""
+MEASURES = (("modes", 1), ("hit", 1), ("quality", 2), ("kl", 3), ("cycling", 2), ("seconds", 0))  # of the table, with their digits
+
+
+def table(runs, num_modes):
+    """{method: {seed: entry}} -> Markdown, one line per method: means over seeds, with the half width of a 95% t interval where there are several."""
     lines = [f"| method | modes held, of {num_modes} | modes hit | high quality | KL | cycling | CPU s |", "|---|---|---|---|---|---|---|"]
-    for method, runs in results.items():
-        cells = [
-            _cell([run[name] for run in runs], digits)
-            for name, digits in (("modes", 1), ("hit", 1), ("quality", 2), ("kl", 3), ("cycling", 2), ("seconds", 0))
-        ]
+    for method, entries in runs.items():
+        cells = [_cell([entry[name] for entry in entries.values()], digits) for name, digits in MEASURES]
         lines.append(f"| {method} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -158,21 +164,62 @@ def _cell(values, digits):
     return f"{mean:.{digits}f}" if len(values) < 2 else f"{mean:.{digits}f} ± {half_width:.{digits}f}"
 
 
-def picture(results, layout, path):
-    """Last samples of the first seed of every method, over the reals."""
+def keep_samples(path, method, samples):
+    """Put a method's points beside those of the others, for the picture."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with ProcessLock(path.with_suffix(".lock"), limit_sec=60, say=print):  # another process may put its own there
+        buffer = io.BytesIO()
+        np.savez(buffer, **dict(samples_of(path), **{method: samples.astype(np.float32)}))
+        atomic_write_bytes(path, buffer.getvalue())
+
+
+def samples_of(path):
+    """{method: points [N, 2]} kept so far."""
+    if not path.exists():
+        return {}
+    with np.load(path) as file:
+        return {method: file[method] for method in file.files}
+
+
+def picture(samples, runs, layout, path):
+    """Last samples of the first seed of every method that has some, over the reals."""
     from matplotlib.figure import Figure
 
-    real = PointSet(layout, count=2500).points
-    figure = Figure(figsize=(3 * len(results), 3.2))
-    for axes, (method, runs) in zip(np.atleast_1d(figure.subplots(1, len(results))), results.items()):
+    real, shown = PointSet(layout, count=2500).points, [method for method in runs if method in samples]
+    if not shown:
+        return
+    figure = Figure(figsize=(3 * len(shown), 3.2))
+    for axes, method in zip(np.atleast_1d(figure.subplots(1, len(shown))), shown):
         axes.scatter(*real.T, s=2, c="lightgray")
-        axes.scatter(*runs[0]["samples"].T, s=2, c="crimson", alpha=0.5)
+        axes.scatter(*samples[method].T, s=2, c="crimson", alpha=0.5)
         axes.set(
-            title=f"{method}: {runs[0]['modes']:.1f} modes", xlim=(-EXTENT, EXTENT), ylim=(-EXTENT, EXTENT), xticks=[], yticks=[], aspect="equal"
+            title=f"{method}: {runs[method][FIRST_SEED]['modes']:.1f} modes",
+            xlim=(-EXTENT, EXTENT),
+            ylim=(-EXTENT, EXTENT),
+            xticks=[],
+            yticks=[],
+            aspect="equal",
         )
     figure.tight_layout()
-    with atomic_open(path) as file:
-        figure.savefig(file, format="png", dpi=110)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110)
+    atomic_write_bytes(path, buffer.getvalue())
+
+
+def run_missing(store, chosen, seeds, layout, steps):
+    """Train what the file does not hold yet, seed by seed, so that an interrupted list has whole pairs."""
+    for seed in seeds:
+        for method in chosen:
+            if store.get(method, seed) is None:
+                run = train(method, layout, seed, steps)
+                if seed == FIRST_SEED:
+                    keep_samples(store.path.with_suffix(".npz"), method, run["samples"])
+                store.put(method, seed, {name: value for name, value in run.items() if name != "samples"})
+                print(
+                    f"{method} seed {seed}: modes {run['modes']:.1f} held, {run['hit']:.1f} hit, high quality {run['quality']:.2f}, "
+                    f"KL {run['kl']:.3f}, cycling {run['cycling']:.2f}",
+                    flush=True,
+                )
 
 
 @click.command()
@@ -181,45 +228,20 @@ def picture(results, layout, path):
     "--methods", help=f"Comma-separated, of {', '.join(METHODS)}  [default: the first four; with --layout=imbalanced {USUAL_METHODS['imbalanced']}]"
 )
 @click.option("--seeds", type=click.IntRange(1, 1000), default=1, show_default=True, help="Runs per method, with seeds 0, 1, ...")
+@click.option("--first-seed", type=click.IntRange(0), default=FIRST_SEED, show_default=True, help="Start at another seed")
 @click.option("--steps", type=click.IntRange(10, 10**7), default=2500, show_default=True)
 @click.option("--outdir", type=click.Path(file_okay=False, path_type=Path), default="out/toy_2d", show_default=True)
-def main(layout, methods, seeds, steps, outdir):
+def main(layout, methods, seeds, first_seed, steps, outdir):
     """Train tiny GANs on a ring or grid of Gaussians and count the modes that they hold."""
     chosen = (methods or USUAL_METHODS.get(layout, ",".join(list(METHODS)[:4]))).split(",")
     unknown = [method for method in chosen if method not in METHODS]
     if unknown:
         raise click.UsageError(f"--methods knows {', '.join(METHODS)}, not {unknown[0]!r}")
     torch.set_num_threads(1)  # tensors this small gain nothing from more
-    outdir.mkdir(parents=True, exist_ok=True)
-    results = {}
-    for method in chosen:
-        results[method] = []
-        for seed in range(seeds):
-            run = train(method, layout, seed, steps)
-            results[method].append(run)
-            print(
-                f"{method} seed {seed}: modes {run['modes']:.1f} held, {run['hit']:.1f} hit, high quality {run['quality']:.2f}, KL {run['kl']:.3f}, cycling {run['cycling']:.2f}",
-                flush=True,
-            )
-    text = table(results, len(mode_layout(layout)[0]))
-    print("\n" + text)
-    plain = {method: [{name: value for name, value in run.items() if name != "samples"} for run in runs] for method, runs in results.items()}
-    with atomic_open(outdir / f"{layout}.json") as file:
-        file.write(
-            (
-                json.dumps(
-                    dict(
-                        layout=layout,
-                        steps=steps,
-                        methods={name: small_gan.resolved(METHODS[name]) for name in chosen},
-                        results=plain,
-                        table=text,
-                        **records.machine(),
-                    ),
-                    indent=1,
-                )
-                + "\n"
-            ).encode()
-        )
-    picture(results, layout, outdir / f"{layout}.png")
-    print(f"\nWritten: {outdir / layout}.json, .png")
+    facts = dict(layout=layout, steps=steps, methods={name: small_gan.resolved(METHODS[name]) for name in chosen})
+    store = records.Store(outdir / f"{layout}.json", facts)
+    run_missing(store, chosen, range(first_seed, first_seed + seeds), layout, steps)
+    runs = records.load(store.path)[1]
+    print("\n" + table(runs, len(mode_layout(layout)[0])))
+    picture(samples_of(store.path.with_suffix(".npz")), runs, layout, outdir / f"{layout}.png")
+    print(f"\nWritten: {outdir / layout}.json, .npz, .png")

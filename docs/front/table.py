@@ -6,7 +6,6 @@ Fills docs/front/results.md, and README.md between `<!-- results -->` and `<!-- 
 experiments/results/. Must not know how the numbers came about.
 """
 
-import json
 import re
 import sys
 from dataclasses import dataclass
@@ -51,22 +50,14 @@ BEDS = (
 )
 
 
-def document_of(bed):
-    return json.loads((records.RESULTS / bed.file).read_text(encoding="utf-8"))
-
-
 def tilt_flags(bed):
     """How far a row's tilt goes, as its file states it."""
-    document = document_of(bed)
-    madr = document.get("facts", document)["methods"]["tilt"]["madr"]
+    madr = records.load(records.RESULTS / bed.file)[0]["methods"]["tilt"]["madr"]
     return f"`--madr-tilt=1 --madr-tilt-max={madr['tilt_max']:g} --madr-weight={madr['weight']:g}` ({bed.name})"
 
 
 def runs_of(bed):
     """{method: {seed: {measure: number}}} of a row."""
-    document = document_of(bed)
-    if "results" in document:  # toy_2d.py: one list per method, seeds 0, 1, ...
-        return {method: dict(enumerate(runs)) for method, runs in document["results"].items()}
     return records.load(records.RESULTS / bed.file)[1]
 
 

@@ -46,3 +46,18 @@ def test_a_study_may_get_further_methods(tmp_path):
     assert set(runs) == {"plain", "new"} and facts["methods"] == dict(plain={}, new=dict(pack=3))
     with pytest.raises(UserError, match="methods"):
         records.Store(path, dict(steps=10, methods=dict(plain=dict(pack=2))))
+
+
+def test_a_file_of_another_kind_is_refused_in_a_sentence(tmp_path):
+    (tmp_path / "bed.json").write_text('{"layout": "ring", "results": {}}')
+    with pytest.raises(UserError, match="move it away"):
+        records.Store(tmp_path / "bed.json", dict(steps=10))
+
+
+def test_a_method_that_has_changed_its_meaning_does_not_stand_in_the_way_of_others(tmp_path):
+    path = tmp_path / "bed.json"
+    records.Store(path, dict(methods=dict(default=dict(pack=2)))).put("default", 0, dict(kl=1.0))
+    records.Store(path, dict(methods=dict(other=dict(pack=3)))).put("other", 0, dict(kl=2.0))
+    assert records.load(path)[0]["methods"] == dict(default=dict(pack=2), other=dict(pack=3))
+    with pytest.raises(UserError, match="methods"):
+        records.Store(path, dict(methods=dict(default=dict(pack=4))))

@@ -34,12 +34,12 @@ def test_means_with_their_intervals_and_single_seeds_without():
 def test_the_page_is_filled_where_there_are_results_and_told_where_not(tmp_path, monkeypatch):
     monkeypatch.setattr(tables.records, "RESULTS", tmp_path)
     (tmp_path / "toy").mkdir()
-    (tmp_path / "toy" / "ring.json").write_text(
-        json.dumps(dict(steps=5, results=dict(plain=[1, 2]), table="| t |", date="2026-01-02", machine="m", torch="2"))
-    )
+    entry = dict(modes=3.0, hit=4.0, quality=0.5, kl=0.25, cycling=0.1, seconds=2.0, date="2026-01-02", machine="m", torch="2")
+    entries = [dict(entry, method="plain", seed=seed, modes=3.0 + seed) for seed in range(2)]
+    (tmp_path / "toy" / "ring.json").write_text(json.dumps(dict(facts=dict(layout="ring", steps=5), entries=entries)))
     blocks = "".join(f"<!-- {name}: begin -->\nformer\n<!-- {name}: end -->\n" for name in tables.PARTS)
     text, missing = tables.fill(blocks)
-    assert "5 steps, 2 seeds" in text and "| t |" in text and text.count("former") == len(tables.PARTS) - 1
+    assert "5 steps, 2 seeds" in text and "| plain | 3.5 ± 6.4 | 4.0 ± 0.0 |" in text and text.count("former") == len(tables.PARTS) - 1
     assert missing == [name for name in tables.PARTS if name != "toy-ring"]
     with pytest.raises(UserError, match="put them back"):
         pages.replaced("no marks here", "toy-ring", "x")
@@ -68,8 +68,22 @@ def test_a_run_of_other_options_is_not_taken_for_a_methods(tmp_path):
 
     now = backbone.madr_of("default")
     assert now["preset"] == "default" and backbone.madr_of("plain") == {} and backbone.madr_of("tilt")["tilt"] == 1
+    assert backbone.madr_of("witness+moments")["term"] == "witness+moments" and backbone.madr_of("moments")["term"] == "moments"
     make("0", 0, dict(now, weight=now["weight"] * 2, random_seed=0))
     make("1", 1, None)
     fitting = make("2", 0, dict(now, random_seed=0, training_set_kwargs=dict(path="x")))
     assert backbone.snapshot_of(tmp_path, "data", "default", 0, 20) == fitting
     assert backbone.snapshot_of(tmp_path, "data", "default", 1, 20) is None and backbone.snapshot_of(tmp_path, "data", "default", 0, 10) is None
+
+
+def test_the_memory_free_twin_differs_from_its_method_in_the_horizon_alone():
+    ours, twin = backbone.madr_of("witness+moments"), backbone.madr_of("witness+batch-moments")
+    assert {name for name in ours if ours[name] != twin[name]} == {"moments_horizon"} and float(twin["moments_horizon"]) == 0
+
+
+@pytest.mark.parametrize(
+    "flag, name, value", [("--madr-extractor=file:a-b_c=d.pt", "extractor", "file:a-b_c=d.pt"), ("--madr-width=32", "width", 32)]
+)
+def test_values_of_a_methods_flags_are_taken_as_they_are(monkeypatch, flag, name, value):
+    monkeypatch.setitem(backbone.METHODS, "other", ["--madr=1", flag])
+    assert backbone.madr_of("other")[name] == value

@@ -42,6 +42,31 @@ def test_a_short_run_writes_table_and_picture(toy_2d, tmp_path):
     assert "| default |" in result.output and (tmp_path / "ring.json").stat().st_size > 100 and (tmp_path / "ring.png").stat().st_size > 1000
 
 
+def test_a_study_grows_by_methods_and_seeds_without_repeating_a_run(toy_2d, tmp_path, monkeypatch):
+    trained = []
+
+    def instead(method, layout, seed, steps):
+        trained.append((method, seed))
+        return dict(modes=1.0 + seed, hit=2.0, quality=0.5, kl=0.1, cycling=0.0, seconds=1.0, samples=np.full([10, 2], 0.5))
+
+    monkeypatch.setattr(toy_2d, "train", instead)
+    for flags in (
+        ["--methods=plain", "--seeds=2"],
+        ["--methods=plain,witness+moments", "--seeds=2"],
+        ["--methods=plain", "--seeds=1", "--first-seed=7"],
+    ):
+        result = CliRunner().invoke(toy_2d.main, [*flags, "--steps=40", f"--outdir={tmp_path / 'new'}"])
+        assert result.exit_code == 0, result.output
+    assert trained == [("plain", 0), ("plain", 1), ("witness+moments", 0), ("witness+moments", 1), ("plain", 7)]
+    assert "| witness+moments | 1.5 ± 6.4 |" in result.output
+    assert set(toy_2d.samples_of(tmp_path / "new" / "ring.npz")) == {"plain", "witness+moments"}
+
+
+@pytest.mark.parametrize("method", ["witness+moments", "witness+batch-moments"])
+def test_moments_act_on_points(toy_2d, method):
+    assert toy_2d.train(method, "ring", 0, 20)["samples"].std() > 0
+
+
 @pytest.mark.slow
 def test_the_default_holds_the_ring_where_the_plain_gan_cycles(toy_2d):
     plain, default = toy_2d.train("plain", "ring", 0, 2500), toy_2d.train("default", "ring", 0, 2500)
