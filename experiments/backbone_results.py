@@ -2,61 +2,50 @@
 
     python -m experiments.backbone_results --data=emoji32 --outdir=out/backbone --kimg=20 --metric-space=file:imagenet.pt
 
-Precision, recall, density, coverage and the Frechet distance in a space that no run was trained in, the same in random
-convolutions, modes where the data are stacked digits, and the share of rare classes where there are labels.
+What is measured: experiments/network_judge.py. With --held-out against images that no run was trained on.
 """
 
 import json
 from pathlib import Path
 
 import click
-import numpy as np
 import torch
 
 import legacy
 from dnnlib import cli
 from dnnlib.errors import UserError
-from experiments import backbone, records
-from metrics import detectors, diversity, kernels, metric_main, metric_utils
+from experiments import backbone, network_judge, records
+from metrics import detectors
 
-RARE_BELOW = 0.05  # classes of a smaller share of the reals count as rare
-SEED = 0  # of latents: the same for all networks
-
-
-def class_shares(real_ND, class_N, fake_MD):
-    """Share of generated images per class over the class's share of the reals, [K]: each belongs to its nearest real's class."""
-    real, blocks = torch.from_numpy(real_ND), torch.from_numpy(fake_MD).split(1000)
-    nearest_M = torch.cat([torch.cdist(block, real).argmin(1) for block in blocks]).numpy()
-    real_K = np.bincount(class_N, minlength=class_N.max() + 1) / len(class_N)
-    fake_K = np.bincount(class_N[nearest_M], minlength=len(real_K)) / len(fake_MD)
-    return real_K, fake_K
+REALS = "training images"  # the entry of what these get in place of generated ones
 
 
-def judge(network, dataset_kwargs, space, num_gen):
-    """{measure: number} of one saved network."""
-    G = legacy.open_network(str(network), verbose=False)["G_ema"].eval().requires_grad_(False)
-    common = dict(G=G, dataset_kwargs=dict(dataset_kwargs), device=torch.device("cpu"), num_gpus=1, rank=0, seed=SEED, num_gen=num_gen)
-    opts = metric_utils.MetricOptions(**common, space=space)
-    result = {}
-    for name, (real, fake) in diversity.spaces_and_features(opts, num_gen).items():
-        prefix = "" if name == space else "held_out_"
-        items = diversity.per_item_numbers(opts, real, fake, diversity.NUMBERS)
-        result.update({prefix + number: float(values.mean()) for number, (_, values) in items.items()})
-        result[prefix + "frechet"] = kernels.frechet_distance(*kernels.mean_and_covariance(fake), *kernels.mean_and_covariance(real))
-        dataset = metric_utils.construct_dataset(opts, use_labels=True)
-        if name == space and dataset.has_onehot_labels and dataset.label_dim <= 100:
-            classes_N = np.array([int(dataset.get_details(index).raw_label) for index in range(len(dataset))])
-            real_K, fake_K = class_shares(real, classes_N, fake)
-            rare = real_K < RARE_BELOW
-            result.update(
-                rare_share=float(fake_K[rare].sum() / real_K[rare].sum()),
-                class_total_variation=float(np.abs(real_K - fake_K).sum() / 2),
-                class_share_real=real_K.tolist(),
-                class_share_generated=fake_K.tolist(),
-            )
-    if dataset.has_onehot_labels and dataset.label_dim > 100:
-        result.update(metric_main.calc_metric("madr_modes", **common).results)
-    return result
+def networks_of(outdir, data, methods, seeds, kimg):
+    """({(seed, method): saved network}, names of those that are not there)"""
+    found = {(seed, method): backbone.snapshot_of(outdir, data, method, seed, kimg) for seed in seeds for method in methods}
+    missing = [f"{method}, seed {seed}" for (seed, method), network in found.items() if network is None]
+    return {key: network for key, network in found.items() if network is not None}, missing
+
+
+def open_network(path):
+    """(G in evaluation mode, the data set that it was trained on)"""
+    snapshot = legacy.open_network(str(path), verbose=False)
+    return snapshot["G_ema"].eval().requires_grad_(False), snapshot["training_set_kwargs"]
+
+
+def facts_of(data, kimg, num_gen, space, methods):
+    """What all entries of a file depend on."""
+    return dict(
+        data=data,
+        kimg=kimg,
+        num_gen=num_gen,
+        space=Path(space).name,
+        space_sha256=detectors.find_detector(detectors.space_url(space)).sha256,
+        sampling_seed=network_judge.SEED,
+        configuration=backbone.USUAL + backbone.DATA_FLAGS.get(data, []),
+        methods={method: dict(flags=backbone.METHODS[method], madr=backbone.madr_of(method)) for method in methods},
+        rare_below=network_judge.RARE_BELOW,
+    )
 
 
 @click.command()
@@ -64,39 +53,46 @@ def judge(network, dataset_kwargs, space, num_gen):
 @click.option("--outdir", type=click.Path(file_okay=False), default="out/backbone", show_default=True)
 @click.option("--methods", default="plain,default", show_default=True, help="Comma-separated")
 @click.option("--seeds", type=click.IntRange(1, 1000), default=3, show_default=True)
+@click.option("--first-seed", type=click.IntRange(0), default=0, show_default=True, help="Start at another seed")
 @click.option("--kimg", type=click.IntRange(1), default=20, show_default=True)
 @click.option("--num-gen", type=click.IntRange(10), default=5000, show_default=True, help="Generated images per network")
 @click.option(
     "--metric-space", "--madr-extractor", "space", default="dino", show_default=True, help="Feature space to judge in, as for calc_metrics.py"
 )
-def main(data, outdir, methods, seeds, kimg, num_gen, space):
+@click.option(
+    "--held-out", type=click.Path(exists=True), help="Images that no run was trained on, to judge against  [default: those of the training]"
+)
+@click.option(
+    "--out", type=click.Path(dir_okay=False, path_type=Path), help="Result file  [default: experiments/results/backbone-<data>-<kimg>kimg.json]"
+)
+def main(data, outdir, methods, seeds, first_seed, kimg, num_gen, space, held_out, out):
     """Judge the trained runs."""
     torch.set_num_threads(1)
-    source = detectors.find_detector(detectors.space_url(space))
-    facts = dict(
-        data=data,
-        kimg=kimg,
-        num_gen=num_gen,
-        space=Path(space).name,
-        space_sha256=source.sha256,
-        sampling_seed=SEED,
-        configuration=backbone.USUAL + backbone.DATA_FLAGS.get(data, []),
-        methods={method: dict(flags=backbone.METHODS[method], madr=backbone.madr_of(method)) for method in methods.split(",")},
-        rare_below=RARE_BELOW,
-    )
-    store = records.Store(records.RESULTS / f"backbone-{data}-{kimg}kimg.json", facts)
-    for seed in range(seeds):
-        for method in methods.split(","):
-            network = backbone.snapshot_of(outdir, data, method, seed, kimg)
-            if network is None:
-                raise UserError(
-                    f"There is no network of {data}, {method}, seed {seed} at {kimg} kimg under {outdir}; run experiments.backbone first."
-                )
-            if store.get(method, seed) is None:
-                kwargs = legacy.open_network(str(network), verbose=False)["training_set_kwargs"]
-                result = dict(judge(network, kwargs, space, num_gen), seconds_per_kimg=seconds_per_kimg(network, kimg))
-                store.put(method, seed, result)
-                print(method, seed, {name: round(value, 4) for name, value in result.items() if isinstance(value, float)}, flush=True)
+    chosen = methods.split(",")
+    unknown = [method for method in chosen if method not in backbone.METHODS]
+    if unknown:
+        raise click.UsageError(f"--methods knows {', '.join(backbone.METHODS)}, not {unknown[0]!r}")
+    facts = facts_of(data, kimg, num_gen, space, chosen)
+    networks, missing = networks_of(outdir, data, chosen, range(first_seed, first_seed + seeds), kimg)
+    if networks:
+        judge = network_judge.NetworkJudge(open_network(next(iter(networks.values())))[1], space, num_gen, held_out)
+        store = records.Store(out or records.RESULTS / f"backbone-{data}-{kimg}kimg.json", dict(facts, **judge.facts()))
+        judge_all(store, judge, networks, kimg)
+    if missing:
+        raise UserError(f"There are no networks at {kimg} kimg of {data} under {outdir} of {'; '.join(missing)}; run experiments.backbone first.")
+
+
+def judge_all(store, judge, networks, kimg):
+    """Put what the file does not hold yet."""
+    if judge.held_out is not None and store.get(REALS, network_judge.SEED) is None:
+        store.put(REALS, network_judge.SEED, judge.of_training_images())
+    for (seed, method), network in networks.items():
+        if store.get(method, seed) is None:
+            G, trained_on = open_network(network)
+            judge.check_trained_on(trained_on, network)
+            result = dict(judge(G), seconds_per_kimg=seconds_per_kimg(network, kimg))
+            store.put(method, seed, result)
+            print(method, seed, {name: round(value, 4) for name, value in result.items() if isinstance(value, float)}, flush=True)
 
 
 def seconds_per_kimg(network, kimg):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dnnlib.errors import UserError
-from experiments import backbone, backbone_results, pages, tables
+from experiments import backbone, network_judge, pages, tables
 
 
 def runs(**values):
@@ -52,7 +52,7 @@ def test_every_part_has_its_place_on_the_page(repo):
 
 def test_generated_images_count_for_the_class_of_their_nearest_real():
     real = np.array([[0.0], [0.1], [10.0], [10.1]], np.float32)
-    real_K, fake_K = backbone_results.class_shares(real, np.array([0, 0, 1, 1]), np.array([[0.2], [9.0], [11.0], [12.0]], np.float32))
+    real_K, fake_K = network_judge.class_shares(real, np.array([0, 0, 1, 1]), np.array([[0.2], [9.0], [11.0], [12.0]], np.float32))
     assert real_K.tolist() == [0.5, 0.5] and fake_K.tolist() == [0.25, 0.75]
 
 
