@@ -25,7 +25,12 @@ class TermKnobs(Knobs):
     )
     interval: int = knob(1, "Apply the coverage term every so many generator steps, with weight times interval", 1, 10000)
     batch: int = knob(0, "Let so many images of each microbatch take part in the coverage term; 0: all", 0, 65536)
-    moments_horizon: str = knob("0.8", "Remember moments over so many thousands of generated images; 0: those of the batch alone", first=True)
+    moments_horizon: str = knob(
+        "0.8",
+        "Remember moments over so many thousands of generated images; auto: as long as remembered latents still give much the same image; "
+        "0: those of the batch alone",
+        first=True,
+    )
     moments_shrink: float = knob(
         1.0, "Scale the moments' part by this power of the share of its distance that is more than sampling noise; 0: do not", 0, 16
     )
@@ -44,8 +49,8 @@ class TermKnobs(Knobs):
 
     @property
     def horizon_kimg(self):
-        """Read the horizon of the moments as a number."""
-        return float(self.moments_horizon)
+        """Read the horizon of the moments as a number; None for auto."""
+        return None if self.moments_horizon == "auto" else float(self.moments_horizon)
 
     @property
     def needs_pairs(self):
@@ -54,11 +59,11 @@ class TermKnobs(Knobs):
 
     def refuse(self):
         try:
-            horizon = float(self.moments_horizon)
+            horizon = self.horizon_kimg or 0.0
         except ValueError:
             horizon = -1.0
         if not 0 <= horizon <= 1e6:
-            raise MADRError(f"--madr-moments-horizon must be a number of thousands of images, 0 or more (got {self.moments_horizon!r})")
+            raise MADRError(f"--madr-moments-horizon must be auto or a number of thousands of images, 0 or more (got {self.moments_horizon!r})")
         if self.moments_fresh and "moments" not in self.parts:
             raise MADRError(f"--madr-moments-fresh makes images for the moments; use it with --madr-term=witness+moments (got {self.term})")
 
