@@ -52,6 +52,21 @@ class TermKnobs(Knobs):
         """Read the horizon of the moments as a number; None for auto."""
         return None if self.moments_horizon == "auto" else float(self.moments_horizon)
 
+    def refuse_horizon(self, batch_size, total_kimg=None):
+        """Refuse a horizon of less than two steps or longer than the run. None: not known."""
+        horizon = self.horizon_kimg if "moments" in self.parts else None
+        if not horizon:
+            return
+        if batch_size and 1000 * horizon < 2 * batch_size:
+            raise MADRError(
+                f"--madr-moments-horizon={horizon:g} kimg is shorter than two steps of {batch_size} images; "
+                f"give at least {2 * batch_size / 1000:g}, or auto, or 0 for the moments of the batch alone"
+            )
+        if total_kimg and horizon > total_kimg:
+            raise MADRError(
+                f"--madr-moments-horizon={horizon:g} kimg is longer than the run of {total_kimg:g}; give a part of it (.8 is usual), or auto"
+            )
+
     @property
     def needs_pairs(self):
         """Tell whether a microbatch of one image says nothing to the term."""

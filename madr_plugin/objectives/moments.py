@@ -27,7 +27,7 @@ class MomentsObjective(Objective):
     parts = ("moments",)
 
     def __init__(self, config, reference, seed):
-        self.seed, device = seed, reference.features_ND.device
+        self.config, self.seed, device = config, seed, reference.features_ND.device
         self.follows_drift = config.horizon_kimg is None
         self.horizon = START_KIMG if self.follows_drift else config.horizon_kimg
         self.reals = RealMoments(reference, seed, device)
@@ -94,11 +94,7 @@ class MomentsObjective(Objective):
         return self._null[group, size]
 
     def after_step(self, step, memory, batch=None):
-        if not self.follows_drift and self.horizon > 0 and 1000 * self.horizon < 2 * batch.generated:
-            raise MADRError(
-                f"--madr-moments-horizon={self.horizon:g} kimg is shorter than two steps of {batch.generated} images; "
-                f"give at least {2 * batch.generated / 1000:g}, or 0 for the moments of the batch alone"
-            )
+        self.config.refuse_horizon(batch.generated)  # in hosts whose options do not tell their batch
         self.images_per_step = batch.generated
         if self.follows_drift:
             self._follow(batch.measured.get("drift"), batch.generated / 1000)

@@ -228,7 +228,9 @@ def test_the_distance_falls_in_training():
     assert np.mean(seen[-5:]) < 0.7 * np.mean(seen[:5])
 
 
-@pytest.mark.parametrize("options", [{}, dict(c_dim=2), dict(moments_horizon="0"), dict(moments_fresh=24), dict(term="moments")], ids=str)
+@pytest.mark.parametrize(
+    "options", [{}, dict(c_dim=2), dict(moments_horizon="auto"), dict(moments_horizon="0"), dict(moments_fresh=24), dict(term="moments")], ids=str
+)
 def test_resumed_is_uninterrupted(options):
     whole, first = host_with(**options), host_with(**options)
     for _ in range(6):
@@ -299,6 +301,36 @@ def test_a_horizon_of_less_than_two_steps_is_refused_with_the_least_that_serves(
     host = host_with(moments_horizon="0.02")
     with pytest.raises(MADRError, match=r"shorter than two steps of 16 images; give at least 0\.032"):
         host.step()
+
+
+def test_the_command_line_refuses_a_horizon_that_does_not_fit_the_run():
+    from madr_plugin import options
+
+    flags = dict(madr=1, madr_term="witness+moments")
+    run = dict(batch_size=16, total_kimg=2.0, loss_kwargs=dict(class_name="x.Loss"), training_set_kwargs={})
+    for horizon, said in (("3", "longer than the run of 2"), ("0.03", "shorter than two steps of 16 images")):
+        with pytest.raises(MADRError, match=said):
+            options.apply(dict(run), dict(flags, madr_moments_horizon=horizon))
+    options.apply(dict(run), dict(flags, madr_moments_horizon="0.032"))
+
+
+def test_the_horizon_follows_the_drift_of_remembered_images():
+    """Fast learning shortens it, a generator that stands still lengthens it; the state of a resumed run holds it."""
+    horizons = {}
+    for rate in (0.0, 0.05):
+        host = host_with(moments_horizon="auto")
+        objective = host.loss.engine.objective.objectives["moments"]
+        objective.horizon = 0.2
+        for group in host.G_opt.param_groups:
+            group["lr"] = rate
+        for _ in range(50):
+            host.step()
+        horizons[rate], drift = objective.horizon, float(host.loss.engine.telemetry()["drift"])
+        assert (drift < 0.02) if rate == 0 else (drift > 0.1)
+        again = host_with(moments_horizon="auto")
+        again.loss.load_state_dict(host.loss.state_dict())
+        assert again.loss.engine.objective.objectives["moments"].horizon == objective.horizon
+    assert horizons[0.05] < 0.2 < horizons[0.0]
 
 
 def test_a_state_of_another_width_is_refused_before_anything_is_taken_up():
