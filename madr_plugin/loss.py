@@ -164,10 +164,12 @@ class MADRLoss:
                 # Before the host's pass: where G sits in DistributedDataParallel, that pass averages what has gathered in .grad.
                 replayed = self.engine.replay(self.generator_access, len(arguments["gen_z"]), microbatch, gain)
             renewed = self.engine.renew(self.generator_access, microbatch) if self.engine.refresh_is_due else None
-            fresh = None
+            fresh = drift = None
             if self.engine.fresh_is_due:
                 fresh = self.engine.fresh(self.generator_access, arguments["gen_z"], arguments.get("gen_c"), microbatch)
-        with self._watching(microbatch, gain, replayed, renewed, fresh):
+            if self.engine.drift_is_due:
+                drift = self.engine.drift(self.generator_access, len(arguments["gen_z"]), microbatch)
+        with self._watching(microbatch, gain, replayed, renewed, fresh, drift):
             self.base.accumulate_gradients(*args, **kwargs)
         self.round_index += 1
         if arguments.get("sync", False):

@@ -84,6 +84,28 @@ class Replay:
                 parts.append(self.features(generator_access.remake(z, layers, labels[:size]), generator))
         return torch.cat(parts), classes_of(labels).repeat(-(-count // len(z_BZ)))[:count].to(self.device)
 
+    @torch.no_grad()
+    def drift(self, step, nimg, generator_access, microbatch, count, age_kimg):
+        """Measure how far the images of latents of about that age have moved since, beyond what noise inputs and views do to them.
+
+        -> 0-d: mean of |f_now - f_then|^2 - |f_now - f_now'|^2 over 2 tr C of the reals, so 0 where nothing moves and 1 where nothing is left of
+        them; nan without such latents. Each microbatch looks at other ones.
+        """
+        age_K = (nimg - self.memory.filled("born")).to(torch.float64) / 1000
+        far_K = torch.where(self.memory.filled("layers") >= 0, (age_K - age_kimg).abs(), torch.inf)
+        rows_R = far_K.sort(stable=True).indices[microbatch * count : (microbatch + 1) * count]
+        rows_R = rows_R[far_K[rows_R] <= age_kimg / 2]
+        if len(rows_R) == 0:
+            return torch.full([], math.nan, device=self.device)
+        now = []
+        for purpose in ("drift", "drift-again"):
+            with global_rng_replaced(self.device, self.seed, step, microbatch, purpose + "-noise"), generator_access.buffers_kept():
+                image = self._made_again(generator_access, rows_R)
+            now.append(self.features(image, generator_for(self.seed, step, microbatch, purpose)))
+        moved_R = (now[0] - self.memory.filled("features")[rows_R]).square().sum(1) - (now[0] - now[1]).square().sum(1)
+        spread = (self.reference.features_ND - self.reference.features_ND.mean(0)).square().sum(1).mean()
+        return moved_R.mean() / (2 * spread)
+
     def _made_again(self, generator_access, entry_R):
         return generator_access.remake(*(self.memory.filled(name)[entry_R] for name in OF_LATENTS))
 

@@ -24,6 +24,7 @@ from madr_spaces.errors import MADRError
 from madr_spaces.images import classes_of
 from madr_spaces.seeds import generator_for
 
+DRIFT_EVERY = 16  # steps
 MEASURED = "measured "  # before the names of what an objective measured, among a step's results
 
 
@@ -96,10 +97,10 @@ class Engine:
         """Compute phi(view(x)): float32 [N, D], with gradients to the images."""
         return self.extractor(view.apply(images.to(torch.float32), self.view_parts, generator)).to(torch.float32)
 
-    def on_generated(self, generator_access, image, latents, microbatch, gain, replayed, renewed, fresh=None):
+    def on_generated(self, generator_access, image, latents, microbatch, gain, replayed, renewed, fresh=None, drift=None):
         """Add the term's gradient to the generator's image of the main phase; note what the end of the step needs.
 
-        replayed, renewed, fresh: what replay(), renew() and fresh() returned for the same microbatch.
+        replayed, renewed, fresh, drift: what the methods of these names returned for the same microbatch.
         """
         generator = generator_for(self.seed, self.step, microbatch, "term")
         count = min(self.config.batch or len(image), len(image))
@@ -113,6 +114,8 @@ class Engine:
         result.update(replayed)
         if renewed is not None:
             result["renewed_rows"], result["renewed_features"] = renewed
+        if drift is not None:
+            result[MEASURED + "drift"] = drift.to(torch.float32)
         self._results.append(result)
         self._generated += len(image)
 
@@ -178,6 +181,14 @@ class Engine:
     def fresh(self, generator_access, z_BZ, c_BC, microbatch):
         """Make images for their moments alone (--madr-moments-fresh). Returns what on_generated() is to be given of it."""
         return self.replaying.fresh(self.step, generator_access, z_BZ, c_BC, microbatch, self.config.moments_fresh)
+
+    @property
+    def drift_is_due(self):
+        return self.objective.drift_age is not None and self.memory.count > 0 and self.step % DRIFT_EVERY == 0
+
+    def drift(self, generator_access, count, microbatch):
+        """Measure how far remembered images have moved. Returns what on_generated() is to be given of it."""
+        return self.replaying.drift(self.step, self.nimg, generator_access, microbatch, count, self.objective.drift_age)
 
     # --- end of a step ----------------------------------------------------------------------------------------------
 

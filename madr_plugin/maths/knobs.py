@@ -25,7 +25,12 @@ class TermKnobs(Knobs):
     )
     interval: int = knob(1, "Apply the coverage term every so many generator steps, with weight times interval", 1, 10000)
     batch: int = knob(0, "Let so many images of each microbatch take part in the coverage term; 0: all", 0, 65536)
-    moments_horizon: str = knob("0.8", "Remember moments over so many thousands of generated images; 0: those of the batch alone", first=True)
+    moments_horizon: str = knob(
+        "0.8",
+        "Remember moments over so many thousands of generated images; auto: as long as remembered latents still give much the same image; "
+        "0: those of the batch alone",
+        first=True,
+    )
     moments_shrink: float = knob(
         1.0, "Scale the moments' part by this power of the share of its distance that is more than sampling noise; 0: do not", 0, 16
     )
@@ -44,8 +49,23 @@ class TermKnobs(Knobs):
 
     @property
     def horizon_kimg(self):
-        """Read the horizon of the moments as a number."""
-        return float(self.moments_horizon)
+        """Read the horizon of the moments as a number; None for auto."""
+        return None if self.moments_horizon == "auto" else float(self.moments_horizon)
+
+    def refuse_horizon(self, batch_size, total_kimg=None):
+        """Refuse a horizon of less than two steps or longer than the run. None: not known."""
+        horizon = self.horizon_kimg if "moments" in self.parts else None
+        if not horizon:
+            return
+        if batch_size and 1000 * horizon < 2 * batch_size:
+            raise MADRError(
+                f"--madr-moments-horizon={horizon:g} kimg is shorter than two steps of {batch_size} images; "
+                f"give at least {2 * batch_size / 1000:g}, or auto, or 0 for the moments of the batch alone"
+            )
+        if total_kimg and horizon > total_kimg:
+            raise MADRError(
+                f"--madr-moments-horizon={horizon:g} kimg is longer than the run of {total_kimg:g}; give a part of it (.8 is usual), or auto"
+            )
 
     @property
     def needs_pairs(self):
@@ -54,11 +74,11 @@ class TermKnobs(Knobs):
 
     def refuse(self):
         try:
-            horizon = float(self.moments_horizon)
+            horizon = self.horizon_kimg or 0.0
         except ValueError:
             horizon = -1.0
         if not 0 <= horizon <= 1e6:
-            raise MADRError(f"--madr-moments-horizon must be a number of thousands of images, 0 or more (got {self.moments_horizon!r})")
+            raise MADRError(f"--madr-moments-horizon must be auto or a number of thousands of images, 0 or more (got {self.moments_horizon!r})")
         if self.moments_fresh and "moments" not in self.parts:
             raise MADRError(f"--madr-moments-fresh makes images for the moments; use it with --madr-term=witness+moments (got {self.term})")
 

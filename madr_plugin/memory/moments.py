@@ -43,14 +43,14 @@ class MomentsMemory:
     @torch.no_grad()
     def update(self, features_BD, group_B, decay):
         """Take in a step's images. Rows that are not finite are passed over."""
-        usable_B = torch.isfinite(features_BD).all(1) & (group_B >= 0)
-        features_BD, group_B = features_BD[usable_B].to(torch.float64), group_B[usable_B]
+        finite_B = torch.isfinite(features_BD).all(1)
+        features_BD, group_B = features_BD[finite_B].to(torch.float64), group_B[finite_B]
         if not len(features_BD):
             return
         gain = (1 - decay) / len(features_BD)
         for name, factor in zip(self.NAMES, (decay, decay, decay, decay**2)):
             getattr(self, name).mul_(factor)
-        for group in group_B.unique().tolist():
+        for group in set(group_B.tolist()) - {-1}:
             own_BD = features_BD[group_B == group]
             self.weight_G[group] += gain * len(own_BD)
             self.first_GD[group] += gain * own_BD.sum(0)

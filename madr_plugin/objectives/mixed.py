@@ -19,6 +19,10 @@ class MixedObjective(Objective):
         # -1: not measured yet.
         self.norms = dict.fromkeys(objectives, torch.full([], -1.0))
 
+    @property
+    def drift_age(self):
+        return next((objective.drift_age for objective in self.objectives.values() if objective.drift_age is not None), None)
+
     def gradient(self, features_BD, generator, seen=NOTHING_SEEN):
         total, weight, measured = None, 0.0, {}
         for part, objective in self.objectives.items():

@@ -11,6 +11,8 @@ from madr_plugin.reals.real_moments import RealMoments
 from madr_spaces.errors import MADRError
 from madr_spaces.seeds import generator_for
 
+DRIFT, RATE = 0.1, 0.1  # of the spread; of a doubling per measurement
+START_KIMG, MOST_KIMG, LEAST_STEPS = 0.8, 100.0, 4
 STEPS_PER_DOUBLING = 4  # the null distance is known at so many sizes per doubling of the effective images
 
 
@@ -18,18 +20,25 @@ class MomentsObjective(Objective):
     """L = sum_g n_g/B FD_g(m', S'), m' = b m + (1 - b) mean_B f and S' likewise: remembered moments, blended with those of the batch,
 
     through which alone the gradient goes. b = 1 - n / (1000 horizon), n the images of a step: a step's weight falls to 1/e over the horizon.
-    With horizon 0 the moments are those of the batch alone: the memory-free twin.
+    With horizon 0 the moments are those of the batch alone: the memory-free twin. With 'auto' the horizon is the age at which the image of a
+    remembered latent has moved by DRIFT of the spread (Replay.drift), found by steering towards it.
     """
 
     parts = ("moments",)
 
     def __init__(self, config, reference, seed):
-        self.seed, self.horizon, device = seed, config.horizon_kimg, reference.features_ND.device
+        self.config, self.seed, device = config, seed, reference.features_ND.device
+        self.follows_drift = config.horizon_kimg is None
+        self.horizon = START_KIMG if self.follows_drift else config.horizon_kimg
         self.reals = RealMoments(reference, seed, device)
         self.memory = MomentsMemory(len(self.reals.targets), self.reals.width, device)
         self.images_per_step = 0  # of the last step; 0: none yet, when the memory is empty and its weight nothing
         self._null = {}  # by group and size
-        self.distance = None
+        self.distance = self.drift = None
+
+    @property
+    def drift_age(self):
+        return self.horizon if self.follows_drift else None
 
     def decay(self, generated):
         """Compute b for steps of so many images."""
@@ -85,14 +94,21 @@ class MomentsObjective(Objective):
         return self._null[group, size]
 
     def after_step(self, step, memory, batch=None):
-        if self.horizon > 0 and 1000 * self.horizon < 2 * batch.generated:
-            raise MADRError(
-                f"--madr-moments-horizon={self.horizon:g} kimg is shorter than two steps of {batch.generated} images; "
-                f"give at least {2 * batch.generated / 1000:g}, or 0 for the moments of the batch alone"
-            )
+        self.config.refuse_horizon(batch.generated)  # in hosts whose options do not tell their batch
         self.images_per_step = batch.generated
+        if self.follows_drift:
+            self._follow(batch.measured.get("drift"), batch.generated / 1000)
         self.memory.update(self.reals.projected(batch.features_BD), self.reals.groups(batch.class_B), self.decay(batch.generated))
         self.distance = batch.measured.get("distance", self.distance)
+
+    def _follow(self, drift, step_kimg):
+        """Lengthen the horizon where images of that age have moved less than DRIFT, shorten it where more; by RATE of a doubling at most."""
+        self.horizon = max(self.horizon, LEAST_STEPS * step_kimg)
+        if drift is None or not torch.isfinite(drift):
+            return
+        self.drift = drift
+        doublings = max(-1.0, min(1.0, math.log2(DRIFT / max(float(drift), DRIFT / 16))))
+        self.horizon = min(max(self.horizon * 2 ** (RATE * doublings), LEAST_STEPS * step_kimg), MOST_KIMG)
 
     def signals(self, measured, microbatch):
         return {"moments": (measured["distance"], measured["null_distance"])} if "distance" in measured else {}
@@ -101,7 +117,7 @@ class MomentsObjective(Objective):
         return list(self.reals.notes())
 
     def live_state(self):
-        return dict(self.memory.live_state(), images_per_step=self.images_per_step)
+        return dict(self.memory.live_state(), images_per_step=self.images_per_step, horizon=self.horizon)
 
     def load(self, state, device):
         if not state:
@@ -111,6 +127,11 @@ class MomentsObjective(Objective):
         except ValueError as error:
             raise MADRError(f"{error}; resume with the former --madr-extractor and --madr-width, or start anew") from error
         self.images_per_step = int(state["images_per_step"])
+        if self.follows_drift:
+            self.horizon = float(state["horizon"])
 
     def telemetry(self):
-        return {} if self.distance is None else dict(frechet=self.distance)
+        told = {} if self.distance is None else dict(frechet=self.distance)
+        if self.follows_drift:
+            told.update(dict(horizon_kimg=self.horizon), **({} if self.drift is None else dict(drift=self.drift)))
+        return told

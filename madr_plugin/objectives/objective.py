@@ -39,6 +39,7 @@ class Objective:
 
     strength = 1.0  # what a controller of its own leaves of the term, in [0, 1]
     parts: tuple[str, ...] = ()  # names of what is mixed in it
+    drift_age: float | None = None  # kimg: the age of remembered latents whose drift it wants measured ("drift", at times); None: of none
 
     def loss(self, features_BD, generator, weight_N=None, pull_N=None):
         """Compute the loss of a generated batch -> 0-d with a graph to the features, or None where nothing acts."""

@@ -60,7 +60,8 @@ class RealMoments:
 
     def groups(self, class_B):
         """Tell the group of each image's class (-1: no class) -> int64 [B]; -1 for classes that no real has."""
-        return self.group_of_class[(class_B + 1).clamp(max=len(self.group_of_class) - 1)]
+        last = len(self.group_of_class) - 1
+        return torch.where(class_B < last, self.group_of_class[(class_B + 1).clamp(max=last)], -1)
 
     def draw(self, group, count, generator):
         """Draw features of reals of a group, with replacement -> [count, K]."""

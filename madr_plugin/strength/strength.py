@@ -3,6 +3,8 @@
 Must not know features or images: it sees norms, powers and counts.
 """
 
+import torch
+
 from madr_plugin.strength import balance, controllers, signal_share
 
 
@@ -31,7 +33,7 @@ class Strength:
         if not factors:
             return share
         if name == "term":
-            return share * sum(factors.values()) / len(factors)
+            return share * torch.stack(list(factors.values())).max()  # the parts share one gradient: what one has to say is said in full
         return share * factors.get("witness", factors.get("moments"))
 
     def shares(self):
