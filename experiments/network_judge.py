@@ -10,11 +10,13 @@ import torch
 
 from dnnlib.errors import UserError
 from experiments import digit_bed
+from madr_spaces import sampling
 from metrics import detectors, digit_classifier, diversity, diversity_kernels, kernels, metric_main, metric_utils
 
 RARE_BELOW = 0.05  # classes of a smaller share of the reals count as rare
 SEED = 0  # of latents: the same for all networks
 BESIDE = "random-conv"  # its numbers carry the prefix held_out_, unless it is the space asked for
+MOST_SEEN = 20_000  # training images beyond which authenticity is left out: all their pairs would take longer than a run
 MOST_CLASSES = 100  # more are the modes of stacked digits
 _RAW = dict(return_features=True)
 
@@ -28,9 +30,9 @@ def class_shares(real_ND, class_N, fake_MD):
     return real_K, fake_K
 
 
-def frechet(one_ND, other_MD):
-    """The Frechet distance of two sets of features."""
-    return kernels.frechet_distance(*kernels.mean_and_covariance(one_ND), *kernels.mean_and_covariance(other_MD))
+def authenticity(seen_ND, other_MD):
+    """Per cent of images that are no near copies of one of the training images."""
+    return 100.0 * float(diversity_kernels.authentic_fakes(seen_ND, other_MD).mean())
 
 
 class NetworkJudge:
@@ -49,7 +51,7 @@ class NetworkJudge:
         )
         if held_out is not None:
             self._check_held_out()
-        self._classifier = self._digit_moments = None
+        self._known = {}  # moments, distances and the classifier, each found once
 
     def _check_held_out(self):
         if self.reals.image_shape != self.training.image_shape:
@@ -91,6 +93,15 @@ class NetworkJudge:
             self.options(dataset_kwargs), detectors.space_url(space), _RAW, capture_all=True
         ).get_all()
 
+    def once(self, key, compute):
+        if key not in self._known:
+            self._known[key] = compute()
+        return self._known[key]
+
+    def moments(self, dataset_kwargs, space):
+        """Mean and covariance of a data set's features."""
+        return self.once(("moments", dataset_kwargs["path"], space), lambda: kernels.mean_and_covariance(self.features(dataset_kwargs, space)))
+
     # Measures.
 
     def __call__(self, G):
@@ -112,47 +123,65 @@ class NetworkJudge:
         return result
 
     def of_training_images(self):
-        """The measures that training images get in place of generated ones, in every space: what is to be had."""
-        result = {}
+        """The scale of the measures: what training images get in place of generated ones, as many of them or all, and the held-out images' authenticity."""
+        count = min(self.num_gen, len(self.training))
+        chosen = np.sort(sampling.stream("subsets", SEED).permutation(len(self.training))[:count])
+        result = dict(num_images=count)
         for space in self.spaces:
-            result.update(self.compare(space, self.features(self.training_kwargs, space)))
-        return {name: value for name, value in result.items() if "authenticity" not in name and "over_held_out" not in name}
+            seen = self.features(self.training_kwargs, space)
+            result.update(self._numbers(space, seen[chosen]))
+            if len(seen) <= MOST_SEEN:
+                result[self._prefix(space) + "held_out_part_authenticity"] = authenticity(seen, self.features(self.reals_kwargs, space))
+        return result
 
     def compare(self, space, fake_MD):
-        """Numbers of generated features in one space; the prefix tells the space beside."""
+        """Numbers of generated features in one space."""
+        result, prefix = self._numbers(space, fake_MD), self._prefix(space)
+        if self.held_out is not None:
+            seen_mean, seen_covariance = self.moments(self.training_kwargs, space)
+            held_out = self.once(
+                ("held out", space), lambda: kernels.frechet_distance(*self.moments(self.reals_kwargs, space), seen_mean, seen_covariance)
+            )
+            distance = kernels.frechet_distance(*kernels.mean_and_covariance(fake_MD), seen_mean, seen_covariance)
+            result[prefix + "frechet_over_held_out"] = distance / held_out
+            seen = self.features(self.training_kwargs, space)
+            if len(seen) <= MOST_SEEN:
+                result[prefix + "authenticity"] = authenticity(seen, fake_MD)
+        return result
+
+    def _numbers(self, space, fake_MD):
         real = self.features(self.reals_kwargs, space)
         items = diversity.per_item_numbers(self.options(self.training_kwargs), real, fake_MD, diversity.NUMBERS)
         result = {number: float(values.mean()) for number, (_, values) in items.items()}
-        result["frechet"] = frechet(fake_MD, real)
-        if self.held_out is not None:
-            seen = self.features(self.training_kwargs, space)
-            result["frechet_over_held_out"] = frechet(fake_MD, seen) / frechet(real, seen)
-            if len(seen) <= 20_000:  # beyond, all pairs of training images take longer than a run
-                result["authenticity"] = 100.0 * float(diversity_kernels.authentic_fakes(seen, fake_MD).mean())
-        prefix = "" if space == self.space else "held_out_"
-        return {prefix + name: value for name, value in result.items()}
+        result["frechet"] = kernels.frechet_distance(*kernels.mean_and_covariance(fake_MD), *self.moments(self.reals_kwargs, space))
+        return {self._prefix(space) + name: value for name, value in result.items()}
+
+    def _prefix(self, space):
+        return "" if space == self.space else "held_out_"
 
     def _classes(self, fake_MD):
         classes_N = np.array([int(self.reals.get_details(index).raw_label) for index in range(len(self.reals))])
         real_K, fake_K = class_shares(self.features(self.reals_kwargs, self.space), classes_N, fake_MD)
         rare = real_K < RARE_BELOW
         return dict(
-            rare_share=float(fake_K[rare].sum() / real_K[rare].sum()) if rare.any() else float("nan"),
+            **({"rare_share": float(fake_K[rare].sum() / real_K[rare].sum())} if rare.any() else {}),
             class_total_variation=float(np.abs(real_K - fake_K).sum() / 2),
             class_share_real=real_K.tolist(),
             class_share_generated=fake_K.tolist(),
         )
 
+    def _real_digits(self):
+        """(the classifier, moments of its features of the reals, how sure it is of them)"""
+        classifier = digit_classifier.obtain(self.training, torch.device("cpu"))
+        images = np.stack([self.reals[index][0] for index in range(len(self.reals))])
+        _, confidence, features = digit_bed.look_at(classifier, images)
+        return classifier, kernels.mean_and_covariance(features), float(confidence.mean())
+
     def _digits(self, opts):
         """The Frechet distance below the classes of the digit classifier, one for all networks, and how sure it is relative to reals."""
-        if self._classifier is None:
-            self._classifier = digit_classifier.obtain(self.training, opts.device)
-            images = np.stack([self.reals[index][0] for index in range(len(self.reals))])
-            _, confidence, features = digit_bed.look_at(self._classifier, images)
-            self._digit_moments = kernels.mean_and_covariance(features), float(confidence.mean())
-        parts = [digit_bed.look_at(self._classifier, batch.numpy()) for batch in metric_utils.generate_images(opts, self.num_gen, 500)]
+        classifier, moments, sure = self.once("digits", self._real_digits)
+        parts = [digit_bed.look_at(classifier, batch.numpy()) for batch in metric_utils.generate_images(opts, self.num_gen, 500)]
         features, confidence = (np.concatenate([part[which] for part in parts])[: self.num_gen] for which in (2, 1))
-        moments, sure = self._digit_moments
         return dict(
             digits_frechet=kernels.frechet_distance(*kernels.mean_and_covariance(features), *moments),
             digits_confidence=float(confidence.mean()) / sure,

@@ -1,6 +1,6 @@
-"""Turns what the studies wrote (results/) into the tables of docs/studies/README.md: python -m experiments.tables
+"""Turns what the studies wrote (results/) into the tables of docs/studies/: python -m experiments.tables
 
-Every number of that page between marks comes from here. Must not know how the numbers came about.
+Every number of those pages between marks comes from here. Must not know how the numbers came about.
 """
 
 import sys
@@ -9,9 +9,10 @@ import numpy as np
 
 from dnnlib.errors import UserError
 from dnnlib.files import atomic_write_text
-from experiments import pages, records, toy_2d
+from experiments import moments, pages, records, toy_2d
 
-PAGE = records.RESULTS.parent.parent / "docs" / "studies" / "README.md"
+STUDIES = records.RESULTS.parent.parent / "docs" / "studies"
+PAGE, MOMENTS_PAGE = STUDIES / "README.md", STUDIES / "moments.md"
 # Measures of each study: (name in the file, heading, digits, whether more is better).
 _STACKED = [
     ("modes", "modes of 1000", 0, True),
@@ -45,6 +46,39 @@ EXTRA = {
     "emoji32": [("rare_share", "rare share / true", 2, True)],
     "stacked-mnist": [("madr_modes", "modes of 1000", 0, True), ("madr_modes_kl", "KL (nats)", 2, False)],
 }
+# Of the study of remembered moments.
+_TIME = ("seconds_per_kimg", "s per kimg", 1, False)
+STACKED32 = [
+    ("madr_modes", "modes of 1000", 0, True),
+    ("madr_modes_5hits", "hit 5 times", 0, True),
+    ("madr_modes_kl", "KL (nats)", 2, False),
+    ("digits_frechet", "Frechet, digit classifier", 1, False),
+    ("recall", "recall, random conv.", 3, True),
+    ("coverage", "coverage, random conv.", 3, True),
+    ("frechet", "Frechet, random conv.", 3, False),
+    _TIME,
+]
+EMOJI_PARTS = [
+    ("coverage", "coverage", 3, True),
+    ("recall", "recall", 3, True),
+    ("precision", "precision", 3, True),
+    ("density", "density", 3, True),
+    ("frechet", "Frechet distance", 1, False),
+    ("frechet_over_held_out", "over that of the held-out part", 2, False),
+    ("authenticity", "authenticity, %", 1, True),
+    ("held_out_coverage", "coverage, random conv.", 3, True),
+    ("held_out_recall", "recall, random conv.", 3, True),
+    ("held_out_frechet", "Frechet, random conv.", 3, False),
+    ("rare_share", "rare share / true", 2, True),
+    _TIME,
+]
+TOY = [
+    ("modes", "modes held", 1, True),
+    ("hit", "modes hit", 1, True),
+    ("quality", "high quality", 2, True),
+    ("kl", "KL", 3, False),
+    ("seconds", "CPU s", 0, False),
+]
 
 
 def means_table(runs, measures):
@@ -135,23 +169,81 @@ PARTS = {
 }
 
 
-def fill(text):
+# ----------------------------------------------------------------------------------------------------------------
+# The page of remembered moments.
+
+
+def moments_marks(_):
+    found = moments.rows(lambda file: records.load(records.RESULTS / file)[1] if (records.RESULTS / file).exists() else {})
+    lines = ["| bed | measure | asked of `witness+moments` | found, with its 95% interval | verdict |", "|---|---|---|---|---|"]
+    lines += [f"| {bed} | {heading} | {asked} | {told} | {verdict} |" for bed, heading, asked, told, verdict in found]
+    return "\n".join([*lines, "", moments.conclusion(found)])
+
+
+def moments_part(argument):
+    bed, measures = argument
+    facts, runs = records.load(records.RESULTS / bed.file)
+    chosen = moments.of_the_study(runs)
+    if moments.OURS not in chosen:
+        raise FileNotFoundError(f"{bed.file} holds no run of {moments.OURS}")
+    parts = [_length_of(facts), means_table(chosen, measures), against(chosen, moments.OURS, measures), provenance(chosen)]
+    return "\n\n".join(parts[:1] + _what_training_images_get(runs, measures) + parts[1:])
+
+
+def _length_of(facts):
+    """How long the runs of a file were, and against what they are judged."""
+    if "kimg" not in facts:
+        return f"{facts['steps']} steps, mean ± half width of the 95% interval over seeds."
+    text = f"{facts['kimg']} kimg with {' '.join(facts['configuration'])}; {facts['num_gen']} generated images; space: {facts['space']}"
+    if "held_out" not in facts:
+        return text + "; reals: those of the training."
+    return text + f"; judged against {facts['held_out']['num_images']} images held out, trained on {facts['training']['num_images']}."
+
+
+def _what_training_images_get(runs, measures):
+    """The scale on which to read the table; [] where it was not measured."""
+    [entry] = runs.get(TRAINING_IMAGES, {}).values() or [{}]
+    if not entry:
+        return []
+    figures = [f"{heading} {entry[name]:.{digits}f}" for name, heading, digits, _ in measures if name in entry]
+    text = f"{entry['num_images']} training images in place of generated ones get: {', '.join(figures)}."
+    if "held_out_part_authenticity" in entry:
+        text += f" Authenticity of the held-out images: {entry['held_out_part_authenticity']:.1f}%."
+    return [text]
+
+
+TRAINING_IMAGES = "training images"  # as backbone_results.py enters them
+MOMENTS_PARTS = {
+    "moments-marks": (moments_marks, None),
+    "moments-stacked-digits": (moments_part, (moments.DIGITS, STACKED32)),
+    "moments-emoji": (moments_part, (moments.EMOJI, EMOJI_PARTS)),
+    "moments-stacked-mnist": (moments_part, (moments.MNIST, STACKED32)),
+    "moments-weak-14": (moments_part, (moments.WEAK14, _STACKED)),
+    "moments-weak-28": (moments_part, (moments.WEAK28, _STACKED)),
+    "moments-ring": (moments_part, (moments.RING, TOY)),
+    "moments-grid": (moments_part, (moments.GRID, TOY)),
+    "moments-imbalanced": (moments_part, (moments.IMBALANCED, TOY)),
+}
+
+
+def fill(text, parts=None, page=PAGE):
     """(the page with every part made anew whose study has results, names of the others: those parts stay as they are)."""
     missing = []
-    for name, (make, argument) in PARTS.items():
+    for name, (make, argument) in (PARTS if parts is None else parts).items():
         try:
-            text = pages.replaced(text, name, make(argument), PAGE)
+            text = pages.replaced(text, name, make(argument), page)
         except FileNotFoundError:
             missing.append(name)
     return text, missing
 
 
 def main():
-    text, missing = fill(PAGE.read_text(encoding="utf-8"))
-    atomic_write_text(PAGE, text)
-    print(f"Written: {PAGE}")
-    if missing:
-        print(f"Left as they were, since their studies have no results yet: {', '.join(missing)}")
+    for page, parts in ((PAGE, PARTS), (MOMENTS_PAGE, MOMENTS_PARTS)):
+        text, missing = fill(page.read_text(encoding="utf-8"), parts, page)
+        atomic_write_text(page, text)
+        print(f"Written: {page}")
+        if missing:
+            print(f"Left as they were, since their studies have no results yet: {', '.join(missing)}")
 
 
 if __name__ == "__main__":

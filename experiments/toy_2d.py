@@ -28,6 +28,7 @@ METHODS = {
     "witness": dict(madr=dict(preset="witness", extractor="pca")),
     "default": dict(madr=dict(preset="default", extractor="pca")),
     "witness+replay": dict(madr=dict(preset="witness", extractor="pca", replay_weight=1.0)),
+    "moments": dict(madr=dict(preset="witness", extractor="pca", term="moments")),
     "witness+moments": dict(madr=dict(preset="witness", extractor="pca", term="witness+moments")),
     # The memory-free twin: the same term, moments of the batch alone.
     "witness+batch-moments": dict(madr=dict(preset="witness", extractor="pca", term="witness+moments", moments_horizon="0")),
