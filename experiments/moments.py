@@ -84,10 +84,11 @@ MARKS = (
 )
 
 
-def of_the_study(runs):
-    """{method: {seed: entry}} of this study's methods alone, in its order."""
+def of_the_study(runs, bed):
+    """{method: {seed: entry}} of this study's methods and seeds alone, in its order: knobs are chosen on other seeds."""
     further = [method for method in runs if "moments" in method and method not in METHODS]
-    return {method: runs[method] for method in (*METHODS[:-1], *further, OURS) if method in runs}
+    chosen = {method: {seed: entry for seed, entry in runs.get(method, {}).items() if seed < bed.seeds} for method in (*METHODS[:-1], *further, OURS)}
+    return {method: entries for method, entries in chosen.items() if entries}
 
 
 def verdict(mark, runs):

@@ -16,7 +16,7 @@ from metrics import detectors, digit_classifier, diversity, diversity_kernels, k
 RARE_BELOW = 0.05  # classes of a smaller share of the reals count as rare
 SEED = 0  # of latents: the same for all networks
 BESIDE = "random-conv"  # its numbers carry the prefix held_out_, unless it is the space asked for
-MOST_SEEN = 20_000  # training images beyond which authenticity is left out: all their pairs would take longer than a run
+MOST_SEEN = 10_000  # training images beyond which authenticity is left out: all their pairs would take longer than a run
 MOST_CLASSES = 100  # more are the modes of stacked digits
 _RAW = dict(return_features=True)
 

@@ -183,7 +183,7 @@ def moments_marks(_):
 def moments_part(argument):
     bed, measures = argument
     facts, runs = records.load(records.RESULTS / bed.file)
-    chosen = moments.of_the_study(runs)
+    chosen = moments.of_the_study(runs, bed)
     if moments.OURS not in chosen:
         raise FileNotFoundError(f"{bed.file} holds no run of {moments.OURS}")
     parts = [_length_of(facts), means_table(chosen, measures), against(chosen, moments.OURS, measures), provenance(chosen)]

@@ -209,12 +209,16 @@ def picture(samples, runs, layout, path):
 
 def run_missing(store, chosen, seeds, layout, steps):
     """Train what the file does not hold yet, seed by seed, so that an interrupted list has whole pairs."""
+    points = store.path.with_suffix(".npz")
     for seed in seeds:
         for method in chosen:
-            if store.get(method, seed) is None:
-                run = train(method, layout, seed, steps)
-                if seed == FIRST_SEED:
-                    keep_samples(store.path.with_suffix(".npz"), method, run["samples"])
+            known = store.get(method, seed) is not None
+            if known and (seed != FIRST_SEED or method in samples_of(points)):
+                continue  # a file may have come without the points for its picture
+            run = train(method, layout, seed, steps)
+            if seed == FIRST_SEED:
+                keep_samples(points, method, run["samples"])
+            if not known:
                 store.put(method, seed, {name: value for name, value in run.items() if name != "samples"})
                 print(
                     f"{method} seed {seed}: modes {run['modes']:.1f} held, {run['hit']:.1f} hit, high quality {run['quality']:.2f}, "

@@ -60,6 +60,10 @@ def test_a_study_grows_by_methods_and_seeds_without_repeating_a_run(toy_2d, tmp_
     assert trained == [("plain", 0), ("plain", 1), ("witness+moments", 0), ("witness+moments", 1), ("plain", 7)]
     assert "| witness+moments | 1.5 ± 6.4 |" in result.output
     assert set(toy_2d.samples_of(tmp_path / "new" / "ring.npz")) == {"plain", "witness+moments"}
+    (tmp_path / "new" / "ring.npz").unlink()  # as with a file from elsewhere: the points are made again, the numbers stay
+    numbers = (tmp_path / "new" / "ring.json").read_bytes()
+    CliRunner().invoke(toy_2d.main, ["--methods=plain", "--steps=40", f"--outdir={tmp_path / 'new'}"])
+    assert set(toy_2d.samples_of(tmp_path / "new" / "ring.npz")) == {"plain"} and (tmp_path / "new" / "ring.json").read_bytes() == numbers
 
 
 @pytest.mark.parametrize("method", ["witness+moments", "witness+batch-moments"])
