@@ -16,7 +16,7 @@ from madr_plugin.tilt.knobs import TiltKnobs
 from madr_spaces import names
 from madr_spaces.errors import MADRError
 
-PRESET_NAMES = ("default", "witness", "paper", "enhanced")
+PRESET_NAMES = ("default", "witness", "moments", "paper", "enhanced")
 VIEW_PARTS = ("flip", "shift", "crop")
 
 
@@ -111,6 +111,8 @@ _ENHANCED_TERM = dict(top_k=20, bandwidth="warm", start_step=500)
 PRESETS = {
     "default": {},
     "witness": dict(replay_weight=0.0),
+    # Two parts with a rest each, and moments that say much more than a batch: stronger, and with less caution, than the witness alone.
+    "moments": dict(term="witness+moments", weight=2.0, shrink=1.0, moments_horizon="auto", replay_weight=0.0),
     "paper": _PAPER,
     "enhanced": dict(_PAPER, term="enhanced", controller="adaptive", memory="progressive", extractor="ensemble:dino+clip+resnet50"),
 }

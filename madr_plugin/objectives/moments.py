@@ -11,7 +11,7 @@ from madr_plugin.reals.real_moments import RealMoments
 from madr_spaces.errors import MADRError
 from madr_spaces.seeds import generator_for
 
-DRIFT, RATE = 0.1, 0.1  # of the spread; of a doubling per measurement
+DRIFT, RATE = 0.2, 0.1  # of the spread; of a doubling per measurement
 START_KIMG, MOST_KIMG, LEAST_STEPS = 0.8, 100.0, 4
 STEPS_PER_DOUBLING = 4  # the null distance is known at so many sizes per doubling of the effective images
 

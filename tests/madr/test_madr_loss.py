@@ -374,7 +374,10 @@ def test_attributes_of_the_base_are_reachable():
 
 # --- processes ----------------------------------------------------------------------------------------------------------------
 
-MORE = {"witness": dict(tilt=1, tilt_form="weight", tilt_guard=0.0, cells=5, view="shift")}
+MORE = {
+    "default": dict(term="witness+moments", moments_horizon="auto", replay_weight=1.0),
+    "witness": dict(tilt=1, tilt_form="weight", tilt_guard=0.0, cells=5, view="shift"),
+}
 
 
 def in_ddp(make):
@@ -399,7 +402,7 @@ def _train(rank, num_gpus, port_file, out, presets):
     for preset in presets:
         make = madr_loss(dict(dict(preset=preset, extractor="pca", update_interval=1, replay_interval=1), **MORE.get(preset, {})))
         host = Host(in_ddp(make) if preset == "default" and num_gpus > 1 else make)
-        if preset in MORE:
+        if host.loss.config.tilt:
             host.loss.engine.reference.radii_C.mul_(100)  # wide enough for images of an untrained generator, or the tilt would rest
         for _ in range(6):
             host.step(num_microbatches=2, rank=rank, num_gpus=num_gpus)
@@ -421,6 +424,9 @@ def test_two_processes_equal_one(tmp_path):
         a, b = one["state"]["madr"]["memory"], first["state"]["madr"]["memory"]
         assert a["count"] == b["count"] and torch.equal(a["tensors"]["latents"], b["tensors"]["latents"])
         assert torch.allclose(a["tensors"]["features"], b["tensors"]["features"], atol=1e-3)
+        if preset == "default":
+            a, b = one["state"]["madr"]["objective"]["moments"], first["state"]["madr"]["objective"]["moments"]
+            assert float(a["weight_G"]) > 0 and torch.allclose(a["second_GDD"], b["second_GDD"], atol=1e-3)
 
 
 def test_ages_count_all_generated_images_also_those_that_a_sub_batch_leaves_out():
