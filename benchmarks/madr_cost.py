@@ -34,7 +34,7 @@ from training.networks import Discriminator, Generator
 METHODS = {
     "plain": None,
     "witness": dict(preset="witness"),
-    "witness+moments": dict(preset="witness", term="witness+moments"),
+    "witness+moments": dict(preset="moments"),
     "default": dict(preset="default"),
     "default with tilt": dict(preset="default", tilt=1),
     "paper": dict(preset="paper", extractor="pca"),

@@ -25,10 +25,12 @@ METHODS = {
     "witness+replay": ["--madr=1", "--madr-preset=witness", "--madr-replay-weight=1"],
     "default": ["--madr=1"],
     "tilt": ["--madr=1", "--madr-tilt=1"],
-    "moments": ["--madr=1", "--madr-preset=witness", "--madr-term=moments"],
-    "witness+moments": ["--madr=1", "--madr-preset=witness", "--madr-term=witness+moments"],
-    # The memory-free twin: the same term, moments of the batch alone.
-    "witness+batch-moments": ["--madr=1", "--madr-preset=witness", "--madr-term=witness+moments", "--madr-moments-horizon=0"],
+    "witness+moments": ["--madr=1", "--madr-preset=moments"],
+    # The memory-free twin: the same term and strength, moments of the batch alone.
+    "witness+batch-moments": ["--madr=1", "--madr-preset=moments", "--madr-moments-horizon=0"],
+    # Its two parts alone, each as strong as both together.
+    "moments": ["--madr=1", "--madr-preset=moments", "--madr-term=moments"],
+    "witness-as-strong": ["--madr=1", "--madr-preset=moments", "--madr-term=witness"],
 }
 USUAL = ["--cfg=tiny", "--tick=2", "--snap=5", "--threads=1"]
 # Stacked digits have no use for augmentation: mirrored digits are none. The first 20,000 images (20 per mode) keep the judging short.

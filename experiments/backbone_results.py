@@ -17,8 +17,6 @@ from dnnlib.errors import UserError
 from experiments import backbone, network_judge, records
 from metrics import detectors
 
-REALS = "training images"  # the entry of what these get in place of generated ones
-
 
 def networks_of(outdir, data, methods, seeds, kimg):
     """({(seed, method): saved network}, names of those that are not there)"""
@@ -84,8 +82,8 @@ def main(data, outdir, methods, seeds, first_seed, kimg, num_gen, space, held_ou
 
 def judge_all(store, judge, networks, kimg):
     """Put what the file does not hold yet."""
-    if judge.held_out is not None and store.get(REALS, network_judge.SEED) is None:
-        store.put(REALS, network_judge.SEED, judge.of_training_images())
+    if judge.held_out is not None and store.get(records.TRAINING_IMAGES, network_judge.SEED) is None:
+        store.put(records.TRAINING_IMAGES, network_judge.SEED, judge.of_training_images())
     for (seed, method), network in networks.items():
         if store.get(method, seed) is None:
             G, trained_on = open_network(network)

@@ -25,10 +25,12 @@ METHODS = {
     "witness": dict(madr=dict(preset="witness", extractor="pca")),
     "witness+replay": dict(madr=dict(preset="witness", extractor="pca", replay_weight=1.0)),
     "default": dict(madr=dict(preset="default", extractor="pca")),
-    "moments": dict(madr=dict(preset="witness", extractor="pca", term="moments")),
-    "witness+moments": dict(madr=dict(preset="witness", extractor="pca", term="witness+moments")),
-    # The memory-free twin: the same term, moments of the batch alone.
-    "witness+batch-moments": dict(madr=dict(preset="witness", extractor="pca", term="witness+moments", moments_horizon="0")),
+    "witness+moments": dict(madr=dict(preset="moments", extractor="pca")),
+    # The memory-free twin: the same term and strength, moments of the batch alone.
+    "witness+batch-moments": dict(madr=dict(preset="moments", extractor="pca", moments_horizon="0")),
+    # Its two parts alone, each as strong as both together.
+    "moments": dict(madr=dict(preset="moments", extractor="pca", term="moments")),
+    "witness-as-strong": dict(madr=dict(preset="moments", extractor="pca", term="witness")),
     "tilt": dict(madr=dict(preset="witness", extractor="pca", tilt=1)),
     "default+tilt": dict(madr=dict(preset="default", extractor="pca", tilt=1)),
 }

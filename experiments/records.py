@@ -20,6 +20,7 @@ from metrics import comparison
 from torch_utils.process_lock import ProcessLock
 
 RESULTS = Path(__file__).resolve().parent / "results"
+TRAINING_IMAGES = "training images"  # stands for the method where these took the place of generated ones: the scale of the measures
 
 
 class Store:

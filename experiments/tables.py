@@ -202,7 +202,7 @@ def _length_of(facts):
 
 def _what_training_images_get(runs, measures):
     """The scale on which to read the table; [] where it was not measured."""
-    [entry] = runs.get(TRAINING_IMAGES, {}).values() or [{}]
+    [entry] = runs.get(records.TRAINING_IMAGES, {}).values() or [{}]
     if not entry:
         return []
     figures = [f"{heading} {entry[name]:.{digits}f}" for name, heading, digits, _ in measures if name in entry]
@@ -212,7 +212,6 @@ def _what_training_images_get(runs, measures):
     return [text]
 
 
-TRAINING_IMAGES = "training images"  # as backbone_results.py enters them
 MOMENTS_PARTS = {
     "moments-marks": (moments_marks, None),
     "moments-stacked-digits": (moments_part, (moments.DIGITS, STACKED32)),

@@ -28,10 +28,12 @@ METHODS = {
     "witness": dict(madr=dict(preset="witness", extractor="pca")),
     "default": dict(madr=dict(preset="default", extractor="pca")),
     "witness+replay": dict(madr=dict(preset="witness", extractor="pca", replay_weight=1.0)),
-    "moments": dict(madr=dict(preset="witness", extractor="pca", term="moments")),
-    "witness+moments": dict(madr=dict(preset="witness", extractor="pca", term="witness+moments")),
-    # The memory-free twin: the same term, moments of the batch alone.
-    "witness+batch-moments": dict(madr=dict(preset="witness", extractor="pca", term="witness+moments", moments_horizon="0")),
+    "witness+moments": dict(madr=dict(preset="moments", extractor="pca")),
+    # The memory-free twin: the same term and strength, moments of the batch alone.
+    "witness+batch-moments": dict(madr=dict(preset="moments", extractor="pca", moments_horizon="0")),
+    # Its two parts alone, each as strong as both together.
+    "moments": dict(madr=dict(preset="moments", extractor="pca", term="moments")),
+    "witness-as-strong": dict(madr=dict(preset="moments", extractor="pca", term="witness")),
     "witness-weight-2": dict(madr=dict(preset="witness", extractor="pca", weight=2.0)),
     "tilt": dict(madr=dict(preset="witness", extractor="pca", tilt=1, tilt_max=20.0, weight=2.0)),
     # The same cells and rule, the deficits counted in the present batch alone.

@@ -70,7 +70,7 @@ def test_a_bed_shows_this_studys_methods_and_the_scale_of_its_measures(tmp_path,
     entries = [
         dict(entry, method=method, seed=seed, kl=kl + seed) for method, kl in (("r1", 9), ("witness", 2), (moments.OURS, 1)) for seed in range(2)
     ]
-    entries.append(dict(entry, method=tables.TRAINING_IMAGES, seed=0, kl=0.25, num_images=60, held_out_part_authenticity=71.0))
+    entries.append(dict(entry, method=records.TRAINING_IMAGES, seed=0, kl=0.25, num_images=60, held_out_part_authenticity=71.0))
     facts = dict(kimg=20, configuration=["--cfg=tiny"], num_gen=50, space="s", held_out=dict(num_images=30), training=dict(num_images=60))
     measures, path = [("kl", "KL", 2, False)], tmp_path / "bed.json"
     path.write_text(json.dumps(dict(facts=facts, entries=entries[:4])))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dnnlib.errors import UserError
-from experiments import backbone, network_judge, pages, tables
+from experiments import backbone, digits_study, moments, network_judge, pages, small_gan, tables, toy_2d
 
 
 def runs(**values):
@@ -79,6 +79,9 @@ def test_a_run_of_other_options_is_not_taken_for_a_methods(tmp_path):
 def test_the_memory_free_twin_differs_from_its_method_in_the_horizon_alone():
     ours, twin = backbone.madr_of("witness+moments"), backbone.madr_of("witness+batch-moments")
     assert {name for name in ours if ours[name] != twin[name]} == {"moments_horizon"} and float(twin["moments_horizon"]) == 0
+    for study in (toy_2d, digits_study):  # the same methods under the same names on every bed
+        for method in set(moments.METHODS) - {"plain"}:
+            assert small_gan.resolved(study.METHODS[method])["madr"] == backbone.madr_of(method), method
 
 
 @pytest.mark.parametrize(
