@@ -8,10 +8,13 @@ import sys
 import click
 
 import madr_plugin
-from madr_plugin import config, forks, metrics, options
+from madr_plugin import config, options, scripts
 from madr_spaces.errors import MADRError
 
 SHOW_ALL = "madr_plugin.show_all"  # in click's ctx.meta
+FEATURE_KNOBS = ("extractor", "weights", "weights_sha256")  # all that a metric takes from a run's options
+HELP_NAMES = ("--help", "-h")
+HELP_LINE = "MADR's own flags, which may stand beside these: python -m madr_plugin --madr-help"
 
 
 class _Command(click.Command):
@@ -37,31 +40,53 @@ def _show_all(ctx, _option, wanted):
 @click.option("--madr-help-all", is_flag=True, is_eager=True, expose_value=False, callback=_show_all, help="Show the flags of all knobs and exit.")
 @options.madr_options
 @click.version_option(madr_plugin.__version__, "--madr-version", message="MADR %(version)s")
-def main(script, fork_flags, **flags):
+@click.pass_context
+def main(ctx, script, fork_flags, **flags):
     """Run a fork's train.py with MADR. All flags that do not begin with --madr go to the fork."""
+    if script in HELP_NAMES:
+        click.echo(ctx.get_help())
+        return
     try:
-        chosen = (
-            _features_of_metrics(flags) if not flags.get("madr") else options.from_flags(flags)
-        )  # mistakes are answered before anything is loaded
-        train = forks.load_train_script(script)
-        forks.wrap_seam(train, flags)
-        metrics.register(chosen)
-        if not callable(getattr(train, "main", None)):
-            raise MADRError(f"{script} has no function main() to start")
-    except MADRError as error:
-        print(f"Error: {error}", file=sys.stderr)
+        if script.startswith("-"):
+            raise MADRError(f"the path of the fork's train.py comes first (got {script}): python -m madr_plugin train.py {script} ...")
+        prepare(found := scripts.Script(script), flags)
+        _start(found, fork_flags, script)
+    except Exception as error:  # sorted right below: the fork's own errors stay as they are
+        sentence = scripts.sentence_of(error)
+        if sentence is None:
+            raise
+        print(f"Error: {sentence}", file=sys.stderr)
         sys.exit(1)
-    sys.argv = [script, *fork_flags]
+
+
+def prepare(script, flags):
+    """Load a Script and put MADR into it: into the options that it will prepare, and its metrics into the registry of the fork."""
+    # Mistakes are answered before anything is loaded.
+    chosen = options.from_flags(flags) if flags.get("madr") else _features_of_metrics(flags)
+    from madr_plugin import forks, metrics  # here: torch, which --madr-help does without
+
+    if flags.get("madr"):
+        forks.check_script(script)
+    if script.can_load:
+        forks.wrap_seam(script.load(), flags)
+    else:
+        script.enter()
+        forks.load_metrics()
+    metrics.register(chosen)
+
+
+def _start(script, arguments, shown_as):
     try:
-        train.main()
-    except MADRError as error:
-        print(f"Error: {error}", file=sys.stderr)
-        sys.exit(1)
+        script.start(arguments, shown_as)
+    except SystemExit as leaving:
+        if not leaving.code and set(arguments) & set(HELP_NAMES):
+            print(f"\n{HELP_LINE}")
+        raise
 
 
 def _features_of_metrics(flags):
     """Resolve the options of a run without MADR: only the feature space, in which its metrics measure. Returns MADRConfig."""
-    given = {name: flags.pop(f"madr_{name}") for name in metrics.FEATURE_KNOBS}
+    given = {name: flags.pop(f"madr_{name}") for name in FEATURE_KNOBS}
     for name in ("width", "input_size"):
         if flags.get(f"madr_{name}") is not None:
             raise MADRError(

@@ -20,7 +20,7 @@ from madr_plugin.reals import real_images
 from madr_spaces import own, weights as weight_files
 from madr_spaces.distances import pairwise_distances, quantile_of_sorted
 from madr_spaces.errors import MADRError
-from madr_spaces.images import data_fingerprint
+from madr_spaces.images import data_fingerprint, image_fingerprint
 from madr_spaces.pca import PCASpace
 from madr_spaces.seeds import generator_for
 
@@ -79,12 +79,13 @@ def _finished(weights, images, seed):
 
 
 def save(path, tensors, dataset):
-    """Write the file atomically, with the fingerprint of the data that it was trained on."""
+    """Write the file atomically, with the fingerprints of the data that it was trained on."""
     about = dict(
         format=own.FORMAT,
         image_shape=list(map(int, dataset.image_shape)),
         pca_width=tensors["pca.basis_PD"].shape[1],
         data_fingerprint=data_fingerprint(dataset),
+        image_fingerprint=image_fingerprint(dataset),
     )
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
