@@ -42,7 +42,7 @@ class MADRLoss:
         self.is_attached = False  # whether the host speaks the protocol of our own loop
         self.host_keeps_state = False  # whether the host stores state_dict(); else MADR's state rides in snapshots, or lies in a file beside them
         metrics.register(self.config)  # in every process: those that the host spawns start with its own registry
-        self.resumed = snapshots.resumed_by(D)  # before a step changes D
+        self.resumed = snapshots.resumed_by(D, G_mapping, G_synthesis)  # before a step changes them
         self.base = base_loss.whole(construct(base_class_name, **given))
         self.signature = inspect.signature(self.base.accumulate_gradients)
         self.generator_access = GeneratorAccess(G_mapping, G_synthesis)
@@ -296,8 +296,8 @@ def _generator(given):
         return given.get("G_mapping"), synthesis
     if G is None:
         raise MADRError("MADR found no generator among the arguments of the host's loss (G_synthesis or G); this fork needs its own adapter")
-    inner = getattr(G, "module", G)  # inside DistributedDataParallel
-    return (inner.mapping, inner.synthesis) if hasattr(inner, "mapping") else (None, G)
+    mapping, _ = snapshots.parts_of(G)
+    return snapshots.parts_of(G) if mapping is not None else (None, G)  # as it is called: inside DistributedDataParallel, maybe
 
 
 def _source(found):

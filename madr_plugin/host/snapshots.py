@@ -1,6 +1,6 @@
 """Meets the snapshots of a fork's loop: sees which it loads and which it writes, and keeps MADR's state in a file beside those that cannot carry it.
 
-A state belongs to one D, known by the digest of its parameters: so a snapshot that was only looked at, or a file that an
+A state belongs to networks known by the digest of their parameters: so a snapshot that was only looked at, or a file that an
 overwritten snapshot has left behind, is never taken for the one that the loop goes on from. Must not know what the state means.
 """
 
@@ -22,9 +22,9 @@ SUFFIX = ".madr.pt"
 
 
 class Loaded(NamedTuple):
-    """A snapshot that was read: the digest of its D, its path, MADR's state (flat; {} without), where that was found, why there is none, and a hint."""
+    """A snapshot that was read: the digests of its D and G, its path, MADR's state (flat; {} without), where that was found, why there is none, and a hint."""
 
-    digest: str
+    digests: tuple[str, ...]
     path: str
     state: dict[str, torch.Tensor]
     place: str = ""
@@ -82,20 +82,20 @@ def _watched_loader(original):
 
 def read(snapshot, path):
     """Loaded of a snapshot in memory that came from `path` (None: from no file): out of its augmentation pipe, else out of the file beside it."""
-    digest = digest_of(snapshot["D"])
+    digests = digests_of(snapshot["D"], *parts_of(snapshot.get("G")))
     name = path or "the snapshot"
     carried = getattr(snapshot.get("augment_pipe"), CARRIED, None)
     if carried:
-        return Loaded(digest, name, dict(carried), name)
+        return Loaded(digests, name, dict(carried), name)
     beside = path and path_beside(path)
     if not beside or not os.path.exists(beside):
-        return Loaded(digest, name, {}, fault=f"{name} holds no MADR state", hint=_hint(snapshot, beside))
+        return Loaded(digests, name, {}, fault=f"{name} holds no MADR state", hint=_hint(snapshot, beside))
     found = files.load_tensors(beside)
     if not isinstance(found, dict) or found.get("format") != FORMAT or not isinstance(found.get("state"), dict):
-        return Loaded(digest, name, {}, fault=f"{beside} is damaged or of another version")
-    if found.get("discriminator") != digest:
-        return Loaded(digest, name, {}, fault=f"{beside} was written beside another snapshot than {os.path.basename(name)}")
-    return Loaded(digest, name, found["state"], beside)
+        return Loaded(digests, name, {}, fault=f"{beside} is damaged or of another version")
+    if found.get("discriminator") != digests[0]:
+        return Loaded(digests, name, {}, fault=f"{beside} was written beside another snapshot than {os.path.basename(name)}")
+    return Loaded(digests, name, found["state"], beside)
 
 
 def _hint(snapshot, beside):
@@ -107,17 +107,16 @@ def _hint(snapshot, beside):
     )
 
 
-def resumed_by(D):
-    """Loaded of the snapshot from which this D was restored; one with a fault where the loop has loaded others alone; None where it has loaded none."""
+def resumed_by(D, mapping, synthesis):
+    """Loaded of the snapshot from which D or G was restored; one with a fault where the loop has loaded others alone; None where it has loaded none."""
     if not _seen:
         return None
-    digest = digest_of(D) if isinstance(D, torch.nn.Module) else ""
+    digests = digests_of(D, mapping, synthesis)
     for loaded in reversed(_seen):
-        if loaded.digest == digest:
+        if any(theirs and theirs == ours for theirs, ours in zip(loaded.digests, digests)):
             break
     else:
-        last = _seen[-1]
-        loaded = Loaded(last.digest, last.path, {}, fault=f"D is not the one of {last.path}")
+        loaded = Loaded(digests, _seen[-1].path, {}, fault=f"the run goes on with other networks than those of {_seen[-1].path}")
     _seen.clear()
     return loaded
 
@@ -184,12 +183,25 @@ def path_beside(path):
     return os.path.join(folder, name.partition(".pkl")[0] + SUFFIX)
 
 
-def digest_of(network):
-    """Hex digest of a network's parameters, bit for bit, wherever they lie and whatever wraps the network."""
-    digest = hashlib.sha256()
-    network = network.module if isinstance(network, torch.nn.parallel.DistributedDataParallel) else network
-    for name, value in sorted(network.named_parameters()):
-        flat = value.detach().cpu().contiguous().reshape(-1)
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(flat.view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
+def parts_of(G):
+    """(mapping, synthesis) of a generator; (None, G) where it is one module."""
+    G = getattr(G, "module", G)  # inside DistributedDataParallel
+    return (G.mapping, G.synthesis) if hasattr(G, "mapping") and hasattr(G, "synthesis") else (None, G)
+
+
+def digests_of(D, mapping, synthesis):
+    """(of D, of G); '' where there is none."""
+    return digest_of(D), digest_of(mapping, synthesis)
+
+
+def digest_of(*networks):
+    """Hex digest of the parameters of networks, bit for bit, wherever they lie and whatever wraps them; '' if there are none."""
+    digest, count = hashlib.sha256(), 0
+    for network in networks:
+        network = network.module if isinstance(network, torch.nn.parallel.DistributedDataParallel) else network
+        for name, value in sorted(network.named_parameters()) if isinstance(network, torch.nn.Module) else ():
+            flat = value.detach().cpu().contiguous().reshape(-1)
+            digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+            digest.update(flat.view(torch.uint8).numpy().tobytes())
+            count += 1
+    return digest.hexdigest() if count else ""

@@ -1,5 +1,6 @@
 """Stand-ins for the families whose loops, losses and snapshots differ from the plain fork's (stand_ins.py).
 
+Processes are copies unless $START_METHOD says spawn, which takes a while to import torch.
 LOOP goes by the number of the step alone (seeds, data) and has an optimizer without memory, so that 6 + 6 steps equal 12 bit for bit where all state
 is carried. Its snapshots hold no augmentation pipe; a run in a folder that has a snapshot goes on from it, asked or not.
 """
@@ -68,7 +69,7 @@ TRAIN = """
             if c.num_gpus == 1:
                 subprocess_fn(rank=0, c=c, temp_dir=temp_dir)
             else:
-                torch.multiprocessing.spawn(fn=subprocess_fn, args=(c, temp_dir), nprocs=c.num_gpus)
+                torch.multiprocessing.start_processes(subprocess_fn, (c, temp_dir), c.num_gpus, start_method=os.environ.get("START_METHOD", "fork"))
     @click.command()
     @click.option("--outdir", required=True, help="Where the run goes.")
     @click.option("--steps", type=int, default=12)

@@ -65,14 +65,32 @@ def test_the_one_call_keeps_the_state_too_and_a_folder_goes_on(make_fork, tmp_pa
     assert again.returncode == 0 and "state of step 6 taken from" in again.stdout, again.stdout + again.stderr
 
 
-def test_processes_that_the_fork_spawns_take_it_up_and_say_so_once(make_fork, tmp_path):
+def test_two_processes_take_it_up_and_say_so_once(make_fork, tmp_path):
     fork, run = make_fork(RELATIVISTIC)
-    train = ["-m", "madr_plugin", fork / "train.py", f"--outdir={tmp_path}/run", "--steps=3", "--gpus=2", *KNOBS]
+    train = ["-m", "madr_plugin", fork / "train.py", f"--outdir={tmp_path}/run", "--steps=3", *KNOBS]
     assert run(*train).returncode == 0
-    again = run(*train)
+    again = run(*train, "--gpus=2")
     assert again.returncode == 0 and again.stdout.count("state of step 3 taken from") == 1, again.stdout + again.stderr
     assert "lacks the last step" not in again.stdout  # D learns first, yet the step of G is in what is written after it
     assert compared(run, fork, tmp_path / "run")["step"] == 6
+
+
+ARRIVAL = """
+import pickle, sys
+sys.path.insert(0, sys.argv[1])
+from madr_plugin.forks import WatchingOptions
+import legacy
+sent = pickle.dumps(WatchingOptions(weight=1))
+assert not hasattr(legacy.load_network_pkl, "__wrapped__")
+arrived = pickle.loads(sent)
+print(arrived, type(arrived).__name__, hasattr(legacy.load_network_pkl, "__wrapped__"))
+"""
+
+
+def test_in_processes_that_a_fork_spawns_loading_is_watched_before_the_loop_begins(make_fork):
+    fork, run = make_fork(RELATIVISTIC)
+    done = run("-c", ARRIVAL, fork)
+    assert done.stdout.split("\n")[0] == "{'weight': 1} WatchingOptions True", done.stdout + done.stderr
 
 
 def test_without_strength_the_fork_stays_as_it_is(make_fork, tmp_path):
@@ -113,13 +131,17 @@ def test_state_that_cannot_be_written_or_read_is_said(tmp_path, capsys):
     assert "is damaged" in snapshots.read(snapshot, str(tmp_path / "s.pkl")).fault
 
 
-def test_a_snapshot_that_was_only_looked_at_is_not_the_one_resumed(monkeypatch, tmp_path):
+def test_a_snapshot_that_was_only_looked_at_is_not_the_one_resumed(monkeypatch):
     host, other = Host(madr_loss(), seed=0), Host(madr_loss(), seed=1)
-    monkeypatch.setattr(snapshots, "_seen", [snapshots.read(dict(G=host.synthesis, D=host.D), None), snapshots.read(dict(G=1, D=other.D), "b.pkl")])
-    assert snapshots.resumed_by(host.D).path == "the snapshot" and snapshots._seen == []
-    assert snapshots.resumed_by(host.D) is None
-    snapshots._seen.append(snapshots.read(dict(G=1, D=other.D), "b.pkl"))
-    assert snapshots.resumed_by(host.D).fault == "D is not the one of b.pkl"
+    monkeypatch.setattr(snapshots, "_seen", [snapshots.read(dict(D=host.D), None), snapshots.read(dict(D=other.D), "b.pkl")])
+    assert snapshots.resumed_by(host.D, None, host.synthesis).path == "the snapshot" and snapshots._seen == []
+    assert snapshots.resumed_by(host.D, None, host.synthesis) is None
+    snapshots._seen.append(snapshots.read(dict(G=host.synthesis, D=other.D), "b.pkl"))
+    assert "other networks" in snapshots.resumed_by(host.D, None, other.synthesis).fault
+    snapshots._seen.append(snapshots.read(dict(G=host.synthesis, D=other.D), "b.pkl"))
+    assert "holds no MADR state" in snapshots.resumed_by(host.D, None, host.synthesis).fault  # G alone was restored
+    snapshots._seen.append(snapshots.read(dict(D=other.D), "b.pkl"))
+    assert snapshots.resumed_by(host.D, None, host.synthesis).fault == "the run goes on with other networks than those of b.pkl"
 
 
 def test_pickling_other_things_and_unwatching(tmp_path):

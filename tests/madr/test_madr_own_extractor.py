@@ -77,6 +77,31 @@ def test_it_serves_the_loss(encoder, monkeypatch, capsys):
     assert host.loss.telemetry()["gratio"] > 0
 
 
+class InFork:
+    """The data set of a fork: the family's parts that are inside every one, and no fingerprint of its own."""
+
+    def __init__(self, dataset):
+        self.dataset, self._raw_shape, self._load_raw_image = dataset, dataset._raw_shape, dataset._load_raw_image
+
+    def __len__(self):
+        return len(self.dataset)
+
+    def __getitem__(self, index):
+        return self.dataset[index]
+
+
+def test_its_images_are_known_whoever_opens_them(pictures, encoder):
+    from training.dataset import ImageFolderDataset
+
+    extractor = registry.build("own", (3, 16, 16), weights=str(encoder))
+    for options in ({}, dict(use_labels=True), dict(xflip=True), dict(max_size=40)):
+        dataset = ImageFolderDataset(str(pictures), **options)
+        assert extractor.knows(dataset) and extractor.knows(InFork(dataset))
+    assert not hasattr(InFork(dataset), "content_fingerprint") and extractor.knows(Host(madr_loss()).images) is False
+    extractor.image_fingerprint = None  # a file from before
+    assert extractor.knows(ImageFolderDataset(str(pictures), use_labels=True)) and extractor.knows(InFork(dataset)) is None
+
+
 @pytest.mark.parametrize(
     "make, words",
     [
