@@ -3,12 +3,14 @@
 Without --madr=1 the script (also the fork's calc_metrics.py) runs as it is, with the madr_ metrics in its registry.
 """
 
+import os
 import sys
 
 import click
 
 import madr_plugin
 from madr_plugin import config, options, scripts
+from madr_plugin.base.knobs import nearest_name
 from madr_spaces.errors import MADRError
 
 SHOW_ALL = "madr_plugin.show_all"  # in click's ctx.meta
@@ -49,6 +51,9 @@ def main(ctx, script, fork_flags, **flags):
     try:
         if script.startswith("-"):
             raise MADRError(f"the path of the fork's train.py comes first (got {script}): python -m madr_plugin train.py {script} ...")
+        for flag in fork_flags:
+            if flag.startswith("--madr"):
+                raise MADRError(unknown_flag(flag.partition("=")[0]))
         prepare(found := scripts.Script(script), flags)
         _start(found, fork_flags, script)
     except Exception as error:  # sorted right below: the fork's own errors stay as they are
@@ -69,10 +74,16 @@ def prepare(script, flags):
         forks.check_script(script)
     if script.can_load:
         forks.wrap_seam(script.load(), flags)
-    else:
-        script.enter()
-        forks.load_metrics()
+    script.enter()
+    if os.path.isfile(os.path.join(os.path.dirname(script.path), "metrics", "metric_main.py")):
+        forks.load_metrics()  # some scripts import it when they start
     metrics.register(chosen)
+
+
+def unknown_flag(flag):
+    """What to say of a flag that would go to the fork and is meant for us."""
+    meant = nearest_name(flag.removeprefix("--madr-"), options.ROWS)
+    return f"there is no {flag}{f', perhaps {config.flag_of(meant)} is meant' if meant else ''}; python -m madr_plugin --madr-help-all lists all"
 
 
 def _start(script, arguments, shown_as):

@@ -26,7 +26,8 @@ SEAMS = {
 }
 NO_SEAM = (
     "has none of the functions by which MADR knows its families "
-    f"({'; '.join(f'{name} ({what})' for name, what in SEAMS.items())}). Call madr_plugin.install() at the top of the script instead"
+    f"({'; '.join(f'{name} ({what})' for name, what in SEAMS.items())}). Call madr_plugin.install() at the top of the script instead; "
+    "one that trains nothing (calc_metrics.py) needs neither: leave out --madr=1"
 )
 
 CARRIER_P = 1e-9  # strength of an augmentation pipe that augments nothing: any but zero
@@ -38,6 +39,10 @@ _seen = {}  # what the wrapped functions have learned: training_set_kwargs, chec
 def check_script(script):
     """Refuse a scripts.Script that MADR cannot enter, before any of it runs."""
     if not any(script.mentions(name) for name in SEAMS):
+        if script.mentions("madr_plugin"):
+            raise MADRError(
+                f"{script.path} knows MADR itself; start it without `-m madr_plugin`: python {os.path.basename(script.path)} --madr=1 ..."
+            )
         folder = os.path.dirname(script.path)
         if not os.path.isdir(os.path.join(folder, "dnnlib")):
             raise MADRError(

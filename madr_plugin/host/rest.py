@@ -32,7 +32,8 @@ class Rest:
             self.looks += 1
             if self.acts is None or (self.acts and self.looks >= PATIENCE):
                 self.acts = False
-                return [f"MADR rests: {reason(engine)}. It begins by itself, which is told here; the tilt does not wait for it"]
+                beside = "; the tilt does not wait for it" if engine.config.tilt else ""
+                return [f"MADR rests: {reason(engine)}. It begins by itself, which is told here{beside}"]
         return []
 
 

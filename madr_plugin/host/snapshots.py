@@ -80,10 +80,13 @@ def _watched_loader(original):
     return load_network_pkl
 
 
-def read(snapshot, path):
-    """Loaded of a snapshot in memory that came from `path` (None: from no file): out of its augmentation pipe, else out of the file beside it."""
+def read(snapshot, path, name=None):
+    """Loaded of a snapshot in memory that came from `path` (None: from no file): out of its augmentation pipe, else out of the file beside it.
+
+    name: what it is called where it has no path.
+    """
     digests = digests_of(snapshot["D"], *parts_of(snapshot.get("G")))
-    name = path or "the snapshot"
+    name = path or name or "the snapshot"
     carried = getattr(snapshot.get("augment_pipe"), CARRIED, None)
     if carried:
         return Loaded(digests, name, dict(carried), name)
@@ -101,7 +104,7 @@ def read(snapshot, path):
 def _hint(snapshot, beside):
     """What a user can do who has moved a snapshot of a family whose snapshots carry no state."""
     return (
-        f" (a run with MADR writes it to {os.path.basename(beside)} beside its snapshot; copy both)"
+        f" (in this fork a run with MADR writes it to {os.path.basename(beside)} beside its snapshot; copy both)"
         if beside and not snapshot.get("augment_pipe")
         else ""
     )
@@ -128,7 +131,7 @@ def open_by_host(path):
 
     with dnnlib.util.open_url(path) as file:
         snapshot = legacy.load_network_pkl(file)
-    return read(snapshot, path if os.path.exists(path) else None) if is_snapshot(snapshot) else None
+    return read(snapshot, path if os.path.exists(path) else None, path) if is_snapshot(snapshot) else None
 
 
 # ----------------------------------------------------------------------------

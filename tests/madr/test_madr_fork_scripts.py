@@ -67,18 +67,28 @@ def test_help_is_the_forks_own_with_a_line_on_madr(make_fork):
     assert run("-m", "madr_plugin", "--help").stdout == remedy.stdout
     mistyped = run("-m", "madr_plugin", "--gamma=3", fork / "train.py", "--madr=1")
     assert mistyped.returncode == 1 and "python -m madr_plugin train.py --gamma=3" in mistyped.stderr
+    mistyped = run("-m", "madr_plugin", fork / "train.py", "--madr=1", "--madr-capcity=3")
+    assert mistyped.returncode == 1 and "there is no --madr-capcity, perhaps --madr-capacity is meant" in mistyped.stderr
 
 
 @pytest.mark.parametrize("script", ["def main():\n    print('trained')\n", "import torch\nprint('trained')\n"])
 def test_scripts_of_other_kinds_are_refused_before_they_run(make_fork, script):
     fork, run = make_fork(
-        {**FIRST_STYLE, "train.py": script, "alone/train.py": script, "broken.py": "def main(:\n", "late.py": script + "launch_training = 1\n"}
+        {
+            **FIRST_STYLE,
+            "train.py": script,
+            "alone/train.py": script,
+            "broken.py": "def main(:\n",
+            "late.py": script + "launch_training = 1\n",
+            "own.py": "import madr_plugin\n" + script,
+        }
     )
     for name, words in [
         ("train.py", "Call madr_plugin.install() at the top of the script instead"),
         ("alone/train.py", "no package dnnlib beside it"),
         ("broken.py", "is no Python script"),
         ("late.py", "at the top of the script instead"),
+        ("own.py", "start it without `-m madr_plugin`: python own.py --madr=1"),
     ]:
         done = run("-m", "madr_plugin", fork / name, "--madr=1")
         assert done.returncode == 1 and words in done.stderr and done.stderr.count("\n") == 1 and not done.stdout
@@ -139,3 +149,32 @@ def test_an_error_in_a_process_of_the_fork_is_its_sentence(make_fork):
     assert "Traceback" not in done.stderr and not (fork / "out" / "network-snapshot.pkl").exists()  # at the first step, though the tilt rests yet
     remedy = run("-m", "madr_plugin", fork / "train.py", f"--outdir={fork}/out", "--steps=2", *KNOBS, "--madr-tilt=1", "--madr-tilt-form=draw")
     assert remedy.returncode == 0, remedy.stderr
+
+
+FLAGS_OF_FORKS = """@click.option("--resume")
+    @click.option("--data")
+    @click.option("--metrics")
+"""
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/commands.md"])
+def test_the_commands_that_we_document_run_in_a_fork(make_fork, runner, repo, tmp_path, page):
+    train = (
+        RELATIVISTIC["train.py"]
+        .replace('@click.option("--resume")\n', FLAGS_OF_FORKS)
+        .replace("main(outdir, steps, gpus, resume)", "main(outdir, steps, gpus, resume, data, metrics)")
+    )
+    calc = (
+        METRICS["calc_metrics.py"]
+        .replace("@click.command()", '@click.command()\n        @click.option("--network")')
+        .replace("(metrics):", "(metrics, network):")
+    )
+    fork, _ = make_fork({**RELATIVISTIC, **METRICS, "train.py": train, "calc_metrics.py": calc})
+    section = (repo / page).read_text().partition("## In a fork")[2].partition("\n## ")[0]
+    commands = [line.partition("#")[0].split() for line in section.splitlines() if line.startswith("python ")]
+    assert commands and all(words[:3] == ["python", "-m", "madr_plugin"] for words in commands)
+    for _, *words in commands:
+        known = [word.replace("--gpus=8", "--gpus=1") for word in words] + (["--steps=1"] if "--madr=1" in words else [])
+        done = runner.run(known, fork, tmp_path / "site")
+        assert done.returncode == 0 and "Error" not in done.stderr, (words, done.stdout, done.stderr)
+        assert ("loss is MADRLoss" in done.stdout) == ("--madr=1" in words)

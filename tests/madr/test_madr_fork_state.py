@@ -49,7 +49,10 @@ def test_a_run_in_two_parts_is_the_run_in_one(make_fork, tmp_path, family):
     assert again.returncode == 0 and f"state of step 6 taken from {parts}/network-snapshot.madr.pt" in again.stdout, again.stdout + again.stderr
     (forgetful / "network-snapshot.madr.pt").unlink()
     without = run(*train, f"--outdir={forgetful}", "--steps=6", *KNOBS)
-    assert "holds no MADR state; the memory starts empty (a run with MADR writes it to network-snapshot.madr.pt beside its snapshot" in without.stdout
+    assert (
+        "holds no MADR state; the memory starts empty (in this fork a run with MADR writes it to network-snapshot.madr.pt beside its snapshot"
+        in without.stdout
+    )
     elsewhere = run(*train, f"--outdir={plain}", f"--resume={moved}/network-snapshot.pkl", "--steps=6", *KNOBS)
     assert "state of step 6 taken from" in elsewhere.stdout, elsewhere.stdout + elsewhere.stderr
     seen = compared(run, fork, whole, parts, forgetful, plain)
