@@ -40,9 +40,7 @@ def check_script(script):
     """Refuse a scripts.Script that MADR cannot enter, before any of it runs."""
     if not any(script.mentions(name) for name in SEAMS):
         if script.mentions("madr_plugin"):
-            raise MADRError(
-                f"{script.path} knows MADR itself; start it without `-m madr_plugin`: python {os.path.basename(script.path)} --madr=1 ..."
-            )
+            raise MADRError(f"{script.path} knows MADR itself; start it without `-m madr_plugin`: python {os.path.basename(script.path)} <its flags>")
         folder = os.path.dirname(script.path)
         if not os.path.isdir(os.path.join(folder, "dnnlib")):
             raise MADRError(

@@ -55,6 +55,7 @@ class MADRLoss:
         self._real_weights = tilted_logits.RealLogitWeights(D, self.augment_pipe) if self.config.tilt_form == "weight" else None
         self.cost, self.rest = cost.CostMeter(self.device), rest.Rest(self.config)
         self._reals_of = ("", -1)  # D phase and its last round
+        self._foreign_phases = []  # in order, those that are not the generator's main phase; None once that was seen
         if self.config.tilt and "real_img" not in self.signature.parameters:
             raise MADRError("--madr-tilt=1 acts on the argument real_img of the host's loss, and this fork's loss has none; use --madr-tilt=0")
 
@@ -122,12 +123,16 @@ class MADRLoss:
 
     def _take_state_from_snapshot(self, announce):
         """In a fork, whose loop restores networks only: MADR's state, from where the snapshot that the run starts from has it."""
-        found = self.resumed
-        if collective.world()[0] == 0 and self.resume_pkl and (found is None or not found.state):
-            found = snapshots.open_by_host(self.resume_pkl) or found
+        found, self.resumed = self.resumed, None
+
+        def read():
+            nonlocal found
+            if found is None and self.resume_pkl:
+                found = snapshots.open_by_host(self.resume_pkl)
+            return {} if found is None else found.state
+
         # Read by the first process alone, as the loops of forks do it.
-        flat = collective.from_first_process(lambda: {} if found is None else found.state, self.device)
-        self.resumed = None
+        flat = collective.from_first_process(read, self.device)
         if not flat:
             if found is not None or self.resume_pkl:
                 fault, hint = (found.fault, found.hint) if found else (f"{self.resume_pkl} holds no MADR state", "")
@@ -158,6 +163,7 @@ class MADRLoss:
         arguments = bound.arguments
         phase = arguments["phase"]
         if phase not in GENERATOR_PHASES:
+            self._note_foreign(phase)
             # Loops without `sync` do not say which microbatch is the step's last; the next phase does, and the count is the next step's.
             if self._rounds_of_phase > 0:
                 self.rounds_per_step, self._rounds_of_phase = self._rounds_of_phase, 0
@@ -168,6 +174,7 @@ class MADRLoss:
             return self.base.accumulate_gradients(*args, **kwargs)
 
         self.prepare()
+        self._foreign_phases = None
         rank, num_processes = collective.world()
         microbatch = self.round_index * num_processes + rank
         gain = float(arguments.get("gain", 1))
@@ -193,6 +200,17 @@ class MADRLoss:
         self._rounds_of_phase += 1
         if self._rounds_of_phase == self.rounds_per_step:
             self._finish_step_if_open()
+
+    def _note_foreign(self, phase):
+        """Refuse a loop whose phases are all foreign, in which MADR would do nothing for as long as it runs."""
+        if self._foreign_phases is None or self._foreign_phases[-1:] == [phase]:
+            return
+        self._foreign_phases.append(phase)
+        if len(self._foreign_phases) > 16 and any(name.lower().startswith("g") for name in self._foreign_phases):
+            raise MADRError(
+                f"MADR found none of the generator phases that it knows ({', '.join(GENERATOR_PHASES)}) among those of this fork's loop "
+                f"({', '.join(sorted(set(self._foreign_phases)))}); use --madr=0 with this fork"
+            )
 
     def _tilted_reals_of(self, phase, arguments):
         """The context in which a D phase runs with tilted reals: other ones among its arguments, or weights at their logits."""

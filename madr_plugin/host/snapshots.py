@@ -105,7 +105,7 @@ def _hint(snapshot, beside):
     """What a user can do who has moved a snapshot of a family whose snapshots carry no state."""
     return (
         f" (in this fork a run with MADR writes it to {os.path.basename(beside)} beside its snapshot; copy both)"
-        if beside and not snapshot.get("augment_pipe")
+        if beside and snapshot.get("augment_pipe") is None
         else ""
     )
 

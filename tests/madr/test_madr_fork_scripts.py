@@ -88,7 +88,7 @@ def test_scripts_of_other_kinds_are_refused_before_they_run(make_fork, script):
         ("alone/train.py", "no package dnnlib beside it"),
         ("broken.py", "is no Python script"),
         ("late.py", "at the top of the script instead"),
-        ("own.py", "start it without `-m madr_plugin`: python own.py --madr=1"),
+        ("own.py", "start it without `-m madr_plugin`: python own.py <its flags>"),
     ]:
         done = run("-m", "madr_plugin", fork / name, "--madr=1")
         assert done.returncode == 1 and words in done.stderr and done.stderr.count("\n") == 1 and not done.stdout

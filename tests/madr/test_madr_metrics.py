@@ -126,7 +126,7 @@ METRICS = {
 }
 
 
-def test_a_fork_gets_them_in_its_own_registry(make_fork):  # noqa: F811
+def test_a_fork_gets_them_in_its_own_registry(make_fork):
     style = dict(FIRST_STYLE, **METRICS)
     style["train.py"] = style["train.py"].replace("import click, dnnlib", "import click, dnnlib\n    from metrics import metric_main")
     style["training/training_loop.py"] = (
