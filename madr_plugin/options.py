@@ -73,7 +73,7 @@ def madr_options(function):
         multiple=True,
         expose_value=False,
         metavar="KEY=VALUE",
-        help="Set any knob by name, such as dead_zone=2; may be repeated (--help-all lists all, around a fork --madr-help-all)",
+        help="Set any knob by name, such as dead_zone=2; may be repeated (--[madr-]help-all lists all)",
     )(function)
     return click.option(
         "--madr",

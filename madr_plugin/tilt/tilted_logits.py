@@ -70,10 +70,7 @@ class RealLogitWeights:
             x = args[0] if args else next(value for value in kwargs.values() if torch.is_tensor(value))
             if _is_one_of(x, known):
                 recognised.append(True)
-                if not torch.is_tensor(output) or len(output) != len(real_img):
-                    raise MADRError(
-                        "--madr-tilt-form=weight needs a discriminator that returns one row of logits per image; use --madr-tilt-form=draw"
-                    )
+                _check_rows(output, len(real_img))
                 if weight_B is not None:
                     _weigh_gradient(output, weight_B)
 
@@ -102,8 +99,14 @@ def _is_one_of(x, known):
     )
 
 
+def _check_rows(logits, count):
+    if not torch.is_tensor(logits) or len(logits) != count:
+        raise MADRError("--madr-tilt-form=weight needs a discriminator that returns one row of logits per image; use --madr-tilt-form=draw")
+
+
 def _weigh_gradient(logits, weight_B):
     """MADR: from now on whatever flows back into `logits` [B, ...] is weighted by real."""
+    _check_rows(logits, len(weight_B))
     if not logits.requires_grad:
         return
     weight = weight_B.to(logits).reshape(-1, *[1] * (logits.ndim - 1))
