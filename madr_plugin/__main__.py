@@ -9,7 +9,7 @@ import sys
 import click
 
 import madr_plugin
-from madr_plugin import config, options, scripts
+from madr_plugin import command, config, options, scripts
 from madr_plugin.base.knobs import nearest_name
 from madr_spaces.errors import MADRError
 
@@ -45,6 +45,7 @@ def _show_all(ctx, _option, wanted):
 @click.pass_context
 def main(ctx, script, fork_flags, **flags):
     """Run a fork's train.py with MADR. All flags that do not begin with --madr go to the fork."""
+    command.make_printable()
     if script in HELP_NAMES:
         click.echo(ctx.get_help())
         return
@@ -105,7 +106,7 @@ def _features_of_metrics(flags):
                 "add --madr=1 to train with MADR, or leave it out"
             )
     options.from_flags(flags)  # refuses all other flags without --madr=1
-    return config.resolve(given)
+    return config.resolve(options.with_home(given))
 
 
 if __name__ == "__main__":

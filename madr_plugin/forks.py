@@ -151,7 +151,7 @@ def install(**given):
         return
     if (sys, "excepthook") not in _originals:
         _wrap(sys, "excepthook", _telling_sentences(sys.excepthook))
-    resolved = config.resolve(given)
+    resolved = config.resolve(options.with_home(given))
     util = _host_util()
     original = util.construct_class_by_name
 

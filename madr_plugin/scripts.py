@@ -22,7 +22,7 @@ class Script:
     """A Python file: load() brings in its functions, start() does what it does when called."""
 
     def __init__(self, path):
-        self.path = os.path.abspath(path)
+        self.path = os.path.abspath(os.path.expanduser(path))
         if not os.path.isfile(self.path):
             raise MADRError(f"{self.path} does not exist; give the path of the fork's train.py")
         with open(self.path, "rb") as file:

@@ -2,6 +2,7 @@
 
 import pytest
 
+from madr_plugin import options
 from tests.madr.fork_families import RELATIVISTIC, WITHOUT_PIPE
 from tests.madr.stand_ins import FIRST_STYLE, SECOND_STYLE, edited
 
@@ -102,6 +103,14 @@ def test_the_remedy_for_a_script_without_a_seam_helps(make_fork):
     fork, run = make_fork({**SECOND_STYLE, "train.py": train}, install="import madr_plugin; madr_plugin.install()")
     done = run(fork / "train.py", f"--outdir={fork}")
     assert done.returncode == 0 and "loss is MADRLoss" in done.stdout, done.stderr
+
+
+def test_the_home_folder_may_be_written_short(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    given = options.with_home(dict(weights="~/a.pth,b.pth", extractor="file:~/c.pt", width=None))
+    assert given == dict(weights=f"{tmp_path}/a.pth,b.pth", extractor=f"file:{tmp_path}/c.pt", width=None)
+    (tmp_path / "a.pth").touch()
+    assert options.from_flags(dict(madr=1, madr_extractor="dino", madr_weights="~/a.pth")).weights == f"{tmp_path}/a.pth"
 
 
 def test_a_loss_of_another_kind_is_refused_before_launch(make_fork):
