@@ -25,6 +25,7 @@ from madr_spaces.images import data_fingerprint, image_fingerprint
 from madr_spaces.pca import PCASpace
 from madr_spaces.seeds import generator_for
 
+LINE_SEC = 30  # between two lines on the training's progress, at most
 LARGEST_SIDE = 128  # images are kept at this side at most: the encoder sees 32 pixels of them, the views a little more
 
 
@@ -53,7 +54,8 @@ def train(images, width, steps, batch_size, seed, flip=False, announce=print):
     opt = torch.optim.AdamW(weights.values(), lr=2e-3, weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.OneCycleLR(opt, 2e-3, total_steps=steps + 1)
     generator, start = generator_for("own-batches", seed), time.monotonic()
-    with Progress("steps", steps, announce) as told:
+    spoken = start
+    with Progress("steps", steps, announce=len) as told:  # a bar alone: the lines here say more
         for step in range(steps):
             batch = images[torch.randperm(len(images), generator=generator)[:batch_size].to(images.device)]
             loss = contrastive_loss(*(own.encode(mild_view(batch, generator, flip), weights) for _ in range(2)))
@@ -61,7 +63,8 @@ def train(images, width, steps, batch_size, seed, flip=False, announce=print):
             loss.backward()
             opt.step()
             schedule.step()
-            if step == 0 or (step + 1) % max(steps // 5, 1) == 0:
+            if step == 0 or (step + 1) % max(steps // 5, 1) == 0 or time.monotonic() - spoken > LINE_SEC:
+                spoken = time.monotonic()
                 announce(f"step {step + 1:5d} / {steps}  loss {float(loss.detach()):.3f}  {time.monotonic() - start:.0f} s")
             told()
     return _finished({name: value.detach() for name, value in weights.items()}, images, seed)
