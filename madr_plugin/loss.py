@@ -27,7 +27,7 @@ NOT_CONFIG = ("random_seed", "training_set_kwargs", "resume_pkl")
 
 
 class MADRLoss:
-    """base_class_name: the host's loss; madr: options by name (config.py) plus random_seed and training_set_kwargs; the rest goes to the base as it comes."""
+    """base_class_name: the host's loss; madr: options by name (config.py) plus random_seed and training_set_kwargs; all else goes to the base."""
 
     def __init__(self, *args, base_class_name, madr, **kwargs):
         given = {**named(base_class_name, args), **kwargs}

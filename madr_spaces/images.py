@@ -24,7 +24,7 @@ def data_fingerprint(dataset):
 
 
 def image_fingerprint(dataset):
-    """Hash over the number of stored images and evenly spaced ones: the same for one set of images, whoever opens it and however (labels, mirror, subset)."""
+    """Hash over the number of stored images and some of them: the same for one set, whoever opens it and however (labels, mirror, subset)."""
     stored = getattr(dataset, "_raw_shape", None)
     if stored is not None and callable(getattr(dataset, "_load_raw_image", None)):  # as in every data set of the StyleGAN2-ADA kind
         count, image_of = int(stored[0]), dataset._load_raw_image

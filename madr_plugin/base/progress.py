@@ -7,7 +7,7 @@ EVERY_SEC = 5  # between two lines
 
 
 class Progress:
-    """with Progress('images read', 500) as told: told(64) after each 64. Says nothing of what takes less than EVERY_SEC where there is no terminal."""
+    """with Progress('images read', 500) as told: told(64) after each 64. Without a terminal it says nothing of what takes less than EVERY_SEC."""
 
     def __init__(self, what, total, announce=print):
         self.what, self.total, self.announce = what, total, announce

@@ -60,7 +60,8 @@ class GeneratorAccess:
         z0, c, first_ws = mapped[0]
         if not torch.is_tensor(z0) or z0.ndim != 2 or not (c is None or (torch.is_tensor(c) and c.ndim == 2)):
             raise MADRError(
-                "this fork's generator takes other inputs than latents [N, Z] and label vectors [N, C], such as texts; MADR cannot remember them: use --madr=0"
+                "this fork's generator takes other inputs than latents [N, Z] and label vectors [N, C], such as texts, "
+                "which MADR cannot remember; use --madr=0"
             )
         self.host_passes_labels = c is not None
         labels = torch.zeros([batch, 0], device=device) if c is None else c.detach().to(torch.float32)

@@ -50,6 +50,6 @@ def reason(engine):
     if strength.controller is not None and strength.controller.strength < RESTS:
         return "its controller finds the reals covered"
     return (
-        f"at step {engine.step} (kimg {engine.nimg / 1000:.1f}) the features of a generated batch show no more deviation from the reals than chance would, "
-        "so that a gradient from them would be noise (--madr-shrink)"
+        f"at step {engine.step} (kimg {engine.nimg / 1000:.1f}) the features of a generated batch show no more deviation from the reals "
+        "than chance would, so that a gradient from them would be noise (--madr-shrink)"
     )

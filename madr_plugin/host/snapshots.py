@@ -22,7 +22,7 @@ SUFFIX = ".madr.pt"
 
 
 class Loaded(NamedTuple):
-    """A snapshot that was read: the digests of its D and G, its path, MADR's state (flat; {} without), where that was found, why there is none, and a hint."""
+    """A snapshot that was read: digests of its D and G, its path, MADR's state (flat; {} without), where that was, why there is none, and a hint."""
 
     digests: tuple[str, ...]
     path: str
@@ -111,7 +111,7 @@ def _hint(snapshot, beside):
 
 
 def resumed_by(D, mapping, synthesis):
-    """Loaded of the snapshot from which D or G was restored; one with a fault where the loop has loaded others alone; None where it has loaded none."""
+    """Loaded of the snapshot from which D or G was restored; with a fault where the loop has loaded others alone; None where it has loaded none."""
     if not _seen:
         return None
     digests = digests_of(D, mapping, synthesis)
@@ -157,7 +157,7 @@ def _keep(loss, snapshot, path):
         return
     if path is None:
         print(
-            "MADR: note: this fork writes its snapshot into no file of its own, so that MADR's state cannot be kept beside it; a resumed run starts without"
+            "MADR: note: this fork writes its snapshot into no file of its own, beside which MADR's state could be kept; a resumed run starts without"
         )
         return
     whole = dict(format=FORMAT, discriminator=digest_of(snapshot["D"]), state={name: value.detach().cpu() for name, value in state.items()})

@@ -1,4 +1,4 @@
-"""Snapshots that forks write with MADR and without augmentation: their pipe is an Identity with tensors on it, opened here without running anything."""
+"""Snapshots that forks write with MADR and without augmentation: their pipe is an Identity with tensors on it, opened without running it."""
 
 import copyreg
 import io
