@@ -3,15 +3,20 @@
 Without --madr=1 the script (also the fork's calc_metrics.py) runs as it is, with the madr_ metrics in its registry.
 """
 
+import os
 import sys
 
 import click
 
 import madr_plugin
-from madr_plugin import config, forks, metrics, options
+from madr_plugin import command, config, options, scripts
+from madr_plugin.base.knobs import nearest_name
 from madr_spaces.errors import MADRError
 
 SHOW_ALL = "madr_plugin.show_all"  # in click's ctx.meta
+FEATURE_KNOBS = ("extractor", "weights", "weights_sha256")  # all that a metric takes from a run's options
+HELP_NAMES = ("--help", "-h")
+HELP_LINE = "MADR's own flags, which may stand beside these: python -m madr_plugin --madr-help"
 
 
 class _Command(click.Command):
@@ -37,31 +42,63 @@ def _show_all(ctx, _option, wanted):
 @click.option("--madr-help-all", is_flag=True, is_eager=True, expose_value=False, callback=_show_all, help="Show the flags of all knobs and exit.")
 @options.madr_options
 @click.version_option(madr_plugin.__version__, "--madr-version", message="MADR %(version)s")
-def main(script, fork_flags, **flags):
+@click.pass_context
+def main(ctx, script, fork_flags, **flags):
     """Run a fork's train.py with MADR. All flags that do not begin with --madr go to the fork."""
+    command.make_printable()
+    if script in HELP_NAMES:
+        click.echo(ctx.get_help())
+        return
     try:
-        chosen = (
-            _features_of_metrics(flags) if not flags.get("madr") else options.from_flags(flags)
-        )  # mistakes are answered before anything is loaded
-        train = forks.load_train_script(script)
-        forks.wrap_seam(train, flags)
-        metrics.register(chosen)
-        if not callable(getattr(train, "main", None)):
-            raise MADRError(f"{script} has no function main() to start")
-    except MADRError as error:
-        print(f"Error: {error}", file=sys.stderr)
+        if script.startswith("-"):
+            raise MADRError(f"the path of the fork's train.py comes first (got {script}): python -m madr_plugin train.py {script} ...")
+        for flag in fork_flags:
+            if flag.startswith("--madr"):
+                raise MADRError(unknown_flag(flag.partition("=")[0]))
+        prepare(found := scripts.Script(script), flags)
+        _start(found, fork_flags, script)
+    except Exception as error:  # sorted right below: the fork's own errors stay as they are
+        sentence = scripts.sentence_of(error)
+        if sentence is None:
+            raise
+        print(f"Error: {sentence}", file=sys.stderr)
         sys.exit(1)
-    sys.argv = [script, *fork_flags]
+
+
+def prepare(script, flags):
+    """Load a Script and put MADR into it: into the options that it will prepare, and its metrics into the registry of the fork."""
+    # Mistakes are answered before anything is loaded.
+    chosen = options.from_flags(flags) if flags.get("madr") else _features_of_metrics(flags)
+    from madr_plugin import forks, metrics  # here: torch, which --madr-help does without
+
+    if flags.get("madr"):
+        forks.check_script(script)
+    if script.can_load:
+        forks.wrap_seam(script.load(), flags)
+    script.enter()
+    if os.path.isfile(os.path.join(os.path.dirname(script.path), "metrics", "metric_main.py")):
+        forks.load_metrics()  # some scripts import it when they start
+    metrics.register(chosen)
+
+
+def unknown_flag(flag):
+    """What to say of a flag that would go to the fork and is meant for us."""
+    meant = nearest_name(flag.removeprefix("--madr-"), options.ROWS)
+    return f"there is no {flag}{f', perhaps {config.flag_of(meant)} is meant' if meant else ''}; python -m madr_plugin --madr-help-all lists all"
+
+
+def _start(script, arguments, shown_as):
     try:
-        train.main()
-    except MADRError as error:
-        print(f"Error: {error}", file=sys.stderr)
-        sys.exit(1)
+        script.start(arguments, shown_as)
+    except SystemExit as leaving:
+        if not leaving.code and set(arguments) & set(HELP_NAMES):
+            print(f"\n{HELP_LINE}")
+        raise
 
 
 def _features_of_metrics(flags):
     """Resolve the options of a run without MADR: only the feature space, in which its metrics measure. Returns MADRConfig."""
-    given = {name: flags.pop(f"madr_{name}") for name in metrics.FEATURE_KNOBS}
+    given = {name: flags.pop(f"madr_{name}") for name in FEATURE_KNOBS}
     for name in ("width", "input_size"):
         if flags.get(f"madr_{name}") is not None:
             raise MADRError(
@@ -69,7 +106,7 @@ def _features_of_metrics(flags):
                 "add --madr=1 to train with MADR, or leave it out"
             )
     options.from_flags(flags)  # refuses all other flags without --madr=1
-    return config.resolve(given)
+    return config.resolve(options.with_home(given))
 
 
 if __name__ == "__main__":

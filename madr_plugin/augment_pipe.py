@@ -119,15 +119,3 @@ def _identity_pipe():
     pipe = torch.nn.Identity()
     pipe.register_buffer("p", torch.zeros([]))
     return pipe
-
-
-def state_in_snapshot(path):
-    """MADR's state in a snapshot of the fork (flat, as the pipe carries it), or None. Opened by the fork's own loader."""
-    if not path:
-        return None
-    import dnnlib  # the fork's
-    import legacy  # the fork's
-
-    with dnnlib.util.open_url(path) as file:
-        pipe = legacy.load_network_pkl(file).get("augment_pipe")
-    return getattr(pipe, CARRIED, None)

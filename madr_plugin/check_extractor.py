@@ -14,6 +14,7 @@ import torch
 
 from madr_plugin import command
 from madr_plugin.base import view
+from madr_plugin.base.progress import Progress
 from madr_plugin.reals import real_images
 from madr_spaces import names as space_names, registry
 from madr_spaces.distances import pairwise_distances, squared_distances
@@ -110,9 +111,9 @@ def recommended(results):
 
 
 @click.command()
-@click.option("--data", required=True, help="Folder or zip with the training images")
+@click.option("--data", required=True, type=command.HomePath(), help="Folder or zip with the training images")
 @click.option("--madr-extractor", "names", multiple=True, default=("pca", "random"), show_default=True, help="Extractor to look at; may be repeated")
-@click.option("--madr-weights", "weights", default="", help="Its file of weights (for all named extractors that take one)")
+@click.option("--madr-weights", "weights", type=command.HomePath(), default="", help="Its file of weights (for all named extractors that take one)")
 @click.option("--madr-width", "width", type=click.IntRange(0, 65536), default=0, help="As in training")
 @click.option("--madr-input-size", "input_size", type=click.IntRange(0, 4096), default=0, help="As in training")
 @click.option("--images", "max_images", type=click.IntRange(16, 20000), default=2000, show_default=True, help="Images to look at")
@@ -128,7 +129,8 @@ def main(data, names, weights, width, input_size, max_images, seed):
     if len(rows) > affordable:
         print(f"Looking at {affordable} images: more of this size would take over {LARGEST_MEMORY >> 30} GiB.")
         rows = rows[:affordable]
-    images, class_N = real_images.read_images_and_classes(dataset, rows)
+    with Progress("images read", len(rows)) as told:
+        images, class_N = real_images.read_images_and_classes(dataset, rows, told=lambda part: told(len(part)))
     class_N = class_N if (class_N >= 0).all() and len(class_N.unique()) > 1 else None
     what = "same label" if class_N is not None else "own shifted copy"
     print(f"{len(images)} images; accuracy: share of nearest neighbours with the {what}\n")

@@ -6,42 +6,52 @@ Uses only what the fork itself has (its dnnlib, its train.py); no file of the fo
 
 import functools
 import importlib
-import importlib.util
 import inspect
+import multiprocessing
 import os
 import sys
 
 import torch
 
-from madr_plugin import augment_pipe, config, metrics, options
+from madr_plugin import augment_pipe, config, metrics, options, scripts
 from madr_plugin.base import collective
+from madr_plugin.host import launch_checks, snapshots
 from madr_plugin.loss import MADRLoss
 from madr_spaces.errors import MADRError
 
 # How the families prepare a run: function of train.py -> which of its values is the dict of training options.
 SEAMS = {
     "setup_training_loop_kwargs": "stylegan2-ada-pytorch: builds (description, options) before launching",
-    "launch_training": "stylegan3, projected-gan, R3GAN: receives the options as its argument c",
+    "launch_training": "stylegan3, projected-gan, stylegan-xl, R3GAN: receives the options as its argument c",
 }
+NO_SEAM = (
+    "has none of the functions by which MADR knows its families "
+    f"({'; '.join(f'{name} ({what})' for name, what in SEAMS.items())}). Call madr_plugin.install() at the top of the script instead; "
+    "one that trains nothing (calc_metrics.py) needs neither: leave out --madr=1"
+)
 
 CARRIER_P = 1e-9  # strength of an augmentation pipe that augments nothing: any but zero
 
 _originals = {}  # (module, name) -> function that install() has wrapped; empty while it is not in force
-_seen = {}  # what the wrapped functions have learned: training_set_kwargs, resume_state
+_seen = {}  # what the wrapped functions have learned: training_set_kwargs, checked
 
 
-def load_train_script(path):
-    """The fork's train.py as module `train`, its folder first on the path, as if it had been started there."""
-    path = os.path.abspath(path)
-    if not os.path.isfile(path):
-        raise MADRError(f"{path} does not exist; give the path of the fork's train.py")
-    sys.path.insert(0, os.path.dirname(path))
-    name = os.path.splitext(os.path.basename(path))[0]
-    spec = importlib.util.spec_from_file_location(name, path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # processes that the fork spawns import its functions by this name
-    spec.loader.exec_module(module)
-    return module
+def check_script(script):
+    """Refuse a scripts.Script that MADR cannot enter, before any of it runs."""
+    if not any(script.mentions(name) for name in SEAMS):
+        if script.mentions("madr_plugin"):
+            raise MADRError(f"{script.path} knows MADR itself; start it without `-m madr_plugin`: python {os.path.basename(script.path)} <its flags>")
+        folder = os.path.dirname(script.path)
+        if not os.path.isdir(os.path.join(folder, "dnnlib")):
+            raise MADRError(
+                f"{script.path} is no training script of a fork of StyleGAN2-ADA: it has no package dnnlib beside it; give the path of one"
+            )
+        raise MADRError(f"{script.path} {NO_SEAM}")
+    if not script.can_load:
+        raise MADRError(
+            f'{script.path} has neither a block `if __name__ == "__main__":` nor a function main() to start once MADR is in place. '
+            "Call madr_plugin.install() at the top of the script instead"
+        )
 
 
 def wrap_seam(module, flags):
@@ -54,10 +64,7 @@ def wrap_seam(module, flags):
             return name
     if not flags.get("madr"):
         return None  # a script that trains nothing (calc_metrics.py) gets the metrics alone
-    raise MADRError(
-        f"{getattr(module, '__file__', module)} has none of the functions by which MADR knows its families "
-        f"({'; '.join(f'{name} ({what})' for name, what in SEAMS.items())}). Call madr_plugin.install() at the top of the script instead"
-    )
+    raise MADRError(f"{getattr(module, '__file__', module)} {NO_SEAM}")
 
 
 def _editing_result(original, flags):
@@ -86,13 +93,39 @@ def apply(training_options, flags):
         return  # the fork as it is, whatever its options look like
     if "loss_kwargs" not in training_options or "class_name" not in training_options["loss_kwargs"]:
         raise MADRError("this fork's options hold no loss_kwargs.class_name, the place where MADR enters; it needs an adapter of its own")
+    had_pipe_options = "augment_kwargs" in training_options
     options.apply(training_options, flags)
-    if flags.get("madr"):
-        # The fork restores networks only; MADR's own state rides in the snapshot's augment_pipe.
-        training_options["loss_kwargs"]["madr"]["resume_pkl"] = training_options.get("resume_pkl")
-        if training_options["augment_kwargs"]["base_kwargs"] is None and not training_options.get("augment_p") and _loop_takes("augment_p"):
-            # Loops construct a pipe only where it is to do something; this one augments nothing and carries the state.
-            training_options["augment_p"] = CARRIER_P
+    if not flags.get("madr"):
+        return
+    loss_kwargs = training_options["loss_kwargs"]
+    if not had_pipe_options and not _loop_takes("augment_kwargs"):
+        del training_options["augment_kwargs"]  # the state goes into a file beside the snapshot
+    elif training_options["augment_kwargs"]["base_kwargs"] is None and not training_options.get("augment_p") and _loop_takes("augment_p"):
+        # Loops construct a pipe only where it is to do something; this one augments nothing and carries the state.
+        training_options["augment_p"] = CARRIER_P
+    launch_checks.check_loss(loss_kwargs["base_class_name"])
+    launch_checks.check_features_of(
+        loss_kwargs["madr"]["training_set_kwargs"], config.resolve(_knobs(loss_kwargs["madr"])), loss_kwargs["madr"]["random_seed"]
+    )
+    # The fork restores networks only; MADR's own state rides in the snapshot's augment_pipe, or lies beside it.
+    loss_kwargs["madr"] = WatchingOptions(loss_kwargs["madr"], resume_pkl=training_options.get("resume_pkl"))
+    snapshots.watch()
+
+
+def _knobs(madr):
+    return {name: value for name, value in madr.items() if name in options.ROWS}
+
+
+class WatchingOptions(dict):
+    """loss_kwargs.madr on its way into the processes that a fork spawns: on arrival it has their snapshots watched, before the loop loads one."""
+
+    def __reduce__(self):
+        return _arrived, (dict(self),)
+
+
+def _arrived(values):
+    snapshots.watch()
+    return WatchingOptions(values)
 
 
 def _loop_takes(name):
@@ -114,9 +147,11 @@ def install(**given):
     To be called at the top of the fork's train.py (so that spawned processes do it too). Options by name, as in config.py;
     none are needed. Calling it again does nothing; uninstall() restores.
     """
-    if _originals:
+    if any(name == "construct_class_by_name" for _, name in _originals):
         return
-    resolved = config.resolve(given)
+    if (sys, "excepthook") not in _originals:
+        _wrap(sys, "excepthook", _telling_sentences(sys.excepthook))
+    resolved = config.resolve(options.with_home(given))
     util = _host_util()
     original = util.construct_class_by_name
 
@@ -126,8 +161,9 @@ def install(**given):
 
     construct_with_madr.madr_original = original
     _wrap(util, "construct_class_by_name", construct_with_madr)
-    _watch_snapshots()
-    _register_metrics(resolved)
+    snapshots.watch()
+    load_metrics()
+    metrics.register(resolved)
 
 
 def uninstall():
@@ -136,15 +172,15 @@ def uninstall():
         setattr(module, name, original)
     _originals.clear()
     _seen.clear()
+    snapshots.unwatch()
 
 
-def _register_metrics(resolved):
-    """Now: train.py checks the names of --metrics before it constructs anything."""
+def load_metrics():
+    """Import the fork's registry of metrics now: train.py checks the names of --metrics before it constructs anything."""
     try:
         importlib.import_module("metrics.metric_main")
     except ImportError:
         pass  # a fork without metrics; metrics.register() finds none
-    metrics.register(resolved)
 
 
 def _wrap(module, name, wrapped):
@@ -152,47 +188,34 @@ def _wrap(module, name, wrapped):
     setattr(module, name, wrapped)
 
 
-def _watch_snapshots():
-    """MADR's state in the last snapshot that the fork has loaded: the loop keeps the networks of --resume and drops the rest."""
-    try:
-        import legacy  # the fork's
-    except ImportError:
-        return
-    original = getattr(legacy, "load_network_pkl", None)
-    if original is None:
-        return
+def _telling_sentences(original):
+    """What sys.excepthook does once install() has been called: of MADR's own errors the sentence alone."""
 
-    @functools.wraps(original)
-    def load_network_pkl(*args, **kwargs):
-        snapshot = original(*args, **kwargs)
-        if isinstance(snapshot, dict) and "D" in snapshot:  # else a network that the loop needs for something else
-            state = getattr(snapshot.get("augment_pipe"), augment_pipe.CARRIED, None)
-            if state is None:
-                _seen.setdefault("resume_state", {})  # one without state does not make another one's forgotten
-            else:
-                _seen["resume_state"] = state
-        return snapshot
+    def hook(kind, error, traceback):
+        sentence = scripts.sentence_of(error)
+        if sentence is None:
+            original(kind, error, traceback)
+            return
+        as_arguments = " (Here MADR's flags are arguments of madr_plugin.install(): --madr-capacity=32 is install(capacity=32), --madr=0 is no call.)"
+        print(f"Error: {sentence}{as_arguments if '--madr' in sentence else ''}", file=sys.stderr)
 
-    _wrap(legacy, "load_network_pkl", load_network_pkl)
+    return hook
 
 
 def _construct(original, util, resolved, args, class_name, kwargs):
     kind = util.get_obj_by_name(class_name)
     if hasattr(kind, "accumulate_gradients") and class_name != options.LOSS_CLASS and "madr_plugin" not in kind.__module__:
         # The data set constructed last: train.py looks into the data before the loop opens them as they are to be trained on.
-        madr = dict(
-            resolved.as_dict(),
-            random_seed=_seed_of_loop(kwargs.get("device")),
-            training_set_kwargs=_seen.get("training_set_kwargs"),
-            resume_state=_seen.pop("resume_state", None),
-        )
+        madr = dict(resolved.as_dict(), random_seed=_seed_of_loop(kwargs.get("device")), training_set_kwargs=_seen.get("training_set_kwargs"))
         return MADRLoss(*args, base_class_name=class_name, madr=madr, **kwargs)
     if class_name.rsplit(".", 1)[-1] == "AugmentPipe":
         return augment_pipe.MADRAugmentPipe(base=original(*args, class_name=class_name, **kwargs))
     made = original(*args, class_name=class_name, **kwargs)
     if hasattr(kind, "image_shape") and hasattr(kind, "__getitem__"):
         _seen["training_set_kwargs"] = dict(kwargs, class_name=class_name)
-        _seen.pop("resume_state", None)  # loops open their data before they load --resume: what was read earlier was looked at, no more
+        if not _seen.get("checked") and multiprocessing.parent_process() is None:
+            _seen["checked"] = True  # first of all by train.py itself, which looks into the data before it launches anything
+            launch_checks.check_features(made, resolved)
     return made
 
 

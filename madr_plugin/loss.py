@@ -13,8 +13,8 @@ from madr_plugin import augment_pipe as pipes, metrics
 from madr_plugin.base import collective
 from madr_plugin.config import resolve
 from madr_plugin.engine import Engine
-from madr_plugin.host import base_loss, cost, telemetry
-from madr_plugin.host.construct import construct
+from madr_plugin.host import base_loss, cost, rest, snapshots, telemetry
+from madr_plugin.host.construct import construct, named
 from madr_plugin.host.generator_access import GeneratorAccess
 from madr_plugin.reals import real_images, reference
 from madr_plugin.tilt import tilted_logits, tilted_reals
@@ -23,42 +23,39 @@ from madr_spaces.errors import MADRError
 
 GENERATOR_PHASES = ("Gmain", "Gboth", "G")  # the last: R3GAN's name
 REPORT_IMAGES, REPORT_STEPS = 2048, 32  # statistics are told after so many images, at the latest after so many steps
-NOT_CONFIG = ("random_seed", "training_set_kwargs", "resume_pkl", "resume_state")
+NOT_CONFIG = ("random_seed", "training_set_kwargs", "resume_pkl")
 
 
 class MADRLoss:
-    """base_class_name: the host's loss; madr: options by name (config.py) plus random_seed and training_set_kwargs; the rest goes to the base."""
+    """base_class_name: the host's loss; madr: options by name (config.py) plus random_seed and training_set_kwargs; all else goes to the base."""
 
-    def __init__(self, device=None, G_mapping=None, G_synthesis=None, D=None, augment_pipe=None, *, base_class_name, madr, G=None, **base_kwargs):
-        G_inner = getattr(G, "module", G)  # inside DistributedDataParallel
-        self.device = torch.device(device if device is not None else next((G_inner or G_synthesis).parameters()).device)
+    def __init__(self, *args, base_class_name, madr, **kwargs):
+        given = {**named(base_class_name, args), **kwargs}
+        G_mapping, G_synthesis = _generator(given)
+        D, self.augment_pipe = given.get("D"), given.get("augment_pipe")
+        self.device = torch.device(given["device"] if given.get("device") is not None else next(G_synthesis.parameters()).device)
         self.config = resolve({name: value for name, value in madr.items() if name not in NOT_CONFIG})
         self.seed = int(madr.get("random_seed", 0))
         self.training_set_kwargs = madr.get("training_set_kwargs")
-        # In forks: the snapshot from which MADR's state is to be read or, with install(), what the fork itself has read of it (None: nothing).
-        self.resume_pkl, self.resume_state = madr.get("resume_pkl"), madr.get("resume_state")
-        self.takes_state = "resume_state" in madr or bool(self.resume_pkl)
+        self.resume_pkl = madr.get("resume_pkl")  # in forks: the snapshot of --resume, for loops that read it past the fork's own loader
         self.training_set = None
-        self.augment_pipe = augment_pipe
-        self.host_keeps_state = False  # whether the host stores state_dict(); else MADR's state rides in snapshots, as what augment_pipe carries
-        networks = dict(G=G) if G is not None else dict(G_mapping=G_mapping, G_synthesis=G_synthesis)
-        if device is not None:
-            networks["device"] = device
+        self.is_attached = False  # whether the host speaks the protocol of our own loop
+        self.host_keeps_state = False  # whether the host stores state_dict(); else MADR's state rides in snapshots, or lies in a file beside them
         metrics.register(self.config)  # in every process: those that the host spawns start with its own registry
-        self.base = base_loss.whole(construct(base_class_name, D=D, augment_pipe=augment_pipe, **networks, **base_kwargs))
+        self.resumed = snapshots.resumed_by(D, G_mapping, G_synthesis)  # before a step changes them
+        self.base = base_loss.whole(construct(base_class_name, **given))
         self.signature = inspect.signature(self.base.accumulate_gradients)
-        if G is not None:
-            G_mapping, G_synthesis = (G_inner.mapping, G_inner.synthesis) if hasattr(G_inner, "mapping") else (None, G)
-        if G_synthesis is None:
-            raise MADRError("MADR found no generator among the arguments of the host's loss (G_synthesis or G); this fork needs its own adapter")
         self.generator_access = GeneratorAccess(G_mapping, G_synthesis)
         self.engine = None
         self.round_index = 0
+        self.rounds_per_step = None  # microbatches of a step, learned where the host's loss is not told which is the last
+        self._rounds_of_phase = 0  # microbatches of the generator's phase that runs, counted there
         self._state_to_load = None
         self._tilted_reals = None
-        self._real_weights = tilted_logits.RealLogitWeights(D, augment_pipe) if self.config.tilt_form == "weight" else None
-        self.cost = cost.CostMeter(self.device)
+        self._real_weights = tilted_logits.RealLogitWeights(D, self.augment_pipe) if self.config.tilt_form == "weight" else None
+        self.cost, self.rest = cost.CostMeter(self.device), rest.Rest(self.config)
         self._reals_of = ("", -1)  # D phase and its last round
+        self._foreign_phases = []  # in order, those that are not the generator's main phase; None once that was seen
         if self.config.tilt and "real_img" not in self.signature.parameters:
             raise MADRError("--madr-tilt=1 acts on the argument real_img of the host's loss, and this fork's loss has none; use --madr-tilt=0")
 
@@ -72,6 +69,7 @@ class MADRLoss:
 
     def attach(self, context):
         """Called once before training. context: training_set, training_set_kwargs, random_seed, keeps_state, ... of the run."""
+        self.is_attached = True
         self.training_set = context.get("training_set")
         self.host_keeps_state = bool(context.get("keeps_state"))
         self.training_set_kwargs = context.get("training_set_kwargs") or self.training_set_kwargs
@@ -118,25 +116,44 @@ class MADRLoss:
         if self._state_to_load is not None:
             self.engine.load(self._state_to_load)
             self._state_to_load = None
-        elif self.takes_state:
+        elif not self.is_attached:
             self._take_state_from_snapshot(print if rank == 0 else _silent)
+        if not self.is_attached:
+            snapshots.keep_state_of(self)
 
     def _take_state_from_snapshot(self, announce):
-        """In a fork whose loop restores networks only: MADR's state out of the snapshot that the run starts from."""
-        source = self.resume_pkl or "the snapshot"
+        """In a fork, whose loop restores networks only: MADR's state, from where the snapshot that the run starts from has it."""
+        found, self.resumed = self.resumed, None
+
+        def read():
+            nonlocal found
+            if found is None and self.resume_pkl:
+                found = snapshots.open_by_host(self.resume_pkl)
+            return {} if found is None else found.state
+
         # Read by the first process alone, as the loops of forks do it.
-        flat = collective.from_first_process(
-            lambda: (pipes.state_in_snapshot(self.resume_pkl) if self.resume_pkl else self.resume_state) or {}, self.device
-        )
+        flat = collective.from_first_process(read, self.device)
         if not flat:
-            if self.resume_pkl or self.resume_state is not None:
-                announce(f"MADR: {source} holds no MADR state; the memory starts empty")
+            if found is not None or self.resume_pkl:
+                fault, hint = (found.fault, found.hint) if found else (f"{self.resume_pkl} holds no MADR state", "")
+                announce(f"MADR: {fault}; the memory starts empty{hint}", flush=True)
             return
         try:
             self.engine.load(pipes.unflatten(flat))
-            announce(f"MADR: state of step {self.engine.step} taken from {source}")
+            announce(f"MADR: state of step {self.engine.step} taken from {_source(found)}", flush=True)
         except MADRError as error:
-            announce(f"MADR: the memory starts empty: {error}")
+            announce(f"MADR: the memory starts empty: {error}", flush=True)
+
+    def state_for_snapshot(self):
+        """MADR's state for the snapshot that the host writes now (snapshots.py), flat; None where there is none yet."""
+        if self.engine is None:
+            return None
+        if self.engine.step_is_open:
+            if collective.world()[1] > 1:  # finishing takes all processes, and one alone writes
+                print("MADR: note: this snapshot's state lacks the last step", flush=True)
+            else:
+                self._finish_step_if_open()
+        return pipes.flatten(self.engine.live_state())
 
     # --- the step -----------------------------------------------------------------------------------------------------
 
@@ -146,7 +163,10 @@ class MADRLoss:
         arguments = bound.arguments
         phase = arguments["phase"]
         if phase not in GENERATOR_PHASES:
-            # Loops without `sync` do not say which microbatch is the step's last; the next phase does.
+            self._note_foreign(phase)
+            # Loops without `sync` do not say which microbatch is the step's last; the next phase does, and the count is the next step's.
+            if self._rounds_of_phase > 0:
+                self.rounds_per_step, self._rounds_of_phase = self._rounds_of_phase, 0
             self._finish_step_if_open()
             if self.config.tilt and phase.startswith("D"):
                 with self._tilted_reals_of(phase, arguments):
@@ -154,6 +174,7 @@ class MADRLoss:
             return self.base.accumulate_gradients(*args, **kwargs)
 
         self.prepare()
+        self._foreign_phases = None
         rank, num_processes = collective.world()
         microbatch = self.round_index * num_processes + rank
         gain = float(arguments.get("gain", 1))
@@ -172,8 +193,26 @@ class MADRLoss:
         with self._watching(microbatch, gain, replayed, renewed, fresh, drift):
             self.base.accumulate_gradients(*args, **kwargs)
         self.round_index += 1
-        if arguments.get("sync", False):
+        if "sync" in self.signature.parameters:
+            if arguments.get("sync", False):
+                self._finish_step_if_open()
+            return
+        # By the count of the step before, so that a snapshot written between this phase and the next has the whole step. Where a step has more
+        # microbatches than that, the rest of it counts as another one, this once.
+        self._rounds_of_phase += 1
+        if self._rounds_of_phase == self.rounds_per_step:
             self._finish_step_if_open()
+
+    def _note_foreign(self, phase):
+        """Refuse a loop whose phases are all foreign, in which MADR would do nothing for as long as it runs."""
+        if self._foreign_phases is None or self._foreign_phases[-1:] == [phase]:
+            return
+        self._foreign_phases.append(phase)
+        if len(self._foreign_phases) > 16 and any(name.lower().startswith("g") for name in self._foreign_phases):
+            raise MADRError(
+                f"MADR found none of the generator phases that it knows ({', '.join(GENERATOR_PHASES)}) among those of this fork's loop "
+                f"({', '.join(sorted(set(self._foreign_phases)))}); use --madr=0 with this fork"
+            )
 
     def _tilted_reals_of(self, phase, arguments):
         """The context in which a D phase runs with tilted reals: other ones among its arguments, or weights at their logits."""
@@ -187,7 +226,9 @@ class MADRLoss:
                 arguments["real_img"] = self._tilted_reals(*inputs)
                 return contextlib.nullcontext()
             weight_B = self._real_weights.weights(*inputs)
-        return contextlib.nullcontext() if weight_B is None else self._real_weights.weighting(weight_B, phase, arguments["real_img"])
+        if weight_B is None and (self._real_weights.has_met_reals or phase == "Dreg"):
+            return contextlib.nullcontext()
+        return self._real_weights.weighting(weight_B, phase, arguments["real_img"])
 
     @contextlib.contextmanager
     def _watching(self, microbatch, gain, *extra):
@@ -214,6 +255,9 @@ class MADRLoss:
             self.engine.finish_step()
             if self._report_is_due():
                 telemetry.report(self.engine.telemetry())
+            if collective.world()[0] == 0 and (self._report_is_due() or self.engine.step == rest.FIRST_STEP):
+                for sentence in self.rest.sentences(self.engine):
+                    print(sentence, flush=True)
             self._hand_state_to_pipe()
         if self.cost.step_done():
             mebibytes = {what: cost.num_bytes(tensors) / 2**20 for what, tensors in self.engine.kept_tensors().items()}
@@ -265,5 +309,23 @@ def _copied(state):
     return list(state) if isinstance(state, list) else state
 
 
-def _silent(*_):
+def _generator(given):
+    """(mapping, synthesis) among the arguments of the host's loss; (None, G) where the generator is one module."""
+    G, synthesis = given.get("G"), given.get("G_synthesis")
+    if synthesis is not None:
+        return given.get("G_mapping"), synthesis
+    if G is None:
+        raise MADRError("MADR found no generator among the arguments of the host's loss (G_synthesis or G); this fork needs its own adapter")
+    mapping, _ = snapshots.parts_of(G)
+    return snapshots.parts_of(G) if mapping is not None else (None, G)  # as it is called: inside DistributedDataParallel, maybe
+
+
+def _source(found):
+    """Where rank 0 has found a state, for its log."""
+    if found is None:
+        return "the snapshot"  # on the other processes, which are silent
+    return f"the snapshot {found.path}" if found.place == found.path else f"{found.place}, beside the snapshot"
+
+
+def _silent(*_, **__):
     pass

@@ -21,7 +21,6 @@ from madr_spaces.neighbours import NUMBERS
 SIZES = {"": 50_000, "_10k": 10_000}
 BATCH_SIZE = 64
 FORMAT = 1  # raise when the content of a cache file changes meaning
-FEATURE_KNOBS = ("extractor", "weights", "weights_sha256")  # all that a metric takes from a run's options
 
 
 # ----------------------------------------------------------------------------

@@ -73,7 +73,7 @@ def madr_options(function):
         multiple=True,
         expose_value=False,
         metavar="KEY=VALUE",
-        help="Set any knob by name, such as dead_zone=2; may be repeated (docs/madr_knobs.md lists all)",
+        help="Set any knob by name, such as dead_zone=2; may be repeated (--[madr-]help-all lists all)",
     )(function)
     return click.option(
         "--madr",
@@ -110,9 +110,19 @@ def _bad_setting(ctx, sentence):
     return click.BadParameter(sentence, ctx=ctx, param_hint="'--madr-set'")
 
 
+def with_home(given):
+    """The options with the home folder in paths that begin with ~, as shells leave them behind an equals sign."""
+    given = dict(given)
+    if given.get("weights"):
+        given["weights"] = ",".join(os.path.expanduser(path) for path in given["weights"].split(","))
+    if (given.get("extractor") or "").startswith("file:~"):
+        given["extractor"] = "file:" + os.path.expanduser(given["extractor"].removeprefix("file:"))
+    return given
+
+
 def from_flags(flags):
     """Resolve a command's parameters to a MADRConfig; None when MADR is off."""
-    given = {name[len("madr_") :]: value for name, value in flags.items() if name.startswith("madr_") and value is not None}
+    given = with_home({name[len("madr_") :]: value for name, value in flags.items() if name.startswith("madr_") and value is not None})
     if not flags.get("madr"):
         if given:
             first = flag_of(sorted(given)[0])

@@ -16,14 +16,16 @@ import torch
 
 from madr_plugin import command
 from madr_plugin.base import view
+from madr_plugin.base.progress import Progress
 from madr_plugin.reals import real_images
 from madr_spaces import own, weights as weight_files
 from madr_spaces.distances import pairwise_distances, quantile_of_sorted
 from madr_spaces.errors import MADRError
-from madr_spaces.images import data_fingerprint
+from madr_spaces.images import data_fingerprint, image_fingerprint
 from madr_spaces.pca import PCASpace
 from madr_spaces.seeds import generator_for
 
+LINE_SEC = 30  # between two lines on the training's progress, at most
 LARGEST_SIDE = 128  # images are kept at this side at most: the encoder sees 32 pixels of them, the views a little more
 
 
@@ -52,15 +54,19 @@ def train(images, width, steps, batch_size, seed, flip=False, announce=print):
     opt = torch.optim.AdamW(weights.values(), lr=2e-3, weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.OneCycleLR(opt, 2e-3, total_steps=steps + 1)
     generator, start = generator_for("own-batches", seed), time.monotonic()
-    for step in range(steps):
-        batch = images[torch.randperm(len(images), generator=generator)[:batch_size].to(images.device)]
-        loss = contrastive_loss(*(own.encode(mild_view(batch, generator, flip), weights) for _ in range(2)))
-        opt.zero_grad(set_to_none=True)
-        loss.backward()
-        opt.step()
-        schedule.step()
-        if step == 0 or (step + 1) % max(steps // 5, 1) == 0:
-            announce(f"step {step + 1:5d} / {steps}  loss {float(loss.detach()):.3f}  {time.monotonic() - start:.0f} s")
+    spoken = start
+    with Progress("steps", steps, announce=len) as told:  # a bar alone: the lines here say more
+        for step in range(steps):
+            batch = images[torch.randperm(len(images), generator=generator)[:batch_size].to(images.device)]
+            loss = contrastive_loss(*(own.encode(mild_view(batch, generator, flip), weights) for _ in range(2)))
+            opt.zero_grad(set_to_none=True)
+            loss.backward()
+            opt.step()
+            schedule.step()
+            if step == 0 or (step + 1) % max(steps // 5, 1) == 0 or time.monotonic() - spoken > LINE_SEC:
+                spoken = time.monotonic()
+                announce(f"step {step + 1:5d} / {steps}  loss {float(loss.detach()):.3f}  {time.monotonic() - start:.0f} s")
+            told()
     return _finished({name: value.detach() for name, value in weights.items()}, images, seed)
 
 
@@ -79,12 +85,13 @@ def _finished(weights, images, seed):
 
 
 def save(path, tensors, dataset):
-    """Write the file atomically, with the fingerprint of the data that it was trained on."""
+    """Write the file atomically, with the fingerprints of the data that it was trained on."""
     about = dict(
         format=own.FORMAT,
         image_shape=list(map(int, dataset.image_shape)),
         pca_width=tensors["pca.basis_PD"].shape[1],
         data_fingerprint=data_fingerprint(dataset),
+        image_fingerprint=image_fingerprint(dataset),
     )
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -97,8 +104,8 @@ def save(path, tensors, dataset):
 
 
 @click.command()
-@click.option("--data", required=True, help="Folder or zip with the training images")
-@click.option("--out", required=True, type=click.Path(dir_okay=False), help="File to write (.safetensors)")
+@click.option("--data", required=True, type=command.HomePath(), help="Folder or zip with the training images")
+@click.option("--out", required=True, type=command.HomePath(), help="File to write (.safetensors)")
 @click.option("--steps", type=click.IntRange(1, 10**6), default=300, show_default=True, help="Training steps")
 @click.option("--batch", type=click.IntRange(4, 4096), default=128, show_default=True, help="Images per step")
 @click.option("--width", type=click.IntRange(2, 4096), default=64, show_default=True, help="Learned features beside the principal components")
@@ -108,12 +115,16 @@ def save(path, tensors, dataset):
 def main(data, out, steps, batch, width, max_images, flip, seed):
     """Train a small encoder on your own images, for --madr-extractor=own --madr-weights=OUT."""
     weight_files.import_safetensors()
+    if os.path.isdir(out):
+        raise MADRError(f"--out={out} is a folder; give the file to write, such as {os.path.join(out, 'own.safetensors')}")
     dataset = command.open_images(data)
     rows = np.random.RandomState(seed).permutation(len(dataset))[:max_images]
     if len(rows) < 16:
         raise MADRError(f"--data={data} holds {len(rows)} images; an encoder needs at least 16")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    tensors = train(real_images.read_images(dataset, rows, LARGEST_SIDE).to(device), width, steps, min(batch, len(rows)), seed, flip)
+    with Progress("images read", len(rows)) as told:
+        images = real_images.read_images(dataset, rows, LARGEST_SIDE, told=lambda part: told(len(part)))
+    tensors = train(images.to(device), width, steps, min(batch, len(rows)), seed, flip)
     save(out, tensors, dataset)
     print(
         f"Written: {out}. Check it with: python -m madr_plugin.check_extractor --data={data} --madr-extractor=pca --madr-extractor=own --madr-weights={out}"

@@ -23,6 +23,20 @@ def data_fingerprint(dataset):
     return digest.hexdigest()
 
 
+def image_fingerprint(dataset):
+    """Hash over the number of stored images and some of them: the same for one set, whoever opens it and however (labels, mirror, subset)."""
+    stored = getattr(dataset, "_raw_shape", None)
+    if stored is not None and callable(getattr(dataset, "_load_raw_image", None)):  # as in every data set of the StyleGAN2-ADA kind
+        count, image_of = int(stored[0]), dataset._load_raw_image
+    else:
+        count, image_of = len(dataset), lambda index: dataset[index][0]
+    digest = hashlib.sha256(repr(count).encode())
+    for index in np.unique(np.linspace(0, count - 1, 128).astype(int)):
+        image = np.ascontiguousarray(image_of(int(index)))
+        digest.update(repr(image.shape).encode() + image.tobytes())
+    return digest.hexdigest()
+
+
 def selection(dataset):
     """Which of the stored images the object shows and how: a fingerprint speaks of the stored ones, whatever the options."""
     digest = hashlib.sha256(repr((len(dataset), [int(size) for size in getattr(dataset, "label_shape", [])])).encode())

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from madr_spaces.errors import MADRError
+from madr_spaces.images import data_fingerprint, image_fingerprint
 from madr_spaces.pca import PCASpace
 from madr_spaces.space import Space
 from madr_spaces.weights import check_sha256, import_safetensors
@@ -63,13 +64,19 @@ class OwnSpace(Space):
                 f"--madr-weights={path} was trained on images of {self.about['image_shape'][0]} channels, the data has "
                 f"{self.image_shape[0]}; train one on this data with `{HOW_TO_MAKE}`"
             )
-        self.data_fingerprint = self.about["data_fingerprint"]
+        self.data_fingerprint, self.image_fingerprint = self.about["data_fingerprint"], self.about.get("image_fingerprint")
         self.pca = PCASpace(self.about["image_shape"], self.about["pca_width"], 0)
         self.pca.images_to_fit = 0
         self.names = [name for name in tensors if not name.startswith("pca.")]
         for name in self.names:
             self.register_buffer(name, tensors[name])
         self.pca.load_state_dict({name.removeprefix("pca."): value for name, value in tensors.items() if name.startswith("pca.")})
+
+    def knows(self, dataset):
+        """Whether it was trained on these images; None where its file is too old to tell in this host."""
+        if self.image_fingerprint is not None:
+            return self.image_fingerprint == image_fingerprint(dataset)
+        return self.data_fingerprint == data_fingerprint(dataset) if hasattr(dataset, "content_fingerprint") else None
 
     def identity(self):
         return dict(name="own", sha256=self.sha256, version=1)

@@ -121,6 +121,28 @@ def _device(name, index=None):
         raise Refused("torch.device of an unknown device") from error
 
 
+class IdentityRecord(Buildable):
+    """torch.nn.Identity with buffers: what stands for an augmentation pipe that does nothing. It is filled by BUILD."""
+
+    def __init__(self):
+        self.module = torch.nn.Identity()
+
+    def set_state(self, state):
+        if not isinstance(state, dict) or state.get("_parameters") or state.get("_modules"):
+            raise Refused("a torch.nn.Identity that is more than one")
+        buffers = state.get("_buffers") or {}
+        if not isinstance(buffers, dict) or not all(isinstance(name, str) and type(value) is torch.Tensor for name, value in buffers.items()):
+            raise Refused("a torch.nn.Identity with other things than tensors among its tensors")
+        for name, tensor in buffers.items():
+            self.module.register_buffer(name, tensor)
+        self.module.training = state.get("training") is True
+        for name, value in state.items():
+            # Tensors that a plugin lets ride on it are inert, as long as they take nobody's place.
+            is_passenger = isinstance(name, str) and isinstance(value, dict) and value and all(type(part) is torch.Tensor for part in value.values())
+            if is_passenger and not hasattr(self.module, name):
+                self.module.__dict__[name] = dict(value)
+
+
 def _size(lengths=()):
     if not isinstance(lengths, (list, tuple)) or not all(map(_is_count, lengths)):
         raise Refused("torch.Size of something else than lengths")
@@ -231,7 +253,9 @@ def _slice(*bounds):
 
 
 def _reconstructor(made, base, state=None):
-    """Protocols 0 and 1 write dictionaries of subclasses so."""
+    """Protocols 0 and 1 write dictionaries of subclasses so, and MADR's carrier what it carries for."""
+    if isinstance(made, Function) and made.new is IdentityRecord and isinstance(base, Function) and base.name == "builtins.object" and state is None:
+        return IdentityRecord()
     if not isinstance(made, Function) or made.new is None or not isinstance(base, Function) or base.name != "builtins.dict":
         raise Refused("copyreg._reconstructor of anything but a dictionary")
     return _pairs_into(made.new)(state or {})
@@ -294,6 +318,7 @@ def _build_table():
     add("torch._utils._rebuild_parameter torch._utils._rebuild_parameter_with_state torch.nn.parameter.Parameter", _rebuild_parameter)
     add("torch.storage._load_from_bytes", _load_storage)
     add("torch.Size", _size)
+    add("torch.nn.modules.linear.Identity", _only_named("torch.nn.modules.linear.Identity"), new=IdentityRecord)
     add("torch.device", _device)
     for name, value in vars(torch).items():
         if isinstance(value, (torch.dtype, torch.memory_format, torch.layout)):

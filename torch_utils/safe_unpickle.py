@@ -53,12 +53,16 @@ def load(f, *, trust=False, name=None):
 
 
 def _where(unfinished):
-    """' in class X' if the reader stood inside an object with embedded source: that names the culprit better than a part."""
+    """' in class X' if the reader stood inside an object with embedded source: that names the culprit better than a part.
+
+    The class of such an object follows its source; other dictionaries name classes too (training_set_kwargs), read long before.
+    """
     for index, value in enumerate(unfinished):
-        if isinstance(value, dict):
+        class_name = None
+        if isinstance(value, dict) and "module_src" in value:
             class_name = value.get("class_name")
-        else:
-            class_name = unfinished[index + 1] if isinstance(value, str) and value == "class_name" and index + 1 < len(unfinished) else None
+        elif isinstance(value, str) and value == "class_name" and "module_src" in unfinished[max(index - 2, 0) : index]:
+            class_name = unfinished[index + 1] if index + 1 < len(unfinished) else None
         if isinstance(class_name, str):
             return f" in class {class_name[: rebuild.MAX_TEXT]}"
     return ""
@@ -125,6 +129,8 @@ class _Resolver:
             return tuple(self.resolve(part, depth + 1) for part in value)
         if isinstance(value, safe_globals.PersistentRecord):
             return rebuild.rebuild(rebuild.describe_record(value))
+        if isinstance(value, safe_globals.IdentityRecord):
+            return value.module
         if isinstance(value, safe_globals.DtypeRecord):
             return value.dtype
         if isinstance(value, safe_globals.ArrayRecord) and value.array is not None:

@@ -106,7 +106,8 @@ class Engine:
         count = min(self.config.batch or len(image), len(image))
         if count == 1 and self.config.needs_pairs:
             raise MADRError(
-                "the coverage term compares the images of a microbatch, and this one is a single image; use --batch-gpu (and --madr-batch) of 2 or more, "
+                "the coverage term compares the images of a microbatch, and this one is a single image; "
+                "use --batch-gpu (and --madr-batch) of 2 or more, in a fork without that flag a larger --batch or fewer --gpus, "
                 "or --madr-term=none, or --madr=0"
             )
         result = {name: value[:count] for name, value in latents.items()}

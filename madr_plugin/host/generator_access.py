@@ -9,6 +9,8 @@ import inspect
 
 import torch
 
+from madr_spaces.errors import MADRError
+
 
 class GeneratorAccess:
     """mapping: module z, c -> ws, or None; synthesis: module ws -> image, or with mapping None the whole G(z, c)."""
@@ -53,7 +55,14 @@ class GeneratorAccess:
             z, c = _two(args, kwargs)
             mapped = [(z, c, None)]
         batch, device = image.shape[0], image.device
+        if not mapped:
+            raise MADRError("MADR saw an image of the generator without the latents that it came from: this fork needs its own adapter; use --madr=0")
         z0, c, first_ws = mapped[0]
+        if not torch.is_tensor(z0) or z0.ndim != 2 or not (c is None or (torch.is_tensor(c) and c.ndim == 2)):
+            raise MADRError(
+                "this fork's generator takes other inputs than latents [N, Z] and label vectors [N, C], such as texts, "
+                "which MADR cannot remember; use --madr=0"
+            )
         self.host_passes_labels = c is not None
         labels = torch.zeros([batch, 0], device=device) if c is None else c.detach().to(torch.float32)
         latents = torch.stack([z.detach() for z, _, _ in mapped[:2]], dim=1).to(torch.float32)

@@ -18,17 +18,24 @@ def open_dataset(training_set_kwargs):
     return construct(**training_set_kwargs)
 
 
-def read_images(dataset, rows, largest_side=None):
-    """Images of these indices as the host's loop hands them to its loss: float32 [n, C, H, W] in [-1, 1]; averaged down to a side if they are larger."""
+def read_images(dataset, rows, largest_side=None, told=len):
+    """Images of these indices as the host's loop hands them to its loss: float32 [n, C, H, W] in [-1, 1]; averaged down to a side if they are larger.
+
+    told(images): called with each part that was read (progress.py).
+    """
     parts = []
     for images, _ in batches(dataset, rows):
         if largest_side is not None and images.shape[-1] > largest_side:
             images = torch.nn.functional.adaptive_avg_pool2d(images, [largest_side, largest_side])
         parts.append(images)
+        told(images)
     return torch.cat(parts)
 
 
-def read_images_and_classes(dataset, rows):
+def read_images_and_classes(dataset, rows, told=len):
     """(images as read_images(), class index [n]; -1 without labels)."""
-    images, classes = zip(*batches(dataset, rows))
+    images, classes = [], []
+    for part, of_part in batches(dataset, rows):
+        images.append(part), classes.append(of_part)
+        told(part)
     return torch.cat(images), torch.cat(classes)

@@ -110,7 +110,7 @@ def build(dataset, extractor, config, seed, device, announce=print):
     if config.anchors:
         anchors.import_faiss()  # said before hours of extraction, not after
     identity = _identity(dataset, extractor, config, seed)
-    if getattr(extractor, "data_fingerprint", identity["data"]) != identity["data"]:
+    if hasattr(extractor, "knows") and extractor.knows(dataset) is False:
         announce(
             "MADR: note: the encoder of --madr-weights was trained on other images than these; python -m madr_plugin.check_extractor tells whether it suits them"
         )
@@ -232,12 +232,17 @@ def chosen_rows(num_images, config, seed):
     return fitting.order(num_images, seed)[: config.reference_cap]
 
 
+def refuse_few(num_images):
+    """Refuse a reference that is too small for scales and cells."""
+    if num_images < 16:
+        raise MADRError(f"MADR needs at least 16 training images as reference (got {num_images}); add images or use --madr=0")
+
+
 @torch.no_grad()
 def _extract(dataset, extractor, config, seed, device, announce):
     """(features [N, D] float32, labels [N]) of the reference rows, each process reading its share. Fits the extractor."""
     rows = np.sort(chosen_rows(len(dataset), config, seed))
-    if len(rows) < 16:
-        raise MADRError(f"MADR needs at least 16 training images as reference (got {len(rows)}); add images or use --madr=0")
+    refuse_few(len(rows))
     if extractor.images_to_fit:
         fitting.put(extractor, collective.from_first_process(lambda: fitting.fit(extractor, dataset, seed, device), device))
     whole = collective.sum_over_processes(lambda: _own_share(dataset, extractor, rows, config, seed, device, announce), device)

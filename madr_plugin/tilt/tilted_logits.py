@@ -36,6 +36,7 @@ class RealLogitWeights:
             )
         self.D = D
         self.augment_pipe = augment_pipe if isinstance(augment_pipe, torch.nn.Module) else None
+        self.has_met_reals = False  # whether a main phase of D was seen in which the reals were recognised
 
     @torch.no_grad()
     def weights(self, engine, phase, microbatch, real_img, real_c):
@@ -54,7 +55,10 @@ class RealLogitWeights:
 
     @contextlib.contextmanager
     def weighting(self, weight_B, phase, real_img):
-        """Inside, while the host runs a phase of D: what D returns for real_img, augmented or not, gets weighted gradients."""
+        """Inside, while the host runs a phase of D: what D returns for real_img, augmented or not, gets weighted gradients.
+
+        weight_B None: nothing is weighted, but a host in which the reals cannot be recognised is refused, long before the tilt first acts.
+        """
         known, called, recognised = [real_img], [], []
 
         def after_pipe(_module, args, output):
@@ -66,7 +70,9 @@ class RealLogitWeights:
             x = args[0] if args else next(value for value in kwargs.values() if torch.is_tensor(value))
             if _is_one_of(x, known):
                 recognised.append(True)
-                _weigh_gradient(output, weight_B)
+                _check_rows(output, len(real_img))
+                if weight_B is not None:
+                    _weigh_gradient(output, weight_B)
 
         handles = [self.D.register_forward_hook(after_D, with_kwargs=True)]
         if self.augment_pipe is not None:
@@ -77,6 +83,8 @@ class RealLogitWeights:
             for handle in handles:
                 handle.remove()
         # A regulariser may speak of other images alone (interpolations); the main phase has to show D the reals.
+        if recognised and phase != "Dreg":
+            self.has_met_reals = True
         if called and not recognised and phase != "Dreg":
             raise MADRError(
                 "--madr-tilt-form=weight found no call of the discriminator on the training images as they come or as the augmentation "
@@ -91,10 +99,14 @@ def _is_one_of(x, known):
     )
 
 
+def _check_rows(logits, count):
+    if not torch.is_tensor(logits) or len(logits) != count:
+        raise MADRError("--madr-tilt-form=weight needs a discriminator that returns one row of logits per image; use --madr-tilt-form=draw")
+
+
 def _weigh_gradient(logits, weight_B):
     """MADR: from now on whatever flows back into `logits` [B, ...] is weighted by real."""
-    if not torch.is_tensor(logits) or len(logits) != len(weight_B):
-        raise MADRError("--madr-tilt-form=weight needs a discriminator that returns one row of logits per image; use --madr-tilt-form=draw")
+    _check_rows(logits, len(weight_B))
     if not logits.requires_grad:
         return
     weight = weight_B.to(logits).reshape(-1, *[1] * (logits.ndim - 1))

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from madr_spaces.errors import MADRError
 from tests.madr.test_madr_loss import copy_weights, generator_gradients, warmed
 from tests.madr.toy_host import Host, base_loss, madr_loss
 
@@ -85,6 +86,21 @@ def test_own_passes_leave_every_buffer_of_the_generator_as_it_was():
     assert all(torch.equal(before[name], value) for name, value in buffers.items())
     host.synthesis(torch.zeros([4, 3, 16]))  # the host's own pass moves them
     assert not torch.equal(before["norm.running_mean"], buffers["norm.running_mean"])
+
+
+def test_a_loop_whose_phases_have_other_names_is_refused():
+    """MADR would do nothing in it without a word."""
+    host = Host(madr_loss())
+    host.loss.base.accumulate_gradients = lambda *args, **kwargs: None
+    real, real_c, z, c = host.microbatch(0, 0)
+    with pytest.raises(MADRError, match="none of the generator phases.*disc, gen"):
+        for _ in range(10):
+            host.loss.accumulate_gradients("disc", real, real_c, z, c, sync=True, gain=1)
+            host.loss.accumulate_gradients("gen", real, real_c, z, c, sync=True, gain=1)
+    warming_up = Host(madr_loss())  # D alone for a while, then both
+    warming_up.loss.base.accumulate_gradients = lambda *args, **kwargs: None
+    for phase in ["Dmain", "Dreg"] * 20:
+        warming_up.loss.accumulate_gradients(phase, real, real_c, z, c, sync=True, gain=1)
 
 
 @pytest.mark.parametrize("phase", ["Greg", "Dreg"])

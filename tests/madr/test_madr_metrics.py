@@ -11,7 +11,7 @@ from madr_plugin.config import MADRConfig
 from madr_spaces import neighbours
 from madr_spaces.errors import MADRError
 from metrics import metric_main
-from tests.madr.test_madr_forks import COMMON, FIRST_STYLE, make_fork  # noqa: F401 (a fixture)
+from tests.madr.stand_ins import COMMON, FIRST_STYLE
 from tests.madr.toy_host import Host, Images, base_loss
 
 
@@ -126,7 +126,7 @@ METRICS = {
 }
 
 
-def test_a_fork_gets_them_in_its_own_registry(make_fork):  # noqa: F811
+def test_a_fork_gets_them_in_its_own_registry(make_fork):
     style = dict(FIRST_STYLE, **METRICS)
     style["train.py"] = style["train.py"].replace("import click, dnnlib", "import click, dnnlib\n    from metrics import metric_main")
     style["training/training_loop.py"] = (

@@ -9,6 +9,7 @@ import torch
 from click.testing import CliRunner
 
 from madr_plugin import check_extractor, command, own_extractor
+from madr_plugin.base import progress
 from madr_plugin.config import resolve
 from madr_plugin.reals import real_images, reference
 from madr_spaces import registry
@@ -75,6 +76,31 @@ def test_it_serves_the_loss(encoder, monkeypatch, capsys):
     assert "trained on other images" in capsys.readouterr().out
     host.step(), host.step()
     assert host.loss.telemetry()["gratio"] > 0
+
+
+class InFork:
+    """The data set of a fork: the family's parts that are inside every one, and no fingerprint of its own."""
+
+    def __init__(self, dataset):
+        self.dataset, self._raw_shape, self._load_raw_image = dataset, dataset._raw_shape, dataset._load_raw_image
+
+    def __len__(self):
+        return len(self.dataset)
+
+    def __getitem__(self, index):
+        return self.dataset[index]
+
+
+def test_its_images_are_known_whoever_opens_them(pictures, encoder):
+    from training.dataset import ImageFolderDataset
+
+    extractor = registry.build("own", (3, 16, 16), weights=str(encoder))
+    for options in ({}, dict(use_labels=True), dict(xflip=True), dict(max_size=40)):
+        dataset = ImageFolderDataset(str(pictures), **options)
+        assert extractor.knows(dataset) and extractor.knows(InFork(dataset))
+    assert not hasattr(InFork(dataset), "content_fingerprint") and extractor.knows(Host(madr_loss()).images) is False
+    extractor.image_fingerprint = None  # a file from before
+    assert extractor.knows(ImageFolderDataset(str(pictures), use_labels=True)) and extractor.knows(InFork(dataset)) is None
 
 
 @pytest.mark.parametrize(
@@ -155,6 +181,36 @@ def test_commands_answer_bad_data_with_a_sentence(capsys, monkeypatch, tmp_path)
         command.run(check_extractor.main)
     assert stopped.value.code == 1
     assert capsys.readouterr().err.startswith("Error: ")
+
+
+def test_commands_know_the_home_folder_and_end_on_ctrl_c_in_a_sentence(capsys, monkeypatch, pictures, tmp_path):
+    monkeypatch.setenv("HOME", str(pictures.parent))
+    monkeypatch.setattr("sys.argv", ["check_extractor", f"--data=~/{pictures.name}", "--images=20", "--madr-extractor=pixels"])
+    with pytest.raises(SystemExit) as stopped:
+        command.run(check_extractor.main)
+    assert stopped.value.code == 0 and "20 images" in capsys.readouterr().out
+
+    def interrupted(*_args, **_kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(own_extractor, "train", interrupted)
+    for out, code, words in ((tmp_path / "own.safetensors", 130, "interrupted"), (tmp_path, 1, f"{tmp_path}/own.safetensors")):
+        monkeypatch.setattr("sys.argv", ["own_extractor", f"--data=~/{pictures.name}", f"--out={out}"])
+        with pytest.raises(SystemExit) as stopped:
+            command.run(own_extractor.main)
+        told = capsys.readouterr().err.lstrip()  # click ends the line of ^C
+        assert stopped.value.code == code and told.startswith("Error: ") and words in told and told.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_progress_is_told_in_lines_where_there_is_no_terminal(monkeypatch):
+    clock, lines = [0.0], []
+    monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
+    with progress.Progress("images read", 30, lines.append) as told:
+        for _ in range(3):
+            clock[0] += 6
+            told(10)
+    assert lines == ["images read: 10 / 30, about 12 s left", "images read: 20 / 30, about 6 s left"]
 
 
 def test_another_selection_of_the_same_images_is_another_reference(pictures):
