@@ -163,7 +163,7 @@ def packages():
 
 
 def folders():
-    extensions = os.environ.get("TORCH_EXTENSIONS_DIR") or Path.home() / ".cache" / "torch_extensions"
+    extensions = os.path.expanduser(os.environ.get("TORCH_EXTENSIONS_DIR") or "~/.cache/torch_extensions")
     for label, path in (
         ("this checkout", Path(__file__).resolve().parent),
         ("working folder", Path.cwd()),

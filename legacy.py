@@ -14,7 +14,8 @@ import torch
 import dnnlib
 from dnnlib import cli, files
 from dnnlib.errors import UserError
-from torch_utils import misc, safe_unpickle
+from torch_utils import file_kinds, misc, network_pair, safe_unpickle
+from training import snapshots
 
 _NETWORK_KEYS = ("G", "D", "G_ema")
 # What upstream's --force-fp16 sets: half precision at the four highest resolutions, with clamped activations.
@@ -34,11 +35,20 @@ _HOW_TO_CONVERT = (
 def load_network_pkl(f, force_fp16=False, trust=False):
     """The snapshot in an open binary file: dict with G, D, G_ema, training_set_kwargs and augment_pipe.
 
-    Nothing of the file is executed unless trust=True. Keys that old snapshots lack are None.
+    Nothing of the file is executed unless trust=True. Keys that old snapshots lack are None. Of a pair that export.py has
+    written, the opened file is either of the two.
     """
     name = _name_of(f)
+    data = _completed(network_pair.import_snapshot(name) if network_pair.is_named(name) else _unpickled(f, name, trust), name)
+    if force_fp16:
+        for key in _NETWORK_KEYS:
+            data[key] = _with_fp16(data[key], key)
+    return data
+
+
+def _unpickled(f, name, trust):
     try:
-        data = safe_unpickle.load(f, trust=trust, name=name)
+        return safe_unpickle.load(f, trust=trust, name=name)
     except safe_unpickle.RefusedPickle as error:
         if _names_tensorflow(error.what):
             raise _tensorflow_error(name) from error
@@ -47,45 +57,40 @@ def load_network_pkl(f, force_fp16=False, trust=False):
         if isinstance(error.__cause__, ModuleNotFoundError) and _names_tensorflow(error.__cause__.name or ""):
             raise _tensorflow_error(name) from error
         raise
-    data = _completed(data, name)
-    if force_fp16:
-        for key in _NETWORK_KEYS:
-            data[key] = _with_fp16(data[key], key)
-    return data
 
 
-def open_network(path_or_url, *, trust=False, verbose=True):
-    """load_network_pkl for a path, a file:// or a https:// address; whatever is wrong with it is said in a sentence."""
-    if not path_or_url:
+def open_network(path_or_url, *, trust=False, verbose=True, force_fp16=False):
+    """load_network_pkl for what --network may be; whatever is wrong with it is said in a sentence.
+
+    That is a network pickle, a pair that export.py has written, or a run folder, which stands for its newest snapshot; as a
+    path, a file:// or a https:// address.
+    """
+    with dnnlib.util.open_url(located(path_or_url), verbose=verbose) as f:
+        if not network_pair.is_named(_name_of(f)):
+            problem = file_kinds.problem_of(f)
+            if problem is not None:
+                raise UserError(f"{path_or_url} {problem}.")
+        return load_network_pkl(f, force_fp16=force_fp16, trust=trust)
+
+
+def located(network):
+    """The file that --network means: of a run folder its newest network snapshot, else what was given."""
+    if not network:
         raise UserError("The network has no name; give the path or the URL of a network pickle (.pkl).")
-    with dnnlib.util.open_url(str(path_or_url), verbose=verbose) as f:
-        _refuse_other_kinds(f, str(path_or_url))
-        return load_network_pkl(f, trust=trust)
+    network = os.fspath(network)
+    if not os.path.isdir(network):
+        return network
+    saved = snapshots.list_network_snapshots(network)
+    if not saved:
+        raise UserError(
+            f"{network} is a folder that holds no network-snapshot-*.pkl; give a network pickle, or the folder of a run that has saved one."
+        )
+    return os.path.join(network, saved[-1][1])
 
 
 def _name_of(f):
     name = getattr(f, "name", None)
     return name if isinstance(name, str) else "The network pickle"
-
-
-def _refuse_other_kinds(f, name):
-    """Name the usual mix-ups by their first bytes; the reader would only say that the pickle is damaged."""
-    start = f.read(512)
-    f.seek(0)
-    text = start.lstrip().lower()
-    if not start:
-        problem = "is empty; it may be the rest of an interrupted download or save. Get it again"
-    elif start.startswith(b"PK\x03\x04"):
-        problem = "is a zip archive (a data set, or a training state?) and not a network pickle; give the network-snapshot-*.pkl of the run"
-    elif text.startswith((b"<!doctype", b"<html")):
-        problem = "is a web page and not a network pickle; download the file itself"
-    elif text.startswith(b"version https://git-lfs"):
-        problem = "is a Git LFS pointer and not the file itself; run `git lfs pull`"
-    elif start[:1] not in b"\x80(}]c":  # protocols 2 to 5; what protocols 0 and 1 begin dictionaries and tuples with
-        problem = "is not a pickle; give a network pickle (.pkl)"
-    else:
-        return
-    raise UserError(f"{name} {problem}.")
 
 
 def _completed(data, name):
@@ -171,9 +176,7 @@ def convert_tf_discriminator(tf_D):
 def convert_network_pickle(source, dest, force_fp16=False, trust=False):
     """Load a pickle from a path or URL and save it with this project's own source text of the same networks."""
     print(f'Loading "{source}"...')
-    with dnnlib.util.open_url(source) as f:
-        _refuse_other_kinds(f, source)
-        data = load_network_pkl(f, force_fp16=force_fp16, trust=trust)
+    data = open_network(source, force_fp16=force_fp16, trust=trust)
     print(f'Saving "{dest}"...')
     folder = os.path.dirname(dest)
     if folder:

@@ -11,7 +11,7 @@ import click
 import torch
 
 import legacy
-from dnnlib import cli
+from dnnlib import cli, console
 from dnnlib.errors import UserError
 from madr_spaces import names
 from madr_spaces.errors import MADRError
@@ -120,7 +120,7 @@ def main(run_folder_path, dest, no_diversity, network, data, num_gen, num_real, 
                 )
         except (UserError, MADRError) as error:  # the rest of the page is worth having
             problems.append(f"What is missing could not be looked at: {error}")
-            print(f"Note: {problems[-1]}", flush=True)
+            console.warn(problems[-1])
     path = page.write_report(run_folder_path, dest, problems=problems)
     print(f"Wrote {path} ({os.path.getsize(path) / 1e6:.1f} MB).")
 

@@ -9,7 +9,7 @@ import re
 
 import click
 
-from dnnlib import cli
+from dnnlib import cli, console
 from dnnlib.errors import UserError
 from dnnlib.grouped_help import GroupedCommand
 from madr_plugin import options as madr
@@ -36,7 +36,7 @@ def tidy(flags):
     flags = dict(flags)
     if flags["snap_res"] is not None:
         flags["snap_res"] = flag_table.SNAP_WIDTHS[flags["snap_res"]]
-    paths = detectors.with_space(detectors.check_overrides(flags["detectors"], announce=print), flags["metric_space"])
+    paths = detectors.with_space(detectors.check_overrides(flags["detectors"], announce=console.note), flags["metric_space"])
     flags["metric_space"], flags["detectors"] = paths.pop(detectors.SPACE, None), paths or None
     if flags["desc"] is not None and not re.fullmatch(r"[\w.+=,@-]{1,100}", flags["desc"]):
         raise UserError(f"--desc={flags['desc']!r} becomes part of a folder name; use up to 100 letters, digits and . _ - + = , @")

@@ -6,6 +6,7 @@ keys and parts of the name appear only when a further flag is given. Must not kn
 """
 
 import dataclasses
+import math
 
 import dnnlib
 from dnnlib.errors import UserError
@@ -43,6 +44,7 @@ def resolve(flags: dict) -> Resolved:
     _overrides(run, flags)
     _passed_on(run, flags)
     check_batch(run.options)
+    check_snapshot_names(run.options)
     return run
 
 
@@ -225,13 +227,25 @@ def check_batch(options):
         )
 
 
+def check_snapshot_names(options):
+    """Snapshots are named by whole kimg: two within one kimg would be one file, and results would stand beside the wrong networks."""
+    images_per_tick = math.ceil(options.get("kimg_per_tick", presets.KIMG_PER_TICK) * 1000 / options["batch_size"]) * options["batch_size"]
+    for flag, name in (("--snap", "network_snapshot_ticks"), ("--img-snap", "image_snapshot_ticks")):
+        ticks, fewest = options[name], math.ceil(1000 / images_per_tick)
+        if ticks is not None and ticks < fewest:
+            raise UserError(
+                f"{flag}={ticks} with ticks of {images_per_tick / 1000:g} kimg (--tick) would write several snapshots within one kimg, and each "
+                f"would replace the one before, for they are named by kimg; use {flag}={fewest} or more, or --tick={math.ceil(1000 / ticks) / 1000:g}"
+            )
+
+
 # ------------------------------------------------------------------------------------------
 # Augmentation.
 
 
 def _augmentation(run, flags):
     options, mode = run.options, flags.get("aug", "ada")
-    if mode != "ada":
+    if "aug" in flags:
         run.name_parts.append(mode)
     _refuse_foreign_strength_flags(flags, mode)
     if mode == "ada":

@@ -276,6 +276,7 @@ _WRITTEN = [
     _aside("tick", "Thousands of images per tick [default: 4]", _POSITIVE, "kimg_per_tick", advanced=True),
     _aside("img_snap", "Ticks between pictures of samples [default: as --snap]", _COUNT, "image_snapshot_ticks", advanced=True),
     _aside("snap_res", "Size of the pictures of samples [default: 8k]", click.Choice(list(SNAP_WIDTHS)), "snap_res", advanced=True),
+    _aside("cache", "Use and keep statistics of the real images for the metrics [default: on]", click.Choice(["on", "off"]), "cache", advanced=True),
     _aside("eval_at_start", "Evaluate metrics at tick 0, too", None, "eval_at_start", is_switch=True, advanced=True),
     _aside("nan_streak", "Stop after so many steps in a row with non-finite gradients", _COUNT, "nan_streak", advanced=True),
     _aside("wandb", "Log to this Weights & Biases project as well", None, "wandb_project", metavar="PROJECT", advanced=True),

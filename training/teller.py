@@ -6,7 +6,7 @@ The one part of the loop that knows metrics; the page is written by a function t
 import os
 
 import dnnlib
-from dnnlib import files
+from dnnlib import cache, files
 from metrics import diversity_kernels, requirements
 from torch_utils import distributed, training_stats
 from training import evaluation, monitor, provenance, setup, snapshots
@@ -33,6 +33,8 @@ class Teller:
             monitor.check_wandb()
         if self.is_first:
             requirements.check(self.options.metrics, evaluation.detectors_of(self.options))
+            if self.options.metrics and self.options.cache != "off":
+                cache.is_writable()
 
     # --- beginning --------------------------------------------------------------------------------------------------
 
