@@ -9,13 +9,12 @@ import os
 import pickle
 
 import click
-import torch
 
 import dnnlib
 from dnnlib import cli, files
 from dnnlib.errors import UserError
-from torch_utils import file_kinds, misc, network_pair, safe_unpickle
-from training import snapshots
+
+# Whatever imports torch is imported inside the functions, so that --help comes at once.
 
 _NETWORK_KEYS = ("G", "D", "G_ema")
 # What upstream's --force-fp16 sets: half precision at the four highest resolutions, with clamped activations.
@@ -38,6 +37,8 @@ def load_network_pkl(f, force_fp16=False, trust=False):
     Nothing of the file is executed unless trust=True. Keys that old snapshots lack are None. Of a pair that export.py has
     written, the opened file is either of the two.
     """
+    from torch_utils import network_pair
+
     name = _name_of(f)
     data = _completed(network_pair.import_snapshot(name) if network_pair.is_named(name) else _unpickled(f, name, trust), name)
     if force_fp16:
@@ -47,6 +48,8 @@ def load_network_pkl(f, force_fp16=False, trust=False):
 
 
 def _unpickled(f, name, trust):
+    from torch_utils import safe_unpickle
+
     try:
         return safe_unpickle.load(f, trust=trust, name=name)
     except safe_unpickle.RefusedPickle as error:
@@ -66,6 +69,8 @@ def open_network(path_or_url, *, trust=False, verbose=True, force_fp16=False):
     path, a file:// or a https:// address.
     """
     with dnnlib.util.open_url(located(path_or_url), verbose=verbose) as f:
+        from torch_utils import file_kinds, network_pair  # after the file was found: a slip of the hand is answered at once
+
         if not network_pair.is_named(_name_of(f)):
             problem = file_kinds.problem_of(f)
             if problem is not None:
@@ -80,6 +85,8 @@ def located(network):
     network = os.fspath(network)
     if not os.path.isdir(network):
         return network
+    from training import snapshots
+
     saved = snapshots.list_network_snapshots(network)
     if not saved:
         raise UserError(
@@ -94,6 +101,8 @@ def _name_of(f):
 
 
 def _completed(data, name):
+    import torch
+
     if isinstance(data, tuple) and len(data) == 3 and not any(isinstance(part, torch.nn.Module) for part in data):
         raise _tensorflow_error(name)  # G, D, Gs with --trust-pickle in an environment where they did load
     if not isinstance(data, dict):
@@ -125,6 +134,10 @@ def _arguments_by_name(network):
 
 def _with_fp16(network, key):
     """The network with half precision, rebuilt with the same weights; itself if nothing changes."""
+    import torch
+
+    from torch_utils import misc
+
     before = _arguments_by_name(network)
     kwargs = copy.deepcopy(before)
     if key.startswith("G"):

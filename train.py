@@ -5,6 +5,7 @@ training/config.py, what happens with them in training/training_loop.py. This sc
 that name the plugin.
 """
 
+import os
 import re
 
 import click
@@ -58,6 +59,11 @@ def main(ctx, outdir, dry_run, **flags):
     python train.py --outdir=runs --data=images.zip --cfg=tiny --resume=latest     go on where it stopped
     python train.py --outdir=runs --data=images.zip --resume=ffhq256 --dry-run     what would be done, and its cost
     """
+    if not os.path.exists(flags["data"]):  # answered before anything heavy is loaded
+        raise UserError(
+            f"--data={flags['data']}: there is no data set; check the path (from {os.getcwd()}), or make one with "
+            f"dataset_tool.py --source=... --dest={flags['data']}"
+        )
     from training import launch, resume_options
 
     given = {name for name in flags if ctx.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT}

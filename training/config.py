@@ -44,7 +44,7 @@ def resolve(flags: dict) -> Resolved:
     _overrides(run, flags)
     _passed_on(run, flags)
     check_batch(run.options)
-    check_snapshot_names(run.options)
+    name_snapshots(run.options)
     return run
 
 
@@ -227,16 +227,14 @@ def check_batch(options):
         )
 
 
-def check_snapshot_names(options):
-    """Snapshots are named by whole kimg: two within one kimg would be one file, and results would stand beside the wrong networks."""
-    images_per_tick = math.ceil(options.get("kimg_per_tick", presets.KIMG_PER_TICK) * 1000 / options["batch_size"]) * options["batch_size"]
-    for flag, name in (("--snap", "network_snapshot_ticks"), ("--img-snap", "image_snapshot_ticks")):
-        ticks, fewest = options[name], math.ceil(1000 / images_per_tick)
-        if ticks is not None and ticks < fewest:
-            raise UserError(
-                f"{flag}={ticks} with ticks of {images_per_tick / 1000:g} kimg (--tick) would write several snapshots within one kimg, and each "
-                f"would replace the one before, for they are named by kimg; use {flag}={fewest} or more, or --tick={math.ceil(1000 / ticks) / 1000:g}"
-            )
+def name_snapshots(options):
+    """Have snapshots and pictures of one kimg named apart where ticks are so short that there are several: else each would replace
+    the one before, and results would stand beside the wrong networks."""
+    batch_size, ticks = options["batch_size"], [options[name] for name in ("network_snapshot_ticks", "image_snapshot_ticks")]
+    images_per_tick = math.ceil(options.get("kimg_per_tick", presets.KIMG_PER_TICK) * 1000 / batch_size) * batch_size
+    options.pop("snapshots_apart", None)
+    if any(count is not None and count * images_per_tick < 1000 for count in ticks):
+        options["snapshots_apart"] = True
 
 
 # ------------------------------------------------------------------------------------------

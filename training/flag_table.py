@@ -237,6 +237,7 @@ _WRITTEN = [
         _COUNT,
         "network_snapshot_ticks",
         "image_snapshot_ticks",
+        "snapshots_apart",
         how=How.RESOLVED,
         saves=("disk", "raise --snap"),
     ),

@@ -245,6 +245,8 @@ def _continued(saved, flags, given, build, folder):
     elif options.batch_size % (options.batch_gpu * options.num_gpus):
         options.batch_gpu = max(options.batch_size // options.num_gpus, 1)
     config.check_batch(options)
+    if "tick" in given or "snap" in given or "img_snap" in given:
+        config.name_snapshots(options)
     options.run_dir = folder
     options.resume_state = flags["resume"] if flags["resume"].endswith(".pt") else state.latest_state(folder)
     return options

@@ -132,13 +132,18 @@ def build_loss(loss_kwargs, G, D, augment_pipe, device):
     return loss.as_loss(made)
 
 
-def build_grid(training_set, G, random_seed, batch_gpu, device, snap_res):
-    """Fixed reals, latents and labels of the sample grid: (grid_size, images, [z batches], [c batches])."""
+def build_grid(training_set, G, random_seed, batch_gpu, device, snap_res, from_seeds=True):
+    """Fixed reals, latents and labels of the sample grid: (grid_size, images, labels, [z batches], [c batches]).
+
+    from_seeds: cell i has the latent of seed i, as generate.py draws it. Without: those of runs that earlier versions began.
+    """
     grid_size, images, labels = snapshots.setup_snapshot_image_grid(training_set, random_seed=random_seed, max_size=snap_res)
-    generator = torch.Generator().manual_seed(phases.derived_seed(random_seed, 2))
-    z = torch.randn([len(images), G.z_dim], generator=generator)
+    if from_seeds:
+        z = torch.from_numpy(np.concatenate([np.random.RandomState(seed).randn(1, G.z_dim) for seed in range(len(images))]).astype(np.float32))
+    else:
+        z = torch.randn([len(images), G.z_dim], generator=torch.Generator().manual_seed(phases.derived_seed(random_seed, 2)))
     c = torch.from_numpy(np.asarray(labels, dtype=np.float32))
-    return grid_size, images, [part.to(device) for part in z.split(batch_gpu)], [part.to(device) for part in c.split(batch_gpu)]
+    return grid_size, images, labels, [part.to(device) for part in z.split(batch_gpu)], [part.to(device) for part in c.split(batch_gpu)]
 
 
 @torch.no_grad()

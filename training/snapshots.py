@@ -18,8 +18,13 @@ from dnnlib import files
 from dnnlib.errors import UserError
 from torch_utils import misc
 
-NETWORK_SNAPSHOT = "network-snapshot-{kimg:06d}.pkl"
-NETWORK_SNAPSHOT_REGEX = re.compile(r"^network-snapshot-(\d+)\.pkl$")
+CELLS_FILE = "fakes_cells.json"
+# Named by whole kimg. Where several fall within one kimg, all but the first have the images beyond it behind a dash: 000003-512 is at
+# kimg 3.512.
+NETWORK_SNAPSHOT = "network-snapshot-{position}.pkl"
+NETWORK_SNAPSHOT_REGEX = re.compile(r"^network-snapshot-(\d+)(?:-(\d{3}))?\.pkl$")
+SAMPLES = "fakes{position}.png"
+SAMPLES_REGEX = re.compile(r"^fakes(\d+)(?:-(\d{3}))?\.png$")
 
 
 # ----------------------------------------------------------------------------------------------------------------
@@ -76,6 +81,24 @@ def render_grid(G_ema, grid_z, grid_c):
     return torch.cat([G_ema(z=z, c=c, noise_mode="const").cpu() for z, c in zip(grid_z, grid_c)]).to(torch.float32).numpy()
 
 
+def describe_cells(grid_size, labels):
+    """JSON text: the seed and the label of each cell of the sample grid, a line per cell. labels [N, c_dim], for c_dim = 0 none."""
+    columns, _rows = grid_size
+    labels = np.asarray(labels)
+    are_classes = labels.shape[1] > 0 and bool(((labels == 0) | (labels == 1)).all() and (labels.sum(axis=1) == 1).all())
+    cells = []
+    for seed, label in enumerate(labels):
+        cell = dict(row=seed // columns, column=seed % columns, seed=seed)
+        if are_classes:
+            cell["class"] = int(label.argmax())
+        elif len(label):
+            cell["label"] = label.tolist()
+        cells.append(json.dumps(cell))
+    how = "generate.py --network=SNAPSHOT --seeds=SEED, with --class=CLASS or --label=LABEL where a cell has one, draws the picture of a cell"
+    head = json.dumps(dict(pictures="fakes*.png", how=how, columns=columns, rows=grid_size[1], truncation_psi=1, noise_mode="const"))
+    return head[:-1] + ', "cells": [\n' + ",\n".join(cells) + "\n]}\n"
+
+
 # ----------------------------------------------------------------------------------------------------------------
 # Network pickles
 
@@ -97,10 +120,15 @@ def save_network_snapshot(path, snapshot_data):
         pickle.dump(snapshot_data, f)
 
 
+def kimg_of(match):
+    """The kimg that a file's name states, from the match of one of the two expressions above."""
+    return int(match.group(1)) + (int(match.group(2)) / 1000 if match.group(2) else 0)
+
+
 def list_network_snapshots(run_dir):
     """[(kimg, file name)] in order of kimg."""
     matches = [NETWORK_SNAPSHOT_REGEX.match(name) for name in os.listdir(run_dir)]
-    return sorted((int(match.group(1)), match.group(0)) for match in matches if match)
+    return sorted((kimg_of(match), match.group(0)) for match in matches if match)
 
 
 def parse_keep(text):

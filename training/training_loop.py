@@ -38,6 +38,7 @@ def training_loop(
     *, device="auto", resume_state=None, resume_kimg=0, resume_partial=False, trust_pickle=False, keep=None, ada_max_p=1.0,
     nan_streak=100, eval_at_start=False, detectors=None, metric_space=None, snap_res=None, wandb_project=None, desc=None,
     diversity_monitor=False, page_fn=PAGE_FN, cache="on",
+    snapshots_apart=False,
 ):  # fmt: on
     """Train until total_kimg thousand real images were shown to D.
 
@@ -49,7 +50,8 @@ def training_loop(
     the feature space of those called madr_*. snap_res: width in pixels of the sample grid. wandb_project: name, to log to W&B.
     desc: for people only. diversity_monitor: look at G's diversity every tick and warn of collapse and cycling.
     page_fn: name of a function of (run folder, say) that writes the run's page beside its samples; None for no page.
-    cache: 'on' | 'off', whether the metrics use and keep statistics of the real images.
+    cache: 'on' | 'off', whether the metrics use and keep statistics of the real images. snapshots_apart: name snapshots and
+    pictures of one kimg apart, where there are several; else the later one replaces the earlier.
 
     Raises UserError for what the user can mend; SystemExit(75) after a stop request (SIGTERM, SIGINT), state saved.
     """
@@ -85,7 +87,7 @@ class Trainer:
         self.build_networks()
         self.build_training()
         self.restore()
-        self.teller.begin_pictures(self.training_set, self.G, self.G_ema, self.is_new)
+        self.teller.begin_pictures(self.training_set, self.G, self.G_ema, self.is_new, self.keeper.facts())
         self.teller.begin_logs(self.fingerprint, len(self.training_set), self.keeper.facts())
 
     # --- building ---------------------------------------------------------------------------------------------------
