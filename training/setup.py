@@ -5,6 +5,7 @@ Must not know the order of training, files of the run, or who calls.
 
 import contextlib
 import re
+import signal
 
 import numpy as np
 import torch
@@ -59,11 +60,17 @@ def build_training_set(training_set_kwargs, device):
     in_memory = device.type == "cpu" and training_set.use_cache(IN_MEMORY_MB)
     resolution = training_set.resolution
     if resolution < 4 or resolution & (resolution - 1):
+        size = max(1 << (resolution.bit_length() - 1), 4)
         raise UserError(
             f"{training_set.name}: the networks need a power of two of at least 4 px (got {resolution}x{resolution}); "
-            f"convert the set with dataset_tool.py --width={1 << (max(resolution, 4) - 1).bit_length()} --height=..."
+            f"convert the set with dataset_tool.py --width={size} --height={size} --transform=center-crop"
         )
     return training_set, in_memory
+
+
+def _leave_interrupts_to_the_loop(_worker):
+    # A terminal sends Ctrl-C to all; without its readers the loop could not finish the step after which it saves.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def build_data_iterator(training_set, in_memory, data_loader_kwargs, device, batch_size, batch_gpu, rank, num_gpus, random_seed, start_nimg):
@@ -76,6 +83,7 @@ def build_data_iterator(training_set, in_memory, data_loader_kwargs, device, bat
         kwargs["num_workers"] = 0
     if not kwargs.get("num_workers"):
         kwargs.pop("prefetch_factor", None)
+    kwargs["worker_init_fn"] = _leave_interrupts_to_the_loop
     return iter(torch.utils.data.DataLoader(dataset=training_set, batch_sampler=batches, **kwargs))
 
 
