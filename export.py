@@ -9,15 +9,13 @@ import os
 import pickle
 
 import click
-import torch
 
 import dnnlib
 import legacy
 from dnnlib import cli, download, files
 from dnnlib.errors import UserError
-from torch_utils import network_pair, rebuild
-from torch_utils.network_pair import FORMAT, FORMAT_VERSION, import_snapshot
-from torch_utils.pickle_machine import Refused
+
+# Whatever imports torch is imported inside the functions, so that --help comes at once.
 
 # ---------------------------------------------------------------------------------------------------------------------
 # JSON knows no tuples, and its dictionaries are not EasyDicts; both matter when the networks are built again.
@@ -45,7 +43,10 @@ def export_snapshot(source, dest, trust=False):
 
     dest: path without extension (an extension .safetensors or .json is dropped). The same snapshot gives the same bytes.
     """
+    import torch
     from safetensors.torch import save
+
+    from torch_utils import network_pair
 
     dest = network_pair.without_extension(dest)
     path = dnnlib.util.open_url(legacy.located(source), return_filename=True)
@@ -58,8 +59,8 @@ def export_snapshot(source, dest, trust=False):
             extra[str(key)] = _to_json(value, f"{source}: {key}")
 
     document = dict(
-        format=FORMAT,
-        version=FORMAT_VERSION,
+        format=network_pair.FORMAT,
+        version=network_pair.FORMAT_VERSION,
         networks=networks,
         extra=extra,
         training_set_kwargs=_to_json(data["training_set_kwargs"], f"{source}: training_set_kwargs"),
@@ -75,6 +76,11 @@ def export_snapshot(source, dest, trust=False):
 
 
 def _describe(module, key, tensors):
+    import torch
+
+    from torch_utils import rebuild
+    from torch_utils.pickle_machine import Refused
+
     try:
         description = rebuild.describe_module(module)
     except Refused as refused:
@@ -93,6 +99,13 @@ def _describe(module, key, tensors):
     )
 
 
+def import_snapshot(source):
+    """The snapshot dictionary of a pair of files; `source` is the path of either, or without extension."""
+    from torch_utils import network_pair
+
+    return network_pair.import_snapshot(source)
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # At the command line.
 
@@ -109,7 +122,7 @@ def main(source, dest, trust_pickle):
       python export.py --source=network-snapshot-001000.pkl --dest=cats
       python export.py --source=cats.json --dest=cats.pkl
     """
-    if network_pair.is_named(source):
+    if os.path.splitext(source)[1] in (".json", ".safetensors"):
         if not dest.endswith(".pkl"):
             raise UserError(f"--dest must end in .pkl when --source is an exported file (got {dest}).")
         snapshot = import_snapshot(source)
