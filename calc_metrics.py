@@ -18,13 +18,13 @@ from dnnlib import cli
 from dnnlib.errors import UserError
 from dnnlib.grouped_help import GroupedCommand, Option
 from madr_spaces import names
-from metrics import detectors as detector_files, digit_data, metric_main, metric_utils, requested
+from metrics import detectors as detector_files, digit_data, judged_sets, metric_main, metric_utils, requested
 from metrics.metric import Group
 from torch_utils import devices, distributed
 from training import trained_network
 
 _CACHE_SWITCH = {"on": True, "off": False}
-_JUDGED, _HOW, _SPACE, _FILES, _MACHINE = "What is judged", "How much, how often", "Feature space", "Features from elsewhere", "Machine"
+_JUDGED, _HOW, _SPACE, _FILES, _MACHINE = "What is judged", "How much, how often", "Feature space", "Two sets without a network", "Machine"
 
 
 def list_of_metrics():
@@ -39,7 +39,7 @@ class NetworkOption(Option):
 
     def consume_value(self, ctx, opts):
         value, source = super().consume_value(ctx, opts)
-        if "network" not in opts and {"real_features", "fake_features"} & set(opts):
+        if "network" not in opts and {"real_features", "fake_features", "reals", "fakes"} & set(opts):
             return "", source  # none is needed
         if opts.get("run") is None:
             return value, source
@@ -72,6 +72,7 @@ def judge_given_features(flags, cache_is_typed):
             "--mirror": flags.mirror is not None,
             "--cache": cache_is_typed,
             "--trust-pickle": flags.trust_pickle,
+            "--per-class": flags.per_class,
         },
         devices.resolve(flags.device),
         progress=metric_utils.ProgressMonitor(verbose=flags.verbose),
@@ -82,24 +83,62 @@ def judge_given_features(flags, cache_is_typed):
     )
 
 
+def judge_two_sets(flags):
+    """The metrics of two sets of images, features or statistics, in the place of a network and its data."""
+    judged_sets.check_given(flags.reals, flags.fakes)
+    judged_sets.check_others(
+        {
+            "--network": flags.network,
+            "--run": flags.run,
+            "--baseline": flags.baseline,
+            "--data": flags.data,
+            "--repeats": flags.repeats != 1,
+            "--real-features": flags.real_features,
+            "--fake-features": flags.fake_features,
+            "--trust-pickle": flags.trust_pickle,
+        }
+    )
+    space, detectors, device_name = looked_through(flags)
+    job = judged_sets.SetsJob(
+        metrics=tuple(flags.metrics),
+        num_gpus=flags.gpus,
+        device_name=device_name,
+        cache=_CACHE_SWITCH[flags.cache],
+        detectors=detectors,
+        space=space,
+        strict_ties=flags.madr_ties == "ignore",
+        mirror=bool(flags.mirror),
+        **{name: flags[name] for name in ("reals", "fakes", "verbose", "seed", "num_gen", "num_real", "batch_size", "modes", "per_class")},
+    )
+    distributed.launch(judged_sets.evaluate, job, num_processes=job.num_gpus, device_name=job.device_name)
+
+
 def tell(text):
     """Notes go beside the result lines, which other programs read; under torchrun from the first process alone."""
     if os.environ.get("RANK", "0") == "0":
         print(text, file=sys.stderr, flush=True)
 
 
-def job_of(flags):
-    """The flags as a job; opens the network, which says what it was trained on."""
+def looked_through(flags):
+    """(feature space, files of detectors, name of the device) of the flags."""
     space = detector_files.named_space(flags.metric_space, flags.madr_extractor)
     detectors = requested.with_weights(detector_files.check_overrides(dict(flags.detectors), announce=tell), space, flags.madr_weights)
     device_name = devices.resolve(flags.device).type
     if device_name == "cuda" and flags.gpus > torch.cuda.device_count():
         raise UserError(f"--gpus={flags.gpus} asks for more GPUs than this machine has ({torch.cuda.device_count()}); lower it, or use --device=cpu.")
+    return space, detectors, device_name
+
+
+def job_of(flags):
+    """The flags as a job; opens the network, which says what it was trained on."""
+    space, detectors, device_name = looked_through(flags)
     verbose = flags.verbose and os.environ.get("RANK", "0") == "0"  # under torchrun the first process alone speaks
     if verbose:
         print(f'Loading network from "{flags.network}"...', flush=True)
     snapshot = legacy.open_network(flags.network, trust=flags.trust_pickle, verbose=verbose)
     dataset_kwargs = trained_network.dataset_options(snapshot, flags.data, flags.mirror, flags.trust_pickle)
+    if flags.per_class and not snapshot["G_ema"].c_dim:
+        raise UserError(f"--per-class needs a network that takes class labels, and {flags.network} takes none (train.py --cond=1); leave it out.")
     if flags.baseline is not None:
         trained_network.check_same_images(snapshot, flags.baseline, flags.trust_pickle)
     if verbose:
@@ -120,7 +159,7 @@ def job_of(flags):
         strict_ties=flags.madr_ties == "ignore",
         trained_in={path: trained_network.trained_in(path) for path in networks},
         snapshots={path: trained_network.snapshot_paths(path) for path in networks},
-        **{name: flags[name] for name in ("network", "seed", "num_gen", "num_real", "batch_size", "baseline", "repeats", "modes")},
+        **{name: flags[name] for name in ("network", "seed", "num_gen", "num_real", "batch_size", "baseline", "repeats", "modes", "per_class")},
     )
 
 
@@ -150,6 +189,7 @@ _judged, _how, _space, _files, _machine = (functools.partial(_option, help_group
     type=click.IntRange(2, digit_data.NUM_MODES),
     help="Count only the stacked-digit modes with labels below this, as dataset_tool.py --modes draws them; 777 is the MADR paper's number",
 )
+@_how("--per-class", is_flag=True, help="Judge every class by itself; --num-gen images of each")
 @_how("--cache", type=click.Choice(list(_CACHE_SWITCH)), default="on", show_default=True, help="Use and keep statistics of the real images")
 @_space("--metric-space", metavar="NAME", help=f"Feature space of the madr_* metrics: {names.HELP}  [default: dino]")
 @_space("--madr-extractor", metavar="NAME", help="Old spelling of --metric-space", advanced=True)
@@ -168,6 +208,8 @@ _judged, _how, _space, _files, _machine = (functools.partial(_option, help_group
     multiple=True,
     help="Local file of a feature detector, as inception=PATH or vgg16=PATH; may be repeated",
 )
+@_files("--fakes", metavar="PATH", help="A folder or zip of images, features or statistics (.npz), in place of --network")
+@_files("--reals", metavar="PATH", help="What to compare them with, likewise, in place of --data")
 @_files("--real-features", metavar="PATH", help="Features of the real images, .npz or .npy, in place of --network and --data")
 @_files("--fake-features", metavar="PATH", help="Features of the generated images, likewise")
 @_machine("--gpus", type=int, default=1, show_default=True, metavar="INT", help="Number of processes, one GPU each")
@@ -187,6 +229,8 @@ def main(ctx, **flags):
     \b
     # is it more diverse than the baseline?
     python calc_metrics.py --network=ours.pkl --baseline=ada.pkl --data=faces.zip --metrics=madr_prdc
+    # two sets of images without a network; either may be features or statistics
+    python calc_metrics.py --fakes=samples --reals=faces.zip --metrics=fid50k_full,kid50k_full
     # features of another program, in one space, a row per image
     python calc_metrics.py --real-features=real.npz --fake-features=fake.npz --metrics=madr_prdc
     """
@@ -194,8 +238,13 @@ def main(ctx, **flags):
     if flags.gpus < 1:
         raise UserError(f"--gpus must be at least 1 (got {flags.gpus}); use --device=cpu to compute without a GPU.")
     requested.check_metrics(flags.metrics)
+    requested.check_counts(flags.metrics, flags.num_gen, flags.num_real)
     requested.check_modes(flags.modes, flags.metrics)
+    requested.check_per_class(flags.per_class, flags.metrics, {"--baseline": flags.baseline, "--repeats": flags.repeats != 1})
     requested.check_seeds(flags.seed, flags.repeats)
+    if flags.reals is not None or flags.fakes is not None:
+        judge_two_sets(flags)
+        return
     if flags.real_features is not None or flags.fake_features is not None:
         judge_given_features(flags, ctx.get_parameter_source("cache") is not click.core.ParameterSource.DEFAULT)
         return

@@ -5,6 +5,7 @@ Computed on rank 0; the held-out space stands beside the metric's own, in the fa
 
 from madr_spaces import sampling
 from metrics import diversity, diversity_kernels
+from metrics.metric import Fewest
 
 NUM_BINS = 100
 _REALS_PER_BIN = 10
@@ -93,7 +94,23 @@ def compute_ndb(opts, name, num_gen):
 
 METRICS = [
     *diversity.in_both_sizes("madr_smooth_recall", compute_smooth_recall, "Recall with soft rims, its radius that of the whole set"),
-    *diversity.in_both_sizes("madr_vendi", compute_vendi, "Vendi score of the generated images by that of the reals"),
-    *diversity.in_both_sizes("madr_authenticity", compute_authenticity, "Per cent of generated images that are no near copies of a real one"),
-    *diversity.in_both_sizes("madr_ndb", compute_ndb, "Share of 100 cells of reals whose proportions differ", higher_is_better=False),
+    *diversity.in_both_sizes(
+        "madr_vendi",
+        compute_vendi,
+        "Vendi score of the generated images by that of the reals",
+        fewest=Fewest(2, "a measure of variety needs at least two {side} images"),
+    ),
+    *diversity.in_both_sizes(
+        "madr_authenticity",
+        compute_authenticity,
+        "Per cent of generated images that are no near copies of a real one",
+        fewest=Fewest(2, "distances to other images need at least two {side} images"),
+    ),
+    *diversity.in_both_sizes(
+        "madr_ndb",
+        compute_ndb,
+        "Share of 100 cells of reals whose proportions differ",
+        higher_is_better=False,
+        fewest=Fewest(2, "proportions need at least two {side} images"),
+    ),
 ]

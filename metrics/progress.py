@@ -10,6 +10,17 @@ from tqdm import tqdm
 
 from dnnlib.util import format_time
 
+LINE_INTERVAL_SEC = 30.0  # a log shows that the work goes on, however slow the items are
+
+_told = set()
+
+
+def warn(text):
+    """Say on stderr what may spoil a number; a text that comes again, at every snapshot of a run, is said once."""
+    if text not in _told:
+        _told.add(text)
+        print(f"Warning: {text}", file=sys.stderr, flush=True)
+
 
 class ProgressMonitor:
     """Reports `update(number of finished items)` of one named task.
