@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from madr_spaces import names, neighbours, sampling
+from madr_spaces.feature_sets import check_same_width
 from madr_spaces.neighbours import K_DENSITY_COVERAGE, K_PRECISION_RECALL
 from metrics import counts, detectors, frechet_inception_distance, metric_utils
 from metrics.feature_stats import FeatureStats
@@ -50,6 +51,8 @@ def generated_features(opts, urls, num_gen, rel_lo=0, rel_hi=1):
         for url, stats in zip(urls, collected):
             stats.append_torch(detectors.run_detector(*opts.detector(url), images, _DETECTOR_KWARGS), num_gpus=opts.num_gpus, rank=opts.rank)
         progress.update(collected[0].num_items)
+    if "real" in opts.sides:  # else those of the reals are recorded
+        opts.record(detector=detectors.detector_facts(opts.detector(urls[0])[1], _DETECTOR_KWARGS))
     return [stats.get_all() for stats in collected]
 
 
@@ -72,6 +75,8 @@ def spaces_and_features(opts, num_gen):
         ).get_all()
     fakes = generated_features(opts, list(urls.values()), num_gen, rel_lo=0.3, rel_hi=0.6)
     opts.record(space=space)
+    for name, fake in zip(urls, fakes):
+        check_same_width(reals[name], fake)
     return {name: (reals[name], fake) for name, fake in zip(urls, fakes)}
 
 

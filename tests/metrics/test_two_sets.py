@@ -5,12 +5,14 @@ import json
 import numpy as np
 import PIL.Image
 import pytest
+import torch
 
 import calc_metrics
 import dataset_tool
 from dnnlib import cli
 from madr_spaces import neighbours
-from metrics import kernels
+from metrics import kernels, two_sets
+from training.dataset import ImageFolderDataset
 
 
 @pytest.fixture
@@ -76,16 +78,24 @@ def test_a_set_against_itself_is_perfect_and_told(call, tiny_zip, tmp_path):
     assert [lines[1]["results"][f"madr_prdc_{name}"] for name in ("precision", "recall", "coverage")] == [1, 1, 1]
 
 
-def test_images_give_the_number_of_their_kept_statistics_and_of_two_processes(call, tmp_path, tiny_zip):
+def test_images_give_the_number_of_their_kept_statistics(call, tmp_path, tiny_zip):
     """The file that calc_metrics.py keeps of the reals serves as a side."""
     fakes, reals = folder(tmp_path / "fakes", count=21), tiny_zip(num_images=30)
     code, [images], err = call("--fakes", fakes, "--reals", reals, "--metrics=fid50k_full")
     assert code == 0, err
     [kept] = (tmp_path / "cache" / "gan-metrics").iterdir()
-    code, [mixed], err = call("--fakes", fakes, "--reals", kept, "--metrics=fid50k_full", "--gpus=2", "--batch=4")
+    code, [mixed], err = call("--fakes", fakes, "--reals", kept, "--metrics=fid50k_full")
     assert code == 0, err
     assert mixed["results"]["fid50k_full"] == pytest.approx(images["results"]["fid50k_full"], rel=1e-9)
     assert mixed["facts"]["reals"]["kind"] == "a mean and a covariance" and mixed["facts"]["num_real"] == 30
+
+
+def test_processes_share_the_images_in_the_order_of_one(tiny_zip, options):
+    images = two_sets.Images(ImageFolderDataset(path=tiny_zip(num_images=30)), "the set", num_gen=11, seed=3)
+    alone = torch.cat(list(images.batches(options(), 11, 4)))[:11]
+    shares = [list(images.batches(options(num_gpus=2, rank=rank), 11, 4)) for rank in (0, 1)]
+    together = torch.cat([part for pair in zip(*shares) for part in pair])[:11]
+    assert torch.equal(alone, together) and len({image.numpy().tobytes() for image in alone}) == 11
 
 
 def test_features_and_statistics_give_the_numbers_of_the_kernels(call, features, tmp_path):
