@@ -6,6 +6,8 @@ from metrics import counts, kernels, metric_utils
 from metrics.detectors import INCEPTION_URL
 from metrics.metric import Fewest, Group, Metric, Reals, Takes
 
+_MANY_FEATURES = 1000  # from here on their square roots take seconds
+
 
 def distance_of(opts, real, fake):
     """The Frechet distance of two FeatureStats; NaN on other ranks than 0."""
@@ -13,6 +15,8 @@ def distance_of(opts, real, fake):
     opts.record(covariance="biased (1/N), float64")
     if opts.rank != 0:
         return float("nan")
+    if real.num_features >= _MANY_FEATURES:
+        opts.say(f"Distance of two covariances of {real.num_features} features...")
     return kernels.frechet_distance(*fake.get_mean_cov(), *real.get_mean_cov())
 
 

@@ -29,7 +29,7 @@ def _beside_held_out(opts, num_gen, measure):
 
 def compute_smooth_recall(opts, name, num_gen):
     def measure(real, fake, is_own):
-        per_real = diversity_kernels.smooth_recall_per_real(real, fake, device=opts.device)
+        per_real = diversity_kernels.smooth_recall_per_real(real, fake, device=opts.device, progress=opts.stage("smooth recall", len(real)))
         if is_own:
             opts.keep_items(name, "real", per_real)
         return dict(smooth_recall=float(per_real.mean()))
@@ -67,7 +67,7 @@ def compute_authenticity(opts, name, num_gen):
     """Per cent of generated images that are no near copies of a training image; the reals must be those of the training."""
 
     def measure(real, fake, is_own):
-        authentic = diversity_kernels.authentic_fakes(real, fake, device=opts.device)
+        authentic = diversity_kernels.authentic_fakes(real, fake, device=opts.device, progress=opts.stage("nearest reals", len(fake)))
         if is_own:
             opts.keep_items(name, "generated", 100.0 * authentic)
         return dict(authenticity=100.0 * float(authentic.mean()))

@@ -7,7 +7,7 @@ import functools
 from dataclasses import dataclass
 
 from dnnlib.errors import UserError
-from metrics import metric_main, metric_utils, per_class, two_sets
+from metrics import metric_main, metric_utils, per_class, progress as showing, two_sets
 from metrics.metric import Takes
 from torch_utils import distributed
 
@@ -49,6 +49,7 @@ def check_others(others):
             raise UserError(f"{flag} has no effect beside --fakes and --reals, which need no network; leave it out.")
 
 
+@showing.bars_ended()
 def evaluate(rank, job):
     """The body of every process."""
     device = distributed.rank_device(job.device_name, rank)
@@ -60,7 +61,7 @@ def evaluate(rank, job):
     if None not in images:
         two_sets.check_same_kind(*images, (job.reals, job.fakes))
         if rank == 0 and images[0].content_fingerprint() == images[1].content_fingerprint():
-            metric_utils.showing.warn(f"--fakes={job.fakes} and --reals={job.reals} hold the same images: every number will look perfect.")
+            showing.warn(f"--fakes={job.fakes} and --reals={job.reals} hold the same images: every number will look perfect.")
     for metric in job.metrics:
         if rank == 0 and job.verbose:
             print(f"Calculating {metric}...", flush=True)

@@ -19,7 +19,8 @@ def compute_kid(opts, max_real, num_gen, num_subsets, max_subset_size):
     opts.record(kernel="(x.y/d + 1)^3, unbiased", num_subsets=num_subsets, max_subset_size=max_subset_size)
     if opts.rank != 0:
         return float("nan")
-    return kernels.kernel_distance(real.get_all(), fake.get_all(), num_subsets, max_subset_size, sampling.stream("subsets", opts.seed))
+    shown = opts.stage("kernel distance", num_subsets)
+    return kernels.kernel_distance(real.get_all(), fake.get_all(), num_subsets, max_subset_size, sampling.stream("subsets", opts.seed), shown)
 
 
 def _kid(opts, name, **counts):

@@ -29,6 +29,7 @@ __all__ = [
 ]
 
 
+_MOMENT_SEC = 3.0
 # With the versions of metrics and torch, which metric_main adds. detector: its name, hash, keywords and resize filter.
 FACTS_OF_EVERY_LINE = (
     "data",
@@ -149,6 +150,10 @@ class MetricOptions:
         """Say what may spoil the number, once."""
         if self.rank == 0:
             self.on_warning(text)
+
+    def stage(self, tag, num_items):
+        """update(finished items) of a computation after the features, shown where it takes more than a moment."""
+        return ProgressMonitor(tag=tag, num_items=num_items, verbose=self.verbose, after_sec=_MOMENT_SEC).update
 
     def detector(self, url):
         """(callable, DetectorSource), loaded once per object."""

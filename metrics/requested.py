@@ -14,7 +14,18 @@ import legacy
 from dnnlib import console
 from dnnlib.errors import UserError
 from madr_spaces import sampling
-from metrics import comparison, counts, detectors as detector_files, diversity, given_features, metric_main, metric_utils, per_class, repeats
+from metrics import (
+    comparison,
+    counts,
+    detectors as detector_files,
+    diversity,
+    given_features,
+    metric_main,
+    metric_utils,
+    per_class,
+    progress as showing,
+    repeats,
+)
 from torch_utils import distributed, misc
 
 MAX_SEED = 2**31 - 1
@@ -99,6 +110,7 @@ def with_weights(detectors, space, weights):
 # Computing.
 
 
+@showing.bars_ended()
 def evaluate(rank, job):
     """The body of every process."""
     device = distributed.rank_device(job.device_name, rank)

@@ -80,7 +80,7 @@ def open_side(name, path, mirror=False):
 def _from_file(name, path):
     flag = FLAGS[name]
     arrays = _arrays_of(path, flag)
-    stated = _stated_facts(arrays)
+    stated = _stated_detector(arrays)
     facts = dict(file=os.path.basename(path), sha256=file_digest(path))
     if {"options", "num_items"} <= set(arrays):  # kept by calc_metrics.py itself
         stats = _kept_statistics(arrays, path, flag)
@@ -108,7 +108,7 @@ def _arrays_of(path, flag):
         raise UserError(f"{flag}={path} is no .npz file without pickled objects ({str(error)[:120]}); write it again with numpy.savez.") from error
 
 
-def _stated_facts(arrays):
+def _stated_detector(arrays):
     """SHA-256 of the detector of a file that calc_metrics.py kept, or None."""
     try:
         return json.loads(str(arrays["facts"]))["detector"][1] or None
@@ -242,12 +242,15 @@ class Images:
 def check_same_kind(reals, fakes, paths):
     """Refuse two sets of images of other sizes or channels: scaling changes every number, and a detector does it without a word."""
     mine, theirs = fakes.image_shape, reals.image_shape
-    if mine != theirs:
-        text = lambda shape: f"{shape[2]}x{shape[1]} pixels with {shape[0]} channel{'s' if shape[0] > 1 else ''}"
-        raise UserError(
-            f"--fakes={paths[1]} has images of {text(mine)}, --reals={paths[0]} of {text(theirs)}; compare images of one size and kind: "
-            f"dataset_tool.py --source={paths[1]} --dest=fakes.zip --fix --width={theirs[2]} --height={theirs[1]}."
-        )
+    if mine == theirs:
+        return
+    text = lambda shape: f"{shape[2]}x{shape[1]} pixels with {shape[0]} channel{'s' if shape[0] > 1 else ''}"
+    what = f"--fakes={paths[1]} has images of {text(mine)}, --reals={paths[0]} of {text(theirs)}"
+    if mine[0] != theirs[0]:
+        raise UserError(f"{what}; grey and colour cannot be compared: give two sets of one kind.")
+    raise UserError(
+        f"{what}; compare images of one size: dataset_tool.py --source={paths[1]} --dest=fakes.zip --width={theirs[2]} --height={theirs[1]}."
+    )
 
 
 def as_given_features(sides):
