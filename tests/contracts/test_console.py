@@ -170,6 +170,7 @@ QUICK = {
     "report": ["gone"],
     "compare_runs": [],
     "legacy": ["--source=gone.pkl", "--dest=new.pkl"],
+    "calc_metrics": ["--network=gone.pkl"],
     "export": ["--source=gone.pkl", "--dest=new"],
     "doctor": ["--no-such"],
 }
