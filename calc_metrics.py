@@ -25,7 +25,7 @@ _JUDGED, _HOW, _SPACE, _FILES, _MACHINE = "What is judged", "How much, how often
 
 def list_of_metrics():
     """All metrics by heading, for the help."""
-    return "Metrics. " + " ".join(f"{heading}: {', '.join(metrics)}." for heading, metrics in listing.METRICS.items())
+    return "Metrics. " + " ".join(f"{heading}: {', '.join(metrics)}." for heading, metrics in listing.NAMES.items())
 
 
 class NetworkOption(Option):
@@ -249,7 +249,7 @@ def main(ctx, **flags):
     flags = dnnlib.EasyDict(flags)
     if flags.gpus < 1:
         raise UserError(f"--gpus must be at least 1 (got {flags.gpus}); use --device=cpu to compute without a GPU.")
-    unknown = set(flags.metrics) - {name for metrics in listing.METRICS.values() for name in metrics}
+    unknown = set(flags.metrics) - {name for metrics in listing.NAMES.values() for name in metrics}
     if flags.network and not unknown and not dnnlib.util.is_url(flags.network, allow_file_urls=True) and not os.path.exists(flags.network):
         raise UserError(f"Cannot open {flags.network}: there is no such file; check the path (a web address must begin with https:// or http://).")
     from metrics import requested

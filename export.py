@@ -46,13 +46,13 @@ def export_snapshot(source, dest, trust=False):
 
     dest: path without extension (an extension .safetensors or .json is dropped). The same snapshot gives the same bytes.
     """
+    path = dnnlib.util.open_url(legacy.located(source), return_filename=True)  # before what takes seconds is imported
     import torch
     from safetensors.torch import save
 
     from torch_utils import network_pair
 
     dest = network_pair.without_extension(dest)
-    path = dnnlib.util.open_url(legacy.located(source), return_filename=True)
     data = legacy.open_network(path, trust=trust)
     tensors, networks, extra = {}, {}, {}
     for key, value in data.items():

@@ -105,7 +105,7 @@ def listing():
     rows = [metric_main.row_of(name) for name in metric_main.list_valid_metrics()]
     named = {group.value: [row.name for row in rows if row.group is group] for group in Group}
     lines = [f"    {json.dumps(heading)}: {json.dumps(names)},\n" for heading, names in named.items() if names]
-    before, begin, _ = LISTING.read_text(encoding="utf-8").partition("METRICS = {\n")
+    before, begin, _ = LISTING.read_text(encoding="utf-8").partition("NAMES = {\n")
     return f"{before}{begin}{''.join(lines)}}}\n"
 
 

@@ -1,13 +1,13 @@
 """The names of all metrics under their headings, and limits of flags: what --help of calc_metrics.py shows, apart from what imports torch.
 
-METRICS is written by docs/make_reference.py from the rows of the metrics.
+NAMES is written by docs/make_reference.py from the rows of the metrics.
 """
 
 MAX_SEED = 2**31 - 1
 NUM_MODES = 1000  # of stacked digits
 
 # fmt: off
-METRICS = {
+NAMES = {
     "Recommended": ["fid50k_full", "kid50k_full", "pr50k3_full", "ppl2_wend", "is50k", "fd_dino50k_full"],
     "Older forms: at most 50,000 reals, mirrored as in the training": ["fid50k", "kid50k", "pr50k3", "ppl_zfull", "ppl_wfull", "ppl_zend", "ppl_wend"],
     "Quick looks: 10,000 generated images, not comparable with 50,000": ["fid10k_full", "kid10k_full", "pr10k3_full"],

@@ -136,7 +136,7 @@ def test_metrics_table_is_made_from_the_rows(make):
 
 def test_the_names_in_the_help_are_made_from_the_rows(make):
     assert make.LISTING.read_text(encoding="utf-8") == make.listing(), "run: python docs/make_reference.py"
-    assert [name for names in listing.METRICS.values() for name in names] == sorted(
+    assert [name for names in listing.NAMES.values() for name in names] == sorted(
         metric_main.list_valid_metrics(), key=lambda name: list(metric.Group).index(metric_main.row_of(name).group)
     )
 
