@@ -18,12 +18,12 @@ import safetensors.torch
 import torch
 import torch.nn.functional as F
 
-from dnnlib import cli
+from dnnlib import cache, cli
 from dnnlib.errors import UserError
 from dnnlib.files import atomic_write_bytes
 from dnnlib.util import construct_class_by_name, make_cache_dir_path
 from metrics import digit_data
-from metrics.progress import ProgressMonitor
+from metrics.progress import ProgressMonitor, bars_ended
 from torch_utils import devices
 
 # Raise when network, training or preparation change: part of the key of what is kept.
@@ -226,8 +226,7 @@ def obtain(dataset, device, *, recipe=Recipe(), use_cache=True, monitor=None):
             return classifier
     classifier = _train_and_measure(dataset, device, recipe, monitor, key)
     say(f"Digit classifier: trained on {classifier.num_train} digits, {classifier.accuracy:.2%} on {classifier.num_held_out} held-out ones")
-    if use_cache:
-        save(path, classifier)
+    if use_cache and cache.keep(path, lambda path: save(path, classifier)):
         say(f"Digit classifier kept in {path}")
     return classifier
 
@@ -266,7 +265,8 @@ def _open(path):
 def main(data, test_data, cache, device):
     """Train the digit classifier of a data set of stacked digits and print its accuracy."""
     device = devices.resolve(device)
-    classifier = obtain(_open(data), device, use_cache=cache == "on", monitor=ProgressMonitor(verbose=True))
+    with bars_ended():
+        classifier = obtain(_open(data), device, use_cache=cache == "on", monitor=ProgressMonitor(verbose=True))
     if test_data is not None:
         digits = digit_data.collect_digits(_open(test_data))
         print(f"Accuracy on {len(digits)} digits of {test_data}: {accuracy_on(classifier, digits)[0]:.2%}")

@@ -8,11 +8,12 @@ import functools
 import numpy as np
 import torch
 
+from dnnlib import console
 from dnnlib.errors import UserError
 from madr_spaces import sampling
 from metrics import digit_classifier, digit_data, metric_utils, modes
 from metrics.feature_stats import FeatureStats
-from metrics.metric import Group, Metric
+from metrics.metric import Group, Metric, Takes
 
 # Noise gets an answer, too, and noise counts as many modes: below this share of the confidence on real digits, say so.
 _LOW_CONFIDENCE = 0.9
@@ -41,9 +42,9 @@ def compute_modes(opts, prefix, num_gen):
         confidence=confidence,
     )
     record_classifier(opts, classifier)
-    if confidence < _LOW_CONFIDENCE * classifier.confidence:
-        opts.say(
-            f"Warning: the digit classifier is {confidence:.2f} sure of the generated digits, {classifier.confidence:.2f} of real ones: "
+    if confidence < _LOW_CONFIDENCE * classifier.confidence and opts.rank == 0:
+        console.warn(
+            f"the digit classifier is {confidence:.2f} sure of the generated digits, {classifier.confidence:.2f} of real ones: "
             "many images are not digits, and the modes counted for them mean nothing."
         )
     return {
@@ -137,7 +138,9 @@ def count_generated_modes(opts, classifier, num_gen):
     return np.bincount(modes_N.astype(np.int64), minlength=digit_data.NUM_MODES), float(confidence_N.mean(dtype=np.float64))
 
 
-_MODES = functools.partial(Metric, function=compute_modes, group=Group.DIGITS, detector="digits", counts_modes=True)
+_MODES = functools.partial(
+    Metric, function=compute_modes, group=Group.DIGITS, detector="digits", counts_modes=True, takes=Takes.IMAGES, per_class=False
+)
 METRICS = [
     _MODES("madr_modes", meaning="Modes of stacked digits among 26,000 images: reached, reached 5 times, KL", counts=dict(num_gen=26_000)),
     _MODES("madr_modes5k", meaning="The same among 5,000 images", counts=dict(num_gen=5_000)),

@@ -6,6 +6,7 @@ keys and parts of the name appear only when a further flag is given. Must not kn
 """
 
 import dataclasses
+import math
 
 import dnnlib
 from dnnlib.errors import UserError
@@ -43,6 +44,7 @@ def resolve(flags: dict) -> Resolved:
     _overrides(run, flags)
     _passed_on(run, flags)
     check_batch(run.options)
+    name_snapshots(run.options)
     return run
 
 
@@ -209,7 +211,8 @@ def check_batch(options):
     """The step must fall into whole rounds of microbatches, and those into whole groups."""
     batch_size, batch_gpu, num_gpus = options["batch_size"], options["batch_gpu"], options["num_gpus"]
     if batch_size % (batch_gpu * num_gpus):
-        good = [size for size in range(1, batch_size // num_gpus + 1) if batch_size % (size * num_gpus) == 0]
+        group = options["D_kwargs"]["epilogue_kwargs"]["mbstd_group_size"]
+        good = [size for size in range(1, batch_size // num_gpus + 1) if batch_size % (size * num_gpus) == 0 and size % min(group, size) == 0]
         remedy = (
             f"--batch-gpu must be one of {', '.join(map(str, good))}"
             if good
@@ -225,13 +228,23 @@ def check_batch(options):
         )
 
 
+def name_snapshots(options):
+    """Have snapshots and pictures of one kimg named apart where ticks are so short that there are several: else each would replace
+    the one before, and results would stand beside the wrong networks."""
+    batch_size, ticks = options["batch_size"], [options[name] for name in ("network_snapshot_ticks", "image_snapshot_ticks")]
+    images_per_tick = math.ceil(options.get("kimg_per_tick", presets.KIMG_PER_TICK) * 1000 / batch_size) * batch_size
+    options.pop("snapshots_apart", None)
+    if any(count is not None and count * images_per_tick < 1000 for count in ticks):
+        options["snapshots_apart"] = True
+
+
 # ------------------------------------------------------------------------------------------
 # Augmentation.
 
 
 def _augmentation(run, flags):
     options, mode = run.options, flags.get("aug", "ada")
-    if mode != "ada":
+    if "aug" in flags:
         run.name_parts.append(mode)
     _refuse_foreign_strength_flags(flags, mode)
     if mode == "ada":
