@@ -1,4 +1,4 @@
-"""Reading a data set's files: a folder or a zip as one flat list of names and bytes, dataset.json, and picture decoding.
+"""What a data set's files hold: dataset.json, and stored pictures. The files themselves: file_sets.py.
 
 Everything that a person can have done wrong with the files becomes a UserError naming the file and the remedy.
 Must not know of training, tensors or how data sets are made.
@@ -8,10 +8,6 @@ import hashlib
 import io
 import json
 import math
-import os
-import threading
-import zipfile
-import zlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,194 +15,9 @@ import numpy as np
 import PIL.Image
 
 from dnnlib.errors import UserError
+from training.data.file_sets import IMAGE_SUFFIXES, FolderFiles, ZipFiles, is_hidden, is_image_name, open_files  # noqa: F401 (asked for here, too)
 
 METADATA_NAME = "dataset.json"
-IMAGE_SUFFIXES = frozenset([".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".tga"])
-_LOCAL_HEADER_SIZE = 30  # bytes of a zip member's header before its name
-_READ_CHUNK = 1 << 20
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Files of a folder or of a zip.
-
-
-def is_hidden(name: str) -> bool:
-    """True for what operating systems strew about: .DS_Store, ._picture.png, __MACOSX/..., Thumbs.db."""
-    return name.startswith(".") or "/." in name or "__MACOSX/" in name or name.endswith("Thumbs.db")
-
-
-def is_image_name(name: str) -> bool:
-    """True for a visible file whose name ends like a picture's."""
-    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES and not is_hidden(name)
-
-
-class FolderFiles:
-    """The files below a folder, named by their relative path with forward slashes."""
-
-    def __init__(self, path: str):
-        self.path = path
-        found = []
-        for folder, _, files in os.walk(path):
-            relative = os.path.relpath(folder, path).replace(os.sep, "/")
-            found.extend(name if relative == "." else f"{relative}/{name}" for name in files)
-        self.names: list[str] = sorted(found)
-
-    def where(self, name: str) -> str:
-        """How to call this file when speaking to a person."""
-        return os.path.join(self.path, *name.split("/"))
-
-    def read(self, name: str) -> bytes:
-        try:
-            with open(self.where(name), "rb") as file:
-                return file.read()
-        except OSError as error:
-            raise self._unreadable(name, error) from error
-
-    def head(self, name: str, size: int) -> bytes:
-        """The first `size` bytes."""
-        try:
-            with open(self.where(name), "rb") as file:
-                return file.read(size)
-        except OSError as error:
-            raise self._unreadable(name, error) from error
-
-    def size_and_crc(self, name: str) -> tuple[int, int]:
-        """Length in bytes and CRC-32; reads the whole file."""
-        size = crc = 0
-        try:
-            with open(self.where(name), "rb") as file:
-                for chunk in iter(lambda: file.read(_READ_CHUNK), b""):
-                    size += len(chunk)
-                    crc = zlib.crc32(chunk, crc)
-        except OSError as error:
-            raise self._unreadable(name, error) from error
-        return size, crc
-
-    def _unreadable(self, name: str, error: OSError) -> UserError:
-        return UserError(f"Cannot read {self.where(name)}: {error.strerror or error}; check the file and its permissions.")
-
-    def close(self) -> None:
-        """Nothing stays open between reads."""
-
-
-class ZipFiles:
-    """The members of a zip archive, read straight at their offset.
-
-    Safe to share with forked and pickled DataLoader workers: an open file shared by two processes has one read position,
-    so every process opens its own.
-    """
-
-    def __init__(self, path: str):
-        self.path = path
-        try:
-            with zipfile.ZipFile(path) as archive:
-                self._infos = {
-                    info.filename: (info.header_offset, info.compress_type, info.compress_size, info.file_size, info.CRC, info.flag_bits)
-                    for info in archive.infolist()
-                    if not info.is_dir()
-                }
-        except zipfile.BadZipFile as error:
-            raise UserError(
-                f"{path} is not a readable zip archive ({error}); it may be an incomplete copy or download: "
-                f"get it again, or make it anew with dataset_tool.py."
-            ) from error
-        except OSError as error:
-            raise UserError(f"Cannot read {path}: {error.strerror or error}; check the file and its permissions.") from error
-        self.names: list[str] = sorted(self._infos)
-        self._opened = None  # (process id, file, lock)
-
-    def where(self, name: str) -> str:
-        """How to call this file when speaking to a person."""
-        return f"{name} in {self.path}"
-
-    def size_and_crc(self, name: str) -> tuple[int, int]:
-        """Length in bytes and CRC-32 as the archive's directory states them; reads nothing."""
-        info = self._infos[name]
-        return info[3], info[4]
-
-    def read(self, name: str) -> bytes:
-        offset, method, packed_size, size, crc, flags = self._infos[name]
-        if flags & 1:
-            raise UserError(f"{self.where(name)} is encrypted; unpack the archive and use the folder.")
-        if method == zipfile.ZIP_STORED:
-            data = self._member_bytes(name, offset, packed_size)
-        elif method == zipfile.ZIP_DEFLATED:
-            try:
-                data = zlib.decompress(self._member_bytes(name, offset, packed_size), wbits=-15, bufsize=max(size, 1))
-            except zlib.error as error:
-                raise self._damaged(name) from error
-        else:
-            raise UserError(
-                f"{self.where(name)} is packed with an unusual method ({method}); unpack the archive and pack it again with dataset_tool.py."
-            )
-        if zlib.crc32(data) != crc:
-            raise self._damaged(name)
-        return data
-
-    def head(self, name: str, size: int) -> bytes:
-        """The first `size` bytes; their checksum isn't looked at."""
-        offset, method, packed_size, _, _, flags = self._infos[name]
-        if method != zipfile.ZIP_STORED or flags & 1:
-            return self.read(name)[:size]
-        return self._member_bytes(name, offset, min(packed_size, size))
-
-    def _member_bytes(self, name: str, offset: int, packed_size: int) -> bytes:
-        # Name and extra field may differ in length between the directory and the member itself, so the member's own
-        # header decides. One read fetches it together with the data in nearly all cases.
-        guess = _LOCAL_HEADER_SIZE + len(name.encode()) + 64
-        block = self._read_at(offset, guess + packed_size)
-        if len(block) < _LOCAL_HEADER_SIZE or block[:4] != b"PK\x03\x04":
-            raise self._damaged(name)
-        start = _LOCAL_HEADER_SIZE + int.from_bytes(block[26:28], "little") + int.from_bytes(block[28:30], "little")
-        if start + packed_size > len(block):
-            return self._read_at(offset + start, packed_size)
-        return block[start : start + packed_size]
-
-    def _read_at(self, offset: int, size: int) -> bytes:
-        if self._opened is None or self._opened[0] != os.getpid():
-            try:
-                self._opened = (os.getpid(), open(self.path, "rb", buffering=0), threading.Lock())
-            except OSError as error:
-                raise UserError(f"Cannot read {self.path}: {error.strerror or error}; the data set must stay in place while it is in use.") from error
-        _, file, lock = self._opened
-        with lock:
-            file.seek(offset)
-            blocks = []
-            while size > 0:  # the system may hand out less than asked for
-                block = file.read(size)
-                if not block:
-                    break
-                blocks.append(block)
-                size -= len(block)
-        return blocks[0] if len(blocks) == 1 else b"".join(blocks)
-
-    def _damaged(self, name: str) -> UserError:
-        return UserError(
-            f"{self.where(name)} is damaged (the bytes do not fit the archive's directory); copy or download "
-            f"the archive again, or make it anew with dataset_tool.py."
-        )
-
-    def close(self) -> None:
-        if self._opened is not None:
-            self._opened[1].close()
-            self._opened = None
-
-    def __getstate__(self):
-        return dict(self.__dict__, _opened=None)
-
-
-def open_files(path: str):
-    """FolderFiles or ZipFiles, by what lies at the path."""
-    path = os.fspath(path)
-    if os.path.isdir(path):
-        return FolderFiles(path)
-    if not os.path.exists(path):
-        raise UserError(
-            f"There is no data set at {path}; check the path (from {os.getcwd()}), or make one with dataset_tool.py --source=... --dest={path}"
-        )
-    if not path.lower().endswith(".zip") and not zipfile.is_zipfile(path):
-        raise UserError(f"{path} is neither a folder nor a zip archive; convert it with dataset_tool.py --source={path} --dest=dataset.zip")
-    return ZipFiles(path)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
