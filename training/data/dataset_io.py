@@ -15,9 +15,11 @@ import numpy as np
 import PIL.Image
 
 from dnnlib.errors import UserError
+from training.data import faults, picture
 from training.data.file_sets import IMAGE_SUFFIXES, FolderFiles, ZipFiles, is_hidden, is_image_name, open_files  # noqa: F401 (asked for here, too)
 
 METADATA_NAME = "dataset.json"
+_HEAD_SIZES = (64, 8192)  # bytes of a PNG before its pixels: mostly 33; with a colour profile some thousands
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -26,17 +28,21 @@ METADATA_NAME = "dataset.json"
 
 @dataclass(frozen=True)
 class Metadata:
-    """What dataset.json says: labels by file name (None: the set has none), names of the classes, how it was made."""
+    """What dataset.json says: labels by file name (None: the set has none), names of the classes, how it was made.
+
+    remarks: sentences for the person, where it looks as if labels were meant that are none.
+    """
 
     labels: dict[str, Any] | None = None
     class_names: list[str] | None = None
     provenance: dict[str, Any] | None = None
+    remarks: tuple[str, ...] = ()
 
 
 def read_metadata(files) -> Metadata:
     """Read the top-level dataset.json; a set without one has no labels."""
     if METADATA_NAME not in files.names:
-        return Metadata()
+        return Metadata(remarks=_remarks_on_deeper_files(files))
     where = files.where(METADATA_NAME)
     try:
         content = json.loads(files.read(METADATA_NAME).decode("utf-8-sig"))
@@ -44,15 +50,52 @@ def read_metadata(files) -> Metadata:
         raise UserError(f"{where} is not valid JSON ({error}); mend it, or remove it if the set has no labels.") from error
     if not isinstance(content, dict):
         raise UserError(f'{where} must hold an object like {{"labels": [["00000/img00000000.png", 6], ...]}} (got a {type(content).__name__}).')
+    labels = _labels_by_name(content.get("labels"), where)
     return Metadata(
-        labels=_labels_by_name(content.get("labels"), where),
+        labels=labels,
         class_names=_checked_class_names(content.get("class_names"), where),
         provenance=content.get("provenance"),
+        remarks=() if labels is not None else _remarks_on_no_labels(content, where),
     )
 
 
+def _remarks_on_deeper_files(files) -> tuple[str, ...]:
+    deeper = [name for name in files.names if name.endswith("/" + METADATA_NAME) and not is_hidden(name)]
+    if not deeper:
+        return ()
+    folder = deeper[0].removesuffix("/" + METADATA_NAME)
+    remedy = f"give {files.path}/{folder}" if isinstance(files, FolderFiles) else f"unpack the archive and give the folder {folder} in it"
+    return (f"{files.path} has no {METADATA_NAME} at its top, so its images count as unlabelled; {deeper[0]} is not read: {remedy}",)
+
+
+def _remarks_on_no_labels(content: dict, where: str) -> tuple[str, ...]:
+    form = '{"labels": [["00000/img00000000.png", 6], ...]}'
+    if "labels" not in content:
+        found = f"only {first_few(sorted(map(repr, content)))}" if content else "nothing"
+        return (f'{where} states no "labels" ({found}), so the images count as unlabelled; write them as {form}, or {{"labels": null}} for none',)
+    if content["labels"] is not None:
+        return (f'"labels" in {where} is empty, so the images count as unlabelled; write them as {form}, or null for none',)
+    return ()
+
+
+def remarks_on_labels(labels: np.ndarray, class_names: list[str] | None, where: str) -> list[str]:
+    """Sentences on class numbers with gaps and names that do not fit; labels: as label_array gives them."""
+    if labels.dtype != np.int64 or len(labels) == 0:
+        return []
+    remarks, used = [], np.unique(labels)
+    count = int(used[-1]) + 1
+    if len(used) < count:
+        remarks.append(
+            f"The class numbers in {where} run from {used[0]} to {used[-1]}, but only {len(used)} of these {count} classes (0 to {used[-1]}) have an image, "
+            f"and each takes a place in the label; dataset_tool.py --labels=renumber closes the gaps"
+        )
+    if class_names is not None and len(class_names) < count:
+        remarks.append(f'"class_names" in {where} has {len(class_names)} names for {count} classes (0 to {used[-1]}); give one name for each')
+    return remarks
+
+
 def _labels_by_name(entries, where: str) -> dict[str, Any] | None:
-    if entries is None or entries == []:
+    if entries is None or entries == [] or entries == {}:
         return None
     if isinstance(entries, dict):
         entries = list(entries.items())
@@ -117,28 +160,25 @@ _FIX_HINT = "mend the set with dataset_tool.py --fix --source=... --dest=..."
 
 
 def decode_image(data: bytes, where: str) -> np.ndarray:
-    """Decode a stored picture to uint8 [channel, height, width] with 1 or 3 channels."""
+    """Decode a stored picture to uint8 [channel, height, width] with 1 or 3 channels; what dataset_tool.py would have to mend is refused."""
     try:
         with PIL.Image.open(io.BytesIO(data)) as image:
-            mode = image.mode
+            found = picture.findings(image, data)
             pixels = np.asarray(image)
     except (OSError, ValueError, SyntaxError, EOFError, PIL.Image.DecompressionBombError) as error:
         raise UserError(f"Cannot read the image {where}: {error}; {_FIX_HINT}") from error
-    if mode == "L":
-        return pixels[np.newaxis]
-    if mode == "RGB":
-        return pixels.transpose(2, 0, 1)
-    raise UserError(f"The image {where} has colour mode {mode}; training takes 8-bit grey (L) or RGB: {_FIX_HINT}")
+    if found:
+        described = ", ".join(faults.described(*one) for one in found)
+        raise UserError(f"The image {where}: {described}; training takes upright 8-bit grey (L) or RGB: {_FIX_HINT}")
+    return pixels[np.newaxis] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
 
 
 def stored_shape(files, name: str) -> list[int]:
     """[channel, height, width] of a stored picture, from its header where possible (PNG), else by decoding it."""
-    head = files.head(name, 26)
-    if head[:8] == b"\x89PNG\r\n\x1a\n" and head[12:16] == b"IHDR" and len(head) == 26:
-        width, height = (int.from_bytes(head[start : start + 4], "big") for start in (16, 20))
-        channels = {(8, 0): 1, (8, 2): 3}.get((head[24], head[25]))  # by bit depth and colour type
-        if channels is not None:
-            return [channels, height, width]
+    for size in _HEAD_SIZES:
+        shape = picture.plain_png_shape(files.head(name, size))
+        if shape is not None:
+            return shape
     return list(decode_image(files.read(name), files.where(name)).shape)
 
 

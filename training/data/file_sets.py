@@ -5,13 +5,18 @@ Must not know what the files hold.
 """
 
 import os
+import re
 import threading
 import zipfile
 import zlib
+from collections.abc import Iterator
 
+from dnnlib import console
 from dnnlib.errors import UserError
 
 IMAGE_SUFFIXES = frozenset([".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".tga"])
+_MNIST_NAME = re.compile(r".*-images-idx3-ubyte(\.gz)?$")
+_TAR_SUFFIXES = (".tar.gz", ".tgz", ".tar")
 _LOCAL_HEADER_SIZE = 30  # bytes of a zip member's header before its name
 _READ_CHUNK = 1 << 20
 
@@ -26,20 +31,52 @@ def is_image_name(name: str) -> bool:
     return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES and not is_hidden(name)
 
 
+def _plain(name: str) -> str:
+    """The name with forward slashes: some packing programs write cat\\1.png, and some unpack it to a file of that very name."""
+    return name.replace("\\", "/")
+
+
+def _walk(path: str) -> Iterator[str]:
+    """Relative paths of all files below a folder. Links to folders are followed, except to one that the link itself lies in."""
+    pending = [(path, "", frozenset([_identity(path)]))]
+    while pending:
+        folder, prefix, ancestors = pending.pop()
+        try:
+            with os.scandir(folder) as entries:
+                found = list(entries)
+        except OSError as error:  # left out in silence, it would be a class that nobody misses
+            raise UserError(f"Cannot read the folder {folder}: {error.strerror or error}; check its permissions, or move it elsewhere.") from error
+        for entry in found:
+            if not entry.is_dir():
+                yield prefix + entry.name
+                continue
+            identity = _identity(entry.path)
+            if identity not in ancestors:
+                pending.append((entry.path, prefix + entry.name + os.sep, ancestors | {identity}))
+
+
+def _identity(folder: str) -> tuple[int, int]:
+    status = os.stat(folder)
+    return status.st_dev, status.st_ino
+
+
 class FolderFiles:
     """The files below a folder, named by their relative path with forward slashes."""
 
     def __init__(self, path: str):
         self.path = path
+        self._odd_paths: dict[str, str] = {}  # where a file lies whose name has a backslash in it; see _plain
         found = []
-        for folder, _, files in os.walk(path):
-            relative = os.path.relpath(folder, path).replace(os.sep, "/")
-            found.extend(name if relative == "." else f"{relative}/{name}" for name in files)
+        for relative in console.progress(_walk(path), None, f"Listing {path}", unit="file"):
+            name = _plain(relative.replace(os.sep, "/"))
+            found.append(name)
+            if name != relative.replace(os.sep, "/"):
+                self._odd_paths[name] = os.path.join(path, relative)
         self.names: list[str] = sorted(found)
 
     def where(self, name: str) -> str:
         """How to call this file when speaking to a person."""
-        return os.path.join(self.path, *name.split("/"))
+        return self._odd_paths.get(name) or os.path.join(self.path, *name.split("/"))
 
     def read(self, name: str) -> bytes:
         try:
@@ -87,9 +124,9 @@ class ZipFiles:
         try:
             with zipfile.ZipFile(path) as archive:
                 self._infos = {
-                    info.filename: (info.header_offset, info.compress_type, info.compress_size, info.file_size, info.CRC, info.flag_bits)
+                    _plain(info.filename): (info.header_offset, info.compress_type, info.compress_size, info.file_size, info.CRC, info.flag_bits)
                     for info in archive.infolist()
-                    if not info.is_dir()
+                    if not _plain(info.filename).endswith("/")
                 }
         except zipfile.BadZipFile as error:
             raise UserError(
@@ -191,5 +228,34 @@ def open_files(path: str):
             f"There is no data set at {path}; check the path (from {os.getcwd()}), or make one with dataset_tool.py --source=... --dest={path}"
         )
     if not path.lower().endswith(".zip") and not zipfile.is_zipfile(path):
-        raise UserError(f"{path} is neither a folder nor a zip archive; convert it with dataset_tool.py --source={path} --dest=dataset.zip")
+        raise UserError(f"{path} is neither a folder nor a zip archive{_what_to_do_with(path)}")
     return ZipFiles(path)
+
+
+def is_known_archive(path: str) -> bool:
+    """Whether dataset_tool.py converts the file, by its name: CIFAR-10's archive, MNIST's images."""
+    name = os.path.basename(path)
+    return _MNIST_NAME.match(name) is not None or ("cifar" in name.lower() and name.lower().endswith(_TAR_SUFFIXES))
+
+
+def is_mnist_name(path: str) -> bool:
+    """Whether the file is called like MNIST's images."""
+    return _MNIST_NAME.match(os.path.basename(path)) is not None
+
+
+def is_tar_name(path: str) -> bool:
+    """Whether the file is called like a tar archive."""
+    return path.lower().endswith(_TAR_SUFFIXES)
+
+
+def _what_to_do_with(path: str) -> str:
+    if is_known_archive(path):
+        return f"; convert it with dataset_tool.py --source={path} --dest=dataset.zip"
+    if is_image_name(path):
+        return picture_remedy(path)
+    return "; unpack it if it is an archive of another kind, and give the folder that its images lie in."
+
+
+def picture_remedy(path: str) -> str:
+    """What to do when a single picture was given as a data set."""
+    return f" but a single picture; give the folder that it lies in: {os.path.dirname(os.path.abspath(path))}"

@@ -19,10 +19,9 @@ from typing import Any
 import numpy as np
 
 from dnnlib.errors import UserError
-from training.data import dataset_io, mnist
+from training.data import dataset_io, file_sets, mnist
 
 LABEL_MODES = ["json", "folders", "none"]
-_MNIST_NAME = re.compile(r".*-images-idx3-ubyte(\.gz)?$")
 
 
 @dataclass(frozen=True)
@@ -167,10 +166,12 @@ def open_source(path: str, labels: str = "json", max_images: int | None = None) 
         return _without_folder_labels(LmdbSource(path, max_images), labels, path)
     if is_folder or path.lower().endswith(".zip") or zipfile.is_zipfile(path):
         return FileSource(path, labels, max_images)
-    if _MNIST_NAME.match(os.path.basename(path)):
+    if file_sets.is_mnist_name(path):
         return _without_folder_labels(_open_mnist(path, labels, max_images), labels, path)
-    if path.lower().endswith((".tar.gz", ".tgz", ".tar")):
+    if file_sets.is_tar_name(path):
         return _without_folder_labels(_open_cifar10(path, labels, max_images), labels, path)
+    if file_sets.is_image_name(path):
+        raise UserError(f"--source={path} is no folder{file_sets.picture_remedy(path)}")
     raise UserError(
         f"--source={path} is of no known kind; known are: a folder, a .zip, cifar-10-python.tar.gz, "
         f"train-images-idx3-ubyte.gz, and an LSUN ..._lmdb folder."
