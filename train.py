@@ -9,7 +9,7 @@ import re
 
 import click
 
-from dnnlib import cli
+from dnnlib import cli, console
 from dnnlib.errors import UserError
 from dnnlib.grouped_help import GroupedCommand
 from madr_plugin import options as madr
@@ -77,6 +77,8 @@ def main(ctx, outdir, dry_run, **flags):
         options.run_dir = launch.next_run_dir(outdir, resolved.name)
     is_first = launch.is_first_process()
     if is_first:
+        for remark in [] if continued else resolved.remarks:
+            console.note(remark)
         launch.print_options(options, options.training_set_kwargs.max_size)
     if dry_run:
         print("Dry run; exiting.")

@@ -1,6 +1,5 @@
 """training.data.deep: pictures with more than 8 bits are read in full, and one range of the whole set becomes black to white."""
 
-import io
 import struct
 import zlib
 

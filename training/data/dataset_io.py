@@ -120,6 +120,13 @@ def _checked_class_names(names, where: str) -> list[str] | None:
     return names
 
 
+def remedy_without_images(files) -> str:
+    """What to do about a folder or zip that was given as a data set and holds no image."""
+    if "data.mdb" in files.names:
+        return f"it is an LMDB database: convert it with dataset_tool.py --source={files.path} --dest=dataset.zip"
+    return "give the folder or zip that dataset_tool.py has written."
+
+
 def first_few(names: list[str], count: int = 5) -> str:
     """'a, b, c and 7 more': for messages about many files."""
     listed = ", ".join(names[:count])

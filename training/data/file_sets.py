@@ -47,12 +47,24 @@ def _walk(path: str) -> Iterator[str]:
         except OSError as error:  # left out in silence, it would be a class that nobody misses
             raise UserError(f"Cannot read the folder {folder}: {error.strerror or error}; check its permissions, or move it elsewhere.") from error
         for entry in found:
-            if not entry.is_dir():
+            if not _is_folder(entry):
                 yield prefix + entry.name
                 continue
             identity = _identity(entry.path)
             if identity not in ancestors:
                 pending.append((entry.path, prefix + entry.name + os.sep, ancestors | {identity}))
+
+
+def _is_folder(entry: os.DirEntry) -> bool:
+    try:
+        if entry.is_dir():
+            return True
+    except OSError:  # a link to itself
+        return False
+    if entry.is_symlink() and not os.path.exists(entry.path) and not is_image_name(entry.name) and not is_hidden(entry.name):
+        # It may have been a class. A picture's link is named when the picture is read.
+        raise UserError(f"{entry.path} is a link to {os.readlink(entry.path)}, which is not there; mend or remove the link.")
+    return False
 
 
 def _identity(folder: str) -> tuple[int, int]:
