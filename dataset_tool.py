@@ -225,7 +225,7 @@ def _convert(images, transform, dest, fix, ranges, show_classes):
 
 def _check(images, transform, ranges):
     report = image_check.ConversionPass(images, transform, fix=False, ranges=ranges).run(_progress(images.num_images, "Checking"))
-    _print_faults(report, fix=False, notes_shown=None)
+    _print_faults(report, fix=False, notes_shown=None, say=console.result)
     _print_ranges(report, fix=False)
     _print_classes(report, images.class_names, all_classes=True)
     if not report.is_sound(fix=False):
@@ -261,14 +261,14 @@ def _faults_by_kind(faults):
     return sorted(by_kind.items(), key=lambda item: (image_check.FAULT_KINDS[item[0]].noted, item[0]))
 
 
-def _print_faults(report, fix, notes_shown):
+def _print_faults(report, fix, notes_shown, say=print):
     for kind_name, faults in _faults_by_kind(report.faults):
         kind = image_check.FAULT_KINDS[kind_name]
         shown = faults[:notes_shown] if kind.noted and not (fix and kind.mend) else faults
         for fault in shown:
-            print(fault.text() + (f" -> {kind.mend}" if fix and kind.mend else ""))
+            say(fault.text() + (f" -> {kind.mend}" if fix and kind.mend else ""))
         if len(shown) < len(faults):
-            print(f"... and {len(faults) - len(shown)} more: {kind.title} (--check lists all)")
+            say(f"... and {len(faults) - len(shown)} more: {kind.title} (--check lists all)")
 
 
 def _summary(report, fix):
