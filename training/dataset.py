@@ -277,20 +277,23 @@ class ImageFolderDataset(Dataset):
 
         Without this, the one odd image shows when its turn comes, perhaps hours into a run. About 25 us per PNG.
         """
-        faults = []
+        faults, sizes = [], {tuple(self.image_shape[1:])}
         for name in _with_progress(self._image_names, "Checking images"):
             try:
                 shape = dataset_io.stored_shape(self._files, name)
             except UserError as error:
-                faults.append(str(error).rstrip(".") + ".")
+                faults.append(getattr(error, "fault", str(error)))
             else:
+                sizes.add(tuple(shape[1:]))
                 if shape != self.image_shape:
-                    faults.append(f"{name} is {_shape_text(shape)}.")
+                    faults.append(f"{name} is {_shape_text(shape)}")
         if faults:
+            height, width = self.image_shape[1:]
+            scaling = f" --transform=center-crop --width={width} --height={height}" if len(sizes) > 1 else ""
             raise UserError(
                 f"{len(faults)} of {len(self._image_names)} images in {self._path} do not fit the set, which is "
-                f"{_shape_text(self.image_shape)}: {' '.join(faults[:5])} List all with dataset_tool.py --check "
-                f"--source={self._path}, mend them with --fix, --width and --height."
+                f"{_shape_text(self.image_shape)}: {'. '.join(faults[:5])}. Mend them with dataset_tool.py --fix --source={self._path} "
+                f"--dest=...{scaling} (--check instead of --fix and --dest lists them all)."
             )
 
     def _load_raw_image(self, raw_idx):

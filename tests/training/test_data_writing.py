@@ -93,6 +93,7 @@ def test_destination_faults(tmp_path):
         (tmp_path / "file", None, "is a file"),
         (tmp_path / "dir.zip", None, "is a folder"),
         (full, full, "the --source itself"),
+        ("", None, "--dest is empty"),
         ("/", None, "not empty|mounted"),
     ]:
         with pytest.raises(UserError, match=match):

@@ -166,6 +166,14 @@ def _is_finite_number(value) -> bool:
 _FIX_HINT = "mend the set with dataset_tool.py --fix --source=... --dest=..."
 
 
+class UnfitImage(UserError):
+    """A stored picture that training cannot take. fault: the sentence without the remedy."""
+
+    def __init__(self, fault: str):
+        super().__init__(f"{fault}; {_FIX_HINT}")
+        self.fault = fault
+
+
 def decode_image(data: bytes, where: str) -> np.ndarray:
     """Decode a stored picture to uint8 [channel, height, width] with 1 or 3 channels; what dataset_tool.py would have to mend is refused."""
     try:
@@ -173,10 +181,9 @@ def decode_image(data: bytes, where: str) -> np.ndarray:
             found = picture.findings(image, data)
             pixels = np.asarray(image)
     except (OSError, ValueError, SyntaxError, EOFError, PIL.Image.DecompressionBombError) as error:
-        raise UserError(f"Cannot read the image {where}: {error}; {_FIX_HINT}") from error
+        raise UnfitImage(f"Cannot read the image {where}: {error}") from error
     if found:
-        described = ", ".join(faults.described(*one) for one in found)
-        raise UserError(f"The image {where}: {described}; training takes upright 8-bit grey (L) or RGB: {_FIX_HINT}")
+        raise UnfitImage(f"{where}: {', '.join(faults.described(*one) for one in found)}; training takes upright 8-bit grey (L) or RGB")
     return pixels[np.newaxis] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
 
 
