@@ -224,7 +224,9 @@ def test_builders(tmp_path, tool):
     assert code == 0 and "of 100 modes" in out and max(opened(tmp_path / "m").get_details(i).raw_label for i in range(20)) < 100
 
 
-@pytest.mark.parametrize("dest, which, leftovers", [("o.zip", signal.SIGTERM, 0), ("o", signal.SIGINT, 0), ("o.zip", signal.SIGKILL, 1)])
+@pytest.mark.parametrize(
+    "dest, which, leftovers", [("o.zip", signal.SIGTERM, 0), ("o", signal.SIGTERM, 0), ("o", signal.SIGINT, 0), ("o.zip", signal.SIGKILL, 1)]
+)
 def test_killed_while_writing(tmp_path, repo, dest, which, leftovers):
     old = write_zip(tmp_path / "o.zip", numbered(2))
     before = open(old, "rb").read()
@@ -245,7 +247,7 @@ def test_killed_while_writing(tmp_path, repo, dest, which, leftovers):
     finally:
         process.kill()
     assert process.returncode == (-which if which == signal.SIGKILL else 128 + which)
-    assert "Traceback" not in err and (which != signal.SIGINT or err.count("\n") == 1 and "no file is half-written" in err)
+    assert "Traceback" not in err and (which != signal.SIGINT or "\n" not in err.strip() and "no file is half-written" in err)
     assert open(old, "rb").read() == before and not (tmp_path / "o").exists()
     assert len(os.listdir(tmp_path)) == 1 + leftovers
     if leftovers:  # what a killed process could not remove, the next run does
