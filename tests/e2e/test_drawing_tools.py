@@ -155,16 +155,40 @@ def test_generate_projected_w(call, network, tmp_path):
         assert np.array_equal(read_png(tmp_path / f"proj{index:02d}.png"), read_png(tmp_path / f"seed{seed:04d}.png"))
 
 
-@pytest.mark.parametrize("noise_mode, same", [("none", True), ("random", False)])
-def test_generate_noise_mode(call, folder, tmp_path, noise_mode, same):
+@pytest.fixture(scope="module")
+def noisy(folder):
     generator = tiny_generator()
     for name, parameter in generator.named_parameters():
         if name.endswith("noise_strength"):
             parameter.data.fill_(1)
-    noisy = save_snapshot(generator, folder / "noisy.pkl")
-    for name in ("a", "b"):
-        assert call(generate.main, "--network", noisy, "--seeds=1", f"--noise-mode={noise_mode}", "--outdir", tmp_path / name)[0] == 0
-    assert np.array_equal(read_png(tmp_path / "a" / "seed0001.png"), read_png(tmp_path / "b" / "seed0001.png")) is same
+    return save_snapshot(generator, folder / "noisy.pkl")
+
+
+@pytest.mark.parametrize("noise_mode", ["none", "random"])
+def test_generate_noise_comes_from_the_seed_alone(call, noisy, tmp_path, noise_mode):
+    before = torch.get_rng_state()
+    for name, seeds, batch in (("a", "1,2", 1), ("b", "0-2", 3)):
+        shared = ["--network", noisy, f"--noise-mode={noise_mode}", f"--batch={batch}"]
+        assert call(generate.main, *shared, f"--seeds={seeds}", "--outdir", tmp_path / name)[0] == 0
+    for seed in (1, 2):
+        assert np.array_equal(*(read_png(tmp_path / name / f"seed{seed:04d}.png") for name in ("a", "b")))
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_random_noise_differs_between_seeds_and_from_the_constant(call, noisy, tmp_path):
+    ws = generate_ws(1)
+    np.savez(tmp_path / "twice.npz", w=ws.expand(2, -1, -1).numpy())
+    for mode in ("random", "const"):
+        shared = ["--network", noisy, f"--noise-mode={mode}", "--outdir", tmp_path / mode]
+        assert call(generate.main, *shared, "--projected-w", tmp_path / "twice.npz")[0] == 0
+    drawn = {(mode, index): read_png(tmp_path / mode / f"proj{index:02d}.png") for mode in ("random", "const") for index in (0, 1)}
+    assert np.array_equal(drawn["const", 0], drawn["const", 1])
+    assert not np.array_equal(drawn["random", 0], drawn["random", 1]) and not np.array_equal(drawn["random", 0], drawn["const", 0])
+
+
+def generate_ws(seed):
+    """[1, NUM_WS, W_DIM] of the plain network."""
+    return tiny_generator().mapping(pictures.latent_of_seed(seed, 8, "cpu"), torch.zeros([1, 0])).detach()
 
 
 def test_generate_says_what_is_wrong(call, network, conditional, tmp_path):
@@ -254,9 +278,15 @@ def test_style_mixing_takes_the_layers_of_the_column():
 
 def test_style_mixing_layers(call, network, conditional, tmp_path):
     shared = ["--network", network, "--rows=1", "--cols=2", "--outdir", tmp_path]
-    code, out, _ = call(style_mixing.main, *shared)  # The default 0-6 is cut down.
-    assert code == 0 and "6 style layers" in out
-    assert np.array_equal(read_png(tmp_path / "1-2.png"), read_png(tmp_path / "2-2.png"))
+    code, out, _ = call(style_mixing.main, *shared)  # The default 0-6 is made for 18 layers.
+    assert code == 0 and "6 style layers" in out and "layers 0-1" in out
+    by_default = read_png(tmp_path / "1-2.png")
+    assert not any(np.array_equal(by_default, read_png(tmp_path / f"{seed}-{seed}.png")) for seed in (1, 2))
+    assert call(style_mixing.main, *shared, "--styles=0-1")[0] == 0
+    assert np.array_equal(by_default, read_png(tmp_path / "1-2.png"))
+    refused = call(style_mixing.main, *shared, "--styles=0-5")
+    assert_sentence(refused, "--styles", "all 6 layers", "--styles=0-4")
+    assert call(style_mixing.main, *shared, "--styles=0-4")[0] == 0
     assert_sentence(call(style_mixing.main, *shared, "--styles=0-6"), "layer 6", "0-5")
     assert_sentence(call(style_mixing.main, "--network", conditional, "--rows=1", "--cols=2", "--outdir", tmp_path), "--class=0")
     assert call(style_mixing.main, "--network", conditional, "--rows=1", "--cols=2", "--class=1", "--outdir", tmp_path)[0] == 0
