@@ -17,31 +17,8 @@ import projector
 import style_mixing
 from dnnlib import cli
 from dnnlib.errors import UserError
+from tests.e2e.drawing_fixtures import NUM_WS, W_DIM, assert_sentence, read_png, save_snapshot, tiny_generator
 from training import networks, pictures
-
-NUM_WS, W_DIM = 6, 8
-
-
-def tiny_generator(c_dim=0, img_channels=3, seed=0):
-    torch.manual_seed(seed)
-    return networks.Generator(
-        z_dim=8,
-        c_dim=c_dim,
-        w_dim=W_DIM,
-        img_resolution=16,
-        img_channels=img_channels,
-        mapping_kwargs=dict(num_layers=2),
-        synthesis_kwargs=dict(channel_base=256, channel_max=16),
-    ).eval()
-
-
-def save_snapshot(generator, path):
-    discriminator = networks.Discriminator(
-        c_dim=generator.c_dim, img_resolution=16, img_channels=generator.img_channels, channel_base=64, channel_max=4
-    )
-    with open(path, "wb") as file:
-        pickle.dump(dict(G=generator, D=discriminator, G_ema=generator, augment_pipe=None, training_set_kwargs=None), file)
-    return str(path)
 
 
 @pytest.fixture(scope="module")
@@ -69,17 +46,6 @@ def call(capsys):
         return code, captured.out, captured.err
 
     return run
-
-
-def assert_sentence(result, *parts):
-    code, _, err = result
-    assert code == 1 and err.startswith("Error: ") and err.count("\n") == 1, result
-    for part in parts:
-        assert part in err, err
-
-
-def read_png(path):
-    return np.asarray(PIL.Image.open(path))
 
 
 # --- Options. ---

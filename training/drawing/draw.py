@@ -79,8 +79,12 @@ def draw_video(generator, stops, num_between, outdir, *, as_mp4, frames_per_sec,
     """Write video.mp4 or frame00000.png ... into the folder; returns the number of frames."""
     total = latents.num_frames_of_way(len(stops), num_between, is_loop)
     pictures.check_channels(generator.img_channels, outdir)
-    if as_mp4 and generator.img_resolution % 2:
-        note(f"H.264 needs even sides: the last line and column of {generator.img_resolution} px are shown twice.")
+    times = video.enlargement(generator.img_resolution) if as_mp4 else 1
+    side = times * generator.img_resolution
+    if times > 1:
+        note(f"the video has {side} px, each pixel {times} x {times} times: at {generator.img_resolution} px its encoding would mix the colours.")
+    if as_mp4 and side % 2:
+        note(f"H.264 needs even sides: the last line and column of {side} px are shown twice.")
     if not as_mp4:
         video.check_no_longer_video(outdir, total)
     way = latents.way_through(
@@ -95,7 +99,7 @@ def draw_video(generator, stops, num_between, outdir, *, as_mp4, frames_per_sec,
         for ws in _in_batches(way, options.get("batch", 1)):
             # One draw of noise for all frames: it would flicker otherwise.
             for frame in pictures.drawn_from_ws(generator, ws, [noise_seed] * len(ws), options.get("noise_mode", "const")):
-                taker.add(frame)
+                taker.add(video.enlarged(frame, times))
             tell(len(ws))
     return total
 

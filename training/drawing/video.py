@@ -15,6 +15,7 @@ import numpy as np
 from dnnlib.errors import UserError
 
 PACKAGE = "imageio-ffmpeg"
+SMALLEST_SIDE = 256
 # Nearly lossless for the eye; a faster preset than the usual one, so that drawing and not encoding sets the pace.
 _QUALITY = ["-crf", "14", "-preset", "veryfast"]
 
@@ -133,6 +134,16 @@ def check_no_longer_video(folder, num_frames):
             f"--outdir={folder} holds frames of a longer video (up to {png_name(max(numbers))}, and this one has {num_frames}); "
             "choose another folder, or remove them"
         )
+
+
+def enlargement(resolution):
+    """How often each pixel of a small picture is repeated along both sides: H.264 stores one colour for 2x2 pixels, and players blur what is tiny."""
+    return max(SMALLEST_SIDE // resolution, 1)
+
+
+def enlarged(frame, times):
+    """uint8 [H * times, W * times, C]."""
+    return frame.repeat(times, axis=0).repeat(times, axis=1) if times > 1 else frame
 
 
 def _in_colour(frame):
