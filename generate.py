@@ -175,7 +175,7 @@ def _draw_video(generator, facts, flags, device):
         as_mp4 = False
         note(
             f"{video.PACKAGE} is not installed, so the frames are written as numbered PNG files; for video.mp4: pip install {video.PACKAGE}, "
-            "or of the files: ffmpeg -framerate 30 -i frame%05d.png -pix_fmt yuv420p video.mp4"
+            f"or of the files: ffmpeg -framerate {flags['fps']} -i frame%05d.png -pix_fmt yuv420p video.mp4"
         )
     total = latents.num_frames_of_way(len(stops), num_between, flags["loop"])
     way = " -> ".join([stop.text for stop in stops[:4]] + (["..."] if len(stops) > 4 else []))

@@ -150,6 +150,8 @@ def main(ctx, network, rows, cols, styles, trunc, noise_mode, class_text, label_
     styles = check_styles(styles, generator.num_ws, ctx.get_parameter_source("styles") is not ParameterSource.DEFAULT)
     pictures.check_channels(generator.img_channels, outdir)
     rows, cols, ws_of_name = load_latents(generator, rows, cols)
+    if ws_of_name and trunc != 1:
+        note("--trunc acts on the seeds alone; projected latents are drawn as they are.")
     label = _label(generator, facts, class_text, label_vector, bool(seeds), device)
 
     picture_of_pair = {}

@@ -136,6 +136,8 @@ def test_the_data_tell_what_the_network_does_not(call, folder, tiny_zip, tmp_pat
     code, out, _ = call(generate.main, *shared, "--class=2")
     assert code == 0 and "Note" in out
     assert_sentence(call(generate.main, *shared, "--class=horse"), "have no names", "0 to 2")
+    code, out, _ = call(generate.main, *shared, "--label=1,2,3")
+    assert code == 0 and "may lie outside" in out
 
 
 def test_a_training_run_tells_the_network_its_labels(loop_options, tmp_path):
@@ -222,7 +224,17 @@ def latents(tmp_path):
 def test_projected_pictures_are_mixed(call, folder, latents, tmp_path):
     network, out = save_snapshot(tiny_generator(), folder / "mix.pkl"), tmp_path / "out"
     code, text, _ = call(
-        style_mixing.main, "--network", network, "--rows", f"{latents[0]},7", "--cols", f"{latents[1]},{latents[0]}", "--styles=2-3", "--outdir", out
+        style_mixing.main,
+        "--network",
+        network,
+        "--rows",
+        f"{latents[0]},7",
+        "--cols",
+        f"{latents[1]},{latents[0]}",
+        "--styles=2-3",
+        "--trunc=1",
+        "--outdir",
+        out,
     )
     assert code == 0 and f"proj00: {latents[0]}" in text and f"proj01: {latents[1]}" in text
     mixtures = {f"{row}-{col}.png" for row in ("proj00", 7) for col in ("proj00", "proj01")}

@@ -150,7 +150,9 @@ def _choice_of_vector(vector, num, facts, device):
     if facts is not None and facts.are_classes:
         if sorted(vector) != [0] * (num - 1) + [1]:
             warn(f"--label={_written(vector)} lies outside the data, which are {num} classes: each label has one 1 and else 0.")
-    elif facts is not None:
+    elif facts is None:
+        note(f"neither the network nor its training data say which labels there were; --label={_written(vector)} may lie outside.")
+    else:
         for place, (number, low, high) in enumerate(zip(vector, facts.low, facts.high), start=1):
             if not low <= number <= high:
                 warn(f"--label={_written(vector)} lies outside the data: number {place} is {number:g}, the data have {low:g} to {high:g}.")

@@ -64,7 +64,8 @@ class Mp4:
         self._errors = tempfile.TemporaryFile()  # a pipe that nobody reads would stop the encoder when it is full
         command = [self._program, "-y", "-loglevel", "error", "-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{shape[1]}x{shape[0]}"]
         command += ["-r", str(self.frames_per_sec), "-i", "-", "-an", "-c:v", "libx264", "-pix_fmt", "yuv420p", *_QUALITY, self._partial]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=self._errors)
+        # In a session of its own, so that Ctrl-C ends the drawing and not the encoder under it.
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=self._errors, start_new_session=True)
 
     def finish(self):
         """Wait for the encoder and give the file its name."""
