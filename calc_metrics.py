@@ -7,14 +7,13 @@ is in metrics/requested.py; this script turns flags into that module's job.
 import functools
 import json
 import os
-import sys
 
 import click
 import torch
 
 import dnnlib
 import legacy
-from dnnlib import cli
+from dnnlib import cli, console
 from dnnlib.errors import UserError
 from dnnlib.grouped_help import GroupedCommand, Option
 from madr_spaces import names
@@ -85,7 +84,7 @@ def judge_given_features(flags, cache_is_typed):
 def tell(text):
     """Notes go beside the result lines, which other programs read; under torchrun from the first process alone."""
     if os.environ.get("RANK", "0") == "0":
-        print(text, file=sys.stderr, flush=True)
+        console.note(text)
 
 
 def job_of(flags):
@@ -98,6 +97,7 @@ def job_of(flags):
     verbose = flags.verbose and os.environ.get("RANK", "0") == "0"  # under torchrun the first process alone speaks
     if verbose:
         print(f'Loading network from "{flags.network}"...', flush=True)
+    flags.network, flags.baseline = legacy.located(flags.network), flags.baseline and legacy.located(flags.baseline)
     snapshot = legacy.open_network(flags.network, trust=flags.trust_pickle, verbose=verbose)
     dataset_kwargs = trained_network.dataset_options(snapshot, flags.data, flags.mirror, flags.trust_pickle)
     if flags.baseline is not None:

@@ -5,11 +5,11 @@ How runs are read is in reporting/run_table/, with what is compared and written;
 
 import click
 
-from dnnlib import cli, files
+from dnnlib import cli, console, files
 from dnnlib.errors import UserError
-from metrics import metric_main
-from reporting.run_table import render, runs, selection
-from reporting.run_table.table import Choices, make_table
+from reporting.run_table import selection
+
+# Whatever imports torch is imported inside the functions, so that --help comes at once.
 
 
 @click.command(context_settings=dict(max_content_width=140))
@@ -31,7 +31,7 @@ from reporting.run_table.table import Choices, make_table
 )
 @click.option("--at", type=click.Choice(selection.POINTS), default="kimg", show_default=True, help="Compare at equal kimg or at equal training time")
 @click.option("--kimg", type=cli.IntRange(min=0), metavar="INT", help="This kimg  [default: the largest that all runs have a line of]")
-@click.option("--format", "form", type=click.Choice(render.FORMATS), default="markdown", show_default=True, help="Form of the table")
+@click.option("--format", "form", type=click.Choice(selection.FORMATS), default="markdown", show_default=True, help="Form of the table")
 @click.option("--out", metavar="FILE", help="Write the table there instead of printing it")
 @click.option("--force", is_flag=True, help="Compare lines that are not alike, with a note in the table")
 def main(run_folders, baseline, metrics, groups, policy, at, kimg, form, out, force):
@@ -49,12 +49,16 @@ def main(run_folders, baseline, metrics, groups, policy, at, kimg, form, out, fo
         raise UserError("No run is named; give run folders, such as: compare_runs.py runs/*")
     if kimg is not None and at == "time":
         raise UserError(f"--kimg={kimg} and --at=time cannot be combined; leave one of them out.")
+    from metrics import metric_main
+    from reporting.run_table import render, runs
+    from reporting.run_table.table import Choices, make_table
+
     found, notes = runs.read_runs(run_folders, groups)
     choices = Choices(policy=policy, at=at, kimg=kimg, baseline=baseline, only=tuple(metrics) if metrics is not None else None, force=force)
     table = make_table(found, choices, metric_main.higher_is_better, notes)
     text = render.render(table, form)
     if out is None:
-        print(text, end="", flush=True)
+        console.result(text.removesuffix("\n"))
         return
     files.atomic_write_text(out, text)
     print(f"Wrote {out}: {len(table.rows)} rows, {len(table.notes)} notes.")

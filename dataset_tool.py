@@ -9,7 +9,7 @@ from collections import defaultdict
 import click
 from tqdm import tqdm
 
-from dnnlib import cli
+from dnnlib import cli, console
 from dnnlib.errors import UserError
 from training.data import builders, image_check, sources, transforms, writer
 
@@ -160,7 +160,7 @@ def _end_cleanly_when_terminated():
 
 
 def _progress(total, text):
-    return lambda images: tqdm(images, total=total, desc=text, unit="img", mininterval=1, dynamic_ncols=True)
+    return lambda images: tqdm(images, total=total, desc=text, unit="img", mininterval=1, dynamic_ncols=True, disable=console.is_quiet())
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import click
 
-from dnnlib import cli, make_cache_dir_path
+from dnnlib import cli, console, make_cache_dir_path
 from dnnlib.machine import memory, processor_name, usable_cpus
 
 PACKAGES = (
@@ -67,10 +67,10 @@ LABEL_WIDTH = 18
 def main():
     """Print a report on this machine and installation, to be pasted into a bug report."""
     for title, gather in SECTIONS:
-        print(f"[{title}]")
+        console.result(f"[{title}]")
         for label, value in guarded(gather):
-            print(f"{label:<{LABEL_WIDTH}} {shorten_home(str(value))}")
-        print()
+            console.result(f"{label:<{LABEL_WIDTH}} {shorten_home(str(value))}")
+        console.result("")
 
 
 def guarded(gather):
@@ -163,7 +163,7 @@ def packages():
 
 
 def folders():
-    extensions = os.environ.get("TORCH_EXTENSIONS_DIR") or Path.home() / ".cache" / "torch_extensions"
+    extensions = os.path.expanduser(os.environ.get("TORCH_EXTENSIONS_DIR") or "~/.cache/torch_extensions")
     for label, path in (
         ("this checkout", Path(__file__).resolve().parent),
         ("working folder", Path.cwd()),

@@ -15,12 +15,9 @@ import dnnlib
 import legacy
 from dnnlib import cli, download, files
 from dnnlib.errors import UserError
-from torch_utils import rebuild
+from torch_utils import network_pair, rebuild
+from torch_utils.network_pair import FORMAT, FORMAT_VERSION, import_snapshot
 from torch_utils.pickle_machine import Refused
-
-FORMAT = "stylegan2-ada-networks"
-FORMAT_VERSION = 1
-
 
 # ---------------------------------------------------------------------------------------------------------------------
 # JSON knows no tuples, and its dictionaries are not EasyDicts; both matter when the networks are built again.
@@ -39,18 +36,6 @@ def _to_json(value, where):
     raise UserError(f"{where} holds a {type(value).__name__}, which cannot be written as JSON; keep this snapshot as a pickle.")
 
 
-def _from_json(value):
-    if isinstance(value, list):
-        return [_from_json(part) for part in value]
-    if isinstance(value, dict):
-        if value.keys() == {"__tuple__"}:
-            return tuple(_from_json(value["__tuple__"]))
-        if value.keys() == {"__easydict__"}:
-            return dnnlib.EasyDict(_from_json(value["__easydict__"]))
-        return {key: _from_json(part) for key, part in value.items()}
-    return value
-
-
 # ---------------------------------------------------------------------------------------------------------------------
 # Snapshot -> two files.
 
@@ -62,8 +47,8 @@ def export_snapshot(source, dest, trust=False):
     """
     from safetensors.torch import save
 
-    dest = _without_extension(dest)
-    path = dnnlib.util.open_url(str(source), return_filename=True)
+    dest = network_pair.without_extension(dest)
+    path = dnnlib.util.open_url(legacy.located(source), return_filename=True)
     data = legacy.open_network(path, trust=trust)
     tensors, networks, extra = {}, {}, {}
     for key, value in data.items():
@@ -108,77 +93,8 @@ def _describe(module, key, tensors):
     )
 
 
-def _without_extension(path):
-    root, extension = os.path.splitext(os.fspath(path))
-    return root if extension in (".safetensors", ".json") else os.fspath(path)
-
-
 # ---------------------------------------------------------------------------------------------------------------------
-# Two files -> snapshot.
-
-
-def import_snapshot(source):
-    """The snapshot dictionary of a pair of files; `source` is the path of either, or without extension."""
-    root = _without_extension(source)
-    document = _read_document(root + ".json")
-    tensors = _read_tensors(root + ".safetensors")
-    snapshot = {}
-    try:
-        for key, network in document["networks"].items():
-            snapshot[key] = _rebuild(network, key, tensors)
-        snapshot["training_set_kwargs"] = _from_json(document["training_set_kwargs"])
-        snapshot.update(_from_json(document["extra"]))
-    except Refused as refused:
-        raise UserError(f"{root}.json was refused: it describes {refused.what}.") from refused
-    except (KeyError, TypeError, AttributeError) as error:
-        raise UserError(
-            f"{root}.json is not a whole description of networks ({type(error).__name__}: {error}); export the snapshot again."
-        ) from error
-    for key in ("augment_pipe", "training_set_kwargs"):
-        snapshot.setdefault(key, None)
-    return snapshot
-
-
-def _rebuild(network, key, tensors):
-    if not rebuild.is_known_class(network["class_name"]):
-        raise Refused(f"class {str(network['class_name'])[:100]}, which is not known here")
-    prefix = key + "."
-    return rebuild.rebuild(
-        rebuild.Description(
-            class_name=network["class_name"],
-            init_args=tuple(rebuild.plain(_from_json(network["init_args"]))),
-            init_kwargs=rebuild.plain(_from_json(network["init_kwargs"])),
-            tensors={name[len(prefix) :]: tensor for name, tensor in tensors.items() if name.startswith(prefix)},
-            requires_grad=dict(network["requires_grad"]),
-            training=dict(network["training"]),
-            classes=dict(network["classes"]),
-        )
-    )
-
-
-def _read_document(path):
-    try:
-        with open(path, encoding="utf-8") as file:
-            document = json.load(file)
-    except FileNotFoundError as error:
-        raise UserError(f"Cannot open {path}: there is no such file; give the path of an exported pair.") from error
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not JSON ({error}); export the snapshot again.") from error
-    if not isinstance(document, dict) or document.get("format") != FORMAT or document.get("version") != FORMAT_VERSION:
-        raise UserError(f"{path} does not describe networks (format {FORMAT!r}, version {FORMAT_VERSION}); give a file that export.py has written.")
-    return document
-
-
-def _read_tensors(path):
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        return load_file(path)
-    except FileNotFoundError as error:
-        raise UserError(f"Cannot open {path}: it must lie beside the .json of the same name.") from error
-    except SafetensorError as error:
-        raise UserError(f"{path} is damaged ({error}); export the snapshot again.") from error
+# At the command line.
 
 
 @click.command()
@@ -193,7 +109,7 @@ def main(source, dest, trust_pickle):
       python export.py --source=network-snapshot-001000.pkl --dest=cats
       python export.py --source=cats.json --dest=cats.pkl
     """
-    if os.path.splitext(source)[1] in (".json", ".safetensors"):
+    if network_pair.is_named(source):
         if not dest.endswith(".pkl"):
             raise UserError(f"--dest must end in .pkl when --source is an exported file (got {dest}).")
         snapshot = import_snapshot(source)

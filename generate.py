@@ -6,12 +6,13 @@ import time
 import click
 from click.core import ParameterSource
 
-from dnnlib import cli
+from dnnlib import cli, console
 from dnnlib.errors import UserError
 from training.drawing import video
-from training.drawing.options import label_options, network_option, noise_option, note, trunc_option
+from training.drawing.options import label_options, network_option, noise_option, trunc_option
 
 DEFAULT_FRAMES = 60
+_FLAG_OF = dict(seeds="--seeds", class_texts="--class", label_vectors="--label")
 
 
 @click.command()
@@ -75,7 +76,7 @@ def main(ctx, **flags):
         told = _draw_sheet(generator, facts, flags, device)
     else:
         told = _draw_pictures(generator, facts, flags, device)
-    print(f"{told} in {flags['outdir']}, {time.perf_counter() - started:.1f} s.")
+    console.result(f"{told} in {flags['outdir']}, {time.perf_counter() - started:.1f} s.")
 
 
 def _check_flags(flags, typed):
@@ -114,8 +115,8 @@ def _projected(generator, flags, names):
 
     for name in names:
         if flags[name]:
-            note(f"--{ {'seeds': 'seeds', 'class_texts': 'class', 'label_vectors': 'label'}[name] } has no effect beside --projected-w.")
-    return torch.cat([latents.load_projected_w(os.path.expanduser(path), generator.num_ws, generator.w_dim) for path in flags["projected_w"]])
+            console.note(f"{_FLAG_OF[name]} has no effect beside --projected-w.")
+    return torch.cat([latents.load_projected_w(path, generator.num_ws, generator.w_dim) for path in flags["projected_w"]])
 
 
 def _draw_pictures(generator, facts, flags, device):
@@ -173,7 +174,7 @@ def _draw_video(generator, facts, flags, device):
     as_mp4 = flags["wants_video"]
     if as_mp4 and video.missing_packages():
         as_mp4 = False
-        note(
+        console.note(
             f"{video.PACKAGE} is not installed, so the frames are written as numbered PNG files; for video.mp4: pip install {video.PACKAGE}, "
             f"or of the files: ffmpeg -framerate {flags['fps']} -i frame%05d.png -pix_fmt yuv420p video.mp4"
         )

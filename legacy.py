@@ -9,12 +9,12 @@ import os
 import pickle
 
 import click
-import torch
 
 import dnnlib
 from dnnlib import cli, files
 from dnnlib.errors import UserError
-from torch_utils import misc, safe_unpickle
+
+# Whatever imports torch is imported inside the functions, so that --help comes at once.
 
 _NETWORK_KEYS = ("G", "D", "G_ema")
 # What upstream's --force-fp16 sets: half precision at the four highest resolutions, with clamped activations.
@@ -34,11 +34,24 @@ _HOW_TO_CONVERT = (
 def load_network_pkl(f, force_fp16=False, trust=False):
     """The snapshot in an open binary file: dict with G, D, G_ema, training_set_kwargs and augment_pipe.
 
-    Nothing of the file is executed unless trust=True. Keys that old snapshots lack are None.
+    Nothing of the file is executed unless trust=True. Keys that old snapshots lack are None. Of a pair that export.py has
+    written, the opened file is either of the two.
     """
+    from torch_utils import network_pair
+
     name = _name_of(f)
+    data = _completed(network_pair.import_snapshot(name) if network_pair.is_named(name) else _unpickled(f, name, trust), name)
+    if force_fp16:
+        for key in _NETWORK_KEYS:
+            data[key] = _with_fp16(data[key], key)
+    return data
+
+
+def _unpickled(f, name, trust):
+    from torch_utils import safe_unpickle
+
     try:
-        data = safe_unpickle.load(f, trust=trust, name=name)
+        return safe_unpickle.load(f, trust=trust, name=name)
     except safe_unpickle.RefusedPickle as error:
         if _names_tensorflow(error.what):
             raise _tensorflow_error(name) from error
@@ -47,20 +60,39 @@ def load_network_pkl(f, force_fp16=False, trust=False):
         if isinstance(error.__cause__, ModuleNotFoundError) and _names_tensorflow(error.__cause__.name or ""):
             raise _tensorflow_error(name) from error
         raise
-    data = _completed(data, name)
-    if force_fp16:
-        for key in _NETWORK_KEYS:
-            data[key] = _with_fp16(data[key], key)
-    return data
 
 
-def open_network(path_or_url, *, trust=False, verbose=True):
-    """load_network_pkl for a path, a file:// or a https:// address; whatever is wrong with it is said in a sentence."""
-    if not path_or_url:
+def open_network(path_or_url, *, trust=False, verbose=True, force_fp16=False):
+    """load_network_pkl for what --network may be; whatever is wrong with it is said in a sentence.
+
+    That is a network pickle, a pair that export.py has written, or a run folder, which stands for its newest snapshot; as a
+    path, a file:// or a https:// address.
+    """
+    with dnnlib.util.open_url(located(path_or_url), verbose=verbose) as f:
+        from torch_utils import file_kinds, network_pair  # after the file was found: a slip of the hand is answered at once
+
+        if not network_pair.is_named(_name_of(f)):
+            problem = file_kinds.problem_of(f)
+            if problem is not None:
+                raise UserError(f"{path_or_url} {problem}.")
+        return load_network_pkl(f, force_fp16=force_fp16, trust=trust)
+
+
+def located(network):
+    """The file that --network means: of a run folder its newest network snapshot, else what was given."""
+    if not network:
         raise UserError("The network has no name; give the path or the URL of a network pickle (.pkl).")
-    with dnnlib.util.open_url(str(path_or_url), verbose=verbose) as f:
-        _refuse_other_kinds(f, str(path_or_url))
-        return load_network_pkl(f, trust=trust)
+    network = os.fspath(network)
+    if not os.path.isdir(network):
+        return network
+    from training import snapshots
+
+    saved = snapshots.list_network_snapshots(network)
+    if not saved:
+        raise UserError(
+            f"{network} is a folder that holds no network-snapshot-*.pkl; give a network pickle, or the folder of a run that has saved one."
+        )
+    return os.path.join(network, saved[-1][1])
 
 
 def _name_of(f):
@@ -68,27 +100,9 @@ def _name_of(f):
     return name if isinstance(name, str) else "The network pickle"
 
 
-def _refuse_other_kinds(f, name):
-    """Name the usual mix-ups by their first bytes; the reader would only say that the pickle is damaged."""
-    start = f.read(512)
-    f.seek(0)
-    text = start.lstrip().lower()
-    if not start:
-        problem = "is empty; it may be the rest of an interrupted download or save. Get it again"
-    elif start.startswith(b"PK\x03\x04"):
-        problem = "is a zip archive (a data set, or a training state?) and not a network pickle; give the network-snapshot-*.pkl of the run"
-    elif text.startswith((b"<!doctype", b"<html")):
-        problem = "is a web page and not a network pickle; download the file itself"
-    elif text.startswith(b"version https://git-lfs"):
-        problem = "is a Git LFS pointer and not the file itself; run `git lfs pull`"
-    elif start[:1] not in b"\x80(}]c":  # protocols 2 to 5; what protocols 0 and 1 begin dictionaries and tuples with
-        problem = "is not a pickle; give a network pickle (.pkl)"
-    else:
-        return
-    raise UserError(f"{name} {problem}.")
-
-
 def _completed(data, name):
+    import torch
+
     if isinstance(data, tuple) and len(data) == 3 and not any(isinstance(part, torch.nn.Module) for part in data):
         raise _tensorflow_error(name)  # G, D, Gs with --trust-pickle in an environment where they did load
     if not isinstance(data, dict):
@@ -120,6 +134,10 @@ def _arguments_by_name(network):
 
 def _with_fp16(network, key):
     """The network with half precision, rebuilt with the same weights; itself if nothing changes."""
+    import torch
+
+    from torch_utils import misc
+
     before = _arguments_by_name(network)
     kwargs = copy.deepcopy(before)
     if key.startswith("G"):
@@ -171,9 +189,7 @@ def convert_tf_discriminator(tf_D):
 def convert_network_pickle(source, dest, force_fp16=False, trust=False):
     """Load a pickle from a path or URL and save it with this project's own source text of the same networks."""
     print(f'Loading "{source}"...')
-    with dnnlib.util.open_url(source) as f:
-        _refuse_other_kinds(f, source)
-        data = load_network_pkl(f, force_fp16=force_fp16, trust=trust)
+    data = open_network(source, force_fp16=force_fp16, trust=trust)
     print(f'Saving "{dest}"...')
     folder = os.path.dirname(dest)
     if folder:

@@ -8,7 +8,7 @@ import click
 import numpy as np
 import PIL.Image
 
-from dnnlib import cli, files
+from dnnlib import cli, console, files
 from dnnlib.errors import UserError
 from training.drawing import video
 from training.drawing.options import check_noise_seed, check_num_steps, label_options, network_option
@@ -59,9 +59,9 @@ def load_target(path, resolution, channels):
         side = min(width, height)
         left, top = (width - side) // 2, (height - side) // 2
         picture = picture.crop((left, top, left + side, top + side))
-        print(f"{path}: {width}x{height} is not square; using the {side}x{side} in the middle.")
+        console.note(f"{path}: {width}x{height} is not square; using the {side}x{side} in the middle.")
     if picture.size != (resolution, resolution):
-        print(f"{path}: resized from {picture.size[0]}x{picture.size[1]} to the network's {resolution}x{resolution}.")
+        console.note(f"{path}: resized from {picture.size[0]}x{picture.size[1]} to the network's {resolution}x{resolution}.")
         picture = picture.resize((resolution, resolution), PIL.Image.Resampling.LANCZOS)
     return np.asarray(picture, dtype=np.uint8).reshape(resolution, resolution, channels)
 
@@ -76,12 +76,13 @@ def _mended_pixels(path):
     except OSError as error:
         raise UserError(f"--target={path} cannot be opened ({error.strerror or error}); give a PNG or JPEG picture") from error
     pixels, faults = image_check.examine(sources.SourceImage(path, data=data))
-    if any(fault.kind == "16-bit" for fault in faults):  # one picture does not tell the range that its numbers have
+    if any(fault.kind in ("16-bit", "float") for fault in faults):  # one picture does not tell the range that its numbers have
         raise UserError(f"--target={path} has more than 8 bits per pixel; save it with 8 bits per channel")
     if pixels is None:
         raise UserError(f"--target={path} cannot be read ({faults[-1].detail or faults[-1].kind}); give a whole PNG or JPEG picture")
     for fault in faults:
-        print(f"{fault.text()}: {image_check.FAULT_KINDS[fault.kind].mend}, as by dataset_tool.py --fix.")
+        mend = image_check.FAULT_KINDS[fault.kind].mend
+        console.note(f"{fault.text()}{f': {mend}, as by dataset_tool.py --fix' if mend else ''}.")
     return pixels
 
 
@@ -108,7 +109,7 @@ def _decide_on_video(wanted, explicit):
     cure = f"the video needs {' and '.join(missing)}: pip install {' '.join(missing)}"
     if explicit:
         raise UserError(f"--save-video=true: {cure}, or use --save-video=false")
-    print(f"Going on without proj.mp4; {cure}")
+    console.note(f"going on without proj.mp4; {cure}.")
     return False
 
 
@@ -150,7 +151,7 @@ def _project(generator, target_pixels, outdir, **options):
     except KeyboardInterrupt:
         if found:
             _write_results(generator, projection.whole_latents(found, generator.num_ws), target_pixels, outdir)
-            print(f"\nThe latent after {len(found)} of {options['num_steps']} steps is in {outdir}.", flush=True)
+            console.result(f"The latent after {len(found)} of {options['num_steps']} steps is in {outdir}.")
         raise
 
 
@@ -195,7 +196,7 @@ def main(ctx, network, target, num_steps, seed, save_video, distance, detectors,
     generator, facts = pictures.open_generator(network, device, trust=trust_pickle)
     pictures.check_channels(generator.img_channels, outdir)
     choice = labels.choose_one(generator, facts, class_text, label_vector, device)
-    target_pixels = load_target(os.path.expanduser(target), generator.img_resolution, generator.img_channels)
+    target_pixels = load_target(target, generator.img_resolution, generator.img_channels)
     features = _choose_features(distance, detectors, device)
 
     started = time.perf_counter()
@@ -206,7 +207,7 @@ def main(ctx, network, target, num_steps, seed, save_video, distance, detectors,
     if with_video:
         print("Writing proj.mp4...", flush=True)
         write_video(generator, trajectory, target_pixels, os.path.join(outdir, "proj.mp4"))
-    print(f"target.png, proj.png, projected_w.npz{' and proj.mp4' if with_video else ''} in {outdir}.")
+    console.result(f"target.png, proj.png, projected_w.npz{' and proj.mp4' if with_video else ''} in {outdir}.")
 
 
 if __name__ == "__main__":

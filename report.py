@@ -8,31 +8,23 @@ made again at once.
 import os
 
 import click
-import torch
 
-import legacy
-from dnnlib import cli
+from dnnlib import cli, console
 from dnnlib.errors import UserError
 from madr_spaces import names
-from madr_spaces.errors import MADRError
-from metrics import detectors
-from metrics.metric_utils import MetricOptions
-from metrics.progress import ProgressMonitor
-from metrics.requested import with_weights
-from reporting import diversity_file, diversity_sheets, run_folder
-from reporting.run_page import page
-from torch_utils import devices
-from training import snapshots
-from training.trained_network import dataset_options, trained_in
+from reporting import counts
 
-NUM_GEN = 5000
+# Whatever imports torch is imported inside the functions, so that --help comes at once.
 
 
 def snapshot_of(run_dir, network):
     """Path of the snapshot to look at: the one asked for, which must lie in the run folder, else the newest; None if there is none."""
+    from reporting import diversity_file
+    from training import snapshots
+
     if network is None:
-        names = snapshots.list_network_snapshots(run_dir)
-        return os.path.join(run_dir, names[-1][1]) if names else None
+        saved = snapshots.list_network_snapshots(run_dir)
+        return os.path.join(run_dir, saved[-1][1]) if saved else None
     path = network if os.path.dirname(network) else os.path.join(run_dir, network)
     if not os.path.isfile(path):
         raise UserError(f"--network={network} does not exist; leave it out for the newest snapshot of {run_dir}.")
@@ -43,6 +35,14 @@ def snapshot_of(run_dir, network):
 
 def look_at_diversity(network, *, data, num_gen, num_real, space, detector_paths, device, trust):
     """Have the diversity file of a snapshot: kept and still true, else made now. Returns its path."""
+    import torch
+
+    import legacy
+    from metrics.metric_utils import MetricOptions
+    from metrics.progress import ProgressMonitor
+    from reporting import diversity_file, diversity_sheets
+    from training.trained_network import dataset_options, trained_in
+
     snapshot = legacy.open_network(network, trust=trust, verbose=False)
     G = snapshot["G_ema"].eval().requires_grad_(False).to(device)
     led_by = trained_in(network)
@@ -75,14 +75,14 @@ def look_at_diversity(network, *, data, num_gen, num_real, space, detector_paths
 @click.option("--no-diversity", is_flag=True, help="Do not look at images and networks: quick; what was found out before is shown")
 @click.option("--network", metavar="PKL", help="The snapshot of the run whose diversity is looked at  [default: the newest]")
 @click.option("--data", metavar="PATH", help="The training data, zip or folder, if it has moved")
-@click.option("--num-gen", type=cli.IntRange(min=10), default=NUM_GEN, show_default=True, help="Generated images to look at")
+@click.option("--num-gen", type=cli.IntRange(min=10), default=counts.NUM_GEN, show_default=True, help="Generated images to look at")
 @click.option(
     "--num-real",
     type=cli.IntRange(min=10),
-    default=diversity_sheets.NUM_REAL,
+    default=counts.NUM_REAL,
     show_default=True,
     help="Real images on the map of coverage, drawn at random; copies are looked for in all, "
-    f"or in {diversity_sheets.MAX_SEARCHED:,} evenly spread ones of a larger set",
+    f"or in {counts.MAX_SEARCHED:,} evenly spread ones of a larger set",
 )
 @click.option(
     "--metric-space", metavar="NAME", help=f"Feature space: {names.HELP}  [default: dino if its weights are on this machine, else random-conv]"
@@ -99,6 +99,15 @@ def main(run_folder_path, dest, no_diversity, network, data, num_gen, num_real, 
     python report.py runs/00000-digits-tiny --dest=digits.html    # elsewhere
     python report.py runs/00000-digits-tiny --no-diversity        # at once: no network is run
     """
+    if not os.path.isdir(run_folder_path):
+        raise UserError(f"{run_folder_path} is not a folder; give the run folder that train.py made, such as runs/00000-...")
+    from madr_spaces.errors import MADRError
+    from metrics import detectors
+    from metrics.requested import with_weights
+    from reporting import run_folder
+    from reporting.run_page import page
+    from torch_utils import devices
+
     run_folder.check_is_run(run_folder_path)
     page.check_dest(run_folder_path, dest)
     problems = []
@@ -120,7 +129,7 @@ def main(run_folder_path, dest, no_diversity, network, data, num_gen, num_real, 
                 )
         except (UserError, MADRError) as error:  # the rest of the page is worth having
             problems.append(f"What is missing could not be looked at: {error}")
-            print(f"Note: {problems[-1]}", flush=True)
+            console.warn(problems[-1])
     path = page.write_report(run_folder_path, dest, problems=problems)
     print(f"Wrote {path} ({os.path.getsize(path) / 1e6:.1f} MB).")
 

@@ -6,9 +6,9 @@ import click
 import numpy as np
 from click.core import ParameterSource
 
-from dnnlib import cli
+from dnnlib import cli, console
 from dnnlib.errors import UserError
-from training.drawing.options import SeedsOrLatents, label_options, network_option, noise_option, note, trunc_option
+from training.drawing.options import SeedsOrLatents, label_options, network_option, noise_option, trunc_option
 
 # The default --styles was made for 1024 px: these of 18 layers. A smaller network gives the same share of its layers.
 _DEFAULT_SHARE = 7 / 18
@@ -101,7 +101,7 @@ def _label(generator, facts, class_text, label_vector, has_seeds, device):
     if not has_seeds:
         for flag, value in (("--class", class_text), ("--label", label_vector)):
             if value is not None:
-                note(f"{flag} has no effect on projected latents.")
+                console.note(f"{flag} has no effect on projected latents.")
         return None
     choice = labels.choose_one(generator, facts, class_text, label_vector, device)
     if choice.text:
@@ -151,7 +151,7 @@ def main(ctx, network, rows, cols, styles, trunc, noise_mode, class_text, label_
     pictures.check_channels(generator.img_channels, outdir)
     rows, cols, ws_of_name = load_latents(generator, rows, cols)
     if ws_of_name and trunc != 1:
-        note("--trunc acts on the seeds alone; projected latents are drawn as they are.")
+        console.note("--trunc acts on the seeds alone; projected latents are drawn as they are.")
     label = _label(generator, facts, class_text, label_vector, bool(seeds), device)
 
     picture_of_pair = {}
@@ -161,7 +161,7 @@ def main(ctx, network, rows, cols, styles, trunc, noise_mode, class_text, label_
         pictures.save_png(picture, os.path.join(outdir, f"{row}-{col}.png"))
         print(f"Drawing {row}-{col} ({len(picture_of_pair)})", flush=True)
     pictures.save_png(arrange_grid(picture_of_pair, rows, cols), os.path.join(outdir, "grid.png"))
-    print(f"{len(picture_of_pair)} pictures and grid.png in {outdir}.")
+    console.result(f"{len(picture_of_pair)} pictures and grid.png in {outdir}.")
 
 
 if __name__ == "__main__":

@@ -5,11 +5,12 @@ training/config.py, what happens with them in training/training_loop.py. This sc
 that name the plugin.
 """
 
+import os
 import re
 
 import click
 
-from dnnlib import cli
+from dnnlib import cli, console
 from dnnlib.errors import UserError
 from dnnlib.grouped_help import GroupedCommand
 from madr_plugin import options as madr
@@ -36,7 +37,7 @@ def tidy(flags):
     flags = dict(flags)
     if flags["snap_res"] is not None:
         flags["snap_res"] = flag_table.SNAP_WIDTHS[flags["snap_res"]]
-    paths = detectors.with_space(detectors.check_overrides(flags["detectors"], announce=print), flags["metric_space"])
+    paths = detectors.with_space(detectors.check_overrides(flags["detectors"], announce=console.note), flags["metric_space"])
     flags["metric_space"], flags["detectors"] = paths.pop(detectors.SPACE, None), paths or None
     if flags["desc"] is not None and not re.fullmatch(r"[\w.+=,@-]{1,100}", flags["desc"]):
         raise UserError(f"--desc={flags['desc']!r} becomes part of a folder name; use up to 100 letters, digits and . _ - + = , @")
@@ -58,6 +59,11 @@ def main(ctx, outdir, dry_run, **flags):
     python train.py --outdir=runs --data=images.zip --cfg=tiny --resume=latest     go on where it stopped
     python train.py --outdir=runs --data=images.zip --resume=ffhq256 --dry-run     what would be done, and its cost
     """
+    if not os.path.exists(flags["data"]):  # answered before anything heavy is loaded
+        raise UserError(
+            f"--data={flags['data']}: there is no data set; check the path (from {os.getcwd()}), or make one with "
+            f"dataset_tool.py --source=... --dest={flags['data']}"
+        )
     from training import launch, resume_options
 
     given = {name for name in flags if ctx.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT}

@@ -1,22 +1,25 @@
 """What every command-line tool of this project shares: how it ends, and a few option types and decorators.
 
-`run(main)` is the only place where exceptions become sentences and exit codes. Must not import torch.
+`run(main)` is the only place where exceptions become sentences and exit codes; docs/commands.md lists the codes. Must not import torch.
 """
 
 import copy
 import errno
 import math
+import os
 import re
 import sys
 
 import click
 
-from dnnlib import version
+from dnnlib import console, version
 from dnnlib.grouped_help import Option
 
 EXIT_ERROR = 1  # a UserError: something that the person at the keyboard can mend
 EXIT_USAGE = 2  # click's own: an unknown option, a value out of range
 EXIT_INTERRUPTED = 130  # Ctrl-C, by the shell's convention 128 + SIGINT
+
+INTERRUPTED = "interrupted by Ctrl-C; what was finished is kept, and no file is half-written."
 
 # Operating-system errors that are the user's to mend, and how.
 _OS_REMEDIES = {
@@ -33,15 +36,55 @@ _OS_REMEDIES = {
 
 
 def run(command, args=None):
-    """Run a click command as a program: `if __name__ == "__main__": cli.run(main)`. It also answers --version."""
-    sys.exit(call(with_version(command), args))
+    """Run a click command as a program: `if __name__ == "__main__": cli.run(main)`."""
+    sys.exit(call(command, args))
 
 
-def with_version(command):
-    """A copy of the command that has --version besides its own options."""
+def prepared(command):
+    """A copy of the command with what all tools share: --version, --quiet, and `~` for the home folder in every path."""
     extended = copy.copy(command)
-    extended.params = list(command.params)
+    extended.params = [_with_home(param) for param in command.params]
+    extended.params.append(
+        Option(["-q", "--quiet"], is_flag=True, expose_value=False, callback=_silence, help="Print results, warnings and errors alone.")
+    )
     return click.version_option(version.number(), message="MADR %(version)s")(extended)
+
+
+def _silence(ctx, _param, value):
+    if value and not ctx.resilient_parsing:
+        console.silence()
+
+
+def _with_home(param):
+    """A copy of the option or argument whose text may begin with `~`. A shell expands that only at the beginning of a word, not in --data=~/x."""
+    if not isinstance(param.type, (type(click.STRING), click.Path)):
+        return param
+    extended = copy.copy(param)
+    extended.type = _HomeText(param.type)
+    return extended
+
+
+def expand_home(text):
+    """`~/x`, `~name/x`, `name=~/x` and `file:~/x` with the home folder in it; all other text as it is. No text but a path begins so."""
+    prefix = re.match(r"[\w-]+=(?=~)|file:(?=~)|", text).group()
+    return prefix + os.path.expanduser(text[len(prefix) :])
+
+
+class _HomeText(click.ParamType):
+    """Text or a path of click's in which the home folder may be written as `~`."""
+
+    def __init__(self, inner):
+        self.inner, self.name = inner, inner.name
+
+    def convert(self, value, param, ctx):
+        return self.inner.convert(expand_home(value) if isinstance(value, str) else value, param, ctx)
+
+    def get_metavar(self, *args, **kwargs):  # versions of click differ in them
+        return self.inner.get_metavar(*args, **kwargs)
+
+    def shell_complete(self, ctx, param, incomplete):
+        # Names of files: whatever begins as text here is mostly a path.
+        return click.Path().shell_complete(ctx, param, incomplete)
 
 
 def call(command, args=None) -> int:
@@ -49,16 +92,21 @@ def call(command, args=None) -> int:
 
     Anything else is a fault of the program and keeps its traceback.
     """
+    console.make_printable()
+    with console.one_command():
+        return _call(command, args)
+
+
+def _call(command, args):
     try:
-        result = command.main(args=args, standalone_mode=False)
+        result = prepared(command).main(args=args, standalone_mode=False)
         # Without standalone mode click hands back the code of ctx.exit() (--help: 0), else what the function returned.
         return result if isinstance(result, int) else 0
-    except click.exceptions.Abort:  # click's form of KeyboardInterrupt
-        return _interrupted()
-    except KeyboardInterrupt:
-        return _interrupted()
+    except (click.exceptions.Abort, KeyboardInterrupt):  # the first is click's form of the second
+        console.error(INTERRUPTED)
+        return EXIT_INTERRUPTED
     except click.ClickException as error:
-        error.show()
+        _show_refusal(error)
         return error.exit_code
     except BrokenPipeError:
         # The reader of our output (`| head`) has gone: nobody is left to tell, and flushing at exit would fail again.
@@ -68,8 +116,17 @@ def call(command, args=None) -> int:
         sentence = user_sentence(error)
         if sentence is None:
             raise
-        print(f"Error: {sentence}", file=sys.stderr)
+        console.error(sentence)
         return EXIT_ERROR
+
+
+def _show_refusal(error):
+    """click's own errors in the form of all others, with the usage in front where an option is wrong."""
+    context = getattr(error, "ctx", None)
+    if context is not None:
+        print(context.get_usage(), file=sys.stderr)
+        print(f"Try '{context.command_path} {context.help_option_names[0]}' for help.\n", file=sys.stderr)
+    console.error(error.format_message())
 
 
 def user_sentence(error: BaseException) -> str | None:
@@ -82,11 +139,6 @@ def user_sentence(error: BaseException) -> str | None:
     if type(error).__name__ == "OutOfMemoryError":  # torch's, recognised by name: torch isn't imported here
         return f"the device ran out of memory; lower --batch-gpu or --batch ({str(error).splitlines()[0]})"
     return None
-
-
-def _interrupted() -> int:
-    print("Interrupted.", file=sys.stderr)
-    return EXIT_INTERRUPTED
 
 
 # ------------------------------------------------------------------------------------------
@@ -162,7 +214,7 @@ class NamedPath(click.ParamType):
         name, separator, path = value.partition("=")
         if not (name and separator and path):
             self.fail(f"{value!r} does not have the form name=path; write it like inception=/models/inception.pt.", param, ctx)
-        return name, path
+        return name, os.path.expanduser(path)
 
 
 # ------------------------------------------------------------------------------------------

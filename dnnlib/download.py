@@ -3,12 +3,15 @@
 Used through dnnlib.util.open_url. Must not know what the files hold.
 """
 
+import atexit
 import contextlib
 import hashlib
 import io
 import os
 import re
+import shutil
 import socket
+import tempfile
 import threading
 import time
 from typing import IO, Any
@@ -89,17 +92,23 @@ def open_remote(
 
     path = _find_cached(url, cache_dir, digest)
     if path is None:
+        cache_dir = _writable(cache_dir)
         path = os.path.join(cache_dir, cache_file_name(url))
-        try:
-            os.makedirs(cache_dir, exist_ok=True)
-        except OSError as error:
-            raise UserError(
-                f"Cannot create the cache folder {cache_dir}: {error.strerror}; set DNNLIB_CACHE_DIR to a folder that you may write."
-            ) from error
         clean_stale_temporaries(cache_dir)
         with atomic_open(path) as file:
             _download_with_retries(url, file, cache_dir, num_attempts, verbose, digest)
     return path if return_filename else open(path, "rb")
+
+
+def _writable(cache_dir: str) -> str:
+    """The cache folder, or one that lasts as long as this process where it cannot be written, which is said."""
+    from . import cache  # uses dnnlib.util, which uses this module
+
+    if cache.is_writable(cache_dir):
+        return cache_dir
+    folder = tempfile.mkdtemp(prefix="downloads-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 def _find_cached(url: str, cache_dir: str, digest: str | None) -> str | None:

@@ -71,7 +71,7 @@ class Logger:
         self.should_flush = should_flush
         self.file = None
         if file_name is not None:
-            self.file = open(file_name, file_mode, encoding="utf-8")
+            self.file = open(file_name, file_mode, encoding="utf-8", errors="backslashreplace")
         self.stdout, self.stderr = sys.stdout, sys.stderr
         self._tees = (_Tee(self, self.stdout), _Tee(self, self.stderr))
         sys.stdout, sys.stderr = self._tees
@@ -147,7 +147,7 @@ def set_cache_dir(path: str) -> None:
 
 def make_cache_dir_path(*paths: str) -> str:
     """A path below the cache folder: set_cache_dir, else $DNNLIB_CACHE_DIR, else ~/.cache/dnnlib. Creates nothing."""
-    root = _dnnlib_cache_dir or os.environ.get("DNNLIB_CACHE_DIR")
+    root = os.path.expanduser(_dnnlib_cache_dir or os.environ.get("DNNLIB_CACHE_DIR") or "")
     if not root:
         home = os.path.expanduser("~")
         root = os.path.join(home if home != "~" else tempfile.gettempdir(), ".cache", "dnnlib")

@@ -12,8 +12,8 @@ import torch
 
 def cache_folder():
     """The host's cache ($DNNLIB_CACHE_DIR, else ~/.cache/dnnlib) with a folder of ours in it."""
-    root = os.environ.get("DNNLIB_CACHE_DIR") or os.path.join(os.path.expanduser("~"), ".cache", "dnnlib")
-    return Path(root) / "madr-features"
+    root = os.environ.get("DNNLIB_CACHE_DIR") or os.path.join("~", ".cache", "dnnlib")
+    return Path(os.path.expanduser(root)) / "madr-features"
 
 
 def path_of(identity, name):

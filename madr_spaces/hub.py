@@ -44,7 +44,7 @@ def find_weights(name):
 
 def local_weights(name):
     """Path of the weights on this machine, or None; asks no network."""
-    folder = os.environ.get(FOLDER_VARIABLE)
+    folder = os.path.expanduser(os.environ.get(FOLDER_VARIABLE, ""))
     for path in [os.path.join(folder, names.model_of(name) + ending) for ending in (".safetensors", ".pth")] if folder else []:
         if os.path.isfile(path):
             return path

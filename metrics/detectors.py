@@ -79,7 +79,7 @@ def check_overrides(overrides, announce=None):
         if full == OLD_SPACE:
             todays = names.OLD_NAMES.get(path, path)
             if announce is not None:
-                announce(f"Note: --detector {name}={path} is the old spelling of --metric-space={todays}.")
+                announce(f"--detector {name}={path} is the old spelling of --metric-space={todays}.")
             full, path = SPACE, todays
         if full == SPACE:
             space_url(path)
@@ -155,7 +155,7 @@ def find_detector(url, overrides=None, verbose=False):
     if url.startswith(SCHEME):
         return _find_space(url.removeprefix(SCHEME), overrides)
     name = detector_name(url)
-    folder = os.environ.get(FOLDER_VARIABLE)
+    folder = os.path.expanduser(os.environ.get(FOLDER_VARIABLE, ""))
     in_folder = os.path.join(folder, name + ".pt") if folder else None
     if name in overrides:
         path = overrides[name]

@@ -18,7 +18,7 @@ import safetensors.torch
 import torch
 import torch.nn.functional as F
 
-from dnnlib import cli
+from dnnlib import cache, cli
 from dnnlib.errors import UserError
 from dnnlib.files import atomic_write_bytes
 from dnnlib.util import construct_class_by_name, make_cache_dir_path
@@ -226,8 +226,7 @@ def obtain(dataset, device, *, recipe=Recipe(), use_cache=True, monitor=None):
             return classifier
     classifier = _train_and_measure(dataset, device, recipe, monitor, key)
     say(f"Digit classifier: trained on {classifier.num_train} digits, {classifier.accuracy:.2%} on {classifier.num_held_out} held-out ones")
-    if use_cache:
-        save(path, classifier)
+    if use_cache and cache.keep(path, lambda path: save(path, classifier)):
         say(f"Digit classifier kept in {path}")
     return classifier
 

@@ -9,6 +9,7 @@ import functools
 import numpy as np
 import torch
 
+from dnnlib import console
 from madr_spaces import names, neighbours, sampling
 from madr_spaces.neighbours import K_DENSITY_COVERAGE, K_PRECISION_RECALL
 from metrics import detectors, kernels, metric_utils
@@ -96,10 +97,9 @@ def warn_of_own_space(opts, space):
     own = names.led_by(space, opts.trained_in)
     opts.record(trained_in=opts.trained_in, trained_in_own_space=own)
     if own and opts.rank == 0:
-        print(
-            f"Warning: the network was trained to cover the features of {opts.trained_in}, the space of this metric: the number flatters it. "
-            f"Trust the held-out space beside it, or choose another with --metric-space.",
-            flush=True,
+        console.warn(
+            f"the network was trained to cover the features of {opts.trained_in}, the space of this metric: the number flatters it. "
+            f"Trust the held-out space beside it, or choose another with --metric-space."
         )
 
 

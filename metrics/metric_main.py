@@ -11,6 +11,7 @@ import time
 import torch
 
 import dnnlib
+from dnnlib import console
 from dnnlib.errors import UserError
 from madr_spaces.names import meant
 from metrics import (
@@ -135,7 +136,7 @@ def report_metric(result_dict, run_dir=None, snapshot_pkl=None):
     line.update(snapshot_pkl=snapshot_pkl, timestamp=time.time())
     line.update({key: value for key, value in result_dict.items() if key not in line})
     text = json.dumps(line)
-    print(text, flush=True)
+    console.result(text)
     if run_dir is not None and os.path.isdir(run_dir):
         # One write of one line: a reader never sees half of it, and earlier lines are never touched.
         with open(os.path.join(run_dir, f"metric-{result_dict['metric']}.jsonl"), "a", encoding="utf-8") as file:

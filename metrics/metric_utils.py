@@ -244,8 +244,7 @@ def _from_cache(opts, facts, compute, progress):
         progress.update(stats.num_items)
         return stats
     stats = compute()
-    if opts.rank == 0:
-        stats_cache.save(path, facts, stats)
+    if opts.rank == 0 and stats_cache.save(path, facts, stats):
         opts.say(f"Statistics of the real images kept in {path}")
     return stats
 

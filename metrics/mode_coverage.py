@@ -8,6 +8,7 @@ import functools
 import numpy as np
 import torch
 
+from dnnlib import console
 from dnnlib.errors import UserError
 from madr_spaces import sampling
 from metrics import digit_classifier, digit_data, metric_utils, modes
@@ -41,9 +42,9 @@ def compute_modes(opts, prefix, num_gen):
         confidence=confidence,
     )
     record_classifier(opts, classifier)
-    if confidence < _LOW_CONFIDENCE * classifier.confidence:
-        opts.say(
-            f"Warning: the digit classifier is {confidence:.2f} sure of the generated digits, {classifier.confidence:.2f} of real ones: "
+    if confidence < _LOW_CONFIDENCE * classifier.confidence and opts.rank == 0:
+        console.warn(
+            f"the digit classifier is {confidence:.2f} sure of the generated digits, {classifier.confidence:.2f} of real ones: "
             "many images are not digits, and the modes counted for them mean nothing."
         )
     return {

@@ -163,6 +163,8 @@ def _older(space, sampling):
 
 _PPL = functools.partial(Metric, counts=dict(num_samples=50_000), detector="vgg16", higher_is_better=False, compares_with_reals=False)
 METRICS = [
-    _PPL("ppl2_wend", _ppl("w", "end", crop=False), "Perceptual path length in w, at the ends of the paths", Group.RECOMMENDED),
+    _PPL(
+        "ppl2_wend", _ppl("w", "end", crop=False), "Perceptual path length in w, at the ends of the paths", Group.RECOMMENDED, reals=Reals.AS_TRAINED
+    ),
     *(_older(space, sampling) for sampling in ("full", "end") for space in ("z", "w")),
 ]

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import torch
 
 import legacy
+from dnnlib import console
 from dnnlib.errors import UserError
 from madr_spaces import sampling
 from metrics import comparison, detectors as detector_files, diversity, given_features, metric_main, metric_utils, repeats
@@ -164,15 +165,14 @@ def _report(job, results, items, same_latents):
         metric_main.report_metric(theirs, snapshot_pkl=job.baseline)
     metric_main.report_metric(result, run_dir=job.run_dir, snapshot_pkl=job.network)
     if job.baseline is not None:
-        print(comparison.as_text(compared))
-        print(
+        console.result(comparison.as_text(compared))
+        console.result(
             f"Seed {job.seed} of latents, labels and bootstrap; {comparison.NUM_RESAMPLES} resamples; "
-            f"{'the same' if same_latents else 'other'} latents for both.",
-            flush=True,
+            f"{'the same' if same_latents else 'other'} latents for both."
         )
     if job.verbose:
         if job.repeats > 1:
-            print(repeats.as_text(result))
+            console.result(repeats.as_text(result))
         print(flush=True)
 
 

@@ -11,6 +11,7 @@ import zlib
 
 import numpy as np
 
+from dnnlib import cache
 from dnnlib.files import atomic_open
 from dnnlib.util import make_cache_dir_path
 from metrics import METRICS_VERSION
@@ -56,7 +57,10 @@ def load(path, facts):
 
 
 def save(path, facts, stats):
-    """Write atomically: a reader or a second writer sees the old file or the new one."""
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    with atomic_open(path) as file:
-        np.savez(file, facts=np.array(json.dumps(facts)), **stats.to_arrays())
+    """Write atomically: a reader or a second writer sees the old file or the new one. Whether it was kept; if not, that is said."""
+
+    def write(path):
+        with atomic_open(path) as file:
+            np.savez(file, facts=np.array(json.dumps(facts)), **stats.to_arrays())
+
+    return cache.keep(path, write)

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from dnnlib import files
-from training.snapshots import NETWORK_SNAPSHOT_REGEX
+from training.snapshots import NETWORK_SNAPSHOT_REGEX, kimg_of
 
 VERSION = 1  # raise when the arrays or how they come about change
-NAME_REGEX = re.compile(r"^diversity-(\d+)\.npz$")
+NAME_REGEX = re.compile(r"^diversity-(\d+)(?:-(\d{3}))?\.npz$")
 DAMAGED = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError)
 
 
@@ -26,7 +26,7 @@ DAMAGED = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.err
 class DiversityFile:
     """kimg of the snapshot; facts: a dict of JSON; arrays: {name: array}. `in`: whether an array is there."""
 
-    kimg: int
+    kimg: float
     facts: dict
     arrays: dict
 
@@ -40,7 +40,11 @@ class DiversityFile:
 def path_for(network):
     """Where the file for a network snapshot lies; None when the network's name is none of a snapshot."""
     match = NETWORK_SNAPSHOT_REGEX.match(os.path.basename(network))
-    return os.path.join(os.path.dirname(os.path.abspath(network)), f"diversity-{match.group(1)}.npz") if match else None
+    return (
+        os.path.join(os.path.dirname(os.path.abspath(network)), f"diversity-{match.group(1)}{'-' + match.group(2) if match.group(2) else ''}.npz")
+        if match
+        else None
+    )
 
 
 def key_of(inputs):
@@ -62,15 +66,13 @@ def load(path, key=None):
         if facts["version"] != VERSION or key is not None and str(stored["key"]) != key:
             return None
         return DiversityFile(
-            int(NAME_REGEX.match(os.path.basename(path)).group(1)),
-            facts,
-            {name: stored[name] for name in stored.files if name not in ("key", "facts")},
+            kimg_of(NAME_REGEX.match(os.path.basename(path))), facts, {name: stored[name] for name in stored.files if name not in ("key", "facts")}
         )
 
 
 def newest(run_dir, problems):
     """The DiversityFile of the newest snapshot that has one which can be read, or None; damaged ones are told in `problems`."""
-    names = sorted((name for name in os.listdir(run_dir) if NAME_REGEX.match(name)), key=lambda name: int(NAME_REGEX.match(name).group(1)))
+    names = sorted((name for name in os.listdir(run_dir) if NAME_REGEX.match(name)), key=lambda name: kimg_of(NAME_REGEX.match(name)))
     for name in reversed(names):
         try:
             found = load(os.path.join(run_dir, name))

@@ -13,12 +13,11 @@ from dnnlib.util import construct_class_by_name
 from madr_spaces import names, neighbours, sampling
 from madr_spaces.errors import MADRError
 from metrics import METRICS_VERSION, coverage_map, detectors, digit_classifier, diversity, memorisation, metric_utils, mode_coverage, modes
+from reporting.counts import MAX_SEARCHED, NUM_REAL
 
 NUM_MISSING, NUM_COPIES = 18, 12  # shown
 PICTURE_SIDE = 64  # pixels of a picture that is shown, at most
 MAX_POINTS_REAL, MAX_POINTS_FAKE = 3000, 1500  # drawn
-MAX_SEARCHED = 100_000  # training images that near copies are looked for in
-NUM_REAL = 10_000  # reals of the map, by default
 _DETECTOR_KWARGS = dict(return_features=True)
 
 

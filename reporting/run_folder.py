@@ -16,7 +16,6 @@ from reporting import diversity_file
 from training import provenance, snapshots, state
 
 OPTIONS_FILE, STATS_FILE, LOG_FILE = "training_options.json", "stats.jsonl", "log.txt"
-FAKES_REGEX = re.compile(r"^fakes(\d+)\.png$")
 METRIC_REGEX = re.compile(r"^metric-(.+)\.jsonl$")
 SPEED_TICKS = 10  # ticks that the present speed is taken from
 SILENT_TICKS = 4  # a run that has written nothing for so many ticks' time ...
@@ -90,7 +89,7 @@ def read_run(path, now=None):
         match = METRIC_REGEX.match(name)
         if match:
             run.metrics[match.group(1)] = _metric_lines(match.group(1), os.path.join(path, name), run.problems)
-    run.fakes = sorted((int(match.group(1)), match.group(0)) for match in map(FAKES_REGEX.match, names) if match)
+    run.fakes = sorted((snapshots.kimg_of(match), match.group(0)) for match in map(snapshots.SAMPLES_REGEX.match, names) if match)
     if "fakes_init.png" in names:
         run.fakes.insert(0, (None, "fakes_init.png"))
     run.networks = snapshots.list_network_snapshots(path)
@@ -222,7 +221,7 @@ def _metric_lines(metric, path, problems):
         stated = line.get("snapshot_pkl")
         snapshot = os.path.basename(stated) if isinstance(stated, str) else None
         match = snapshots.NETWORK_SNAPSHOT_REGEX.match(snapshot or "")
-        found.append(MetricLine(metric, results, int(match.group(1)) if match else None, snapshot, line))
+        found.append(MetricLine(metric, results, snapshots.kimg_of(match) if match else None, snapshot, line))
     return found
 
 

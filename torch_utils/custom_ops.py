@@ -65,7 +65,7 @@ def get_plugin_or_none(module_name, sources, **build_kwargs):
 
 def build_root() -> Path:
     """The folder that holds all builds."""
-    return Path(os.environ.get("TORCH_EXTENSIONS_DIR") or Path.home() / ".cache" / "torch_extensions")
+    return Path(os.environ.get("TORCH_EXTENSIONS_DIR") or "~/.cache/torch_extensions").expanduser()
 
 
 def missing_tools(needs_cuda: bool):

@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 
 import torch
 
-from dnnlib import cli
+from dnnlib import cli, console
 from dnnlib.errors import UserError
 
 # Exit code of a run that was asked to stop (SIGTERM, SIGINT) and saved its state first: EX_TEMPFAIL, "start me again".
@@ -134,8 +134,11 @@ def _exit_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _rank_main(rank: int, worker: Callable, options: Any, num_processes: int, device_name: str, folder: str) -> NoReturn:
+def _rank_main(rank: int, worker: Callable, options: Any, num_processes: int, device_name: str, folder: str, quiet: bool) -> NoReturn:
     """Body of one spawned rank. Leaves its failure as text in `folder` for the parent to tell. Never returns."""
+    console.make_printable()
+    if quiet:
+        console.silence()
     _exit_with_parent()
     try:
         _join_group("file://" + os.path.join(folder, "rendezvous"), rank, num_processes, device_name)
@@ -146,7 +149,7 @@ def _rank_main(rank: int, worker: Callable, options: Any, num_processes: int, de
             _leave(EXIT_STOPPED if err.code == EXIT_STOPPED else 0)
         sentence = cli.user_sentence(err)
         kind, text = ("user", sentence) if sentence is not None else ("traceback", traceback.format_exc())
-        with open(os.path.join(folder, f"{kind}-{rank}-{time.time_ns()}"), "w") as f:
+        with open(os.path.join(folder, f"{kind}-{rank}-{time.time_ns()}"), "w", encoding="utf-8", errors="backslashreplace") as f:
             f.write(text)
         sys.stdout.flush()
         os._exit(1)  # no clean-up: the group's peers may be gone, and waiting for them would hang
@@ -185,11 +188,11 @@ def _raise_failure(folder: str, exit_codes: list[int]) -> NoReturn:
     killed = [(rank, code) for rank, code in enumerate(exit_codes) if code is not None and code < 0]
     for name in reports:
         if name.startswith("user-"):
-            with open(os.path.join(folder, name)) as f:
+            with open(os.path.join(folder, name), encoding="utf-8") as f:
                 raise UserError(f.read())
     text = ""
     if reports:
-        with open(os.path.join(folder, reports[0])) as f:
+        with open(os.path.join(folder, reports[0]), encoding="utf-8") as f:
             text = f"\n--- traceback of rank {reports[0].split('-')[1]}, the first to fail ---\n{f.read()}"
     if killed:
         rank, code = killed[0]
@@ -201,7 +204,8 @@ def _spawn(worker: Callable, options: Any, num_processes: int, device_name: str)
     context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory(prefix="ranks-") as folder:
         processes = [
-            context.Process(target=_rank_main, args=(rank, worker, options, num_processes, device_name, folder)) for rank in range(num_processes)
+            context.Process(target=_rank_main, args=(rank, worker, options, num_processes, device_name, folder, console.is_quiet()))
+            for rank in range(num_processes)
         ]
 
         # As SIGTERM in both cases: a second SIGINT would end a rank at once, and a terminal has sent the first to all.

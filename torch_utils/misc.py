@@ -67,6 +67,7 @@ def constant(value, shape=None, dtype=None, device=None, memory_format=None):
 
 
 nan_to_num = torch.nan_to_num
+symbolic_assert = torch._assert  # a check that stays in a trace
 
 # ---------------------------------------------------------------------------------------------------------------
 # Tracing, shapes, profiling.

@@ -594,5 +594,7 @@ class AugmentPipe(torch.nn.Module):
             amplified[:, band] = draws.lognormal(self.imgfilter_std)
             # The expected power of the image stays what it was, so that one band rises at the cost of the others.
             amplified = amplified / (power * amplified.square()).sum(dim=1, keepdim=True).sqrt()
-            gains = gains * draws.gated(self.imgfilter * multiplier, 1, amplified)
+            drawn = draws.gated(self.imgfilter * multiplier, 1, amplified)
+            if multiplier > 0:  # with a percentile given every gate is open, also that of a band which is never touched
+                gains = gains * drawn
         return gains

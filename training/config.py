@@ -6,6 +6,7 @@ keys and parts of the name appear only when a further flag is given. Must not kn
 """
 
 import dataclasses
+import math
 
 import dnnlib
 from dnnlib.errors import UserError
@@ -43,6 +44,7 @@ def resolve(flags: dict) -> Resolved:
     _overrides(run, flags)
     _passed_on(run, flags)
     check_batch(run.options)
+    name_snapshots(run.options)
     return run
 
 
@@ -225,13 +227,23 @@ def check_batch(options):
         )
 
 
+def name_snapshots(options):
+    """Have snapshots and pictures of one kimg named apart where ticks are so short that there are several: else each would replace
+    the one before, and results would stand beside the wrong networks."""
+    batch_size, ticks = options["batch_size"], [options[name] for name in ("network_snapshot_ticks", "image_snapshot_ticks")]
+    images_per_tick = math.ceil(options.get("kimg_per_tick", presets.KIMG_PER_TICK) * 1000 / batch_size) * batch_size
+    options.pop("snapshots_apart", None)
+    if any(count is not None and count * images_per_tick < 1000 for count in ticks):
+        options["snapshots_apart"] = True
+
+
 # ------------------------------------------------------------------------------------------
 # Augmentation.
 
 
 def _augmentation(run, flags):
     options, mode = run.options, flags.get("aug", "ada")
-    if mode != "ada":
+    if "aug" in flags:
         run.name_parts.append(mode)
     _refuse_foreign_strength_flags(flags, mode)
     if mode == "ada":

@@ -12,7 +12,7 @@ import torch
 
 import dnnlib
 from torch_utils import devices
-from training import flag_table
+from training import flag_table, presets
 
 FLOAT_BYTES, HALF_BYTES = 4, 2
 BATCHES_ON_META = (4, 8)  # of the two counting passes; what is kept grows linearly with the batch
@@ -60,7 +60,7 @@ def estimate(options, image_shape, label_dim) -> Estimate:
         phases.append(kept("G", options.batch_gpu / options.loss_kwargs.get("pl_batch_shrink", 2)) * DOUBLE_BACKWARD_FACTOR)
     # G, D and the average of G; gradients; two moments of Adam.
     fixed = 2 * weights_G + weights_D + 3 * trained
-    ticks = max(int(options.total_kimg / options.get("kimg_per_tick", 4)), 1)
+    ticks = max(int(options.total_kimg / options.get("kimg_per_tick", presets.KIMG_PER_TICK)), 1)
     num_snapshots = _count_saves(ticks, options.network_snapshot_ticks)
     return Estimate(
         parameters_G=_parameter_count(G),
@@ -191,7 +191,7 @@ def _warn_schedule(options, device):
         yield f"--kimg={options.total_kimg} is not above --resume-kimg={options.resume_kimg}: nothing will be trained"
     elif kimg < SHORT_KIMG and "resume_pkl" not in options and options.G_kwargs.z_dim == 512:
         yield f"--kimg={options.total_kimg} is short: from scratch these networks need thousands of kimg; good for a trial only (--cfg=tiny is made for that)"
-    ticks = options.total_kimg / options.get("kimg_per_tick", 4)
+    ticks = options.total_kimg / options.get("kimg_per_tick", presets.KIMG_PER_TICK)
     if ticks < options.network_snapshot_ticks:
         yield (
             f"--snap={options.network_snapshot_ticks} ticks is longer than the whole run ({ticks:.0f} ticks): there will be a snapshot at its start and its "

@@ -27,6 +27,7 @@ def evaluate(options, metrics, G_ema, device, snapshot_pkl):
             num_gpus=options.num_gpus,
             rank=options.rank,
             device=device,
+            cache=options.get("cache") != "off",
             detectors=detectors_of(options),
             trained_in=trained_network.space_that_led(options),
             progress=metric_utils.ProgressMonitor(verbose=is_first),

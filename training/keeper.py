@@ -58,7 +58,8 @@ class Keeper:
 
     def snapshot_path(self):
         """Where a network pickle of this position lies."""
-        return os.path.join(self.options.run_dir, snapshots.NETWORK_SNAPSHOT.format(kimg=self.progress.cur_nimg // 1000))
+        position = self.progress.name_position("network", self.options.snapshots_apart)
+        return os.path.join(self.options.run_dir, snapshots.NETWORK_SNAPSHOT.format(position=position))
 
     def save_network(self):
         """Write the network pickle. Returns (snapshot data, path); collective."""
@@ -67,6 +68,7 @@ class Keeper:
                 misc.check_ddp_consistency(self.networks[name])
         data = snapshots.build_snapshot_data(**self.networks, training_set_kwargs=self.options.training_set_kwargs)
         path = self.snapshot_path()
+        self.progress.note_named("network", self.progress.name_position("network", self.options.snapshots_apart))
         if self.is_first:
             snapshots.save_network_snapshot(path, data)
         return data, path

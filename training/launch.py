@@ -8,12 +8,12 @@ import json
 import os
 import re
 import shutil
-import sys
+import traceback
 
 import torch
 
 import dnnlib
-from dnnlib import cli, files
+from dnnlib import cli, console, files
 from dnnlib.errors import UserError
 from torch_utils import devices, distributed
 from training import estimate, presets, resume_options, training_loop
@@ -162,19 +162,43 @@ def begin_run(resolved, outdir, device, is_first):
     outdir_is_new = not os.path.isdir(outdir)
     if is_first:
         for doubt in costs_and_doubts(resolved, outdir)[1]:
-            print(f"Warning: {doubt}", file=sys.stderr)
+            console.warn(doubt)
         print("Creating output directory...")
     try:
         if is_first:
             create_run_dir(options, outdir, resolved.name)
+            add_to_log(options.run_dir, console.take_told())
         start(options, device)
-    except Exception as error:
-        refused = is_first and cli.user_sentence(error) is not None
-        if refused and os.path.isdir(options.run_dir) and set(os.listdir(options.run_dir)) <= UNUSED_RUN_FILES:
+    except (Exception, KeyboardInterrupt) as error:
+        expected = _why_it_ended(error) is not None
+        if is_first and expected and os.path.isdir(options.run_dir) and set(os.listdir(options.run_dir)) <= UNUSED_RUN_FILES:
             shutil.rmtree(options.run_dir)
             if outdir_is_new:
                 os.rmdir(outdir)
+        elif is_first:
+            note_end(options.run_dir, error)
         raise
+
+
+def add_to_log(run_dir, lines):
+    """Add lines to a run's log.txt from outside of the training loop, which opens it."""
+    try:
+        with open(os.path.join(run_dir, "log.txt"), "a", encoding="utf-8", errors="backslashreplace") as file:
+            file.writelines(line + "\n" for line in lines)
+    except OSError as error:  # a full disk, say, which may be the very reason of the end
+        console.warn(f"log.txt in {run_dir} cannot be written ({error.strerror}); what is told stands here alone.")
+
+
+def note_end(run_dir, error):
+    """Add why a run ended to its log.txt: the terminal that showed it may be gone when somebody asks."""
+    sentence = _why_it_ended(error)
+    if os.path.isdir(run_dir):
+        add_to_log(run_dir, traceback.format_exception(error) if sentence is None else [f"Error: {sentence}"])
+
+
+def _why_it_ended(error):
+    """The sentence that the terminal shows; None for a fault of the program, which shows its traceback."""
+    return cli.INTERRUPTED if isinstance(error, KeyboardInterrupt) else cli.user_sentence(error)
 
 
 def continue_run(options, device, is_first):
@@ -185,9 +209,12 @@ def continue_run(options, device, is_first):
     if is_first:
         print("Continuing in that directory...")
         save_options(options)
+        add_to_log(options.run_dir, console.take_told())
     try:
         start(options, device)
-    except Exception as error:
+    except (Exception, KeyboardInterrupt) as error:
         if is_first and cli.user_sentence(error) is not None:
             files.atomic_write_text(path, former)
+        if is_first:
+            note_end(options.run_dir, error)
         raise

@@ -38,6 +38,7 @@ class BaseConfig:
     metrics: tuple = ("fid50k_full",)  # when --metrics is not given
 
 
+KIMG_PER_TICK = 4  # the loop's own default
 _PAPER = dict(kimg=25000, ref_gpus=8, ema_rampup=None, map_depth=8)
 
 BASE_CONFIGS = {

@@ -10,6 +10,7 @@ import re
 
 import dnnlib
 from dnnlib.errors import UserError
+from torch_utils import file_kinds
 from training import config, flag_table, presets, state
 
 OPTIONS_FILE = "training_options.json"
@@ -21,7 +22,15 @@ MAY_CHANGE = flag_table.may_change()
 
 def names_a_run(resume, outdir=None) -> bool:
     """Whether --resume=... asks to continue a run (rather than to start a new one from given weights)."""
-    return resume is not None and (resume == "latest" or os.path.isdir(resume) or resume.endswith(".pt"))
+    return resume is not None and (resume == "latest" or os.path.isdir(resume) or (resume.endswith(".pt") and not _is_pickle(resume)))
+
+
+def _is_pickle(path):
+    """Whether a file holds a plain pickle, as networks are kept, whatever its name says; what torch.save writes does not."""
+    if not os.path.isfile(path):
+        return False
+    with open(path, "rb") as file:
+        return file_kinds.problem_of(file) is None
 
 
 def continue_run(flags, given, outdir, build, plugin_flags=()) -> tuple:
@@ -71,7 +80,19 @@ def _folder_named(resume):
     folder = os.path.dirname(resume) or "." if resume.endswith(".pt") else resume
     if resume.endswith(".pt") and not os.path.isfile(resume):
         raise UserError(f"--resume={resume}: no such file; give a run folder, or --resume=latest for the newest run in --outdir")
+    if resume.endswith(".pt") and not os.path.basename(resume).startswith("training-state-"):
+        with open(resume, "rb") as file:
+            problem = file_kinds.problem_of(file)
+        if file_kinds.TRAINING_STATE not in (problem or ""):
+            raise UserError(
+                f"--resume={resume}: the file {problem}. A run is continued from its folder (--resume=RUN_FOLDER) or with --resume=latest."
+            )
     if not os.path.isfile(os.path.join(folder, OPTIONS_FILE)):
+        if resume.endswith(".pt"):
+            raise UserError(
+                f"--resume={resume}: a training state goes with its run, and no {OPTIONS_FILE} lies beside it; put it back into its run folder, "
+                "or start a new run with --resume=NETWORK.pkl"
+            )
         raise UserError(f"--resume={resume}: {folder} is no run folder (it has no {OPTIONS_FILE}); give a run folder, a network pickle, or 'latest'")
     return os.path.normpath(folder)
 
@@ -224,6 +245,8 @@ def _continued(saved, flags, given, build, folder):
     elif options.batch_size % (options.batch_gpu * options.num_gpus):
         options.batch_gpu = max(options.batch_size // options.num_gpus, 1)
     config.check_batch(options)
+    if "tick" in given or "snap" in given or "img_snap" in given:
+        config.name_snapshots(options)
     options.run_dir = folder
     options.resume_state = flags["resume"] if flags["resume"].endswith(".pt") else state.latest_state(folder)
     return options

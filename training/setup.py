@@ -5,6 +5,7 @@ Must not know the order of training, files of the run, or who calls.
 
 import contextlib
 import re
+import signal
 
 import numpy as np
 import torch
@@ -59,11 +60,17 @@ def build_training_set(training_set_kwargs, device):
     in_memory = device.type == "cpu" and training_set.use_cache(IN_MEMORY_MB)
     resolution = training_set.resolution
     if resolution < 4 or resolution & (resolution - 1):
+        size = max(1 << (resolution.bit_length() - 1), 4)
         raise UserError(
             f"{training_set.name}: the networks need a power of two of at least 4 px (got {resolution}x{resolution}); "
-            f"convert the set with dataset_tool.py --width={1 << (max(resolution, 4) - 1).bit_length()} --height=..."
+            f"convert the set with dataset_tool.py --width={size} --height={size} --transform=center-crop"
         )
     return training_set, in_memory
+
+
+def _leave_interrupts_to_the_loop(_worker):
+    # A terminal sends Ctrl-C to all; without its readers the loop could not finish the step after which it saves.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def build_data_iterator(training_set, in_memory, data_loader_kwargs, device, batch_size, batch_gpu, rank, num_gpus, random_seed, start_nimg):
@@ -76,6 +83,7 @@ def build_data_iterator(training_set, in_memory, data_loader_kwargs, device, bat
         kwargs["num_workers"] = 0
     if not kwargs.get("num_workers"):
         kwargs.pop("prefetch_factor", None)
+    kwargs["worker_init_fn"] = _leave_interrupts_to_the_loop
     return iter(torch.utils.data.DataLoader(dataset=training_set, batch_sampler=batches, **kwargs))
 
 
@@ -132,13 +140,18 @@ def build_loss(loss_kwargs, G, D, augment_pipe, device):
     return loss.as_loss(made)
 
 
-def build_grid(training_set, G, random_seed, batch_gpu, device, snap_res):
-    """Fixed reals, latents and labels of the sample grid: (grid_size, images, [z batches], [c batches])."""
+def build_grid(training_set, G, random_seed, batch_gpu, device, snap_res, from_seeds=True):
+    """Fixed reals, latents and labels of the sample grid: (grid_size, images, labels, [z batches], [c batches]).
+
+    from_seeds: cell i has the latent of seed i, as generate.py draws it. Without: those of runs that earlier versions began.
+    """
     grid_size, images, labels = snapshots.setup_snapshot_image_grid(training_set, random_seed=random_seed, max_size=snap_res)
-    generator = torch.Generator().manual_seed(phases.derived_seed(random_seed, 2))
-    z = torch.randn([len(images), G.z_dim], generator=generator)
+    if from_seeds:
+        z = torch.from_numpy(np.concatenate([np.random.RandomState(seed).randn(1, G.z_dim) for seed in range(len(images))]).astype(np.float32))
+    else:
+        z = torch.randn([len(images), G.z_dim], generator=torch.Generator().manual_seed(phases.derived_seed(random_seed, 2)))
     c = torch.from_numpy(np.asarray(labels, dtype=np.float32))
-    return grid_size, images, [part.to(device) for part in z.split(batch_gpu)], [part.to(device) for part in c.split(batch_gpu)]
+    return grid_size, images, labels, [part.to(device) for part in z.split(batch_gpu)], [part.to(device) for part in c.split(batch_gpu)]
 
 
 @torch.no_grad()

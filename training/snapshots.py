@@ -18,8 +18,13 @@ from dnnlib import files
 from dnnlib.errors import UserError
 from torch_utils import misc
 
-NETWORK_SNAPSHOT = "network-snapshot-{kimg:06d}.pkl"
-NETWORK_SNAPSHOT_REGEX = re.compile(r"^network-snapshot-(\d+)\.pkl$")
+CELLS_FILE = "fakes_cells.json"
+# Named by whole kimg. Where several fall within one kimg, all but the first have the images beyond it behind a dash: 000003-512 is at
+# kimg 3.512.
+NETWORK_SNAPSHOT = "network-snapshot-{position}.pkl"
+NETWORK_SNAPSHOT_REGEX = re.compile(r"^network-snapshot-(\d+)(?:-(\d{3}))?\.pkl$")
+SAMPLES = "fakes{position}.png"
+SAMPLES_REGEX = re.compile(r"^fakes(\d+)(?:-(\d{3}))?\.png$")
 
 
 # ----------------------------------------------------------------------------------------------------------------
@@ -76,6 +81,24 @@ def render_grid(G_ema, grid_z, grid_c):
     return torch.cat([G_ema(z=z, c=c, noise_mode="const").cpu() for z, c in zip(grid_z, grid_c)]).to(torch.float32).numpy()
 
 
+def describe_cells(grid_size, labels):
+    """JSON text: the seed and the label of each cell of the sample grid, a line per cell. labels [N, c_dim], for c_dim = 0 none."""
+    columns, _rows = grid_size
+    labels = np.asarray(labels)
+    are_classes = labels.shape[1] > 0 and bool(((labels == 0) | (labels == 1)).all() and (labels.sum(axis=1) == 1).all())
+    cells = []
+    for seed, label in enumerate(labels):
+        cell = dict(row=seed // columns, column=seed % columns, seed=seed)
+        if are_classes:
+            cell["class"] = int(label.argmax())
+        elif len(label):
+            cell["label"] = label.tolist()
+        cells.append(json.dumps(cell))
+    how = "generate.py --network=SNAPSHOT --seeds=SEED, with --class=CLASS or --label=LABEL where a cell has one, draws the picture of a cell"
+    head = json.dumps(dict(pictures="fakes*.png", how=how, columns=columns, rows=grid_size[1], truncation_psi=1, noise_mode="const"))
+    return head[:-1] + ', "cells": [\n' + ",\n".join(cells) + "\n]}\n"
+
+
 # ----------------------------------------------------------------------------------------------------------------
 # Network pickles
 
@@ -97,10 +120,15 @@ def save_network_snapshot(path, snapshot_data):
         pickle.dump(snapshot_data, f)
 
 
+def kimg_of(match):
+    """The kimg that a file's name states, from the match of one of the two expressions above."""
+    return int(match.group(1)) + (int(match.group(2)) / 1000 if match.group(2) else 0)
+
+
 def list_network_snapshots(run_dir):
     """[(kimg, file name)] in order of kimg."""
     matches = [NETWORK_SNAPSHOT_REGEX.match(name) for name in os.listdir(run_dir)]
-    return sorted((int(match.group(1)), match.group(0)) for match in matches if match)
+    return sorted((kimg_of(match), match.group(0)) for match in matches if match)
 
 
 def parse_keep(text):
@@ -166,14 +194,38 @@ def compare_modules(source, target):
     return rows
 
 
-def _matching_flags(source):
-    """The flags that would build networks like `source`, as far as its constructor arguments tell."""
-    kwargs = dict(getattr(source, "init_kwargs", {}))
+def _flags_of(network):
+    """What decides the shapes of G, {what to type: value}, as far as its constructor arguments and attributes tell."""
+    kwargs = dict(getattr(network, "init_kwargs", {}))
     synthesis, mapping = dict(kwargs.get("synthesis_kwargs", kwargs)), dict(kwargs.get("mapping_kwargs", {}))
-    found = {"--cbase": synthesis.get("channel_base"), "--cmax": synthesis.get("channel_max"), "--map-depth": mapping.get("num_layers")}
-    flags = [f"{flag}={value}" for flag, value in found.items() if value is not None]
-    resolution = kwargs.get("img_resolution", getattr(source, "img_resolution", None))
-    return " ".join(flags) + (f" and data at {resolution}x{resolution} px" if resolution else "")
+    widths = {"--cbase": synthesis.get("channel_base"), "--cmax": synthesis.get("channel_max"), "--map-depth": mapping.get("num_layers")}
+    attributes = dict(resolution="img_resolution", channels="img_channels", classes="c_dim", latents="z_dim")
+    return {**widths, **{name: getattr(network, attribute, None) for name, attribute in attributes.items()}}
+
+
+def _how_to_agree(source, target):
+    """Sentences on how to get networks like the pickle's, for what differs alone."""
+    theirs, ours = _flags_of(source), _flags_of(target)
+    differing = [name for name, value in theirs.items() if value is not None and value != ours[name]]
+    sentences = [f"use {name}={theirs[name]} (here {ours[name]})" for name in differing if name.startswith("--")]
+    if "latents" in differing:
+        sentences.append(f"use another --cfg: the pickle's latents have {theirs['latents']} values, here {ours['latents']}")
+    if "resolution" in differing:
+        size = theirs["resolution"]
+        sentences.append(
+            f"use data of {size}x{size} pixels (here {ours['resolution']}x{ours['resolution']}): dataset_tool.py --width={size} --height={size}"
+        )
+    if "channels" in differing:
+        kinds = {1: "grey images (1 channel)", 3: "RGB images (3 channels)"}
+        theirs_kind, ours_kind = (kinds.get(flags["channels"], f"images of {flags['channels']} channels") for flags in (theirs, ours))
+        sentences.append(f"use data of {theirs_kind}; --data holds {ours_kind}")
+    if "classes" in differing and not theirs["classes"]:
+        sentences.append("leave out --cond: the pickle was trained without labels")
+    elif "classes" in differing and not ours["classes"]:
+        sentences.append(f"add --cond=1, with data whose labels have {theirs['classes']} values: the pickle was trained with labels")
+    elif "classes" in differing:
+        sentences.append(f"use data whose labels have {theirs['classes']} values, or as many classes (here {ours['classes']})")
+    return sentences
 
 
 def load_matching(sources, targets, resume_pkl, partial):
@@ -189,11 +241,13 @@ def load_matching(sources, targets, resume_pkl, partial):
             if verdict != "same":
                 lines.append(f"  {key + '.' + name:56s} {verdict:8s} pickle {source_shape or '-'!s:18} here {target_shape or '-'!s}")
     if lines and not partial:
+        remedies = _how_to_agree(sources["G"], targets["G"])
         table = "\n".join(lines[:20] + ([f"  ... and {len(lines) - 20} more"] if len(lines) > 20 else []))
         raise UserError(
             f"--resume={resume_pkl} does not fit these networks: {counts['same']} tensors match, {counts['differs']} differ in shape, "
             f"{counts['missing']} are missing in the pickle, {counts['extra']} are left over:\n{table}\n"
-            f"The pickle was built like {_matching_flags(sources['G'])}. Use those, or --resume-partial to copy only what matches."
+            + ("To make them agree: " + "; ".join(remedies) + ". Or " if remedies else "Use ")
+            + "--resume-partial to copy only what matches."
         )
     for key, target in targets.items():
         with torch.no_grad():

@@ -28,17 +28,28 @@ NUM_STATES_KEPT = 2
 class Progress:
     """Where a run is. cur_nimg: images seen; batch_idx: steps done; elapsed_sec: training time of earlier processes.
 
-    nonfinite_streak: how often in a row the worst phase had non-finite gradients. Counted for each phase apart: a lazy
+    named: {kind of file: [images seen, name of the position]} of the newest file of each kind. nonfinite_streak: how often in a row the worst phase had non-finite gradients. Counted for each phase apart: a lazy
     regulariser that is broken for good acts in every 4th or 16th step only, with sound steps between.
     """
 
-    FIELDS = ["cur_nimg", "cur_tick", "batch_idx", "tick_start_nimg", "elapsed_sec", "nonfinite_steps", "nonfinite_streak", "nonfinite_of_phases"]
+    FIELDS = [
+        "cur_nimg",
+        "cur_tick",
+        "batch_idx",
+        "tick_start_nimg",
+        "elapsed_sec",
+        "nonfinite_steps",
+        "nonfinite_streak",
+        "nonfinite_of_phases",
+        "named",
+    ]
 
     def __init__(self, start_nimg: int = 0) -> None:
         self.cur_nimg = self.tick_start_nimg = start_nimg
         self.cur_tick = self.batch_idx = self.nonfinite_steps = self.nonfinite_streak = 0
         self.elapsed_sec = 0.0
         self.nonfinite_of_phases: dict[str, int] = {}
+        self.named: dict[str, list] = {}
 
     def count_nonfinite(self, bad_of_phases: Mapping[str, bool]) -> None:
         """One step. bad_of_phases: {name of a phase that ran: had it non-finite gradients?}."""
@@ -46,6 +57,18 @@ class Progress:
         for name, bad in bad_of_phases.items():
             self.nonfinite_of_phases[name] = self.nonfinite_of_phases.get(name, 0) + 1 if bad else 0
         self.nonfinite_streak = max(self.nonfinite_of_phases.values(), default=0)
+
+    def name_position(self, kind: str, apart: bool) -> str:
+        """What the file of this kind that is saved here is called: '000003', or '000003-512' if `apart` and one of the same kimg was there before."""
+        nimg, name = self.named.get(kind, [None, ""])
+        if nimg == self.cur_nimg:
+            return name
+        kimg, images = divmod(self.cur_nimg, 1000)
+        return f"{kimg:06d}-{images:03d}" if apart and nimg is not None and nimg // 1000 == kimg else f"{kimg:06d}"
+
+    def note_named(self, kind: str, name: str) -> None:
+        """A file of this kind was saved here under this name."""
+        self.named = {**self.named, kind: [self.cur_nimg, name]}
 
     def state_dict(self) -> dict[str, Any]:
         return {name: copy.copy(getattr(self, name)) for name in self.FIELDS}

@@ -6,7 +6,7 @@ The one part of the loop that knows metrics; the page is written by a function t
 import os
 
 import dnnlib
-from dnnlib import files
+from dnnlib import cache, files
 from metrics import diversity_kernels, requirements
 from torch_utils import distributed, training_stats
 from training import evaluation, monitor, provenance, setup, snapshots
@@ -33,6 +33,8 @@ class Teller:
             monitor.check_wandb()
         if self.is_first:
             requirements.check(self.options.metrics, evaluation.detectors_of(self.options))
+            if self.options.metrics and self.options.cache != "off":
+                cache.is_writable()
 
     # --- beginning --------------------------------------------------------------------------------------------------
 
@@ -43,14 +45,22 @@ class Teller:
         self.stats = training_stats.Collector(regex=".*")
         self.watch = watch.DiversityWatch(o.diversity_monitor, self.is_first, self.device, o.random_seed, z_dim, labels, diversity_kernels.k_means)
 
-    def begin_pictures(self, training_set, G, G_ema, is_new):
-        """Choose what the sample grid shows, for the whole run; a new run gets pictures of the reals and of the untrained networks."""
+    def begin_pictures(self, training_set, G, G_ema, is_new, facts):
+        """Choose what the sample grid shows, for the whole run; a new run gets pictures of the reals and of the untrained networks.
+
+        facts: as in begin_logs.
+        """
         self.G_ema = G_ema
+        self.grid_is_of_seeds = is_new or facts.get("grid_is_of_seeds", False)
         if not self.is_first:
             return
         self.say("Exporting sample images...")
         o = self.options
-        self.grid_size, images, self.grid_z, self.grid_c = setup.build_grid(training_set, G, o.random_seed, o.batch_gpu, self.device, o.snap_res)
+        self.grid_size, images, labels, self.grid_z, self.grid_c = setup.build_grid(
+            training_set, G, o.random_seed, o.batch_gpu, self.device, o.snap_res, from_seeds=self.grid_is_of_seeds
+        )
+        if self.grid_is_of_seeds:  # also in a resumed run, whose --snap-res may be another now
+            files.atomic_write_text(os.path.join(o.run_dir, snapshots.CELLS_FILE), snapshots.describe_cells(self.grid_size, labels))
         if is_new:
             snapshots.save_image_grid(images, os.path.join(o.run_dir, "reals.png"), drange=[0, 255], grid_size=self.grid_size)
             self.save_samples("fakes_init.png")
@@ -69,7 +79,11 @@ class Teller:
 
     def facts(self):
         """What a training state has to note so that the logs go on as if the run had never stopped."""
-        return dict(stats_jsonl_bytes=self.writer.bytes_written() if self.writer else 0, maintenance_sec=self.clock.untold_maintenance_sec())
+        return dict(
+            stats_jsonl_bytes=self.writer.bytes_written() if self.writer else 0,
+            maintenance_sec=self.clock.untold_maintenance_sec(),
+            grid_is_of_seeds=self.grid_is_of_seeds,
+        )
 
     def close(self):
         if self.writer is not None:
@@ -110,8 +124,11 @@ class Teller:
     def tell_samples(self, tick, done):
         """A picture of the sample grid when one is due at the end of this tick."""
         interval = self.options.image_snapshot_ticks
-        if self.is_first and interval is not None and (done or tick % interval == 0):
-            self.save_samples(f"fakes{self.progress.cur_nimg // 1000:06d}.png")
+        if interval is not None and (done or tick % interval == 0):
+            position = self.progress.name_position("samples", self.options.snapshots_apart)
+            self.progress.note_named("samples", position)
+            if self.is_first:
+                self.save_samples(snapshots.SAMPLES.format(position=position))
 
     def write_page(self):
         if self.options.image_snapshot_ticks is not None and self.is_first and self._write_page is not None:

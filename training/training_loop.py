@@ -15,6 +15,7 @@ import sys
 import torch
 
 import dnnlib
+from dnnlib import console
 from dnnlib.errors import UserError
 from torch_utils import devices, distributed, training_stats
 from training import ada, ema, label_facts, monitor, phases, setup, state
@@ -36,7 +37,8 @@ def training_loop(
     abort_fn=None, progress_fn=None,
     *, device="auto", resume_state=None, resume_kimg=0, resume_partial=False, trust_pickle=False, keep=None, ada_max_p=1.0,
     nan_streak=100, eval_at_start=False, detectors=None, metric_space=None, snap_res=None, wandb_project=None, desc=None,
-    diversity_monitor=False, page_fn=PAGE_FN,
+    diversity_monitor=False, page_fn=PAGE_FN, cache="on",
+    snapshots_apart=False,
 ):  # fmt: on
     """Train until total_kimg thousand real images were shown to D.
 
@@ -48,6 +50,8 @@ def training_loop(
     the feature space of those called madr_*. snap_res: width in pixels of the sample grid. wandb_project: name, to log to W&B.
     desc: for people only. diversity_monitor: look at G's diversity every tick and warn of collapse and cycling.
     page_fn: name of a function of (run folder, say) that writes the run's page beside its samples; None for no page.
+    cache: 'on' | 'off', whether the metrics use and keep statistics of the real images. snapshots_apart: name snapshots and
+    pictures of one kimg apart, where there are several; else the later one replaces the earlier.
 
     Raises UserError for what the user can mend; SystemExit(75) after a stop request (SIGTERM, SIGINT), state saved.
     """
@@ -83,7 +87,7 @@ class Trainer:
         self.build_networks()
         self.build_training()
         self.restore()
-        self.teller.begin_pictures(self.training_set, self.G, self.G_ema, self.is_new)
+        self.teller.begin_pictures(self.training_set, self.G, self.G_ema, self.is_new, self.keeper.facts())
         self.teller.begin_logs(self.fingerprint, len(self.training_set), self.keeper.facts())
 
     # --- building ---------------------------------------------------------------------------------------------------
@@ -300,10 +304,11 @@ class Trainer:
         self.augment_pipe.p.copy_(torch.as_tensor(p))
         if p >= o.ada_max_p and not self.warned_of_p:
             self.warned_of_p = True
-            self.say(
-                f"Warning: the augmentation probability has reached its cap --aug-max={o.ada_max_p:g}; D tells all reals from fakes "
-                "(too few images, or G has collapsed)."
-            )
+            if self.is_first:
+                console.warn(
+                    f"the augmentation probability has reached its cap --aug-max={o.ada_max_p:g}; D tells all reals from fakes "
+                    "(too few images, or G has collapsed)."
+                )
 
     def settle_nonfinite(self):
         """Count the non-finite gradients of the step before (looked at late, so that a GPU need not wait for the answer)."""

@@ -6,7 +6,6 @@ import math
 
 from metrics import comparison
 
-FORMATS = ("markdown", "csv", "latex")
 HEAD = ("result", "at", "method", "seeds", "mean", "std. error", "difference", "{level} interval", "pairs")
 _MAX_HASH = 12
 _LATEX = {

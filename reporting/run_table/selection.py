@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 POLICIES = ("last", "best")
 POINTS = ("kimg", "time")
+FORMATS = ("markdown", "csv", "latex")
 
 
 @dataclass(frozen=True)

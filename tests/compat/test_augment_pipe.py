@@ -199,6 +199,19 @@ def test_rotation_happens_with_probability_p_in_two_steps():
     assert scipy.stats.binomtest(int(turned.sum()), count, 0.36).pvalue > 1e-3
 
 
+def test_a_band_of_strength_zero_stays_untouched_at_every_percentile():
+    images = noise_images(2, 3, 16, 16)
+    for percentile in (0.2, 0.8):
+        assert torch.equal(
+            pipe(imgfilter=1, imgfilter_bands=[0, 0, 0, 0])(images, debug_percentile=percentile), pipe()(images, debug_percentile=percentile)
+        )
+        gains = [
+            pipe(imgfilter=1, imgfilter_bands=bands)._draw_band_gains(augment._Draws(torch.tensor(1.0), 2, percentile))
+            for bands in ([1, 1, 1, 1], [0, 0, 1, 0], [0, 0, 0, 0])
+        ]
+        assert (gains[2] == 1).all() and not (gains[1] == 1).all() and not torch.equal(gains[0], gains[1])
+
+
 def test_bands_are_gated_one_by_one():
     torch.manual_seed(2)
     built = pipe(0.5, imgfilter=1, imgfilter_bands=[1, 0.5, 0, 0])

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import zipfile
 
+import numpy as np
 import pytest
 import torch
 
@@ -119,6 +120,64 @@ def test_tensorflow_pickles_under_trust(tmp_path):
     for convert in (legacy.convert_tf_generator, legacy.convert_tf_discriminator):
         with pytest.raises(UserError, match="Convert the file once"):
             convert(object())
+
+
+def torch_file(path, content, **how):
+    torch.save(content, path, **how)
+    return str(path)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize(
+    "content, words",
+    [
+        (dict(g=dict(w=1), d={}, g_ema=dict(w=torch.zeros(1)), g_optim={}, d_optim={}, ada_aug_p=0), "rosinality's stylegan2-pytorch"),
+        (dict(g_ema=dict(w=torch.zeros(1)), latent_avg=torch.zeros(1)), "rosinality's stylegan2-pytorch"),
+        (dict(GAN=dict(w=torch.zeros(1)), version="1.9.0"), "lucidrains' stylegan2-pytorch"),
+        (dict(format=1, facts={}, parts={}, stats_of_ranks=[]), "the training state of a run.*network-snapshot-.*--resume=RUN_FOLDER"),
+        (dict(anything=torch.zeros(1)), "tensors that torch.save wrote"),
+    ],
+)
+def test_what_torch_save_wrote_is_named(tmp_path, content, words, zipped):
+    path = torch_file(tmp_path / "x.pt", content, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(UserError, match=f"x.pt is .*not a network pickle.*{words}"):
+        legacy.open_network(path)
+
+
+def test_other_archives_are_named(tmp_path):
+    np.savez(tmp_path / "w.npz", w=np.zeros([1, 2, 3]))
+    torch.jit.save(torch.jit.script(torch.nn.Linear(1, 1)), str(tmp_path / "detector.pt"))
+    for name, words in (("w.npz", "arrays of NumPy.*--projected-w"), ("detector.pt", "TorchScript")):
+        with pytest.raises(UserError, match=words):
+            legacy.open_network(tmp_path / name)
+
+
+def test_a_run_folder_means_its_newest_snapshot(tmp_path, snapshot):
+    with pytest.raises(UserError, match="is a folder that holds no network-snapshot"):
+        legacy.open_network(tmp_path)
+    for kimg in (0, 8, 40):
+        write(tmp_path / f"network-snapshot-{kimg:06d}.pkl", dict(snapshot, cur_nimg=kimg))
+    assert legacy.open_network(tmp_path)["cur_nimg"] == 40
+    assert legacy.located(str(tmp_path)) == str(tmp_path / "network-snapshot-000040.pkl")
+
+
+def test_an_exported_pair_opens_where_a_pickle_does(tmp_path, path, snapshot):
+    import export
+
+    export.export_snapshot(path, tmp_path / "pair")
+    z = torch.randn(1, 4)
+    expected = snapshot["G_ema"](z, None, noise_mode="const")
+    for name in ("pair.safetensors", "pair.json"):
+        assert torch.equal(legacy.open_network(tmp_path / name)["G_ema"](z, None, noise_mode="const"), expected)
+        with open(tmp_path / name, "rb") as f:
+            assert torch.equal(legacy.load_network_pkl(f)["G_ema"](z, None, noise_mode="const"), expected)
+    half = legacy.open_network(tmp_path / "pair.safetensors", force_fp16=True)["D"]
+    assert half.init_kwargs.num_fp16_res == 4
+    assert cli.call(legacy.main, [f"--source={tmp_path / 'pair.json'}", f"--dest={tmp_path / 'back.pkl'}"]) == 0
+    assert torch.equal(legacy.open_network(tmp_path / "back.pkl")["G_ema"](z, None, noise_mode="const"), expected)
+    (tmp_path / "pair.json").unlink()
+    with pytest.raises(UserError, match="pair.json: there is no such file. An exported network is a pair"):
+        legacy.open_network(tmp_path / "pair.safetensors")
 
 
 def test_an_unreachable_address(tmp_path):

@@ -114,8 +114,8 @@ def test_labels_are_numbers(call, vectors, tmp_path):
 def test_classes_without_an_image_and_names_that_are_numbers_are_told(call, folder, tmp_path):
     network = save_snapshot(tiny_generator(3), folder / "numbers.pkl", [0, 2], ["1", "2", "10"])
     shared = ["--network", network, "--seeds=1", "--outdir", tmp_path]
-    code, out, err = call(generate.main, *shared, "--class=1")
-    assert code == 0 and "had no image" in err and "the one called 2" in out and "the one called 1 is --class=0" in out
+    code, _, err = call(generate.main, *shared, "--class=1")
+    assert code == 0 and "had no image" in err and "the one called 2" in err and "the one called 1 is --class=0" in err
     assert call(generate.main, *shared, "--class=0")[2] == ""
 
 
@@ -133,11 +133,11 @@ def test_the_data_tell_what_the_network_does_not(call, folder, tiny_zip, tmp_pat
     code, out, _ = call(generate.main, *shared, "--class=horse")
     assert code == 0 and "class 2 (horse)" in out
     (data / "dataset.json").write_text("no JSON")  # the data may have gone; drawing needs them not
-    code, out, _ = call(generate.main, *shared, "--class=2")
-    assert code == 0 and "Note" in out
+    code, _, err = call(generate.main, *shared, "--class=2")
+    assert code == 0 and "takes them for classes" in err
     assert_sentence(call(generate.main, *shared, "--class=horse"), "have no names", "0 to 2")
-    code, out, _ = call(generate.main, *shared, "--label=1,2,3")
-    assert code == 0 and "may lie outside" in out
+    code, _, err = call(generate.main, *shared, "--label=1,2,3")
+    assert code == 0 and "may lie outside" in err
 
 
 def test_a_training_run_tells_the_network_its_labels(loop_options, tmp_path):
@@ -249,7 +249,7 @@ def test_projected_pictures_are_mixed(call, folder, latents, tmp_path):
 def test_mixing_of_projections_alone(call, folder, animals, latents, tmp_path):
     shared = ["--rows", latents[0], "--cols", latents[1], "--outdir", tmp_path / "out"]
     assert call(style_mixing.main, "--network", animals, *shared)[0] == 0  # a latent has its class in it
-    assert "no effect" in call(style_mixing.main, "--network", animals, *shared, "--class=1")[1]
+    assert "no effect" in call(style_mixing.main, "--network", animals, *shared, "--class=1")[2]
     assert_sentence(call(style_mixing.main, "--network", animals, *shared, "--trunc=0.7"), "--trunc", "no effect")
     wrong = save_snapshot(tiny_generator(), folder / "again.pkl")
     gone = ["--network", wrong, "--rows", tmp_path / "gone.npz", "--cols=1", "--outdir", tmp_path / "out"]

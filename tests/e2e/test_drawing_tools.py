@@ -114,8 +114,8 @@ def test_generate_projected_w(call, network, tmp_path):
     with torch.no_grad():
         ws = generator.mapping(torch.cat([pictures.latent_of_seed(seed, 8, "cpu") for seed in (5, 6)]), torch.zeros([2, 0]))
     np.savez(tmp_path / "w.npz", w=ws.numpy())
-    code, out, _ = call(generate.main, "--network", network, "--projected-w", tmp_path / "w.npz", "--seeds=5,6", "--outdir", tmp_path)
-    assert code == 0 and "--seeds has no effect" in out
+    code, _, err = call(generate.main, "--network", network, "--projected-w", tmp_path / "w.npz", "--seeds=5,6", "--outdir", tmp_path)
+    assert code == 0 and "--seeds has no effect" in err
     call(generate.main, "--network", network, "--seeds=5,6", "--outdir", tmp_path)
     for index, seed in enumerate((5, 6)):
         assert np.array_equal(read_png(tmp_path / f"proj{index:02d}.png"), read_png(tmp_path / f"seed{seed:04d}.png"))
@@ -373,7 +373,7 @@ def test_projector_writes_its_files(call, network, tmp_path):
 def test_projector_mends_the_target(call, network, conditional, tmp_path):
     target = save_target(tmp_path / "wide.png", (40, 30), mode="RGBA")
     shared = ["--target", target, *FAST, "--save-video=false", "--outdir", tmp_path / "out"]
-    code, text, _ = call(projector.main, "--network", network, *shared)
+    code, _, text = call(projector.main, "--network", network, *shared)
     assert code == 0 and "40x30 is not square" in text and "from 30x30 to the network's 16x16" in text and "transparency" in text
     assert not (tmp_path / "out" / "proj.mp4").exists()
     assert call(projector.main, "--network", conditional, *shared, "--class=1")[0] == 0
@@ -398,7 +398,7 @@ def test_missing_video_packages(call, network, tmp_path, monkeypatch):
     monkeypatch.setattr(projector, "missing_video_packages", lambda: ["imageio-ffmpeg"])
     shared = ["--network", network, "--target", save_target(tmp_path / "t.png"), *FAST, "--outdir", tmp_path / "out"]
     assert_sentence(call(projector.main, *shared, "--save-video=true"), "pip install imageio-ffmpeg", "--save-video=false")
-    code, text, _ = call(projector.main, *shared)
+    code, _, text = call(projector.main, *shared)
     assert code == 0 and "pip install imageio-ffmpeg" in text and not (tmp_path / "out" / "proj.mp4").exists()
 
 

@@ -144,8 +144,8 @@ def test_random_noise_stands_still_in_a_video(call, folder, tmp_path):
 @needs_encoder
 def test_the_mp4_shows_the_frames(call, network, tmp_path):
     shared = ["--network", network, "--seeds=1,2", "--frames=5"]
-    code, out, _ = call(*shared, "--video", "--fps=10", "--outdir", tmp_path / "video")
-    assert code == 0 and "6 frames, 0.6 s" in out and "256 px" in out
+    code, out, err = call(*shared, "--video", "--fps=10", "--outdir", tmp_path / "video")
+    assert code == 0 and "6 frames, 0.6 s" in out and "256 px" in err
     assert [path.name for path in (tmp_path / "video").iterdir()] == ["video.mp4"]
     assert call(*shared, "--outdir", tmp_path / "frames")[0] == 0
     facts, shown = decoded(tmp_path / "video" / "video.mp4")
@@ -183,9 +183,9 @@ def test_nothing_is_left_of_a_video_that_fails(call, network, tmp_path, monkeypa
 
 def test_without_encoder_the_frames_are_written(call, network, tmp_path, monkeypatch):
     monkeypatch.setattr(video, "missing_packages", lambda: [video.PACKAGE])
-    code, out, _ = call("--network", network, "--seeds=1,2", "--video", "--frames=2", "--outdir", tmp_path)
-    assert code == 0 and "pip install imageio-ffmpeg" in out and len(frames_in(tmp_path)) == 3 and not (tmp_path / "video.mp4").exists()
-    [told] = [line for line in out.splitlines() if "of the files: " in line]
+    code, _, err = call("--network", network, "--seeds=1,2", "--video", "--frames=2", "--outdir", tmp_path)
+    assert code == 0 and "pip install imageio-ffmpeg" in err and len(frames_in(tmp_path)) == 3 and not (tmp_path / "video.mp4").exists()
+    [told] = [line for line in err.splitlines() if "of the files: " in line]
     program, *words = shlex.split(told.split("of the files: ")[1])  # the remedy, followed
     assert program == "ffmpeg"
     if HAS_ENCODER:

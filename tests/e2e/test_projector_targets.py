@@ -54,13 +54,13 @@ def test_the_target_is_what_the_data_set_would_hold(tmp_path, capsys, name):
     capsys.readouterr()
     target = projector.load_target(str(source / name), 16, stored.shape[0])
     assert np.array_equal(target.transpose(2, 0, 1), stored)
-    assert "as by dataset_tool.py --fix" in capsys.readouterr().out
+    assert "as by dataset_tool.py --fix" in capsys.readouterr().err
 
 
 def test_the_background_of_a_transparent_target_is_said(tmp_path, capsys):
     PIL.Image.new("RGBA", (16, 16), (10, 20, 30, 0)).save(tmp_path / "clear.png")
     assert (projector.load_target(str(tmp_path / "clear.png"), 16, 3) == 255).all()
-    out = capsys.readouterr().out
+    out = capsys.readouterr().err
     assert "transparency" in out and "laid over white" in out
 
 
@@ -90,7 +90,7 @@ def test_an_interrupted_projection_leaves_its_latent(tmp_path, capsys, monkeypat
     shared = [f"--network={network}", f"--target={tmp_path / 'target.png'}", "--distance=pixel", "--class=dog", f"--outdir={out}", "--device=cpu"]
     assert cli.call(projector.main, shared) == cli.EXIT_INTERRUPTED
     captured = capsys.readouterr()
-    assert "after 3 of 1000 steps" in captured.out and captured.err.strip() == "Interrupted."
+    assert "after 3 of 1000 steps" in captured.out and captured.err.count("Error: interrupted") == 1
     assert {path.name for path in out.iterdir()} == {"target.png", "proj.png", "projected_w.npz"}
     with np.load(out / "projected_w.npz") as content:
         assert content["w"].shape == (1, NUM_WS, W_DIM)

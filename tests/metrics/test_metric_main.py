@@ -86,6 +86,16 @@ def test_full_metrics_use_all_images_unmirrored_and_older_ones_the_mirrored(opti
     assert (seen["fid50k_full"]["num_real"], seen["fid50k"]["num_real"]) == (30, 60)
 
 
+def test_path_length_draws_its_labels_from_the_subset_of_the_training(options, monkeypatch):
+    """As training did: a network trained on a --subset never saw the labels of the rest."""
+    opts, asked = options(c_dim=3), []
+    opts.dataset_kwargs.update(max_size=2, random_seed=5)
+    whole = metric_utils.LabelSource.__init__
+    monkeypatch.setattr(metric_utils.LabelSource, "__init__", lambda self, opts: (whole(self, opts), asked.append(len(self.dataset)))[0])
+    metric_main.calc_metric("ppl2_wend", **arguments(opts))
+    assert asked == [2]
+
+
 def test_counts_are_the_published_ones_without_overrides(options, monkeypatch):
     asked = []
 

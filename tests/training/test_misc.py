@@ -85,6 +85,12 @@ def test_constant_cache_is_bounded():
     assert all(tensor is not big for tensor, _version in misc._constants.values())
 
 
+def test_symbolic_assert_passes_and_fails():
+    misc.symbolic_assert(torch.tensor(True), "never said")
+    with pytest.raises(AssertionError, match="said"):
+        misc.symbolic_assert(torch.tensor(False), "said")
+
+
 def test_nan_to_num():
     x = torch.tensor([float("nan"), float("inf"), -float("inf"), 2])
     assert misc.nan_to_num(x, nan=0, posinf=1e5, neginf=-1e5).tolist() == [0, 1e5, -1e5, 2]

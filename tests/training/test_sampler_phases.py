@@ -2,13 +2,15 @@
 
 import collections
 import itertools
+import os
+import signal
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 
-from training import ada, ema, phases
+from training import ada, ema, phases, setup
 from training.sampler import EpochOrder, MicrobatchSampler
 
 
@@ -108,3 +110,14 @@ def test_epoch_order_is_uniform():
     counts = collections.Counter(EpochOrder(10, seed)(0) for seed in range(2000))
     chi2 = sum((counts[i] - 200) ** 2 / 200 for i in range(10))
     assert chi2 < 27.9  # 99.9% quantile with 9 degrees of freedom
+
+
+def test_readers_outlive_ctrl_c(tiny_zip):
+    """The terminal sends it to all processes; the loop needs its readers for the step after which it saves."""
+    kwargs = dict(class_name="training.dataset.ImageFolderDataset", path=tiny_zip())
+    training_set, _ = setup.build_training_set(kwargs, torch.device("cpu"))
+    batches = setup.build_data_iterator(training_set, False, dict(num_workers=1, prefetch_factor=1), torch.device("cpu"), 4, 4, 0, 1, 0, 0)
+    next(batches)
+    os.kill(batches._workers[0].pid, signal.SIGINT)
+    for _ in range(4):  # more than was fetched ahead
+        next(batches)

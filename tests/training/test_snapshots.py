@@ -9,8 +9,9 @@ import pytest
 import torch
 
 import dnnlib
+import legacy
 from dnnlib.errors import UserError
-from training import monitor, setup, snapshots, state
+from training import monitor, networks, setup, snapshots, state
 from training.training_loop import training_loop
 
 
@@ -84,6 +85,86 @@ def test_networks_that_do_not_fit_are_refused_with_a_table_and_nothing_is_copied
     line = snapshots.load_matching(sources, targets, "x.pkl", partial=True)
     assert "left at their initial values" in line and torch.equal(other.mapping.fc0.weight, G.mapping.fc0.weight)
     assert torch.equal(other.synthesis.b4.const, before["synthesis.b4.const"])
+
+
+@pytest.mark.parametrize(
+    "theirs, ours, words",
+    [
+        (dict(img_channels=3), dict(img_channels=1), ["use data of RGB images (3 channels)", "--data holds grey images (1 channel)"]),
+        (dict(img_channels=1), dict(img_channels=3), ["use data of grey images (1 channel)"]),
+        (dict(c_dim=0), dict(c_dim=2), ["leave out --cond"]),
+        (dict(c_dim=2), dict(c_dim=0), ["add --cond=1", "2 values"]),
+        (dict(c_dim=2), dict(c_dim=3), ["labels have 2 values", "here 3"]),
+        (dict(img_resolution=16), dict(img_resolution=8), ["data of 16x16 pixels", "--width=16 --height=16"]),
+        (dict(z_dim=8), dict(z_dim=16), ["another --cfg", "8 values, here 16"]),
+        (dict(channel_base=128), dict(channel_base=64), ["--cbase=128 (here 64)"]),
+    ],
+)
+def test_a_refused_pickle_names_what_differs_and_nothing_else(theirs, ours, words):
+    def made(channel_base=64, **changes):
+        shape = dict(dict(c_dim=0, img_resolution=8, img_channels=3), **{key: value for key, value in changes.items() if key != "z_dim"})
+        widths = dict(channel_base=channel_base, channel_max=8)
+        G = networks.Generator(z_dim=changes.get("z_dim", 8), w_dim=8, mapping_kwargs=dict(num_layers=1), synthesis_kwargs=widths, **shape)
+        return dict(G=G, D=networks.Discriminator(**widths, **shape), G_ema=G)
+
+    with pytest.raises(UserError) as refused:
+        snapshots.load_matching(made(**theirs), made(**ours), "x.pkl", partial=False)
+    remedy = str(refused.value).split("To make them agree: ")[1]
+    assert all(word in remedy for word in words) and remedy.count(";") == 0 and "--resume-partial" in remedy
+    assert snapshots.load_matching(made(**theirs), made(**theirs), "x.pkl", partial=False).startswith("Copied")  # the remedy, followed
+
+
+def test_each_cell_of_the_samples_is_drawn_again_from_its_seed_and_label(tmp_path, loop_options):
+    options = loop_options(total_kimg=0.008, network_snapshot_ticks=1, image_snapshot_ticks=1)
+    training_loop(run_dir=str(tmp_path), **options)
+    with open(tmp_path / snapshots.CELLS_FILE) as file:
+        stated = json.load(file)
+    sheet = np.asarray(PIL.Image.open(tmp_path / "fakes000000.png"))
+    assert sheet.shape[:2] == (16 * stated["rows"], 16 * stated["columns"]) and len(stated["cells"]) == stated["rows"] * stated["columns"]
+    G = legacy.open_network(tmp_path / "network-snapshot-000000.pkl")["G_ema"]
+    for cell in stated["cells"][:: len(stated["cells"]) // 5]:
+        z = torch.from_numpy(np.random.RandomState(cell["seed"]).randn(1, G.z_dim).astype(np.float32))
+        image = G(z, torch.eye(2)[[cell["class"]]], noise_mode="const")[0].permute(1, 2, 0).numpy()
+        there = sheet[16 * cell["row"] : 16 * (cell["row"] + 1), 16 * cell["column"] : 16 * (cell["column"] + 1)]
+        assert np.abs(there - (image * 127.5 + 127.5).clip(0, 255)).max() < 1.1
+
+
+def test_labels_of_cells_are_classes_or_vectors():
+    cells = lambda labels: json.loads(snapshots.describe_cells((2, 1), labels))["cells"]
+    assert cells(np.eye(2)) == [dict(row=0, column=0, seed=0, **{"class": 0}), dict(row=0, column=1, seed=1, **{"class": 1})]
+    assert [cell["label"] for cell in cells([[5.0, 90.0], [1.0, 0.0]])] == [[5.0, 90.0], [1.0, 0.0]]
+    assert all("label" not in cell and "class" not in cell for cell in cells(np.zeros([2, 0])))
+
+
+def test_runs_of_earlier_versions_keep_the_latents_of_their_samples(tmp_path, loop_options):
+    (tmp_path / "a").mkdir(), (tmp_path / "b").mkdir()
+    options = loop_options(total_kimg=0.008, network_snapshot_ticks=1)
+    training_loop(run_dir=str(tmp_path / "a"), **options)
+    old = state.load_state(state.latest_state(tmp_path / "a"))
+    assert old["facts"].pop("grid_is_of_seeds") is True
+    state.save_state(str(tmp_path / "b"), 0, old)
+    options.update(total_kimg=0.016, resume_state=state.latest_state(tmp_path / "b"))
+    training_loop(run_dir=str(tmp_path / "b"), **options)
+    assert not (tmp_path / "b" / snapshots.CELLS_FILE).exists()
+    assert state.load_state(state.latest_state(tmp_path / "b"))["facts"]["grid_is_of_seeds"] is False
+
+
+def test_snapshots_of_one_kimg_are_named_apart_and_so_after_a_resume(tmp_path, loop_options):
+    options = loop_options(kimg_per_tick=0.008, network_snapshot_ticks=1, image_snapshot_ticks=1, snapshots_apart=True)
+    training_loop(run_dir=str(tmp_path), **dict(options, total_kimg=0.016))
+    training_loop(run_dir=str(tmp_path), **dict(options, total_kimg=0.024, resume_state=state.latest_state(tmp_path)))
+    found = [(0, "network-snapshot-000000.pkl"), (0.016, "network-snapshot-000000-016.pkl"), (0.024, "network-snapshot-000000-024.pkl")]
+    assert snapshots.list_network_snapshots(tmp_path) == found
+    networks_G = [legacy.open_network(tmp_path / name)["G"] for _kimg, name in found]
+    assert not torch.equal(networks_G[0].mapping.fc0.weight, networks_G[1].mapping.fc0.weight)
+    assert {"fakes000000.png", "fakes000000-016.png", "fakes000000-024.png"} <= set(os.listdir(tmp_path))
+
+
+def test_progress_is_told_at_the_start_and_after_every_tick(tmp_path, loop_options):
+    told = []
+    options = loop_options(total_kimg=1.2, kimg_per_tick=0.6, batch_size=200, batch_gpu=200, progress_fn=lambda *args: told.append(args))
+    training_loop(run_dir=str(tmp_path), **options)
+    assert told == [(0, 1.2), (0, 1.2), (0, 1.2), (1, 1.2)]
 
 
 def test_transfer_starts_from_the_pickles_weights(tmp_path, loop_options):

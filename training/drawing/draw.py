@@ -3,20 +3,16 @@
 import contextlib
 import json
 import os
-import sys
-import time
 
 import numpy as np
 import torch
 
-from dnnlib import files
+from dnnlib import console, files
 from dnnlib.errors import UserError
 from training import pictures
 from training.drawing import latents, video
-from training.drawing.options import note
 
 MAX_SHEET_PIXELS = 1 << 28  # 0.8 GB of memory in colour
-_REPORT_SEC = 10
 
 
 # ------------------------------------------------------------------------------------------
@@ -82,9 +78,11 @@ def draw_video(generator, stops, num_between, outdir, *, as_mp4, frames_per_sec,
     times = video.enlargement(generator.img_resolution) if as_mp4 else 1
     side = times * generator.img_resolution
     if times > 1:
-        note(f"the video has {side} px, each pixel {times} x {times} times: at {generator.img_resolution} px its encoding would mix the colours.")
+        console.note(
+            f"the video has {side} px, each pixel {times} x {times} times: at {generator.img_resolution} px its encoding would mix the colours."
+        )
     if as_mp4 and side % 2:
-        note(f"H.264 needs even sides: the last line and column of {side} px are shown twice.")
+        console.note(f"H.264 needs even sides: the last line and column of {side} px are shown twice.")
     if not as_mp4:
         video.check_no_longer_video(outdir, total)
     way = latents.way_through(
@@ -95,13 +93,15 @@ def draw_video(generator, stops, num_between, outdir, *, as_mp4, frames_per_sec,
             taker = stack.enter_context(video.open_mp4(os.path.join(outdir, "video.mp4"), frames_per_sec))
         else:
             taker = video.NumberedPngs(outdir, pictures.save_png)
-        tell = stack.enter_context(_progress(total))
-        for ws in _in_batches(way, options.get("batch", 1)):
-            # One draw of noise for all frames: it would flicker otherwise.
-            for frame in pictures.drawn_from_ws(generator, ws, [noise_seed] * len(ws), options.get("noise_mode", "const")):
-                taker.add(video.enlarged(frame, times))
-            tell(len(ws))
+        for frame in console.progress(_frames(generator, way, noise_seed, options), total, "Drawing", unit="frame"):
+            taker.add(video.enlarged(frame, times))
     return total
+
+
+def _frames(generator, way, noise_seed, options):
+    for ws in _in_batches(way, options.get("batch", 1)):
+        # One draw of noise for all frames: it would flicker otherwise.
+        yield from pictures.drawn_from_ws(generator, ws, [noise_seed] * len(ws), options.get("noise_mode", "const"))
 
 
 def _in_batches(way, batch):
@@ -113,26 +113,3 @@ def _in_batches(way, batch):
             waiting = []
     if waiting:
         yield torch.cat(waiting)
-
-
-@contextlib.contextmanager
-def _progress(total):
-    """A function to tell of frames done: a bar on a terminal, else a line now and then."""
-    if sys.stderr.isatty():
-        from tqdm import tqdm
-
-        with tqdm(total=total, desc="Drawing", unit="frame", dynamic_ncols=True) as bar:
-            yield bar.update
-        return
-    started = told = time.perf_counter()
-    done = 0
-
-    def tell(count):
-        nonlocal done, told
-        done += count
-        now = time.perf_counter()
-        if now - told >= _REPORT_SEC and done < total:
-            told = now
-            print(f"Drawing frame {done}/{total}, {(now - started) / done * (total - done):.0f} s to go", flush=True)
-
-    yield tell

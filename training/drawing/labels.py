@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import torch
 
+from dnnlib.console import note, warn
 from dnnlib.errors import UserError
-from training.drawing.options import note, warn
 
 _NAMES_SHOWN, _NUMBERS_SHOWN = 8, 6
 
@@ -44,14 +44,14 @@ def choose(generator, facts, class_texts=(), label_vectors=(), device="cpu"):
     if not class_texts:
         named = "" if facts is None or not facts.class_names else f" (or its name: {_first(facts.class_names)})"
         raise UserError(f"this network draws one of {num} classes; say which with --class=0 ... --class={num - 1}{named}")
-    if facts is None:
-        note("neither the network nor its training data say what its labels are; --class takes them for classes.")
     indices = []
     for text in class_texts:
         found = class_indices(text, num, facts)
         if facts is not None:
             _tell_of_classes(text, found, facts)
         indices.extend(found)
+    if facts is None:
+        note("neither the network nor its training data say what its labels are; --class takes them for classes.")
     return [choice_of_class(index, num, facts, device) for index in indices]
 
 

@@ -6,7 +6,6 @@ Must not import torch: --help needs none.
 import math
 import os
 import re
-import sys
 
 import click
 
@@ -14,16 +13,6 @@ from dnnlib import cli
 from dnnlib.errors import UserError
 
 NOISE_MODES = ["const", "random", "none"]
-
-
-def note(text):
-    """Tell of something that may surprise."""
-    print(f"Note: {text}", flush=True)
-
-
-def warn(text):
-    """Tell of something that spoils the result."""
-    print(f"Warning: {text}", file=sys.stderr, flush=True)
 
 
 def check_num_steps(num_steps):
