@@ -24,7 +24,8 @@ _ROWS_AT_ONCE = 1 << 16
 class LabelFacts:
     """are_classes: every label is one-hot. num: length of the label. low, high: range of each number, of vectors alone.
 
-    class_names: in the order of their numbers, None where the set did not state them. absent: classes without an image.
+    class_names: in the order of their numbers, None where the set did not state them. absent: classes without an image, as
+    (first, last) of each gap: labels may be numbers far apart.
     """
 
     are_classes: bool
@@ -32,7 +33,11 @@ class LabelFacts:
     low: tuple[float, ...] = ()
     high: tuple[float, ...] = ()
     class_names: tuple[str, ...] | None = None
-    absent: tuple[int, ...] = ()
+    absent: tuple[tuple[int, int], ...] = ()
+
+    def is_absent(self, class_index):
+        """Whether the set had no image of a class."""
+        return any(first <= class_index <= last for first, last in self.absent)
 
     def name_of(self, class_index):
         """Name of a class, or None."""
@@ -61,7 +66,9 @@ def of_labels(labels, class_names=None):
 
 def _classes(counts, class_names):
     names = tuple(class_names[: len(counts)]) if class_names else None
-    return LabelFacts(True, len(counts), class_names=names, absent=tuple(map(int, np.flatnonzero(counts == 0))))
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], counts == 0, [0]]).astype(np.int8)))
+    gaps = tuple((int(first), int(end) - 1) for first, end in zip(edges[::2], edges[1::2]))
+    return LabelFacts(True, len(counts), class_names=names, absent=gaps)
 
 
 # ------------------------------------------------------------------------------------------
@@ -79,6 +86,7 @@ def kept_with(network):
     """The facts that a network carries; None where it carries none, or something else."""
     try:
         stated = json.loads(bytes(getattr(network, ATTRIBUTE)[_KEY].cpu().numpy()))
+        stated["absent"] = [(int(first), int(last)) for first, last in stated["absent"]]
         facts = LabelFacts(**{name: tuple(value) if isinstance(value, list) else value for name, value in stated.items()})
         names, numbers = facts.class_names or (), (*facts.low, *facts.high)
         is_sound = all(isinstance(name, str) for name in names) and np.isfinite(np.array(numbers, dtype=np.float64)).all()

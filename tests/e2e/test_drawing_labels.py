@@ -155,7 +155,9 @@ def test_a_training_run_tells_the_network_its_labels(loop_options, tmp_path):
 def test_facts_of_labels(tiny_zip):
     of = label_facts.of_labels
     assert of(np.zeros([4, 0], np.float32)) is None
-    assert of(np.array([0, 2])).absent == (1,) and of(np.eye(3, dtype=np.float32)[[0, 2]]) == of(np.array([0, 2]))
+    assert of(np.array([1, 4, 100000])).absent == ((0, 0), (2, 3), (5, 99999)) and of(np.array([0, 1])).absent == ()
+    assert [of(np.array([0, 2])).is_absent(index) for index in range(3)] == [False, True, False]
+    assert of(np.eye(3, dtype=np.float32)[[0, 2]]) == of(np.array([0, 2]))
     for no_classes in ([[1, 0, 1], [0, 1, 0]], [[0, 0], [1, 0]], [[0.5, 0.5]]):
         assert not of(np.array(no_classes, np.float32)).are_classes
     facts = of(np.array(RANGES, np.float32))

@@ -258,6 +258,16 @@ def test_style_mixing_layers(call, network, conditional, tmp_path):
     assert call(style_mixing.main, "--network", conditional, "--rows=1", "--cols=2", "--class=1", "--outdir", tmp_path)[0] == 0
 
 
+@pytest.mark.parametrize("num_ws, last", [(18, 6), (16, 5), (14, 4), (8, 2), (6, 1), (2, 0)])
+def test_the_default_layers_are_the_same_share_of_every_network(num_ws, last):
+    assert style_mixing.check_styles(list(range(7)), num_ws, chosen_by_user=False) == list(range(last + 1))
+
+
+def test_one_layer_cannot_be_mixed():
+    with pytest.raises(UserError, match="nothing to mix"):
+        style_mixing.check_styles([0], 1, chosen_by_user=True)
+
+
 # --- projector.py: the parts. ---
 
 

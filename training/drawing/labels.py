@@ -117,7 +117,7 @@ def _named(text, names):
 
 
 def _tell_of_classes(text, indices, facts):
-    absent = [index for index in indices if index in facts.absent]
+    absent = [index for index in indices if facts.is_absent(index)]
     if absent:
         numbers = _first([str(index) for index in absent])
         warn(f"class {numbers} had no image in the training data; what is drawn for it was never trained.")
