@@ -171,8 +171,9 @@ def test_nothing_is_left_of_a_video_that_fails(call, network, tmp_path, monkeypa
     stub.write_text("#!/bin/sh\necho 'no such codec' >&2\nexit 3\n")
     stub.chmod(0o755)
     monkeypatch.setattr(video, "_encoder", lambda: str(stub))
-    result = call("--network", network, "--seeds=1,2", "--video", "--outdir", tmp_path / "out")
-    assert_sentence(result, "video.mp4", "no such codec", "--frames")
+    code, out, err = call("--network", network, "--seeds=1,2", "--video", "--outdir", tmp_path / "out")
+    said = [line for line in err.splitlines(True) if not line.startswith("Note: ")]
+    assert_sentence((code, out, "".join(said)), "video.mp4", "no such codec", "--frames")
     assert list((tmp_path / "out").iterdir()) == []
     monkeypatch.undo()
     with pytest.raises(KeyboardInterrupt), video.open_mp4(str(tmp_path / "out" / "v.mp4"), 5) as mp4:
