@@ -9,28 +9,23 @@ import json
 import os
 
 import click
-import torch
 
 import dnnlib
-import legacy
 from dnnlib import cli, console
 from dnnlib.errors import UserError
 from dnnlib.grouped_help import GroupedCommand, Option
 from madr_spaces import names
-from metrics import detectors as detector_files, digit_data, metric_main, metric_utils, requested
-from metrics.metric import Group
-from torch_utils import devices, distributed
-from training import trained_network
+from metrics import listing
+
+# Whatever imports torch is imported inside the functions, so that --help comes at once.
 
 _CACHE_SWITCH = {"on": True, "off": False}
-_JUDGED, _HOW, _SPACE, _FILES, _MACHINE = "What is judged", "How much, how often", "Feature space", "Features from elsewhere", "Machine"
+_JUDGED, _HOW, _SPACE, _FILES, _MACHINE = "What is judged", "How much, how often", "Feature space", "Two sets without a network", "Machine"
 
 
 def list_of_metrics():
     """All metrics by heading, for the help."""
-    rows = [metric_main.row_of(name) for name in metric_main.list_valid_metrics()]
-    named = {group.value: [row.name for row in rows if row.group is group] for group in Group}
-    return "Metrics. " + " ".join(f"{heading}: {', '.join(names)}." for heading, names in named.items() if names)
+    return "Metrics. " + " ".join(f"{heading}: {', '.join(metrics)}." for heading, metrics in listing.NAMES.items())
 
 
 class NetworkOption(Option):
@@ -38,7 +33,7 @@ class NetworkOption(Option):
 
     def consume_value(self, ctx, opts):
         value, source = super().consume_value(ctx, opts)
-        if "network" not in opts and {"real_features", "fake_features"} & set(opts):
+        if "network" not in opts and {"real_features", "fake_features", "reals", "fakes"} & set(opts):
             return "", source  # none is needed
         if opts.get("run") is None:
             return value, source
@@ -46,11 +41,16 @@ class NetworkOption(Option):
             raise UserError(
                 f"--network={opts['network']} and --run={opts['run']} exclude one another: --run takes the newest snapshot of its folder; leave one of them out."
             )
+        from training import trained_network
+
         return trained_network.newest_snapshot(opts["run"]), source
 
 
 def judge_given_features(flags, cache_is_typed):
     """The metrics of two files of features, for which every flag about networks and images is refused."""
+    from metrics import metric_utils, requested
+    from torch_utils import devices
+
     requested.evaluate_given_features(
         flags.real_features,
         flags.fake_features,
@@ -71,6 +71,7 @@ def judge_given_features(flags, cache_is_typed):
             "--mirror": flags.mirror is not None,
             "--cache": cache_is_typed,
             "--trust-pickle": flags.trust_pickle,
+            "--per-class": flags.per_class,
         },
         devices.resolve(flags.device),
         progress=metric_utils.ProgressMonitor(verbose=flags.verbose),
@@ -81,25 +82,75 @@ def judge_given_features(flags, cache_is_typed):
     )
 
 
+def judge_two_sets(flags):
+    """The metrics of two sets of images, features or statistics, in the place of a network and its data."""
+    from metrics import judged_sets
+    from torch_utils import distributed
+
+    judged_sets.check_given(flags.reals, flags.fakes)
+    judged_sets.check_others(
+        {
+            "--network": flags.network,
+            "--run": flags.run,
+            "--baseline": flags.baseline,
+            "--data": flags.data,
+            "--repeats": flags.repeats != 1,
+            "--real-features": flags.real_features,
+            "--fake-features": flags.fake_features,
+            "--trust-pickle": flags.trust_pickle,
+        }
+    )
+    space, detectors, device_name = looked_through(flags)
+    job = judged_sets.SetsJob(
+        metrics=tuple(flags.metrics),
+        num_gpus=flags.gpus,
+        device_name=device_name,
+        cache=_CACHE_SWITCH[flags.cache],
+        detectors=detectors,
+        space=space,
+        strict_ties=flags.madr_ties == "ignore",
+        mirror=bool(flags.mirror),
+        **{name: flags[name] for name in ("reals", "fakes", "verbose", "seed", "num_gen", "num_real", "batch_size", "modes", "per_class")},
+    )
+    distributed.launch(judged_sets.evaluate, job, num_processes=job.num_gpus, device_name=job.device_name)
+
+
 def tell(text):
     """Notes go beside the result lines, which other programs read; under torchrun from the first process alone."""
     if os.environ.get("RANK", "0") == "0":
         console.note(text)
 
 
-def job_of(flags):
-    """The flags as a job; opens the network, which says what it was trained on."""
+def looked_through(flags):
+    """(feature space, files of detectors, name of the device) of the flags."""
+    import torch
+
+    from metrics import detectors as detector_files, requested
+    from torch_utils import devices
+
     space = detector_files.named_space(flags.metric_space, flags.madr_extractor)
     detectors = requested.with_weights(detector_files.check_overrides(dict(flags.detectors), announce=tell), space, flags.madr_weights)
     device_name = devices.resolve(flags.device).type
     if device_name == "cuda" and flags.gpus > torch.cuda.device_count():
         raise UserError(f"--gpus={flags.gpus} asks for more GPUs than this machine has ({torch.cuda.device_count()}); lower it, or use --device=cpu.")
+    return space, detectors, device_name
+
+
+def job_of(flags):
+    """The flags as a job; opens the network, which says what it was trained on."""
+    import legacy
+    from metrics import requested
+    from training import trained_network
+
+    space, detectors, device_name = looked_through(flags)
     verbose = flags.verbose and os.environ.get("RANK", "0") == "0"  # under torchrun the first process alone speaks
     if verbose:
         print(f'Loading network from "{flags.network}"...', flush=True)
     flags.network, flags.baseline = legacy.located(flags.network), flags.baseline and legacy.located(flags.baseline)
     snapshot = legacy.open_network(flags.network, trust=flags.trust_pickle, verbose=verbose)
     dataset_kwargs = trained_network.dataset_options(snapshot, flags.data, flags.mirror, flags.trust_pickle)
+    if flags.per_class and not snapshot["G_ema"].c_dim:
+        raise UserError(f"--per-class needs a network that takes class labels, and {flags.network} takes none (train.py --cond=1); leave it out.")
     if flags.baseline is not None:
         trained_network.check_same_images(snapshot, flags.baseline, flags.trust_pickle)
     if verbose:
@@ -120,7 +171,7 @@ def job_of(flags):
         strict_ties=flags.madr_ties == "ignore",
         trained_in={path: trained_network.trained_in(path) for path in networks},
         snapshots={path: trained_network.snapshot_paths(path) for path in networks},
-        **{name: flags[name] for name in ("network", "seed", "num_gen", "num_real", "batch_size", "baseline", "repeats", "modes")},
+        **{name: flags[name] for name in ("network", "seed", "num_gen", "num_real", "batch_size", "baseline", "repeats", "modes", "per_class")},
     )
 
 
@@ -135,7 +186,7 @@ _judged, _how, _space, _files, _machine = (functools.partial(_option, help_group
 @_judged("--data", metavar="PATH", help="Data set to compare with, zip or folder  [default: that of the training]")
 @_judged("--mirror", type=bool, metavar="BOOL", help="Whether the data set includes mirrored copies  [default: as in the training]")
 @_judged("--baseline", metavar="PATH", help="A second network, judged on the same images and latents; prints the difference and its interval")
-@_how("--seed", type=click.IntRange(0, requested.MAX_SEED), default=0, show_default=True, help="Seed of latents, labels and subsets")
+@_how("--seed", type=click.IntRange(0, listing.MAX_SEED), default=0, show_default=True, help="Seed of latents, labels and subsets")
 @_how(
     "--repeats",
     type=click.IntRange(min=1),
@@ -147,9 +198,10 @@ _judged, _how, _space, _files, _machine = (functools.partial(_option, help_group
 @_how("--num-real", type=click.IntRange(min=1), help="Use at most this many real images; noted in the result")
 @_how(
     "--modes",
-    type=click.IntRange(2, digit_data.NUM_MODES),
+    type=click.IntRange(2, listing.NUM_MODES),
     help="Count only the stacked-digit modes with labels below this, as dataset_tool.py --modes draws them; 777 is the MADR paper's number",
 )
+@_how("--per-class", is_flag=True, help="Judge every class by itself; --num-gen images of each")
 @_how("--cache", type=click.Choice(list(_CACHE_SWITCH)), default="on", show_default=True, help="Use and keep statistics of the real images")
 @_space("--metric-space", metavar="NAME", help=f"Feature space of the madr_* metrics: {names.HELP}  [default: dino]")
 @_space("--madr-extractor", metavar="NAME", help="Old spelling of --metric-space", advanced=True)
@@ -168,6 +220,8 @@ _judged, _how, _space, _files, _machine = (functools.partial(_option, help_group
     multiple=True,
     help="Local file of a feature detector, as inception=PATH or vgg16=PATH; may be repeated",
 )
+@_files("--fakes", metavar="PATH", help="A folder or zip of images, features or statistics (.npz), in place of --network")
+@_files("--reals", metavar="PATH", help="What to compare them with, likewise, in place of --data")
 @_files("--real-features", metavar="PATH", help="Features of the real images, .npz or .npy, in place of --network and --data")
 @_files("--fake-features", metavar="PATH", help="Features of the generated images, likewise")
 @_machine("--gpus", type=int, default=1, show_default=True, metavar="INT", help="Number of processes, one GPU each")
@@ -187,15 +241,28 @@ def main(ctx, **flags):
     \b
     # is it more diverse than the baseline?
     python calc_metrics.py --network=ours.pkl --baseline=ada.pkl --data=faces.zip --metrics=madr_prdc
+    # two sets of images without a network; either may be features or statistics
+    python calc_metrics.py --fakes=samples --reals=faces.zip --metrics=fid50k_full,kid50k_full
     # features of another program, in one space, a row per image
     python calc_metrics.py --real-features=real.npz --fake-features=fake.npz --metrics=madr_prdc
     """
     flags = dnnlib.EasyDict(flags)
     if flags.gpus < 1:
         raise UserError(f"--gpus must be at least 1 (got {flags.gpus}); use --device=cpu to compute without a GPU.")
+    unknown = set(flags.metrics) - {name for metrics in listing.NAMES.values() for name in metrics}
+    if flags.network and not unknown and not dnnlib.util.is_url(flags.network, allow_file_urls=True) and not os.path.exists(flags.network):
+        raise UserError(f"Cannot open {flags.network}: there is no such file; check the path (a web address must begin with https:// or http://).")
+    from metrics import requested
+    from torch_utils import distributed
+
     requested.check_metrics(flags.metrics)
+    requested.check_counts(flags.metrics, flags.num_gen, flags.num_real)
     requested.check_modes(flags.modes, flags.metrics)
+    requested.check_per_class(flags.per_class, flags.metrics, {"--baseline": flags.baseline, "--repeats": flags.repeats != 1})
     requested.check_seeds(flags.seed, flags.repeats)
+    if flags.reals is not None or flags.fakes is not None:
+        judge_two_sets(flags)
+        return
     if flags.real_features is not None or flags.fake_features is not None:
         judge_given_features(flags, ctx.get_parameter_source("cache") is not click.core.ParameterSource.DEFAULT)
         return

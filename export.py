@@ -1,7 +1,7 @@
 """Networks without pickle: a snapshot as `<name>.safetensors` (all numbers) + `<name>.json` (how to build them), and back.
 
 Neither file can hold code. They hold networks alone: tensors that a plugin lets ride on the pickle's augment_pipe stay
-behind. Must not know what the networks are used for.
+behind. Or the averaged generator as one file that draws (torch_utils/runnable.py). Must not know what the networks are used for.
 """
 
 import json
@@ -9,15 +9,16 @@ import os
 import pickle
 
 import click
-import torch
 
 import dnnlib
 import legacy
-from dnnlib import cli, download, files
+from dnnlib import cli, console, download, files
 from dnnlib.errors import UserError
-from torch_utils import network_pair, rebuild
-from torch_utils.network_pair import FORMAT, FORMAT_VERSION, import_snapshot
-from torch_utils.pickle_machine import Refused
+
+# Whatever imports torch is imported inside the functions, so that --help comes at once.
+
+# Files that draw: what one calls them.
+_ENDINGS = {"torchscript": ".pt", "onnx": ".onnx"}
 
 # ---------------------------------------------------------------------------------------------------------------------
 # JSON knows no tuples, and its dictionaries are not EasyDicts; both matter when the networks are built again.
@@ -45,10 +46,13 @@ def export_snapshot(source, dest, trust=False):
 
     dest: path without extension (an extension .safetensors or .json is dropped). The same snapshot gives the same bytes.
     """
+    path = dnnlib.util.open_url(legacy.located(source), return_filename=True)  # before what takes seconds is imported
+    import torch
     from safetensors.torch import save
 
+    from torch_utils import network_pair
+
     dest = network_pair.without_extension(dest)
-    path = dnnlib.util.open_url(legacy.located(source), return_filename=True)
     data = legacy.open_network(path, trust=trust)
     tensors, networks, extra = {}, {}, {}
     for key, value in data.items():
@@ -58,8 +62,8 @@ def export_snapshot(source, dest, trust=False):
             extra[str(key)] = _to_json(value, f"{source}: {key}")
 
     document = dict(
-        format=FORMAT,
-        version=FORMAT_VERSION,
+        format=network_pair.FORMAT,
+        version=network_pair.FORMAT_VERSION,
         networks=networks,
         extra=extra,
         training_set_kwargs=_to_json(data["training_set_kwargs"], f"{source}: training_set_kwargs"),
@@ -75,6 +79,11 @@ def export_snapshot(source, dest, trust=False):
 
 
 def _describe(module, key, tensors):
+    import torch
+
+    from torch_utils import rebuild
+    from torch_utils.pickle_machine import Refused
+
     try:
         description = rebuild.describe_module(module)
     except Refused as refused:
@@ -93,23 +102,109 @@ def _describe(module, key, tensors):
     )
 
 
+def import_snapshot(source):
+    """The snapshot dictionary of a pair of files; `source` is the path of either, or without extension."""
+    from torch_utils import network_pair
+
+    return network_pair.import_snapshot(source)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Snapshot -> one file that draws.
+
+
+def export_drawing(source, dest, form, truncation_psi=1.0, noise_mode="const", trust=False):
+    """Write the averaged generator as a TorchScript or ONNX file, once it has drawn the network's images; returns the largest difference
+    (None where onnxruntime is missing, which would tell)."""
+    from torch_utils import runnable
+
+    if form == "onnx":
+        runnable.check_onnx_packages()
+    path = dnnlib.util.open_url(legacy.located(source), return_filename=True)
+    G = legacy.open_network(path, trust=trust)["G_ema"]
+    facts = dict(
+        file=os.path.basename(str(source)),
+        sha256=download.file_digest(path),
+        z_dim=G.z_dim,
+        c_dim=G.c_dim,
+        resolution=G.img_resolution,
+        channels=G.img_channels,
+        truncation_psi=truncation_psi,
+        noise_mode=noise_mode,
+        tolerance=runnable.TOLERANCE,
+    )
+    made = runnable.drawing(G, truncation_psi, noise_mode)
+    writes, runs = dict(torchscript=(runnable.as_torchscript, runnable.run_torchscript), onnx=(runnable.as_onnx, runnable.run_onnx))[form]
+    data, difference = b"", None
+    for step in console.progress(["record", "compare"], 2, f"Exporting as {form}", unit="step"):
+        if step == "record":
+            data = writes(made, facts)
+        elif form != "onnx" or runnable.can_run_onnx():
+            difference = runnable.largest_difference(runs(data), made)
+    if os.path.dirname(dest):
+        os.makedirs(os.path.dirname(dest), exist_ok=True)
+    files.atomic_write_bytes(dest, data)
+    return difference
+
+
+def form_of(dest, form):
+    """The format that --format and the ending of --dest say together."""
+    by_ending = {ending: name for name, ending in _ENDINGS.items()}.get(os.path.splitext(dest)[1])
+    if form is None:
+        return by_ending or "safetensors"
+    if form in _ENDINGS and by_ending != form:
+        raise UserError(
+            f"--dest={dest} does not go with --format={form}, whose files end in {_ENDINGS[form]}; call it {os.path.splitext(dest)[0]}{_ENDINGS[form]}."
+        )
+    if form not in _ENDINGS and by_ending is not None:
+        raise UserError(f"--dest={dest} does not go with --format={form}, which writes a pair of files; leave {os.path.splitext(dest)[1]} away.")
+    return form
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # At the command line.
+
+
+def _write_drawing(source, dest, form, trunc, noise_mode, trust):
+    difference = export_drawing(source, dest, form, 1.0 if trunc is None else trunc, noise_mode or "const", trust)
+    if difference is None:
+        console.note("the file was not compared with the network, since onnxruntime is missing: pip install onnxruntime")
+    else:
+        print(f"Its images differ from those of the network by at most {difference:.1e} of the range.")
+    print(f"Wrote {dest}")
 
 
 @click.command()
 @click.option("--source", help="Network pickle (path or URL), or a .json/.safetensors that this tool has written.", required=True, metavar="PATH")
 @click.option("--dest", help="Where to write: a name for the pair of files, or a .pkl to turn a pair back.", required=True, metavar="PATH")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["safetensors", *_ENDINGS]),
+    help="A pair of files that opens here again, or one file that draws without this code.  [default: by the ending of --dest]",
+)
+@click.option(
+    "--trunc", type=cli.FloatRange(), help="Truncation psi that --format=torchscript and onnx fix in the file.  [default: 1]", metavar="FLOAT"
+)
+@click.option("--noise-mode", type=click.Choice(["const", "none"]), help="Noise that they fix in the file.  [default: const]")
 @cli.trust_option
-def main(source, dest, trust_pickle):
-    """Turn a network pickle into files that can hold no code (safetensors + JSON), or back.
+def main(source, dest, form, trunc, noise_mode, trust_pickle):
+    """Turn a network pickle into files that can hold no code (safetensors + JSON), or back, or into one that draws by itself.
 
     \b
     Examples:
       python export.py --source=network-snapshot-001000.pkl --dest=cats
       python export.py --source=cats.json --dest=cats.pkl
+      python export.py --source=network-snapshot-001000.pkl --dest=cats.onnx --trunc=0.7
     """
-    if network_pair.is_named(source):
+    form = form_of(dest, form)
+    if form in _ENDINGS:
+        _write_drawing(source, dest, form, trunc, noise_mode, trust_pickle)
+        return
+    for flag, value in (("--trunc", trunc), ("--noise-mode", noise_mode)):
+        if value is not None:
+            raise UserError(f"{flag} has no effect on --format=safetensors, which keeps the whole network; leave it out.")
+    if os.path.splitext(source)[1] in (".json", ".safetensors"):
         if not dest.endswith(".pkl"):
             raise UserError(f"--dest must end in .pkl when --source is an exported file (got {dest}).")
         snapshot = import_snapshot(source)

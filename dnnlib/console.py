@@ -40,7 +40,8 @@ def note(text):
 
 def _tell(label, text):
     _told.append(f"{label}: {text}")
-    print(fitted(_told[-1]), file=sys.stderr, flush=True)
+    encoding = getattr(sys.stderr, "encoding", None) or "utf-8"  # escaped here as well: programs that call the loop have streams of their own
+    print(fitted(_told[-1]).encode(encoding, "backslashreplace").decode(encoding), file=sys.stderr, flush=True)
 
 
 def take_told():

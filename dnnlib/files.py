@@ -89,7 +89,8 @@ def atomic_open(path: PathLike, mode: str = "wb") -> Iterator:
     """Open `path` for writing so that a reader sees the former file until the block has ended without an error.
 
     The data goes to a hidden file in the same folder, is forced to the disk and then takes the name. When the block
-    raises, the hidden file is removed and the former file stays. Modes: 'wb', and 'w' for UTF-8 text.
+    raises, the hidden file is removed and the former file stays. Modes: 'wb', and 'w' for UTF-8 text, in
+    which a file name's bytes that are no UTF-8 appear as \\udcff.
     """
     if mode not in ("wb", "w"):
         raise ValueError(f"atomic_open writes whole files: mode must be 'wb' or 'w' (got {mode!r})")
@@ -102,7 +103,7 @@ def atomic_open(path: PathLike, mode: str = "wb") -> Iterator:
     except OSError as error:
         raise _cannot_write(target, error) from error
     buffered = io.BufferedWriter(raw, buffer_size=1 << 20)
-    stream: IO = io.TextIOWrapper(buffered, encoding="utf-8", newline="\n") if mode == "w" else buffered
+    stream: IO = io.TextIOWrapper(buffered, encoding="utf-8", errors="backslashreplace", newline="\n") if mode == "w" else buffered
     try:
         yield stream
         try:

@@ -1,4 +1,4 @@
-"""Write the reference pages from the rows: docs/flags.md of train.py's flags, and the table of all metrics in docs/metrics.md.
+"""Write the reference from the rows: docs/flags.md of train.py's flags, the table of all metrics in docs/metrics.md, their names for --help.
 
     python docs/make_reference.py
 
@@ -6,6 +6,7 @@ Must not hold a sentence about any one flag or metric: these are in training/fla
 the files of metrics.
 """
 
+import json
 import sys
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from metrics import metric_main
 from metrics.metric import Group, Reals
 from training import flag_table
 
-FLAGS_PAGE, METRICS_PAGE = REPO / "docs" / "flags.md", REPO / "docs" / "metrics.md"
+FLAGS_PAGE, METRICS_PAGE, LISTING = REPO / "docs" / "flags.md", REPO / "docs" / "metrics.md", REPO / "metrics" / "listing.py"
 BEGIN, END = "<!-- metrics: begin -->", "<!-- metrics: end -->"
 _HEAD = """# The flags of train.py
 
@@ -99,10 +100,19 @@ def metrics_page():
     return f"{before}{BEGIN}\n{metrics_table()}\n{END}{after}"
 
 
+def listing():
+    """The text of metrics/listing.py with the names of all metrics made anew."""
+    rows = [metric_main.row_of(name) for name in metric_main.list_valid_metrics()]
+    named = {group.value: [row.name for row in rows if row.group is group] for group in Group}
+    lines = [f"    {json.dumps(heading)}: {json.dumps(names)},\n" for heading, names in named.items() if names]
+    before, begin, _ = LISTING.read_text(encoding="utf-8").partition("NAMES = {\n")
+    return f"{before}{begin}{''.join(lines)}}}\n"
+
+
 @click.command()
 def main():
-    """Write docs/flags.md and the table of all metrics in docs/metrics.md."""
-    for path, text in ((FLAGS_PAGE, flags_page()), (METRICS_PAGE, metrics_page())):
+    """Write docs/flags.md, the table of all metrics in docs/metrics.md and their names in metrics/listing.py."""
+    for path, text in ((FLAGS_PAGE, flags_page()), (METRICS_PAGE, metrics_page()), (LISTING, listing())):
         atomic_write_text(str(path), text)
         print(f"Wrote {path.relative_to(REPO)}.")
 

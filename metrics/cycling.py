@@ -141,6 +141,7 @@ METRICS = [
         detector="space",
         higher_is_better=False,
         counts_modes=True,
+        per_class=False,
         prepare=prepare,
     )
 ]

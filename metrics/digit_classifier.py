@@ -23,7 +23,7 @@ from dnnlib.errors import UserError
 from dnnlib.files import atomic_write_bytes
 from dnnlib.util import construct_class_by_name, make_cache_dir_path
 from metrics import digit_data
-from metrics.progress import ProgressMonitor
+from metrics.progress import ProgressMonitor, bars_ended
 from torch_utils import devices
 
 # Raise when network, training or preparation change: part of the key of what is kept.
@@ -265,7 +265,8 @@ def _open(path):
 def main(data, test_data, cache, device):
     """Train the digit classifier of a data set of stacked digits and print its accuracy."""
     device = devices.resolve(device)
-    classifier = obtain(_open(data), device, use_cache=cache == "on", monitor=ProgressMonitor(verbose=True))
+    with bars_ended():
+        classifier = obtain(_open(data), device, use_cache=cache == "on", monitor=ProgressMonitor(verbose=True))
     if test_data is not None:
         digits = digit_data.collect_digits(_open(test_data))
         print(f"Accuracy on {len(digits)} digits of {test_data}: {accuracy_on(classifier, digits)[0]:.2%}")

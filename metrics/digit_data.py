@@ -11,8 +11,8 @@ import numpy as np
 
 from dnnlib.errors import UserError
 from metrics import modes
+from metrics.listing import NUM_MODES
 
-NUM_MODES = 1000
 HELD_OUT_PART = 6  # one digit in six measures the accuracy
 MAX_TRIPLES = 60_000  # three times as many draws as MNIST has digits: 95% of them are seen
 _ENOUGH_SEEN = 2048  # stop when that many images in a row ...

@@ -11,10 +11,11 @@ import torch
 
 from dnnlib import console
 from madr_spaces import names, neighbours, sampling
+from madr_spaces.feature_sets import check_same_width
 from madr_spaces.neighbours import K_DENSITY_COVERAGE, K_PRECISION_RECALL
-from metrics import detectors, kernels, metric_utils
+from metrics import counts, detectors, frechet_inception_distance, metric_utils
 from metrics.feature_stats import FeatureStats
-from metrics.metric import Group, Metric
+from metrics.metric import Fewest, Group, Metric, Takes
 from metrics.precision_recall import join_rows, rows_of
 
 NUMBERS = neighbours.NUMBERS
@@ -40,6 +41,8 @@ def prepare(detector_paths=None, space=None):
 
 def generated_features(opts, urls, num_gen, rel_lo=0, rel_hi=1):
     """Features [num_gen, D] of the same generated images in each of the spaces: the images are drawn once."""
+    if "generated" in opts.sides:
+        return [metric_utils.compute_feature_stats_for_generator(opts, url, _DETECTOR_KWARGS).get_all() for url in urls]
     num_gen = opts.num_gen if opts.num_gen is not None else num_gen
     batch_gen = opts.batch_size or sampling.batch_size(opts.G.img_resolution, 64)
     metric_utils.record_sampling(opts, num_gen, batch_gen)
@@ -49,6 +52,8 @@ def generated_features(opts, urls, num_gen, rel_lo=0, rel_hi=1):
         for url, stats in zip(urls, collected):
             stats.append_torch(detectors.run_detector(*opts.detector(url), images, _DETECTOR_KWARGS), num_gpus=opts.num_gpus, rank=opts.rank)
         progress.update(collected[0].num_items)
+    if "real" in opts.sides:  # else those of the reals are recorded
+        opts.record(detector=detectors.detector_facts(opts.detector(urls[0])[1], _DETECTOR_KWARGS))
     return [stats.get_all() for stats in collected]
 
 
@@ -58,7 +63,8 @@ def spaces_and_features(opts, num_gen):
     if opts.given is not None:
         return {GIVEN: _given_features(opts, num_gen)}
     space = space_of(opts)
-    beside = names.held_out(space, opts.trained_in)
+    # Features of a file are those of one space.
+    beside = None if opts.sides else names.held_out(space, opts.trained_in)
     urls = {name: detectors.space_url(name) for name in (space, beside) if name is not None}
     for url in urls.values():
         opts.detector(url)  # what is missing is said before any image is read
@@ -70,6 +76,8 @@ def spaces_and_features(opts, num_gen):
         ).get_all()
     fakes = generated_features(opts, list(urls.values()), num_gen, rel_lo=0.3, rel_hi=0.6)
     opts.record(space=space)
+    for name, fake in zip(urls, fakes):
+        check_same_width(reals[name], fake)
     return {name: (reals[name], fake) for name, fake in zip(urls, fakes)}
 
 
@@ -85,6 +93,8 @@ def _given_features(opts, num_gen):
         _subset(rows, count, opts.seed, block)
         for block, (rows, count) in enumerate([(opts.given.real, opts.num_real), (opts.given.fake, opts.num_gen)])
     )
+    counts.check(opts, "real", len(real))
+    counts.check(opts, "generated", len(fake))
     opts.record(space=GIVEN, given=opts.given.facts, num_real=len(real), num_gen=len(fake), seed=opts.seed)
     if len(fake) != num_gen:
         opts.record(counts_overridden=True)
@@ -171,10 +181,8 @@ def compute_frechet(opts, space, num_gen):
     fake = metric_utils.compute_feature_stats_for_generator(
         opts, url, _DETECTOR_KWARGS, rel_lo=0.5, rel_hi=1, capture_mean_cov=True, max_items=num_gen
     )
-    opts.record(space=space, covariance="biased (1/N), float64")
-    if opts.rank != 0:
-        return float("nan")
-    return kernels.frechet_distance(*fake.get_mean_cov(), *real.get_mean_cov())
+    opts.record(space=space)
+    return frechet_inception_distance.distance_of(opts, real, fake)
 
 
 # ----------------------------------------------------------------------------------------------------------------
@@ -201,9 +209,21 @@ def _frechet_in_dino(opts, name, num_gen):
     return {name: compute_frechet(opts, "dino", num_gen)}
 
 
-def in_both_sizes(name, function, meaning, higher_is_better=True):
+_NEIGHBOURS = Fewest(6, "a neighbourhood of 5 needs more than 5 {side} images")
+
+
+def in_both_sizes(name, function, meaning, higher_is_better=True, fewest=_NEIGHBOURS):
     """The rows of a metric of the features of both sides, for 50,000 and for 10,000 generated images."""
-    row = functools.partial(Metric, group=Group.DIVERSITY, detector="space", from_features=True, prepare=prepare, higher_is_better=higher_is_better)
+    row = functools.partial(
+        Metric,
+        group=Group.DIVERSITY,
+        detector="space",
+        from_features=True,
+        takes=Takes.FEATURES,
+        fewest=fewest,
+        prepare=prepare,
+        higher_is_better=higher_is_better,
+    )
     return [
         row(name + ending, function, meaning if not ending else f"The same with {num_gen:,} generated images", counts=dict(num_gen=num_gen))
         for ending, num_gen in SIZES.items()
@@ -221,6 +241,8 @@ METRICS = [
         counts=dict(num_gen=50_000),
         detector="dino",
         higher_is_better=False,
+        takes=Takes.STATISTICS,
+        fewest=Fewest(2, "a covariance needs at least two {side} images"),
         prepare=functools.partial(prepare, space="dino"),
     ),
 ]

@@ -20,7 +20,7 @@ _SIGNIFICANT_Z = 1.959963984540054  # two-sided, 5 %
 # Smooth recall (Park and Kim 2023, P-recall).
 
 
-def smooth_recall_per_real(real_ND, fake_MD, *, k=SMOOTH_K, reach=SMOOTH_REACH, tile_bytes=neighbours.TILE_BYTES, device="cpu"):
+def smooth_recall_per_real(real_ND, fake_MD, *, k=SMOOTH_K, reach=SMOOTH_REACH, tile_bytes=neighbours.TILE_BYTES, device="cpu", progress=None):
     """Of each real i: 1 - prod_j (1 - max(0, 1 - d_ij / (reach R))), [N] float64; R = mean distance of a fake to its k-th other fake.
 
     How probably at least one fake's neighbourhood holds the real, when a neighbourhood fades with distance instead of
@@ -42,6 +42,8 @@ def smooth_recall_per_real(real_ND, fake_MD, *, k=SMOOTH_K, reach=SMOOTH_REACH, 
             inside = (1 - distances / radius).clamp(min=0) if radius > 0 else (distances == 0).double()
             log_missed += torch.log1p(-inside).sum(dim=1)
         parts.append(-torch.expm1(log_missed))
+        if progress is not None:
+            progress(start + len(y_nD))
     return torch.cat(parts).cpu().numpy()
 
 
@@ -73,14 +75,14 @@ def vendi_score(features_ND):
 # Authenticity (Alaa et al. 2022, section 4.3).
 
 
-def authentic_fakes(real_ND, fake_MD, *, device="cpu"):
+def authentic_fakes(real_ND, fake_MD, *, device="cpu", progress=None):
     """Whether each fake is farther from its nearest real than that real is from its own nearest other real, bool [M].
 
     A generator that repeats its training images scores 0. What one scores that draws from their distribution depends on
     the dimension (Gaussians: 0.33 in 1, 0.39 in 2, 0.70 in 16 dimensions): compare with the score of held-out real images.
     """
     real, fake = neighbours.check_sets(real_ND, fake_MD, 1)
-    nearest, distance = nearest_centres(fake, real, block=max(1, neighbours.TILE_BYTES // (8 * len(real))))
+    nearest, distance = nearest_centres(fake, real, block=max(1, neighbours.TILE_BYTES // (8 * len(real))), progress=progress)
     between_reals = neighbours.kth_neighbour_distances(real, 1, device=device).cpu().numpy()
     return distance > between_reals[nearest]
 
@@ -89,7 +91,7 @@ def authentic_fakes(real_ND, fake_MD, *, device="cpu"):
 # Number of statistically different bins (Richardson and Weiss 2018).
 
 
-def nearest_centres(points_ND, centres_KD, block=4096):
+def nearest_centres(points_ND, centres_KD, block=4096, progress=None):
     """(index of the nearest centre, distance to it) of each point, float64."""
     origin_D = np.mean(centres_KD, axis=0, dtype=np.float64)  # rounding is smallest near it
     centres = torch.from_numpy(np.asarray(centres_KD, np.float64) - origin_D)
@@ -98,6 +100,8 @@ def nearest_centres(points_ND, centres_KD, block=4096):
         x = torch.from_numpy(np.asarray(points_ND[start : start + block], np.float64) - origin_D)
         indices.append(kmeans.nearest_centres(x, centres))
         distances.append(torch.linalg.vector_norm(x - centres[indices[-1]], dim=1))
+        if progress is not None:
+            progress(start + len(x))
     return torch.cat(indices).numpy(), torch.cat(distances).numpy()
 
 

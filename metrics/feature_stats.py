@@ -72,6 +72,8 @@ class FeatureStats:
     def get_mean_cov(self):
         """Mean [D] and biased covariance [D, D], float64."""
         assert self.capture_mean_cov
+        if self.num_items < 2:
+            raise UserError(f"A covariance needs at least two images (got {self.num_items}); use more.")
         mean = self._sum_D / self.num_items
         return mean, self._outer_DD / self.num_items - np.outer(mean, mean)
 

@@ -2,9 +2,22 @@
 
 import functools
 
-from metrics import kernels, metric_utils
+from metrics import counts, kernels, metric_utils
 from metrics.detectors import INCEPTION_URL
-from metrics.metric import Group, Metric, Reals
+from metrics.metric import Fewest, Group, Metric, Reals, Takes
+
+_MANY_FEATURES = 1000  # from here on their square roots take seconds
+
+
+def distance_of(opts, real, fake):
+    """The Frechet distance of two FeatureStats; NaN on other ranks than 0."""
+    counts.warn_of_singular_covariance(opts, real.num_features, real=real.num_items, generated=fake.num_items)
+    opts.record(covariance="biased (1/N), float64")
+    if opts.rank != 0:
+        return float("nan")
+    if real.num_features >= _MANY_FEATURES:
+        opts.say(f"Distance of two covariances of {real.num_features} features...")
+    return kernels.frechet_distance(*fake.get_mean_cov(), *real.get_mean_cov())
 
 
 def compute_fid(opts, max_real, num_gen):
@@ -15,17 +28,22 @@ def compute_fid(opts, max_real, num_gen):
     fake = metric_utils.compute_feature_stats_for_generator(
         opts, INCEPTION_URL, detector_kwargs, rel_lo=0.5, rel_hi=1, capture_mean_cov=True, max_items=num_gen
     )
-    opts.record(covariance="biased (1/N), float64")
-    if opts.rank != 0:
-        return float("nan")
-    return kernels.frechet_distance(*fake.get_mean_cov(), *real.get_mean_cov())
+    return distance_of(opts, real, fake)
 
 
 def _fid(opts, name, **counts):
     return {name: compute_fid(opts, **counts)}
 
 
-_FID = functools.partial(Metric, function=_fid, meaning="Frechet distance in Inception's space", detector="inception", higher_is_better=False)
+_FID = functools.partial(
+    Metric,
+    function=_fid,
+    meaning="Frechet distance in Inception's space",
+    detector="inception",
+    higher_is_better=False,
+    takes=Takes.STATISTICS,
+    fewest=Fewest(2, "a covariance needs at least two {side} images"),
+)
 METRICS = [
     _FID("fid50k_full", group=Group.RECOMMENDED, counts=dict(max_real=None, num_gen=50_000)),
     _FID("fid50k", group=Group.OLDER, counts=dict(max_real=50_000, num_gen=50_000), reals=Reals.MIRRORED_AS_TRAINED),

@@ -5,6 +5,7 @@ Computed on rank 0; the held-out space stands beside the metric's own, in the fa
 
 from madr_spaces import sampling
 from metrics import diversity, diversity_kernels
+from metrics.metric import Fewest
 
 NUM_BINS = 100
 _REALS_PER_BIN = 10
@@ -28,7 +29,7 @@ def _beside_held_out(opts, num_gen, measure):
 
 def compute_smooth_recall(opts, name, num_gen):
     def measure(real, fake, is_own):
-        per_real = diversity_kernels.smooth_recall_per_real(real, fake, device=opts.device)
+        per_real = diversity_kernels.smooth_recall_per_real(real, fake, device=opts.device, progress=opts.stage("smooth recall", len(real)))
         if is_own:
             opts.keep_items(name, "real", per_real)
         return dict(smooth_recall=float(per_real.mean()))
@@ -66,7 +67,7 @@ def compute_authenticity(opts, name, num_gen):
     """Per cent of generated images that are no near copies of a training image; the reals must be those of the training."""
 
     def measure(real, fake, is_own):
-        authentic = diversity_kernels.authentic_fakes(real, fake, device=opts.device)
+        authentic = diversity_kernels.authentic_fakes(real, fake, device=opts.device, progress=opts.stage("nearest reals", len(fake)))
         if is_own:
             opts.keep_items(name, "generated", 100.0 * authentic)
         return dict(authenticity=100.0 * float(authentic.mean()))
@@ -93,7 +94,23 @@ def compute_ndb(opts, name, num_gen):
 
 METRICS = [
     *diversity.in_both_sizes("madr_smooth_recall", compute_smooth_recall, "Recall with soft rims, its radius that of the whole set"),
-    *diversity.in_both_sizes("madr_vendi", compute_vendi, "Vendi score of the generated images by that of the reals"),
-    *diversity.in_both_sizes("madr_authenticity", compute_authenticity, "Per cent of generated images that are no near copies of a real one"),
-    *diversity.in_both_sizes("madr_ndb", compute_ndb, "Share of 100 cells of reals whose proportions differ", higher_is_better=False),
+    *diversity.in_both_sizes(
+        "madr_vendi",
+        compute_vendi,
+        "Vendi score of the generated images by that of the reals",
+        fewest=Fewest(2, "a measure of variety needs at least two {side} images"),
+    ),
+    *diversity.in_both_sizes(
+        "madr_authenticity",
+        compute_authenticity,
+        "Per cent of generated images that are no near copies of a real one",
+        fewest=Fewest(2, "distances to other images need at least two {side} images"),
+    ),
+    *diversity.in_both_sizes(
+        "madr_ndb",
+        compute_ndb,
+        "Share of 100 cells of reals whose proportions differ",
+        higher_is_better=False,
+        fewest=Fewest(2, "proportions need at least two {side} images"),
+    ),
 ]

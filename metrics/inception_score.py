@@ -2,7 +2,7 @@
 
 from metrics import kernels, metric_utils
 from metrics.detectors import INCEPTION_URL
-from metrics.metric import Group, Metric
+from metrics.metric import Fewest, Group, Metric, Takes
 
 
 def compute_is(opts, num_gen, num_splits):
@@ -29,5 +29,7 @@ METRICS = [
         counts=dict(num_gen=50_000),
         detector="inception",
         compares_with_reals=False,
+        takes=Takes.IMAGES,
+        fewest=Fewest(10, "a score over 10 parts needs at least 10 {side} images"),
     )
 ]

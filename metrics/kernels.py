@@ -68,16 +68,18 @@ def polynomial_mmd2(x_ND, y_MD):
     return float(mean_off_diagonal(kernel(x_ND, x_ND)) + mean_off_diagonal(kernel(y_MD, y_MD)) - 2 * kernel(x_ND, y_MD).mean())
 
 
-def kernel_distance(real_ND, fake_MD, num_subsets, max_subset_size, rng):
+def kernel_distance(real_ND, fake_MD, num_subsets, max_subset_size, rng, progress=None):
     """The mean of polynomial_mmd2 over random subsets of equal size, drawn without replacement from `rng`."""
     real_ND, fake_MD = as_matrix(real_ND, "Real"), as_matrix(fake_MD, "Generated")
     check_same_width(real_ND, fake_MD)
     size = min(len(real_ND), len(fake_MD), max_subset_size)
     estimates = []
-    for _ in range(num_subsets):
+    for done in range(1, num_subsets + 1):
         x = real_ND[rng.choice(len(real_ND), size, replace=False)]
         y = fake_MD[rng.choice(len(fake_MD), size, replace=False)]
         estimates.append(polynomial_mmd2(x, y))
+        if progress is not None:
+            progress(done)
     return float(np.mean(estimates))
 
 

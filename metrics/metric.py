@@ -8,6 +8,9 @@ import enum
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from metrics import counts
 
 
 class Group(enum.Enum):
@@ -29,6 +32,25 @@ class Reals(enum.Enum):
     AS_TRAINED = dict()
 
 
+NAME_PER_CLASS = "_per_class"  # ending of a metric's name where it was computed class by class
+
+
+class Takes(enum.IntEnum):
+    """The least that a metric must be given of a side: each holds less than the one before it."""
+
+    NETWORK = 0  # its latents, or the snapshots of its run
+    IMAGES = 1
+    FEATURES = 2
+    STATISTICS = 3  # a mean and a covariance
+
+
+class Fewest(NamedTuple):
+    """How many items each side must have at least, and the sentence that says so, of a {side}."""
+
+    count: int = 1
+    why: str = ""
+
+
 # Names that a foreign metric has in common with ours say through which network it looks, and that less is better.
 _FAMILIES = {"fid": "inception", "kid": "inception", "is": "inception", "pr": "vgg16", "ppl": "vgg16"}
 _LOWER_IS_BETTER = ("fid", "fd_", "kid", "ppl")
@@ -47,12 +69,16 @@ class Metric:
     higher_is_better: bool = True
     reals: Reals = Reals.ALL
     compares_with_reals: bool = True  # else the data set lends no more than its labels
-    from_features: bool = False  # needs no more than the features of both sides
+    from_features: bool = False  # needs no more than the features of both sides, in whatever space
+    takes: Takes = Takes.NETWORK
+    fewest: Fewest = Fewest()
+    per_class: bool = True  # means something of the images of one class alone
     counts_modes: bool = False  # heeds --modes
     prepare: Callable | None = None  # of the --detector paths: finds what the metric needs, long before it is due
 
     def __call__(self, opts):
         opts.dataset_kwargs.update(self.reals.value)
+        counts.begin(opts, self)
         return self.function(opts, self.name, **self.counts)
 
     @property
@@ -77,6 +103,7 @@ def of_function(function) -> Metric:
         detector=family_detector(name),
         higher_is_better=less_is_better(name) is False if stated is None else stated,
         reals=Reals.AS_TRAINED,
+        per_class=False,
         counts_modes=getattr(function, "counts_modes", False),
         prepare=getattr(function, "prepare", None),
     )

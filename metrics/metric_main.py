@@ -86,7 +86,7 @@ def check_names(names, or_none=False):
 
 def higher_is_better(metric):
     """Whether a larger first result of this metric is the better one; of a metric that only a result line knows, by its name's family."""
-    row = row_of(metric)
+    row = row_of(metric.removesuffix(rows.NAME_PER_CLASS))
     return not rows.less_is_better(metric) if row is None else row.higher_is_better
 
 

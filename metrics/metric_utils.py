@@ -5,7 +5,6 @@ The numbers made of the statistics are elsewhere (kernels, neighbours); single m
 
 import copy
 import json
-import os
 
 import numpy as np
 import torch
@@ -13,7 +12,7 @@ import torch
 import dnnlib
 from dnnlib.errors import UserError
 from madr_spaces import sampling
-from metrics import detectors as detector_files, stats_cache
+from metrics import counts, detectors as detector_files, progress as showing, reading, stats_cache
 from metrics.feature_stats import FeatureStats
 from metrics.progress import ProgressMonitor
 
@@ -30,6 +29,7 @@ __all__ = [
 ]
 
 
+_MOMENT_SEC = 3.0
 # With the versions of metrics and torch, which metric_main adds. detector: its name, hash, keywords and resize filter.
 FACTS_OF_EVERY_LINE = (
     "data",
@@ -59,7 +59,9 @@ class MetricOptions:
     training, None if none did. per_item: a dict that receives {result name: (real or generated, value of each item)}.
     snapshots: {name: function that opens its G} of the network's run, in order. given: GivenFeatures in place of network and
     data set. modes: count only the modes of stacked digits below this label. kept: a dict that holds what was computed of the
-    reals, for later calls with other seeds. `facts` collects what the result depends on, for the result line.
+    reals, for later calls with other seeds. sides: {'real' or 'generated': FeatureStats} of files, in place of images. only_class:
+    the OneClass of the data set to compare with. on_warning: what gets the sentences of warn. `facts` collects what the result
+    depends on, for the result line.
     """
 
     def __init__(
@@ -86,6 +88,9 @@ class MetricOptions:
         given=None,
         modes=None,
         kept=None,
+        sides=None,
+        only_class=None,
+        on_warning=None,
     ):
         assert 0 <= rank < num_gpus
         self.G = G
@@ -109,8 +114,12 @@ class MetricOptions:
         self.given = given
         self.modes = modes
         self.kept = kept
+        self.sides = dict(sides or {})
+        self.only_class = only_class
+        self.on_warning = on_warning or showing.warn
+        self.asking = None  # the row of the metric that is computed
         self.facts = {}
-        self._loaded_detectors = {}
+        self._loaded_detectors = {} if kept is None else kept.setdefault("loaded detectors", {})
 
     @property
     def verbose(self):
@@ -137,6 +146,15 @@ class MetricOptions:
         if self.verbose:
             print(text, flush=True)
 
+    def warn(self, text):
+        """Say what may spoil the number, once."""
+        if self.rank == 0:
+            self.on_warning(text)
+
+    def stage(self, tag, num_items):
+        """update(finished items) of a computation after the features, shown where it takes more than a moment."""
+        return ProgressMonitor(tag=tag, num_items=num_items, verbose=self.verbose, after_sec=_MOMENT_SEC).update
+
     def detector(self, url):
         """(callable, DetectorSource), loaded once per object."""
         if url not in self._loaded_detectors:
@@ -156,7 +174,7 @@ def _load_in_turn(url, opts):
     if opts.num_gpus > 1 and opts.rank == 0:
         torch.distributed.barrier()
     is_space_of_data = url.startswith(detector_files.SCHEME) and opts.dataset_kwargs.get("class_name")
-    return detector_files.load(source, opts.device, construct_dataset(opts) if is_space_of_data else None, opts.cache)
+    return detector_files.load(source, opts.device, construct_dataset(opts, whole=True) if is_space_of_data else None, opts.cache)
 
 
 # ----------------------------------------------------------------------------------------------------------------
@@ -177,12 +195,18 @@ def get_feature_detector(url, device=torch.device("cpu"), num_gpus=1, rank=0, ve
 # Real images.
 
 
-def construct_dataset(opts, **overrides):
-    """The data set of the options; its identity goes into the facts."""
+def construct_dataset(opts, whole=False, **overrides):
+    """The data set of the options; its identity goes into the facts. whole: also where one class alone is looked at."""
+    if opts.only_class is not None:
+        return _recorded(opts, opts.only_class.whole if whole else opts.only_class, opts.dataset_kwargs)
     kwargs = dict(opts.dataset_kwargs, **overrides)
     if not kwargs.get("class_name"):
         raise UserError("This metric compares with real images, but no data set is known; give it with --data=PATH.")
-    dataset = dnnlib.util.construct_class_by_name(**kwargs)
+    return _recorded(opts, dnnlib.util.construct_class_by_name(**kwargs), kwargs)
+
+
+def _recorded(opts, dataset, kwargs):
+    counts.check_channels(opts.G, dataset)
     opts.record(
         data=dict(
             fingerprint=dataset.content_fingerprint() if hasattr(dataset, "content_fingerprint") else None,
@@ -196,34 +220,23 @@ def construct_dataset(opts, **overrides):
     return dataset
 
 
-def _batches(num_items, batch_size, num_gpus, rank):
-    """This rank's index lists. Batch b belongs to rank b mod num_gpus; all are full and every rank has as many,
-    the indices beyond the last item wrap around (FeatureStats drops what comes after max_items)."""
-    per_round = batch_size * num_gpus
-    num_rounds = -(-num_items // per_round)
-    return [[i % num_items for i in range(start, start + batch_size)] for start in (r * per_round + rank * batch_size for r in range(num_rounds))]
-
-
-def _loader_kwargs(opts, num_items, given):
-    if given is not None:
-        return given
-    workers = min(3, os.cpu_count() or 1) if num_items > 10_000 else 0  # starting them costs more than small sets do
-    return dict(num_workers=workers, pin_memory=opts.device.type == "cuda")
-
-
 def compute_feature_stats_for_dataset(
     opts, detector_url, detector_kwargs, rel_lo=0, rel_hi=1, batch_size=64, data_loader_kwargs=None, max_items=None, **stats_kwargs
 ):
     """FeatureStats (complete on every rank) of the real images, from the cache when their content is known there."""
+    if "real" in opts.sides:
+        return _of_file(opts, "real", num_real=opts.sides["real"].num_items)
     dataset = construct_dataset(opts)
     detector, source = opts.detector(detector_url)
     max_items = opts.num_real if opts.num_real is not None else max_items
     num_items = min(len(dataset), max_items) if max_items is not None else len(dataset)
+    counts.check(opts, "real", num_items)
     opts.record(num_real=num_items, detector=detector_files.detector_facts(source, detector_kwargs))
     progress = opts.progress.sub(tag="dataset features", num_items=num_items, rel_lo=rel_lo, rel_hi=rel_hi)
 
     loader_kwargs = dict(
-        batch_sampler=_batches(num_items, batch_size, opts.num_gpus, opts.rank), **_loader_kwargs(opts, num_items, data_loader_kwargs)
+        batch_sampler=reading.batches(num_items, batch_size, opts.num_gpus, opts.rank),
+        **reading.loader_kwargs(opts.device, num_items, data_loader_kwargs),
     )
 
     def compute():
@@ -235,6 +248,14 @@ def compute_feature_stats_for_dataset(
         return compute()
     facts = stats_cache.describe(dataset, opts.dataset_kwargs, source, detector_kwargs, max_items, stats_kwargs)
     return opts.once(json.dumps(facts, sort_keys=True), lambda: _from_cache(opts, facts, compute, progress) if opts.cache else compute())
+
+
+def _of_file(opts, side, **counted):
+    stats = opts.sides[side]
+    if stats.num_items is not None:
+        counts.check(opts, side, stats.num_items)
+    opts.record(**counted)
+    return stats
 
 
 def _from_cache(opts, facts, compute, progress):
@@ -315,7 +336,11 @@ def generate_images(opts, num_items, batch_gen):
 
     Global batch b holds items b*batch_gen...; it belongs to rank b mod num_gpus and draws its noise from (seed, b). So
     the images do not depend on the number of processes; latents and labels do not depend on batch_gen either.
+    A set of images in the place of the network (two_sets.Images) brings its own.
     """
+    if hasattr(opts.G, "batches"):
+        yield from opts.G.batches(opts, num_items, batch_gen)
+        return
     G = frozen_copy(opts.G, opts.device)
     labels = LabelSource(opts)
     per_round = batch_gen * opts.num_gpus
@@ -328,6 +353,9 @@ def generate_images(opts, num_items, batch_gen):
 
 
 def record_sampling(opts, num_gen, batch_gen):
+    if hasattr(opts.G, "batches"):
+        opts.record(num_gen=num_gen, seed=opts.seed)
+        return
     opts.record(
         num_gen=num_gen,
         seed=opts.seed,
@@ -345,6 +373,8 @@ def compute_feature_stats_for_generator(
 
     jit is accepted for callers that pass it; the network is never traced, since tracing changes no number.
     """
+    if "generated" in opts.sides:
+        return _of_file(opts, "generated", num_gen=opts.sides["generated"].num_items)
     if opts.num_gen is not None:
         stats_kwargs["max_items"] = opts.num_gen
     num_items = stats_kwargs["max_items"]

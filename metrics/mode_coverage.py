@@ -13,7 +13,7 @@ from dnnlib.errors import UserError
 from madr_spaces import sampling
 from metrics import digit_classifier, digit_data, metric_utils, modes
 from metrics.feature_stats import FeatureStats
-from metrics.metric import Group, Metric
+from metrics.metric import Group, Metric, Takes
 
 # Noise gets an answer, too, and noise counts as many modes: below this share of the confidence on real digits, say so.
 _LOW_CONFIDENCE = 0.9
@@ -138,7 +138,9 @@ def count_generated_modes(opts, classifier, num_gen):
     return np.bincount(modes_N.astype(np.int64), minlength=digit_data.NUM_MODES), float(confidence_N.mean(dtype=np.float64))
 
 
-_MODES = functools.partial(Metric, function=compute_modes, group=Group.DIGITS, detector="digits", counts_modes=True)
+_MODES = functools.partial(
+    Metric, function=compute_modes, group=Group.DIGITS, detector="digits", counts_modes=True, takes=Takes.IMAGES, per_class=False
+)
 METRICS = [
     _MODES("madr_modes", meaning="Modes of stacked digits among 26,000 images: reached, reached 5 times, KL", counts=dict(num_gen=26_000)),
     _MODES("madr_modes5k", meaning="The same among 5,000 images", counts=dict(num_gen=5_000)),

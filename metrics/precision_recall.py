@@ -7,7 +7,7 @@ import torch
 from madr_spaces import neighbours
 from metrics import metric_utils
 from metrics.detectors import VGG16_URL
-from metrics.metric import Group, Metric, Reals
+from metrics.metric import Fewest, Group, Metric, Reals, Takes
 
 
 def compute_distances(row_features, col_features, num_gpus, rank, col_batch_size):
@@ -86,7 +86,14 @@ def _pr(opts, name, **counts):
     return {f"{name}_precision": precision, f"{name}_recall": recall}
 
 
-_PR = functools.partial(Metric, function=_pr, meaning="Precision and recall (k = 3) in VGG16's space", detector="vgg16")
+_PR = functools.partial(
+    Metric,
+    function=_pr,
+    meaning="Precision and recall (k = 3) in VGG16's space",
+    detector="vgg16",
+    takes=Takes.FEATURES,
+    fewest=Fewest(4, "a neighbourhood of 3 needs more than 3 {side} images"),
+)
 METRICS = [
     _PR("pr50k3_full", group=Group.RECOMMENDED, counts=dict(max_real=200_000, num_gen=50_000)),
     _PR("pr50k3", group=Group.OLDER, counts=dict(max_real=50_000, num_gen=50_000), reals=Reals.MIRRORED_AS_TRAINED),

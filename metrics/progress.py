@@ -3,26 +3,57 @@
 Must not know what is being computed.
 """
 
+import contextlib
 import sys
 import time
+import weakref
 
 from tqdm import tqdm
 
+from dnnlib import console
 from dnnlib.util import format_time
+
+_told = set()
+
+
+def warn(text):
+    """Say what may spoil a number; a text that comes again, at every snapshot of a run, is said once."""
+    if text not in _told:
+        _told.add(text)
+        console.warn(text)
+
+
+_bars = weakref.WeakSet()
+
+
+@contextlib.contextmanager
+def bars_ended():
+    """Close the bars that an interruption or an error leaves behind, so that what is said next has a line of its own."""
+    try:
+        yield
+    finally:
+        for bar in list(_bars):
+            bar.close()
+        _bars.clear()
 
 
 class ProgressMonitor:
     """Reports `update(number of finished items)` of one named task.
 
-    verbose: print (a bar when standard output is a terminal, else a line every `flush_interval` items).
+    verbose: print (a bar when standard output is a terminal, else a line every `flush_interval` items, or half a minute if these
+    are slow).
+    after_sec: show nothing of a task that takes less.
     progress_fn(cur, total): also called, with `cur` running from pfn_lo to pfn_hi; total is pfn_total.
     """
 
-    def __init__(self, tag=None, num_items=None, flush_interval=1000, verbose=False, progress_fn=None, pfn_lo=0, pfn_hi=1000, pfn_total=1000):
+    def __init__(
+        self, tag=None, num_items=None, flush_interval=1000, verbose=False, progress_fn=None, pfn_lo=0, pfn_hi=1000, pfn_total=1000, after_sec=0.0
+    ):
         self.tag, self.num_items = tag, num_items
         self.flush_interval, self.verbose = flush_interval, verbose
         self.progress_fn = progress_fn
         self.pfn_lo, self.pfn_hi, self.pfn_total = pfn_lo, pfn_hi, pfn_total
+        self.after_sec = after_sec
         self._started = self._printed_at = time.monotonic()
         self._printed_items = 0
         self._bar = None
@@ -44,14 +75,22 @@ class ProgressMonitor:
             self._show(cur_items, done=self.num_items is not None and cur_items >= self.num_items)
 
     def _show(self, cur_items, done):
+        if self._bar is None and time.monotonic() - self._started < self.after_sec:
+            return
         if sys.stdout.isatty():
             if self._bar is None:
                 self._bar = tqdm(desc=self.tag, total=self.num_items, file=sys.stdout, dynamic_ncols=True)
+                _bars.add(self._bar)
             self._bar.update(cur_items - self._bar.n)
             if done:
                 self._bar.close()
-        elif done or self.flush_interval is None or cur_items >= self._printed_items + self.flush_interval:
+        elif done or self._is_due(cur_items):
             self._print_line(cur_items)
+
+    def _is_due(self, cur_items):
+        if self.flush_interval is None or cur_items >= self._printed_items + self.flush_interval:
+            return True
+        return time.monotonic() - self._printed_at >= console.LINE_INTERVAL_SEC
 
     def _print_line(self, cur_items):
         now = time.monotonic()

@@ -14,10 +14,20 @@ import legacy
 from dnnlib import console
 from dnnlib.errors import UserError
 from madr_spaces import sampling
-from metrics import comparison, detectors as detector_files, diversity, given_features, metric_main, metric_utils, repeats
+from metrics import (
+    comparison,
+    counts,
+    detectors as detector_files,
+    diversity,
+    given_features,
+    metric_main,
+    metric_utils,
+    per_class,
+    progress as showing,
+    repeats,
+)
+from metrics.listing import MAX_SEED
 from torch_utils import distributed, misc
-
-MAX_SEED = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -43,6 +53,7 @@ class Job:
     strict_ties: bool = False
     repeats: int = 1
     modes: int | None = None
+    per_class: bool = False
     trained_in: dict = field(default_factory=dict)  # {network: extractor whose features led its training, or None}
     snapshots: dict = field(default_factory=dict)  # {network: paths of the snapshots of its run}
 
@@ -63,11 +74,25 @@ def check_metrics(names):
         raise UserError("--metrics names no metric; give at least one, like --metrics=fid50k_full.")
 
 
+def check_counts(names, num_gen, num_real):
+    """Refuse --num-gen and --num-real below what a metric can be computed from."""
+    counts.check_asked_for([metric_main.row_of(name) for name in names], num_gen, num_real)
+
+
 def check_modes(modes, names):
     """Refuse --modes where nothing counts modes."""
     counting = [name for name in metric_main.list_valid_metrics() if metric_main.row_of(name).counts_modes]
     if modes is not None and not set(counting) & set(names):
         raise UserError(f"--modes={modes} has no effect on {', '.join(names)}; leave it out, or take one of {', '.join(counting)}.")
+
+
+def check_per_class(is_asked, names, others):
+    """Refuse --per-class for metrics of all classes together, and beside options that compare one number. others: {flag: value}."""
+    if is_asked:
+        per_class.check([metric_main.row_of(name) for name in names])
+        for flag, value in others.items():
+            if value:
+                raise UserError(f"{flag} does not go with --per-class, which gives a number of every class; leave one of them out.")
 
 
 def check_seeds(seed, num_repeats):
@@ -84,6 +109,7 @@ def with_weights(detectors, space, weights):
 # Computing.
 
 
+@showing.bars_ended()
 def evaluate(rank, job):
     """The body of every process."""
     device = distributed.rank_device(job.device_name, rank)
@@ -116,12 +142,9 @@ def openers(paths, trust, device):
 
 def _calc(metric, path, G, job, rank, device, items):
     """The result of one metric of one network; `items` is filled with its values per item."""
-    return repeats.calc_repeated(
-        metric,
-        repeats=job.repeats,
+    how = dict(
         modes=job.modes,
         G=G,
-        dataset_kwargs=job.dataset_kwargs,
         num_gpus=distributed.get_world_size(),
         rank=rank,
         device=device,
@@ -135,9 +158,11 @@ def _calc(metric, path, G, job, rank, device, items):
         space=job.space,
         strict_ties=job.strict_ties,
         trained_in=job.trained_in.get(path),
-        per_item=items,
         snapshots=openers(job.snapshots.get(path, []), job.trust, device),
     )
+    if job.per_class:
+        return per_class.of_network(metric, dict(job.dataset_kwargs), **how)
+    return repeats.calc_repeated(metric, repeats=job.repeats, per_item=items, dataset_kwargs=job.dataset_kwargs, **how)
 
 
 def _report(job, results, items, same_latents):

@@ -211,7 +211,8 @@ def check_batch(options):
     """The step must fall into whole rounds of microbatches, and those into whole groups."""
     batch_size, batch_gpu, num_gpus = options["batch_size"], options["batch_gpu"], options["num_gpus"]
     if batch_size % (batch_gpu * num_gpus):
-        good = [size for size in range(1, batch_size // num_gpus + 1) if batch_size % (size * num_gpus) == 0]
+        group = options["D_kwargs"]["epilogue_kwargs"]["mbstd_group_size"]
+        good = [size for size in range(1, batch_size // num_gpus + 1) if batch_size % (size * num_gpus) == 0 and size % min(group, size) == 0]
         remedy = (
             f"--batch-gpu must be one of {', '.join(map(str, good))}"
             if good

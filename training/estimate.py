@@ -15,7 +15,6 @@ from torch_utils import devices
 from training import flag_table, presets
 
 FLOAT_BYTES, HALF_BYTES = 4, 2
-BATCHES_ON_META = (4, 8)  # of the two counting passes; what is kept grows linearly with the batch
 # The regularisers differentiate a gradient: PyTorch keeps the forward pass, the backward pass and the tape of both.
 DOUBLE_BACKWARD_FACTOR = 3
 # Images compress; photographs in PNG take about this share of their raw size.
@@ -108,15 +107,21 @@ def _activation_bytes(G, D, options, resolution):
         return kwargs.get("num_fp16_res", 0) if planned_device(options) == "cuda" else 0
 
     sizes = {"G": [], "D": []}
-    for count in BATCHES_ON_META:
+    small, large = _batches_on_meta(options.D_kwargs.epilogue_kwargs.mbstd_group_size)
+    for count in (small, large):
         z = torch.empty([count, G.z_dim], device="meta")
         c = torch.empty([count, G.c_dim], device="meta")
         images, size = _saved_bytes(lambda z=z, c=c: G(z, c), num_fp16(options.G_kwargs.synthesis_kwargs), resolution)
         sizes["G"].append(size)
         sizes["D"].append(_saved_bytes(lambda images=images, c=c: D(images.detach().requires_grad_(), c), num_fp16(options.D_kwargs), resolution)[1])
-    small, large = BATCHES_ON_META
     slopes = {name: (pair[1] - pair[0]) / (large - small) for name, pair in sizes.items()}
     return {name: (pair[0] - slopes[name] * small, slopes[name]) for name, pair in sizes.items()}
+
+
+def _batches_on_meta(group_size):
+    """Sizes of the two counting passes, which fall into whole groups of the minibatch standard deviation; what is kept grows linearly with them."""
+    fits = all(size % min(group_size, size) == 0 for size in (4, 8))
+    return (4, 8) if fits else (group_size, 2 * group_size)
 
 
 def _saved_bytes(forward, num_fp16_res, resolution):

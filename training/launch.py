@@ -193,7 +193,7 @@ def note_end(run_dir, error):
     """Add why a run ended to its log.txt: the terminal that showed it may be gone when somebody asks."""
     sentence = _why_it_ended(error)
     if os.path.isdir(run_dir):
-        add_to_log(run_dir, traceback.format_exception(error) if sentence is None else [f"Error: {sentence}"])
+        add_to_log(run_dir, "".join(traceback.format_exception(error)).splitlines() if sentence is None else [f"Error: {sentence}"])
 
 
 def _why_it_ended(error):

@@ -14,6 +14,7 @@ import psutil
 import torch
 
 import dnnlib
+from dnnlib import console
 from dnnlib.errors import UserError
 from torch_utils import training_stats
 
@@ -174,7 +175,12 @@ class StatsWriter:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
-            print("No TensorBoard events will be written: pip install tensorboard", flush=True)
+            console.note("no TensorBoard events will be written: pip install tensorboard")
+            return None
+        try:
+            os.path.abspath(run_dir).encode()
+        except UnicodeEncodeError:  # bytes that are no text: TensorBoard would raise
+            console.note(f"no TensorBoard events will be written: the name of {run_dir} is no UTF-8; all curves are in stats.jsonl and report.html")
             return None
         return SummaryWriter(run_dir, purge_step=None if purge_kimg is None else int(purge_kimg * 1e3) + 1)
 

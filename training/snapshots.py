@@ -218,7 +218,7 @@ def _how_to_agree(source, target):
     if "channels" in differing:
         kinds = {1: "grey images (1 channel)", 3: "RGB images (3 channels)"}
         theirs_kind, ours_kind = (kinds.get(flags["channels"], f"images of {flags['channels']} channels") for flags in (theirs, ours))
-        sentences.append(f"use data of {theirs_kind}; --data holds {ours_kind}")
+        sentences.append(f"use data of {theirs_kind}, while --data holds {ours_kind}")
     if "classes" in differing and not theirs["classes"]:
         sentences.append("leave out --cond: the pickle was trained without labels")
     elif "classes" in differing and not ours["classes"]:

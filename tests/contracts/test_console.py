@@ -170,6 +170,8 @@ QUICK = {
     "report": ["gone"],
     "compare_runs": [],
     "legacy": ["--source=gone.pkl", "--dest=new.pkl"],
+    "calc_metrics": ["--network=gone.pkl"],
+    "export": ["--source=gone.pkl", "--dest=new"],
     "doctor": ["--no-such"],
 }
 
@@ -192,8 +194,9 @@ assert "torch" not in sys.modules, "torch was imported"
 @pytest.mark.skipif(shutil.which("bash") is None, reason="the documented line is for bash")
 def test_the_documented_line_completes_flags(repo):
     [line] = [line for line in (repo / "docs" / "commands.md").read_text(encoding="utf-8").splitlines() if "bash_source" in line]
-    line = line.replace(line[line.index("for t in ") : line.index("; do")], "for t in train").replace(" python ", f" {sys.executable} ")
+    line = line.replace(line[line.index("for t in ") : line.index("; do")], "for t in train")
+    environment = dict(os.environ, PATH=os.path.dirname(sys.executable) + os.pathsep + os.environ["PATH"])
     script = f"{line}\nCOMP_WORDS=(train.py --metr); COMP_CWORD=1; _trainpy_completion train.py; echo ${{COMPREPLY[@]}}; complete -p train.py"
-    done = subprocess.run(["bash", "-c", script], cwd=repo, capture_output=True, text=True)
+    done = subprocess.run(["bash", "-c", script], cwd=repo, env=environment, capture_output=True, text=True)
     found, registered = done.stdout.splitlines()
     assert found.split() == ["--metrics", "--metric-space"] and "_trainpy_completion" in registered, done.stderr

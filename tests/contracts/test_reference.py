@@ -13,7 +13,7 @@ import calc_metrics
 import train
 from dnnlib import grouped_help
 from madr_plugin import options as madr
-from metrics import metric, metric_main
+from metrics import listing, metric, metric_main
 from training import flag_table, training_loop
 
 ROWS_OF_TWO_SCREENS, COLUMNS = 65, 140
@@ -132,6 +132,13 @@ def test_metrics_table_is_made_from_the_rows(make):
     assert make.METRICS_PAGE.read_text(encoding="utf-8") == make.metrics_page(), "run: python docs/make_reference.py"
     for name in metric_main.list_valid_metrics():
         assert f"| `{name}` |" in make.metrics_table(), name
+
+
+def test_the_names_in_the_help_are_made_from_the_rows(make):
+    assert make.LISTING.read_text(encoding="utf-8") == make.listing(), "run: python docs/make_reference.py"
+    assert [name for names in listing.NAMES.values() for name in names] == sorted(
+        metric_main.list_valid_metrics(), key=lambda name: list(metric.Group).index(metric_main.row_of(name).group)
+    )
 
 
 def test_every_metric_is_a_row_with_a_meaning_and_counts():

@@ -2,9 +2,11 @@
 
 import json
 import os
+import pickle
 import shutil
 
 import pytest
+import torch
 
 import train
 from dnnlib import cli
@@ -47,6 +49,29 @@ def test_takes_the_newest_run_and_its_newest_state(place):
     options = resume(cfg="tiny")
     assert options.run_dir == "out/00002-b"
     assert options.resume_state == "out/00002-b/training-state-000012.pt"
+
+
+def test_a_file_of_torch_is_named_for_what_it_is(place):
+    make_run("00000-a", cfg="tiny")
+    torch.save(dict(g_ema=dict(w=torch.zeros(1)), latent_avg=torch.zeros(1)), "x.pt")
+    with pytest.raises(UserError, match="--resume=x.pt: the file is .*rosinality's stylegan2-pytorch.*--resume=RUN_FOLDER"):
+        resume("x.pt")
+    assert resume("out/00000-a").run_dir == "out/00000-a"  # the remedy
+    torch.save(dict(format=1, facts={}, parts={}, stats_of_ranks=[]), "training-state-000003.pt")
+    with pytest.raises(UserError, match="a training state goes with its run.*put it back into its run folder"):
+        resume("training-state-000003.pt")
+    shutil.copy("training-state-000003.pt", "out/00000-a/mine.pt")  # by any name, in its run folder
+    assert resume("out/00000-a/mine.pt").resume_state == "out/00000-a/mine.pt"
+    with open("network.pt", "wb") as file:  # a network pickle by another ending starts a new run
+        pickle.dump(dict(G=1), file)
+    assert not resume_options.names_a_run("network.pt") and resume_options.names_a_run("x.pt") and resume_options.names_a_run("gone.pt")
+
+
+def test_short_ticks_typed_at_a_resume_name_snapshots_apart(place):
+    make_run("00000-a", cfg="tiny")
+    assert "snapshots_apart" not in resume(tick=4) and resume(tick=0.25, snap=1).snapshots_apart is True
+    make_run("00001-b", cfg="tiny", tick=0.25, snap=1)
+    assert resume("out/00001-b").snapshots_apart is True and "snapshots_apart" not in resume("out/00001-b", snap=8)
 
 
 def test_skips_runs_with_other_options_and_runs_without_state(place):

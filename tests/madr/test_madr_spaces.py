@@ -142,7 +142,7 @@ def test_train_names_the_space_of_its_metrics(capsys):
     assert tidy(metric_space="pixels")["metric_space"] == "pixels" and tidy()["metric_space"] is None
     old = tidy(detectors=(("madr", "pixels"),))
     assert (old["metric_space"], old["detectors"]) == ("pixels", None)
-    assert "--detector madr=pixels is the old spelling of --metric-space=pixels" in capsys.readouterr().out
+    assert "--detector madr=pixels is the old spelling of --metric-space=pixels" in capsys.readouterr().err
     with pytest.raises(Exception, match="--metric-space must be one of.*got 'nonsense'"):
         tidy(metric_space="nonsense")
 

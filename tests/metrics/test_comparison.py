@@ -165,7 +165,7 @@ def test_own_space_ties_and_two_processes(run, call):
     code, out, err = call(
         "--network", run["ours"], "--metrics=madr_prdc", "--madr-extractor=pixels", "--madr-ties=ignore", "--batch=4", "--verbose=0"
     )
-    assert code == 0 and "Warning: the network was trained to cover the features of pca" in out, err
+    assert code == 0 and "Warning: the network was trained to cover the features of pca" in err, out
     line = json_lines(out)[0]
     assert line["facts"]["tie_rule"] == "<" and line["facts"]["trained_in_own_space"] and line["facts"]["space"] == "pixels"
     code, out, err = call(

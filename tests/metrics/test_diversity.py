@@ -325,9 +325,9 @@ def test_the_held_out_space_is_named_in_the_output(options, capsys):
 
 def test_own_space_is_warned_of(options, capsys):
     assert calc("madr_recall", options, trained_in="pca").facts["trained_in_own_space"]
-    assert "Warning: the network was trained to cover the features of pca" in capsys.readouterr().out
+    assert "Warning: the network was trained to cover the features of pca" in capsys.readouterr().err
     assert not calc("madr_recall", options, trained_in="dino").facts["trained_in_own_space"]
-    assert "Warning" not in capsys.readouterr().out
+    assert "Warning" not in capsys.readouterr().err
     assert "trained_in" not in calc("madr_recall", options).facts
 
 

@@ -97,7 +97,7 @@ def test_networks_that_do_not_fit_are_refused_with_a_table_and_nothing_is_copied
         (dict(c_dim=2), dict(c_dim=3), ["labels have 2 values", "here 3"]),
         (dict(img_resolution=16), dict(img_resolution=8), ["data of 16x16 pixels", "--width=16 --height=16"]),
         (dict(z_dim=8), dict(z_dim=16), ["another --cfg", "8 values, here 16"]),
-        (dict(channel_base=128), dict(channel_base=64), ["--cbase=128 (here 64)"]),
+        (dict(channel_base=32), dict(channel_base=64), ["--cbase=32 (here 64)"]),
     ],
 )
 def test_a_refused_pickle_names_what_differs_and_nothing_else(theirs, ours, words):
@@ -271,6 +271,14 @@ def test_log_text_comes_in_upstreams_order(tmp_path, loop_options, capsys):
     ):
         assert set(line[name]) == {"num", "mean", "std"}, name
     assert isinstance(line["timestamp"], float)
+
+
+def test_a_run_folder_may_have_any_name(tmp_path, loop_options, capsys):
+    run_dir = os.path.join(tmp_path, os.fsdecode("画像".encode() + b"\xff"))
+    os.mkdir(run_dir)
+    training_loop(run_dir=run_dir, **loop_options(total_kimg=0.008, network_snapshot_ticks=1, image_snapshot_ticks=1))
+    assert {"network-snapshot-000000.pkl", "report.html", "stats.jsonl"} <= set(os.listdir(run_dir))
+    assert "Note: no TensorBoard events" in capsys.readouterr().err
 
 
 def test_switches_of_the_process_come_back(tmp_path, loop_options):

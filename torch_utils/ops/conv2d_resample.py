@@ -60,7 +60,7 @@ def _convolve(x, w, padding, groups):
 def _enlarge_and_convolve(x, w, f, up, padding, groups, flip_filter):
     """A transposed convolution by w on the small image, then the filter."""
     left, right, top, bottom = padding
-    out_channels, _, height, width = w.shape
+    out_channels, _, height, width = map(int, w.shape)  # numbers also while a trace is recorded
     if height == width == 1:
         x = conv2d_gradfix.conv2d(x, w, groups=groups)
         return upfirdn2d(x, f, up=up, padding=list(padding), gain=up**2, flip_filter=flip_filter)

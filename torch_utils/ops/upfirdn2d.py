@@ -53,7 +53,7 @@ def upfirdn2d(x, f, up=1, down=1, padding=0, flip_filter=False, gain=1, impl="cu
         return kernel.upfirdn2d(x, f, spec)
     if f is None or f.numel() == 1:
         result = _without_filter(x, f, spec)
-    elif x.device.type == "cpu" and f.device.type == "cpu" and not f.requires_grad and (plans := _axis_plans(x.dtype, f, spec)):
+    elif _may_look_at(x, f) and (plans := _axis_plans(x.dtype, f, spec)):
         result = fir_matrices.resample(x, *plans)
     else:
         result = _by_convolution(x, f, spec)
@@ -84,6 +84,11 @@ def _check_arguments(x, f, spec):
         raise ValueError(
             f"after enlarging and padding the image is {padded[0]} x {padded[1]} pixels, less than the {covered[0]} x {covered[1]} of the filter"
         )
+
+
+def _may_look_at(x, f):
+    """Whether the filter's numbers can be read at once: on the CPU, and not while a program of the network is recorded (torch.export)."""
+    return x.device.type == "cpu" and f.device.type == "cpu" and not f.requires_grad and not torch.compiler.is_compiling()
 
 
 def _axis_plans(dtype, f, spec):
@@ -190,4 +195,4 @@ def filter_size(f):
     """(width, height) of the region that a filter covers."""
     if f is None:
         return 1, 1
-    return f.shape[-1], f.shape[0]
+    return int(f.shape[-1]), int(f.shape[0])  # numbers also while a trace is recorded
