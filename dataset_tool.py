@@ -1,20 +1,25 @@
 """Make a data set for training: convert pictures (listing and mending whatever is wrong with them), or build a stack of digits.
 
-Options and printing only; the work is done in training/data_*.py.
+Options and printing only; the work is done in training/data/.
 """
 
+import contextlib
+import math
 import signal
+import threading
 from collections import defaultdict
 
 import click
-from tqdm import tqdm
 
 from dnnlib import cli, console
 from dnnlib.errors import UserError
-from training.data import builders, image_check, sources, transforms, writer
+from training.data import builders, deep, image_check, sources, transforms, writer
 
 _NOTES_SHOWN = 20  # lines per kind of mere note when converting; --check shows all
 _CLASS_ROWS_SHOWN = 30  # larger sets of classes are summed up in a line
+# Options that belong to converting and to building.
+_CONVERTING = ["max_images", "resize_filter", "transform", "width", "height", "labels", "fix", "value_range", "check"]
+_BUILDING = ["split", "seed", "num_images", "modes", "imbalanced"]
 
 
 class _RequiredUnless(click.Option):
@@ -31,6 +36,23 @@ class _RequiredUnless(click.Option):
             if any(ctx.params.get(name) for name in self.unless):
                 return None
             raise
+
+
+class _Range(click.ParamType):
+    """'0,4095' -> (0.0, 4095.0)"""
+
+    name = "low,high"
+
+    def convert(self, value, param, ctx):
+        if isinstance(value, tuple):
+            return value
+        try:
+            low, high = map(float, value.split(","))
+        except ValueError:
+            self.fail(f"{value!r} is not two numbers; write it like 0,4095.", param, ctx)
+        if not (math.isfinite(low) and math.isfinite(high) and low < high):
+            self.fail(f"{value!r}: the first number becomes black, the second white, so it must be larger; write it like 0,4095.", param, ctx)
+        return low, high
 
 
 @click.command(context_settings={"max_content_width": 110})
@@ -63,8 +85,9 @@ class _RequiredUnless(click.Option):
     "--transform",
     type=click.Choice(transforms.TRANSFORMS),
     default=None,
-    help="center-crop: the middle square. center-crop-wide|-tall: the middle band of the shape width:height, filled "
-    "up to a square with black. pad: the whole picture on black. stretch: the whole picture, distorted.",
+    help="center-crop: the middle square. center-band: the middle band of the shape width:height, filled up to a square with black "
+    "(center-crop-tall: the same for upright ones). center-crop-wide: as in StyleGAN2-ADA, the middle width*h/w of the h rows, scaled to "
+    "width x height and filled up. pad: the whole picture on black. stretch: the whole picture, distorted.",
 )
 @click.option("--width", type=int, default=None, metavar="PIXELS", help="Width to scale to.")
 @click.option("--height", type=int, default=None, metavar="PIXELS", help="Height to scale to.")
@@ -73,10 +96,20 @@ class _RequiredUnless(click.Option):
     type=click.Choice(sources.LABEL_MODES),
     default="json",
     show_default=True,
-    help="json: from the source's dataset.json (or from the archive itself). folders: one class per sub-folder. none: drop them.",
+    help="json: from the source's dataset.json (or from the archive itself). folders: one class per sub-folder, in natural order (2 "
+    "before 10). none: drop them. renumber: the classes of dataset.json, numbered 0, 1, 2, ... without gaps.",
 )
 @click.option(
     "--fix", is_flag=True, help="Mend what can be mended (colour modes, EXIF rotation) and drop unreadable and duplicate images, saying so for each."
+)
+@click.option(
+    "--range",
+    "value_range",
+    type=_Range(),
+    default=None,
+    metavar="LOW,HIGH",
+    help="Pictures with more than 8 bits per channel: the values that become black and white, like 0,4095. With --fix the default is the range "
+    "that fits the whole set.",
 )
 @click.option("--check", is_flag=True, is_eager=True, help="Only list what is wrong with the source; write nothing.")
 @click.option(
@@ -111,9 +144,7 @@ class _RequiredUnless(click.Option):
 )
 @click.option("--imbalanced", is_flag=True, help="With --build: 30% of the images uniform over the modes, the others int(Normal(700, 200)), clipped.")
 @click.pass_context
-def main(
-    ctx, source, dest, max_images, resize_filter, transform, width, height, labels, fix, check, build, split, seed, num_images, modes, imbalanced
-):
+def main(ctx, source, dest, build, **options):
     """Convert pictures into a data set for training, or build one with known modes.
 
     Every picture is looked at in one pass; whatever is wrong is listed by file name, and nothing is written unless the
@@ -127,62 +158,96 @@ def main(
       python dataset_tool.py --source=cifar-10-python.tar.gz --dest=cifar10.zip
       python dataset_tool.py --build=stacked-digits --dest=digits.zip
     """
-    _end_cleanly_when_terminated()
-    if build is not None:
-        _refuse_flags(
-            ctx, f"--build={build} makes its own images", ["max_images", "resize_filter", "transform", "width", "height", "labels", "fix", "check"]
-        )
-        _build(build, source, dest, split, dict(seed=seed, num_images=num_images, modes=modes, imbalanced=imbalanced))
-        return
-    _refuse_flags(ctx, "it belongs to --build=" + "|".join(builders.BUILDERS), ["split", "seed", "num_images", "modes", "imbalanced"])
+    with _ending_cleanly_when_terminated():
+        if build is not None:
+            _refuse_flags(ctx, f"--build={build} makes its own images", _CONVERTING)
+            _build(build, source, dest, options["split"], {name: options[name] for name in ("seed", "num_images", "modes", "imbalanced")})
+        else:
+            _refuse_flags(ctx, "it belongs to --build=" + "|".join(builders.BUILDERS), _BUILDING)
+            _convert_or_check(source, dest, **{name: options[name] for name in _CONVERTING})
+
+
+def _convert_or_check(source, dest, max_images, resize_filter, transform, width, height, labels, fix, value_range, check):
     transforms.output_size(transform, width, height)
     if not check:
         writer.check_destination(dest, source)
     images = sources.open_source(source, labels, max_images)
+    for remark in images.remarks:
+        console.note(remark)
     convert = transforms.make_transform(transform, width, height, resize_filter)
+    ranges = None if value_range is None else deep.stated(value_range)
     if check:
-        _check(images, convert)
+        _check(images, convert, ranges)
     else:
-        _convert(images, convert, dest, fix, show_classes=labels == "folders")
+        _convert(images, convert, dest, fix, ranges, show_classes=labels in ("folders", "renumber"))
 
 
 def _refuse_flags(ctx, reason, names):
-    for name in names:
-        if ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
-            raise UserError(f"--{name.replace('_', '-')} has no effect here: {reason}; leave it out.")
+    for option in main.params:
+        if option.name in names and ctx.get_parameter_source(option.name) is click.core.ParameterSource.COMMANDLINE:
+            raise UserError(f"{option.opts[0]} has no effect here: {reason}; leave it out.")
 
 
-def _end_cleanly_when_terminated():
+@contextlib.contextmanager
+def _ending_cleanly_when_terminated():
+    """SIGTERM becomes an exception, so that unfinished files are removed on the way out."""
+
     def stop(signum, frame):
-        raise SystemExit(128 + signum)  # an exception, so that unfinished files are removed on the way out
+        raise SystemExit(128 + signum)
 
-    signal.signal(signal.SIGTERM, stop)
+    if threading.current_thread() is not threading.main_thread():  # only the main one may ask for signals; a caller's thread gets none
+        yield
+        return
+    former = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, former)
 
 
 def _progress(total, text):
-    return lambda images: tqdm(images, total=total, desc=text, unit="img", mininterval=1, dynamic_ncols=True, disable=console.is_quiet())
+    return lambda images: console.progress(images, total, text)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Converting and checking.
 
 
-def _convert(images, transform, dest, fix, show_classes):
-    report = image_check.convert(images, transform, dest, fix, _progress(images.num_images, "Converting"))
+def _convert(images, transform, dest, fix, ranges, show_classes):
+    report = image_check.convert(images, transform, dest, fix, _progress(images.num_images, "Converting"), ranges=ranges)
     _print_faults(report, fix, notes_shown=_NOTES_SHOWN)
+    _print_ranges(report, fix)
     if not report.is_sound(fix):
         raise UserError(_summary(report, fix) + "\nNothing was written.")
     _print_classes(report, images.class_names, all_classes=show_classes)
     print(f"Wrote {report.num_kept} of {report.num_seen} images ({_kind_text(report)}) to {dest}")
 
 
-def _check(images, transform):
-    report = image_check.ConversionPass(images, transform, fix=False).run(_progress(images.num_images, "Checking"))
-    _print_faults(report, fix=False, notes_shown=None)
+def _check(images, transform, ranges):
+    report = image_check.ConversionPass(images, transform, fix=False, ranges=ranges).run(_progress(images.num_images, "Checking"))
+    _print_faults(report, fix=False, notes_shown=None, say=console.result)
+    _print_ranges(report, fix=False)
     _print_classes(report, images.class_names, all_classes=True)
     if not report.is_sound(fix=False):
         raise UserError(_summary(report, fix=False))
     print(f"All sound: {report.num_kept} of {report.num_seen} images ({_kind_text(report)}).")
+
+
+def _print_ranges(report, fix):
+    """What the pictures with more than 8 bits hold, and what becomes black and white."""
+    ranges = report.ranges
+    for kind, seen in ranges.seen.items():
+        found = f"{seen.count} images with {deep.NAMES[kind]}: values {seen.low:.10g} to {seen.high:.10g}"
+        low, high = ranges.scales.get(kind) or deep.fitting_range(seen.low, seen.high, kind)
+        if ranges.is_stated:
+            clipped = f"; {seen.clipped} of them hold values outside of it, which become black or white" if seen.clipped else ""
+            print(f"{found}, scaled from --range={low:.10g},{high:.10g} to 0 ... 255{clipped}")
+        else:
+            print(
+                f"{found}, {'' if fix else '--fix would have them '}scaled from {low:.10g} ... {high:.10g} to 0 ... 255; --range=LOW,HIGH sets another range"
+            )
+    if ranges.is_stated and not ranges.seen:
+        console.note("--range had no effect: no image has more than 8 bits per channel")
 
 
 def _kind_text(report):
@@ -196,14 +261,14 @@ def _faults_by_kind(faults):
     return sorted(by_kind.items(), key=lambda item: (image_check.FAULT_KINDS[item[0]].noted, item[0]))
 
 
-def _print_faults(report, fix, notes_shown):
+def _print_faults(report, fix, notes_shown, say=print):
     for kind_name, faults in _faults_by_kind(report.faults):
         kind = image_check.FAULT_KINDS[kind_name]
         shown = faults[:notes_shown] if kind.noted and not (fix and kind.mend) else faults
         for fault in shown:
-            print(fault.text() + (f" -> {kind.mend}" if fix and kind.mend else ""))
+            say(fault.text() + (f" -> {kind.mend}" if fix and kind.mend else ""))
         if len(shown) < len(faults):
-            print(f"... and {len(faults) - len(shown)} more: {kind.title} (--check lists all)")
+            say(f"... and {len(faults) - len(shown)} more: {kind.title} (--check lists all)")
 
 
 def _summary(report, fix):
@@ -237,7 +302,7 @@ def _print_classes(report, class_names, all_classes):
 
 def _build(builder, source, dest, split, options):
     writer.check_destination(dest, source)
-    progress = lambda items: _progress(len(items), "Building")(items)
+    progress = lambda items: console.progress(items, len(items), "Building")
     if builder == "stacked-digits":
         if source is not None:
             raise UserError("--source has no effect with --build=stacked-digits (the digits come with scikit-learn); leave it out.")

@@ -83,6 +83,8 @@ def main(ctx, outdir, dry_run, **flags):
         options.run_dir = launch.next_run_dir(outdir, resolved.name)
     is_first = launch.is_first_process()
     if is_first:
+        for remark in [] if continued else resolved.remarks:
+            console.note(remark)
         launch.print_options(options, options.training_set_kwargs.max_size)
     if dry_run:
         print("Dry run; exiting.")

@@ -144,7 +144,7 @@ def progress(items, total, text, unit="img"):
     elif _is_terminal(sys.stderr):
         from tqdm import tqdm
 
-        yield from tqdm(items, total=total, desc=text, unit=unit, mininterval=0.5, dynamic_ncols=True, leave=False, file=sys.stderr)
+        yield from tqdm(items, total=total, desc=text, unit=unit, mininterval=0.5, delay=1, dynamic_ncols=True, leave=False, file=sys.stderr)
     else:
         yield from _with_lines(items, total, text)
 

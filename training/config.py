@@ -24,6 +24,7 @@ class Resolved:
     reasons: list  # sentences: why a value is what it is
     image_shape: tuple = ()  # (channels, height, width) of the data set
     label_dim: int = 0
+    remarks: list = dataclasses.field(default_factory=list)  # sentences of the data set on its labels
 
     @property
     def name(self) -> str:
@@ -66,8 +67,9 @@ def _data(run, flags):
     name, num_images, has_labels = _inspect(run, kwargs)
     if wants_labels and not has_labels:
         raise UserError(
-            f"--cond=1 needs labels, and {flags.data} has none; add them to its dataset.json "
-            "(dataset_tool.py --labels=folders makes them from folder names) or leave out --cond"
+            "--cond=1 needs labels. "
+            + (run.remarks[0] if run.remarks else f"{flags.data} has none; add them to its dataset.json")
+            + " (dataset_tool.py --labels=folders makes labels from folder names), or leave out --cond"
         )
     kwargs.max_size = num_images
     run.name_parts.append(name)
@@ -94,6 +96,7 @@ def _inspect(run, kwargs):
         try:
             run.image_shape, run.label_dim = tuple(dataset.image_shape), dataset.label_dim
             facts = dataset.name, len(dataset), dataset.has_labels
+            run.remarks = dataset.remarks
         finally:
             dataset.close()
     except (OSError, UserError) as error:

@@ -12,7 +12,9 @@ import numpy as np
 import torch.utils.data
 
 import dnnlib
+from dnnlib import console
 from dnnlib.errors import UserError
+from torch_utils import distributed
 from training.data import dataset_io
 
 
@@ -162,13 +164,21 @@ class Dataset(torch.utils.data.Dataset):
 
     @property
     def class_names(self) -> list[str] | None:
-        """Names of the classes in the order of their numbers; None when the set does not state them."""
+        """Names of the classes in the order of their numbers; None when the set does not state them.
+
+        dataset_tool.py takes them from folder names and keeps them in dataset.json, under "class_names" beside "labels".
+        """
         return None
 
     @property
     def provenance(self) -> dict | None:
         """How the set was made, as its maker stated it; None when the set does not say."""
         return None
+
+    @property
+    def remarks(self) -> list[str]:
+        """Sentences for whoever starts a training with it."""
+        return []
 
     def content_fingerprint(self) -> str:
         """Hex digest of all stored images and labels, whatever the options (subset, flips, use_labels) of this object.
@@ -207,9 +217,7 @@ class ImageFolderDataset(Dataset):
         self._files = dataset_io.open_files(self._path)
         self._image_names = [name for name in self._files.names if dataset_io.is_image_name(name)]
         if not self._image_names:
-            raise UserError(
-                f"{self._path} holds no images ({len(self._files.names)} other files); give the folder or zip that dataset_tool.py has written."
-            )
+            raise UserError(f"{self._path} holds no images ({len(self._files.names)} other files); {dataset_io.remedy_without_images(self._files)}")
         self._metadata = dataset_io.read_metadata(self._files)
         self._fingerprint = None
         raw_shape = [len(self._image_names), *self._load_raw_image(0).shape]
@@ -227,6 +235,17 @@ class ImageFolderDataset(Dataset):
     def class_names(self) -> list[str] | None:
         names = self._metadata.class_names
         return None if names is None else list(names)
+
+    @property
+    def remarks(self) -> list[str]:
+        """Sentences on the labels for whoever starts a training: labels that are none, that are not used, or that have gaps."""
+        remarks = list(self._metadata.remarks)
+        if self._metadata.labels is not None and not self._use_labels:
+            remarks.append(f"{self._path} has labels, which this training does not use; --cond=1 uses them")
+        elif self._metadata.labels is not None:
+            where = self._files.where(dataset_io.METADATA_NAME)
+            remarks += dataset_io.remarks_on_labels(self._labels(), self._metadata.class_names, where)
+        return remarks
 
     @property
     def provenance(self) -> dict | None:
@@ -249,7 +268,8 @@ class ImageFolderDataset(Dataset):
         """
         if self._fingerprint is None:
             labels = self._metadata.labels or {}
-            self._fingerprint = dataset_io.content_digest((name, *self._files.size_and_crc(name), labels.get(name)) for name in self._image_names)
+            names = _with_progress(self._image_names, "Hashing images")
+            self._fingerprint = dataset_io.content_digest((name, *self._files.size_and_crc(name), labels.get(name)) for name in names)
         return self._fingerprint
 
     def check_images(self) -> None:
@@ -257,20 +277,23 @@ class ImageFolderDataset(Dataset):
 
         Without this, the one odd image shows when its turn comes, perhaps hours into a run. About 25 us per PNG.
         """
-        faults = []
-        for name in self._image_names:
+        faults, sizes = [], {tuple(self.image_shape[1:])}
+        for name in _with_progress(self._image_names, "Checking images"):
             try:
                 shape = dataset_io.stored_shape(self._files, name)
             except UserError as error:
-                faults.append(str(error).rstrip(".") + ".")
+                faults.append(getattr(error, "fault", str(error)))
             else:
+                sizes.add(tuple(shape[1:]))
                 if shape != self.image_shape:
-                    faults.append(f"{name} is {_shape_text(shape)}.")
+                    faults.append(f"{name} is {_shape_text(shape)}")
         if faults:
+            height, width = self.image_shape[1:]
+            scaling = f" --transform=center-crop --width={width} --height={height}" if len(sizes) > 1 else ""
             raise UserError(
                 f"{len(faults)} of {len(self._image_names)} images in {self._path} do not fit the set, which is "
-                f"{_shape_text(self.image_shape)}: {' '.join(faults[:5])} List all with dataset_tool.py --check "
-                f"--source={self._path}, mend them with --fix, --width and --height."
+                f"{_shape_text(self.image_shape)}: {'. '.join(faults[:5])}. Mend them with dataset_tool.py --fix --source={self._path} "
+                f"--dest=...{scaling} (--check instead of --fix and --dest lists them all)."
             )
 
     def _load_raw_image(self, raw_idx):
@@ -313,6 +336,11 @@ class _ImageCache:
         place = self._place[raw_idx]
         self._images[place] = image
         self._filled[place] = 1
+
+
+def _with_progress(names: list[str], text: str):
+    """The names, with a sign of life on the first process."""
+    return names if distributed.get_rank() else console.progress(names, len(names), text)
 
 
 def _name_of(path: str) -> str:

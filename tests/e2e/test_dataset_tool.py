@@ -4,9 +4,11 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import numpy as np
+import PIL.Image
 import pytest
 
 import dataset_tool
@@ -127,6 +129,51 @@ def test_what_fix_cannot_mend_names_the_remedy(tmp_path, tool):
     assert code == 1 and out.count("has no label, while others do") == 2 and "--labels=none" in err
 
 
+def deep_set(path, **more):
+    files = {f"{i}.png": encoded(PIL.Image.fromarray((np.arange(256).reshape(16, 16) * (16 + i)).clip(0, 4095).astype(np.uint16))) for i in range(2)}
+    return write_folder(path, dict(files, **more))
+
+
+def test_more_than_8_bits_are_scaled_by_one_range_that_is_said(tmp_path, tool):
+    source = deep_set(tmp_path / "in")
+    code, out, err = tool(f"--source={source}", f"--dest={tmp_path / 'o.zip'}")
+    assert code == 1 and "--fix would have them scaled from 0 ... 4095" in out and "--fix helps" in err
+    code, out, _ = tool(f"--source={source}", f"--dest={tmp_path / 'o.zip'}", "--fix")
+    assert code == 0 and "2 images with more than 8 bits per channel: values 0 to 4095, scaled from 0 ... 4095 to 0 ... 255" in out
+    assert np.array_equal(opened(tmp_path / "o.zip")[0][0][0].ravel(), np.rint(np.arange(256) * 16 / 4095 * 255))
+    code, out, _ = tool(f"--source={source}", f"--dest={tmp_path / 'r.zip'}", "--range=0,2040")
+    assert code == 0 and "from --range=0,2040" in out and "2 of them hold values outside" in out and "1.png" not in out
+    assert np.array_equal(opened(tmp_path / "r.zip")[0][0][0].ravel(), (np.arange(256) * 2).clip(0, 255))
+    code, _, err = tool(f"--source={tmp_path / 'o.zip'}", f"--dest={tmp_path / 'n.zip'}", "--range=0,9")
+    assert code == 0 and "--range had no effect" in err
+    assert "values 0 to 4095" in tool(f"--source={source}", "--check")[1]
+
+
+def test_notes_on_labels(tmp_path, tool):
+    source = write_folder(tmp_path / "in", numbered(3, labels=[1, 9, 1]))
+    assert "only 2 of these 10 classes" in tool(f"--source={source}", f"--dest={tmp_path / 'o.zip'}")[2]
+    code, out, err = tool(f"--source={source}", f"--dest={tmp_path / 'p.zip'}", "--labels=renumber")
+    assert code == 0 and err == "" and "2 images  1\n" in out and opened(tmp_path / "p.zip").class_names == ["1", "9"]
+    source = write_folder(tmp_path / "slip", dict(numbered(3), **{"dataset.json": {"label": []}}))
+    assert 'states no "labels"' in tool(f"--source={source}", "--check")[2]
+
+
+def test_quiet_check_still_lists_faults(tmp_path, tool):
+    source = write_folder(tmp_path / "in", {"a.png": png(1), "cut.png": png(2)[:90]})
+    code, out, err = tool(f"--source={source}", "--check", "--quiet")
+    assert code == 1 and out.startswith("cut.png: truncated file") and out.count("\n") == 1 and "1 of 2" in err
+
+
+def test_it_works_in_a_thread_and_leaves_signals_alone(tmp_path):
+    before, codes = signal.getsignal(signal.SIGTERM), []
+    arguments = ["--build=stacked-digits", "--num-images=3"]
+    thread = threading.Thread(target=lambda: codes.append(cli.call(dataset_tool.main, [*arguments, f"--dest={tmp_path / 'o.zip'}"])))
+    thread.start()
+    thread.join()
+    codes.append(cli.call(dataset_tool.main, [*arguments, f"--dest={tmp_path / 'p.zip'}"]))
+    assert codes == [0, 0] and len(opened(tmp_path / "o.zip")) == 3 and signal.getsignal(signal.SIGTERM) is before
+
+
 def test_long_lists_of_notes_are_shortened_unless_checking(tmp_path, tool):
     source = write_folder(tmp_path / "in", dict(numbered(2), **{f"note{i:02d}.txt": b"x" for i in range(30)}))
     _, out, _ = tool(f"--source={source}", f"--dest={tmp_path / 'o.zip'}")
@@ -144,6 +191,12 @@ def test_long_lists_of_notes_are_shortened_unless_checking(tmp_path, tool):
         (["--source=in", "--dest=full"], 1, "not empty"),
         (["--source=in", "--dest=o.zip", "--transform=pad"], 1, "needs both --width and --height"),
         (["--source=in", "--dest=o.zip", "--width=20", "--height=20"], 1, "power of two"),
+        (["--source=in", "--dest=o.zip", "--range=5"], 2, "not two numbers; write it like 0,4095"),
+        (["--source=in", "--dest=o.zip", "--range=9,9"], 2, "second white"),
+        (["--source=in", "--dest=o.zip", "--range=0,inf"], 2, "0,4095"),
+        (["--source=in", "--dest="], 1, "--dest is empty"),
+        (["--source=in/00000/img00000000.png", "--dest=o.zip"], 1, "give the folder that it lies in"),
+        (["--build=stacked-digits", "--dest=o.zip", "--range=0,9"], 1, "--range has no effect"),
         (["--source=in", "--dest=o.zip", "--seed=1"], 1, "--seed has no effect"),
         (["--build=stacked-digits", "--dest=o.zip", "--width=32"], 1, "--width has no effect"),
         (["--build=stacked-digits", "--dest=o.zip", "--source=in"], 1, "--source has no effect"),
@@ -171,14 +224,15 @@ def test_builders(tmp_path, tool):
     assert code == 0 and "of 100 modes" in out and max(opened(tmp_path / "m").get_details(i).raw_label for i in range(20)) < 100
 
 
-@pytest.mark.parametrize("dest, which, leftovers", [("o.zip", signal.SIGTERM, 0), ("o", signal.SIGTERM, 0), ("o.zip", signal.SIGKILL, 1)])
+@pytest.mark.parametrize("dest, which, leftovers", [("o.zip", signal.SIGTERM, 0), ("o", signal.SIGINT, 0), ("o.zip", signal.SIGKILL, 1)])
 def test_killed_while_writing(tmp_path, repo, dest, which, leftovers):
     old = write_zip(tmp_path / "o.zip", numbered(2))
     before = open(old, "rb").read()
     process = subprocess.Popen(
         [sys.executable, "dataset_tool.py", "--build=stacked-digits", f"--dest={tmp_path / dest}", "--num-images=2000000"],
         cwd=repo,
-        stderr=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     try:
         deadline = time.time() + 120
@@ -187,10 +241,11 @@ def test_killed_while_writing(tmp_path, repo, dest, which, leftovers):
             time.sleep(0.02)
         time.sleep(0.3)
         process.send_signal(which)
-        code = process.wait(60)
+        _, err = process.communicate(timeout=60)
     finally:
         process.kill()
-    assert code == (128 + which if which == signal.SIGTERM else -which)
+    assert process.returncode == (-which if which == signal.SIGKILL else 128 + which)
+    assert "Traceback" not in err and (which != signal.SIGINT or err.count("\n") == 1 and "no file is half-written" in err)
     assert open(old, "rb").read() == before and not (tmp_path / "o").exists()
     assert len(os.listdir(tmp_path)) == 1 + leftovers
     if leftovers:  # what a killed process could not remove, the next run does

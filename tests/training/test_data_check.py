@@ -50,6 +50,11 @@ def png16_rgb():
     )
 
 
+def animation(kind):
+    frames = [picture(200 + number, "RGB") for number in range(3)]
+    return encoded(frames[0], kind, save_all=True, append_images=frames[1:])
+
+
 def flipped_byte(data, place):
     data = bytearray(data)
     data[place] ^= 0x55
@@ -76,7 +81,10 @@ def bad_files():
         "sixteen_rgb.png": (png16_rgb(), "16-bit"),
         "cmyk.jpg": (encoded(picture(106, "CMYK"), "JPEG"), "cmyk"),
         "bilevel.png": (encoded(picture(107, "1")), "mode"),
-        "float.tiff": (encoded(PIL.Image.fromarray(np.ones([16, 16], np.float32)), "TIFF"), "unreadable"),
+        "float.tiff": (encoded(PIL.Image.fromarray(np.ones([16, 16], np.float32)), "TIFF"), "float"),
+        "no_number.tiff": (encoded(PIL.Image.fromarray(np.full([16, 16], np.nan, np.float32)), "TIFF"), "not-finite"),
+        "moving.png": (animation("PNG"), "frames"),
+        "key.png": (encoded(picture(108, "RGB"), transparency=(1, 2, 3)), "alpha"),
         "turned.jpg": (jpeg_with_orientation(6), "exif"),
         "twin.png": (png(0), "duplicate"),
         ".DS_Store": (b"x", "hidden"),
@@ -116,7 +124,7 @@ def test_one_pass_lists_every_kind_of_fault(tmp_path, pack):
         found.setdefault(fault.name, set()).add(fault.kind)
         assert fault.name in fault.text() and image_check.FAULT_KINDS[fault.kind].title in fault.text()
     expected = {name: {kind} for name, (_, kind) in bad.items()}
-    for grey_too in ("la.png", "sixteen.png", "bilevel.png"):
+    for grey_too in ("la.png", "sixteen.png", "bilevel.png", "float.tiff"):
         expected[grey_too].add("grey")
     expected["000good00.png"] = {"unlabelled"}
     expected["gone.png"] = {"label-without-image"}
@@ -141,7 +149,7 @@ def test_fix_mends_and_writes(tmp_path):
     untouched = image_check.convert(source, no_transform(), str(tmp_path / "refused.zip"), fix=False)
     assert not untouched.is_sound(False) and os.listdir(tmp_path) == ["set"]
     report = image_check.convert(source, no_transform(), str(tmp_path / "out.zip"), fix=True)
-    dropped = {"empty.png", "cut.png", "cut_end.png", "cut.jpg", "text.png", "flipped.png", "float.tiff", "twin.png"}
+    dropped = {"empty.png", "cut.png", "cut_end.png", "cut.jpg", "text.png", "flipped.png", "no_number.tiff", "twin.png"}
     kept = sorted(name for name in files if name not in dropped | {".DS_Store", "notes.txt"})
     assert report.is_sound(True) and report.num_kept == len(kept)
     written = ImageFolderDataset(str(tmp_path / "out.zip"))
@@ -152,6 +160,8 @@ def test_fix_mends_and_writes(tmp_path):
     assert np.array_equal(images["sixteen.png"][:, :, 0], np.arange(256).reshape(16, 16))
     assert np.array_equal(images["palette.png"], np.asarray(picture(104, "P").convert("RGB")))
     assert set(np.unique(images["bilevel.png"])) == {0, 255}
+    assert np.array_equal(images["moving.png"], np.asarray(picture(200, "RGB")))
+    assert (images["float.tiff"] == 255).all()  # ones, of 0 to 1
     upright = np.asarray(PIL.Image.open(io.BytesIO(files["turned.jpg"])))
     assert np.array_equal(images["turned.jpg"], np.rot90(upright, -1))  # orientation 6: turn clockwise
 

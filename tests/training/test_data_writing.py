@@ -5,6 +5,7 @@ import io
 import json
 import os
 import pickle
+import re
 import sys
 import tarfile
 import zipfile
@@ -15,7 +16,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from dnnlib.errors import UserError
-from tests.training.data_fixtures import encoded, idx_bytes, pixels, png, write_cifar10, write_folder, write_mnist, write_zip
+from tests.training.data_fixtures import encoded, idx_bytes, numbered, pixels, png, write_cifar10, write_folder, write_mnist, write_zip
 from training.data import dataset_io, mnist, sources, transforms, writer
 from training.data.writer import open_writer
 from training.dataset import ImageFolderDataset
@@ -92,6 +93,7 @@ def test_destination_faults(tmp_path):
         (tmp_path / "file", None, "is a file"),
         (tmp_path / "dir.zip", None, "is a folder"),
         (full, full, "the --source itself"),
+        ("", None, "--dest is empty"),
         ("/", None, "not empty|mounted"),
     ]:
         with pytest.raises(UserError, match=match):
@@ -121,18 +123,35 @@ def test_transform_geometry():
     assert not pad[:4].any() and not pad[12:].any() and (pad[4:12, :, 2] == 9).all()
     tall_pad = transformed("pad", 16, 16, (24, 48))
     assert not tall_pad[:, :4].any() and (tall_pad[:, 4:12, 2] == 9).all()
-    wide = transformed("center-crop-wide", 32, 16, (64, 48))
+    wide = transformed("center-band", 32, 16, (64, 48))
     assert wide.shape == (32, 32, 3) and not wide[:8].any() and not wide[24:].any() and (wide[8:24, :, 2] == 9).all()
     assert abs(int(wide[8, 0, 1]) - 255 * 8.5 / 47) < 3  # the band of rows 8 ... 39 of 48
-    tall = transformed("center-crop-tall", 16, 32, (48, 64))
+    tall = transformed("center-band", 16, 32, (48, 64))
+    assert np.array_equal(tall, transformed("center-crop-tall", 16, 32, (48, 64)))
     assert tall.shape == (32, 32, 3) and not tall[:, :8].any() and (tall[:, 8:24, 2] == 9).all()
     plain = transforms.make_transform(None, 8, None, "lanczos")(gradient(16, 8))
     assert plain.shape == (8, 8, 3)
 
 
+@pytest.mark.parametrize("resize_filter", ["box", "lanczos"])
+@pytest.mark.parametrize("source_size", [(64, 48), (80, 50), (64, 64), (33, 40)])
+def test_center_crop_wide_has_the_rows_of_the_family(source_size, resize_filter):
+    """round(width * h / w) of the h rows, from the middle and at full width, scaled to width x height on a black square."""
+    (w, h), (width, height) = source_size, (32, 16)
+    rows = round(width * h / w)
+    top = (h - rows) // 2
+    band = PIL.Image.fromarray(gradient(w, h)[top : top + rows]).resize((width, height), transforms.RESIZE_FILTERS[resize_filter])
+    result = transformed("center-crop-wide", width, height, source_size, resize_filter)
+    assert result.shape == (32, 32, 3) and not result[:8].any() and not result[24:].any()
+    assert np.array_equal(result[8:24], np.asarray(band))
+
+
 def test_crops_leave_out_what_they_would_enlarge():
-    assert transformed("center-crop-wide", 32, 16, (30, 30)) is None
-    assert transformed("center-crop-wide", 32, 16, (64, 20)) is None
+    assert transformed("center-crop-wide", 32, 16, (30, 30)) is None  # narrower than --width
+    assert transformed("center-crop-wide", 32, 16, (64, 30)) is None  # 15 rows
+    assert transformed("center-crop-wide", 32, 16, (64, 32)) is not None
+    assert transformed("center-band", 32, 16, (30, 30)) is None
+    assert transformed("center-band", 32, 16, (64, 20)) is None
     assert transformed("center-crop-tall", 16, 32, (30, 30)) is None
     assert transformed("center-crop", 32, 32, (10, 12)).shape == (32, 32, 3)
 
@@ -154,7 +173,7 @@ def test_every_picture_comes_out_at_the_stated_size(name, log_side, width, heigh
     result = transforms.make_transform(name, side, side, "lanczos")(gradient(width, height))
     assert transforms.output_size(name, side, side) == (side, side)
     if result is None:
-        assert name.startswith("center-crop-") and (min(width, height) < side or width != height)
+        assert name.startswith("center-") and (min(width, height) < side or width != height)
     else:
         assert result.shape == (side, side, 3) and result.dtype == np.uint8
 
@@ -167,8 +186,8 @@ def test_every_picture_comes_out_at_the_stated_size(name, log_side, width, heigh
         ("center-crop", 64, 32, "64x32 pixels"),
         (None, 24, 24, "power of two.*--width=16 --height=16.*32"),
         (None, 0, 8, "at least 1"),
-        ("center-crop-wide", 16, 32, "center-crop-tall"),
-        ("center-crop-tall", 32, 16, "center-crop-wide"),
+        ("center-crop-wide", 16, 32, "center-band"),
+        ("center-crop-tall", 32, 16, "center-band"),
         ("center-crop-wide", 48, 32, "48x48"),
     ],
 )
@@ -302,6 +321,105 @@ def test_labels_from_folders(tmp_path):
     single = write_folder(tmp_path / "single", {"all/1.png": png(1)})
     with pytest.raises(UserError, match="one sub-folder per class.*only 'all'"):
         sources.open_source(single, labels="folders")
+
+
+def test_folder_names_are_classes_in_natural_order(tmp_path):
+    folders = ["10", "2", "1", "b2", "b10", "a", "02"]
+    path = write_folder(tmp_path / "set", {f"{folder}/x.png": png(i) for i, folder in enumerate(folders)})
+    assert sources.open_source(path, labels="folders").class_names == ["1", "02", "2", "10", "a", "b2", "b10"]
+
+
+def test_class_numbers_with_gaps_are_told_and_closed_on_request(tmp_path):
+    def source(labels, mode="json", **more):
+        return sources.open_source(write_folder(tmp_path / f"{len(os.listdir(tmp_path))}", numbered(3, labels=labels, **more)), labels=mode)
+
+    assert source([0, 1, 1]).remarks == [] and source([[0.0, 5.0]] * 3).remarks == []
+    (remark,) = source([0, 100000, 0]).remarks
+    assert "only 2 of these 100001 classes (0 to 100000)" in remark and "--labels=renumber" in remark
+    (remark,) = source([1, 2, 3]).remarks
+    assert "from 1 to 3, but only 3 of these 4 classes" in remark
+    mended = source([7, 100000, 7], "renumber")
+    assert mended.remarks == [] and [item.label for item in mended] == [0, 1, 0] and mended.class_names == ["7", "100000"]
+    assert source([3, 1, 1], "renumber", class_names=["a", "b", "c", "d"]).class_names == ["b", "d"]
+    assert "2 names for 3 classes" in source([0, 1, 2], class_names=["a", "b"]).remarks[0]
+    for labels, match in [([[1.0]] * 3, "are vectors"), (None, "states none")]:
+        with pytest.raises(UserError, match=match):
+            source(labels, "renumber")
+
+
+@pytest.mark.parametrize(
+    "name, content, match",
+    [
+        ("dataset.json", {"label": [["00000/img00000000.png", 1]]}, "states no \"labels\" \\(only 'label'\\)"),
+        ("dataset.json", {}, 'states no "labels" \\(nothing\\)'),
+        ("dataset.json", {"labels": {}}, '"labels" in .* is empty'),
+        ("dataset.json", {"labels": []}, '"labels" in .* is empty'),
+        ("deeper/dataset.json", {"labels": [["a.png", 1]]}, "deeper/dataset.json is not read"),
+    ],
+)
+@pytest.mark.parametrize("pack", [write_folder, write_zip])
+def test_labels_that_are_none_are_told(tmp_path, name, content, match, pack):
+    files = dict(numbered(2), **{"deeper/a.png": png(3), name: content})
+    if name != "dataset.json":
+        del files["dataset.json"]
+    path = pack(tmp_path / "set.zip", files)
+    (remark,) = sources.open_source(path).remarks
+    assert re.search(match, remark) and ImageFolderDataset(path).remarks == [remark]
+    assert sources.open_source(path, labels="none").remarks == []
+    if name != "dataset.json" and pack is write_folder:  # the remedy
+        assert ImageFolderDataset(re.search("give (.*)$", remark)[1], use_labels=True).label_dim == 2
+
+
+def test_sets_that_state_their_labels_get_no_remark(tmp_path):
+    path = write_folder(tmp_path / "a", numbered(2))
+    assert sources.open_source(path).remarks == [] and ImageFolderDataset(path).remarks == []
+    path = write_folder(tmp_path / "b", numbered(2, labels=[0, 1]))
+    assert ImageFolderDataset(path, use_labels=True).remarks == []
+    (remark,) = ImageFolderDataset(path).remarks
+    assert "does not use; --cond=1" in remark
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_names_with_backslashes_are_folders(tmp_path, packed):
+    """Some packing programs write them, and some unpack them to files of that very name."""
+    files = {"cat\\1.png": png(1), "dog\\2.png": png(2), "dataset.json": {"labels": [["cat/1.png", 0], ["dog\\2.png", 1]]}}
+    path = (write_zip if packed else write_folder)(tmp_path / "set.zip", files)
+    source = sources.open_source(path, labels="folders")
+    assert source.class_names == ["cat", "dog"] and [item.label for item in source] == [0, 1]
+    assert [item.label for item in sources.open_source(path)] == [0, 1]
+    dataset = ImageFolderDataset(path, use_labels=True)
+    assert dataset.label_dim == 2 and np.array_equal(dataset[1][0], pixels(2).transpose(2, 0, 1))
+
+
+def test_links_to_class_folders_are_followed_but_not_in_circles(tmp_path):
+    write_folder(tmp_path / "elsewhere", {"cats/1.png": png(1), "cats/deep/2.png": png(2)})
+    root = write_folder(tmp_path / "set", {"dog/3.png": png(3)})
+    os.symlink(tmp_path / "elsewhere" / "cats", tmp_path / "set" / "cat")
+    os.symlink(tmp_path / "set", tmp_path / "set" / "dog" / "up")
+    os.symlink("self", tmp_path / "set" / ".self")
+    source = sources.open_source(root, labels="folders")
+    assert [item.name for item in source] == ["cat/1.png", "cat/deep/2.png", "dog/3.png"] and source.class_names == ["cat", "dog"]
+    assert len(ImageFolderDataset(root)) == 3
+    link = tmp_path / "link"
+    os.symlink(root, link)
+    assert len(ImageFolderDataset(link)) == 3
+    os.symlink(tmp_path / "gone", tmp_path / "set" / "bird")
+    with pytest.raises(UserError, match="bird is a link to .*gone, which is not there"):
+        sources.open_source(root)
+
+
+def test_a_folder_that_cannot_be_read_is_not_left_out(tmp_path, monkeypatch):
+    root = write_folder(tmp_path / "set", {"cat/1.png": png(1), "dog/3.png": png(3)})
+    scandir = os.scandir
+
+    def locked(path):
+        if str(path).endswith("dog"):
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", locked)
+    with pytest.raises(UserError, match="Cannot read the folder .*dog: Permission denied"):
+        sources.open_source(root)
 
 
 def test_source_faults(tmp_path):

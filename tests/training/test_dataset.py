@@ -266,6 +266,16 @@ def test_all_headers_can_be_checked_before_training(tmp_path, pack):
         assert name in str(caught.value)
 
 
+def test_long_readings_show_themselves(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("dnnlib.console.LINE_INTERVAL_SEC", 0)
+    dataset = ImageFolderDataset(write_folder(tmp_path / "set", {f"{i}.png": png(i) for i in range(3)}))
+    dataset.check_images()
+    dataset.content_fingerprint()
+    err = capsys.readouterr().err
+    for line in (f"Listing {tmp_path / 'set'}: 2", "Checking images: 2 of 3 (67%)", "Hashing images: 2 of 3 (67%)"):
+        assert line in err
+
+
 def test_damaged_zip_member(tmp_path):
     path = tmp_path / "set.zip"
     content = bytearray(open(write_zip(path, numbered(2)), "rb").read())

@@ -1,4 +1,4 @@
-"""Reading a data set's files: a folder or a zip as one flat list of names and bytes, dataset.json, and picture decoding.
+"""What a data set's files hold: dataset.json, and stored pictures. The files themselves: file_sets.py.
 
 Everything that a person can have done wrong with the files becomes a UserError naming the file and the remedy.
 Must not know of training, tensors or how data sets are made.
@@ -8,10 +8,6 @@ import hashlib
 import io
 import json
 import math
-import os
-import threading
-import zipfile
-import zlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,194 +15,11 @@ import numpy as np
 import PIL.Image
 
 from dnnlib.errors import UserError
+from training.data import faults, picture
+from training.data.file_sets import IMAGE_SUFFIXES, FolderFiles, ZipFiles, is_hidden, is_image_name, open_files  # noqa: F401 (asked for here, too)
 
 METADATA_NAME = "dataset.json"
-IMAGE_SUFFIXES = frozenset([".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".tga"])
-_LOCAL_HEADER_SIZE = 30  # bytes of a zip member's header before its name
-_READ_CHUNK = 1 << 20
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Files of a folder or of a zip.
-
-
-def is_hidden(name: str) -> bool:
-    """True for what operating systems strew about: .DS_Store, ._picture.png, __MACOSX/..., Thumbs.db."""
-    return name.startswith(".") or "/." in name or "__MACOSX/" in name or name.endswith("Thumbs.db")
-
-
-def is_image_name(name: str) -> bool:
-    """True for a visible file whose name ends like a picture's."""
-    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES and not is_hidden(name)
-
-
-class FolderFiles:
-    """The files below a folder, named by their relative path with forward slashes."""
-
-    def __init__(self, path: str):
-        self.path = path
-        found = []
-        for folder, _, files in os.walk(path):
-            relative = os.path.relpath(folder, path).replace(os.sep, "/")
-            found.extend(name if relative == "." else f"{relative}/{name}" for name in files)
-        self.names: list[str] = sorted(found)
-
-    def where(self, name: str) -> str:
-        """How to call this file when speaking to a person."""
-        return os.path.join(self.path, *name.split("/"))
-
-    def read(self, name: str) -> bytes:
-        try:
-            with open(self.where(name), "rb") as file:
-                return file.read()
-        except OSError as error:
-            raise self._unreadable(name, error) from error
-
-    def head(self, name: str, size: int) -> bytes:
-        """The first `size` bytes."""
-        try:
-            with open(self.where(name), "rb") as file:
-                return file.read(size)
-        except OSError as error:
-            raise self._unreadable(name, error) from error
-
-    def size_and_crc(self, name: str) -> tuple[int, int]:
-        """Length in bytes and CRC-32; reads the whole file."""
-        size = crc = 0
-        try:
-            with open(self.where(name), "rb") as file:
-                for chunk in iter(lambda: file.read(_READ_CHUNK), b""):
-                    size += len(chunk)
-                    crc = zlib.crc32(chunk, crc)
-        except OSError as error:
-            raise self._unreadable(name, error) from error
-        return size, crc
-
-    def _unreadable(self, name: str, error: OSError) -> UserError:
-        return UserError(f"Cannot read {self.where(name)}: {error.strerror or error}; check the file and its permissions.")
-
-    def close(self) -> None:
-        """Nothing stays open between reads."""
-
-
-class ZipFiles:
-    """The members of a zip archive, read straight at their offset.
-
-    Safe to share with forked and pickled DataLoader workers: an open file shared by two processes has one read position,
-    so every process opens its own.
-    """
-
-    def __init__(self, path: str):
-        self.path = path
-        try:
-            with zipfile.ZipFile(path) as archive:
-                self._infos = {
-                    info.filename: (info.header_offset, info.compress_type, info.compress_size, info.file_size, info.CRC, info.flag_bits)
-                    for info in archive.infolist()
-                    if not info.is_dir()
-                }
-        except zipfile.BadZipFile as error:
-            raise UserError(
-                f"{path} is not a readable zip archive ({error}); it may be an incomplete copy or download: "
-                f"get it again, or make it anew with dataset_tool.py."
-            ) from error
-        except OSError as error:
-            raise UserError(f"Cannot read {path}: {error.strerror or error}; check the file and its permissions.") from error
-        self.names: list[str] = sorted(self._infos)
-        self._opened = None  # (process id, file, lock)
-
-    def where(self, name: str) -> str:
-        """How to call this file when speaking to a person."""
-        return f"{name} in {self.path}"
-
-    def size_and_crc(self, name: str) -> tuple[int, int]:
-        """Length in bytes and CRC-32 as the archive's directory states them; reads nothing."""
-        info = self._infos[name]
-        return info[3], info[4]
-
-    def read(self, name: str) -> bytes:
-        offset, method, packed_size, size, crc, flags = self._infos[name]
-        if flags & 1:
-            raise UserError(f"{self.where(name)} is encrypted; unpack the archive and use the folder.")
-        if method == zipfile.ZIP_STORED:
-            data = self._member_bytes(name, offset, packed_size)
-        elif method == zipfile.ZIP_DEFLATED:
-            try:
-                data = zlib.decompress(self._member_bytes(name, offset, packed_size), wbits=-15, bufsize=max(size, 1))
-            except zlib.error as error:
-                raise self._damaged(name) from error
-        else:
-            raise UserError(
-                f"{self.where(name)} is packed with an unusual method ({method}); unpack the archive and pack it again with dataset_tool.py."
-            )
-        if zlib.crc32(data) != crc:
-            raise self._damaged(name)
-        return data
-
-    def head(self, name: str, size: int) -> bytes:
-        """The first `size` bytes; their checksum isn't looked at."""
-        offset, method, packed_size, _, _, flags = self._infos[name]
-        if method != zipfile.ZIP_STORED or flags & 1:
-            return self.read(name)[:size]
-        return self._member_bytes(name, offset, min(packed_size, size))
-
-    def _member_bytes(self, name: str, offset: int, packed_size: int) -> bytes:
-        # Name and extra field may differ in length between the directory and the member itself, so the member's own
-        # header decides. One read fetches it together with the data in nearly all cases.
-        guess = _LOCAL_HEADER_SIZE + len(name.encode()) + 64
-        block = self._read_at(offset, guess + packed_size)
-        if len(block) < _LOCAL_HEADER_SIZE or block[:4] != b"PK\x03\x04":
-            raise self._damaged(name)
-        start = _LOCAL_HEADER_SIZE + int.from_bytes(block[26:28], "little") + int.from_bytes(block[28:30], "little")
-        if start + packed_size > len(block):
-            return self._read_at(offset + start, packed_size)
-        return block[start : start + packed_size]
-
-    def _read_at(self, offset: int, size: int) -> bytes:
-        if self._opened is None or self._opened[0] != os.getpid():
-            try:
-                self._opened = (os.getpid(), open(self.path, "rb", buffering=0), threading.Lock())
-            except OSError as error:
-                raise UserError(f"Cannot read {self.path}: {error.strerror or error}; the data set must stay in place while it is in use.") from error
-        _, file, lock = self._opened
-        with lock:
-            file.seek(offset)
-            blocks = []
-            while size > 0:  # the system may hand out less than asked for
-                block = file.read(size)
-                if not block:
-                    break
-                blocks.append(block)
-                size -= len(block)
-        return blocks[0] if len(blocks) == 1 else b"".join(blocks)
-
-    def _damaged(self, name: str) -> UserError:
-        return UserError(
-            f"{self.where(name)} is damaged (the bytes do not fit the archive's directory); copy or download "
-            f"the archive again, or make it anew with dataset_tool.py."
-        )
-
-    def close(self) -> None:
-        if self._opened is not None:
-            self._opened[1].close()
-            self._opened = None
-
-    def __getstate__(self):
-        return dict(self.__dict__, _opened=None)
-
-
-def open_files(path: str):
-    """FolderFiles or ZipFiles, by what lies at the path."""
-    path = os.fspath(path)
-    if os.path.isdir(path):
-        return FolderFiles(path)
-    if not os.path.exists(path):
-        raise UserError(
-            f"There is no data set at {path}; check the path (from {os.getcwd()}), or make one with dataset_tool.py --source=... --dest={path}"
-        )
-    if not path.lower().endswith(".zip") and not zipfile.is_zipfile(path):
-        raise UserError(f"{path} is neither a folder nor a zip archive; convert it with dataset_tool.py --source={path} --dest=dataset.zip")
-    return ZipFiles(path)
+_HEAD_SIZES = (64, 8192)  # bytes of a PNG before its pixels: mostly 33; with a colour profile some thousands
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -215,17 +28,21 @@ def open_files(path: str):
 
 @dataclass(frozen=True)
 class Metadata:
-    """What dataset.json says: labels by file name (None: the set has none), names of the classes, how it was made."""
+    """What dataset.json says: labels by file name (None: the set has none), names of the classes, how it was made.
+
+    remarks: sentences for the person, where it looks as if labels were meant that are none.
+    """
 
     labels: dict[str, Any] | None = None
     class_names: list[str] | None = None
     provenance: dict[str, Any] | None = None
+    remarks: tuple[str, ...] = ()
 
 
 def read_metadata(files) -> Metadata:
     """Read the top-level dataset.json; a set without one has no labels."""
     if METADATA_NAME not in files.names:
-        return Metadata()
+        return Metadata(remarks=_remarks_on_deeper_files(files))
     where = files.where(METADATA_NAME)
     try:
         content = json.loads(files.read(METADATA_NAME).decode("utf-8-sig"))
@@ -233,15 +50,52 @@ def read_metadata(files) -> Metadata:
         raise UserError(f"{where} is not valid JSON ({error}); mend it, or remove it if the set has no labels.") from error
     if not isinstance(content, dict):
         raise UserError(f'{where} must hold an object like {{"labels": [["00000/img00000000.png", 6], ...]}} (got a {type(content).__name__}).')
+    labels = _labels_by_name(content.get("labels"), where)
     return Metadata(
-        labels=_labels_by_name(content.get("labels"), where),
+        labels=labels,
         class_names=_checked_class_names(content.get("class_names"), where),
         provenance=content.get("provenance"),
+        remarks=() if labels is not None else _remarks_on_no_labels(content, where),
     )
 
 
+def _remarks_on_deeper_files(files) -> tuple[str, ...]:
+    deeper = [name for name in files.names if name.endswith("/" + METADATA_NAME) and not is_hidden(name)]
+    if not deeper:
+        return ()
+    folder = deeper[0].removesuffix("/" + METADATA_NAME)
+    remedy = f"give {files.path}/{folder}" if isinstance(files, FolderFiles) else f"unpack the archive and give the folder {folder} in it"
+    return (f"{files.path} has no {METADATA_NAME} at its top, so its images count as unlabelled; {deeper[0]} is not read: {remedy}",)
+
+
+def _remarks_on_no_labels(content: dict, where: str) -> tuple[str, ...]:
+    form = '{"labels": [["00000/img00000000.png", 6], ...]}'
+    if "labels" not in content:
+        found = f"only {first_few(sorted(map(repr, content)))}" if content else "nothing"
+        return (f'{where} states no "labels" ({found}), so the images count as unlabelled; write them as {form}, or {{"labels": null}} for none',)
+    if content["labels"] is not None:
+        return (f'"labels" in {where} is empty, so the images count as unlabelled; write them as {form}, or null for none',)
+    return ()
+
+
+def remarks_on_labels(labels: np.ndarray, class_names: list[str] | None, where: str) -> list[str]:
+    """Sentences on class numbers with gaps and names that do not fit; labels: as label_array gives them."""
+    if labels.dtype != np.int64 or len(labels) == 0:
+        return []
+    remarks, used = [], np.unique(labels)
+    count = int(used[-1]) + 1
+    if len(used) < count:
+        remarks.append(
+            f"The class numbers in {where} run from {used[0]} to {used[-1]}, but only {len(used)} of these {count} classes (0 to {used[-1]}) have an image, "
+            f"and each takes a place in the label; dataset_tool.py --labels=renumber closes the gaps"
+        )
+    if class_names is not None and len(class_names) < count:
+        remarks.append(f'"class_names" in {where} has {len(class_names)} names for {count} classes (0 to {used[-1]}); give one name for each')
+    return remarks
+
+
 def _labels_by_name(entries, where: str) -> dict[str, Any] | None:
-    if entries is None or entries == []:
+    if entries is None or entries == [] or entries == {}:
         return None
     if isinstance(entries, dict):
         entries = list(entries.items())
@@ -264,6 +118,13 @@ def _checked_class_names(names, where: str) -> list[str] | None:
     if not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
         raise UserError(f'"class_names" in {where} must be a list of texts, one per class.')
     return names
+
+
+def remedy_without_images(files) -> str:
+    """What to do about a folder or zip that was given as a data set and holds no image."""
+    if "data.mdb" in files.names:
+        return f"it is an LMDB database: convert it with dataset_tool.py --source={files.path} --dest=dataset.zip"
+    return "give the folder or zip that dataset_tool.py has written."
 
 
 def first_few(names: list[str], count: int = 5) -> str:
@@ -305,29 +166,33 @@ def _is_finite_number(value) -> bool:
 _FIX_HINT = "mend the set with dataset_tool.py --fix --source=... --dest=..."
 
 
+class UnfitImage(UserError):
+    """A stored picture that training cannot take. fault: the sentence without the remedy."""
+
+    def __init__(self, fault: str):
+        super().__init__(f"{fault}; {_FIX_HINT}")
+        self.fault = fault
+
+
 def decode_image(data: bytes, where: str) -> np.ndarray:
-    """Decode a stored picture to uint8 [channel, height, width] with 1 or 3 channels."""
+    """Decode a stored picture to uint8 [channel, height, width] with 1 or 3 channels; what dataset_tool.py would have to mend is refused."""
     try:
         with PIL.Image.open(io.BytesIO(data)) as image:
-            mode = image.mode
+            found = picture.findings(image, data)
             pixels = np.asarray(image)
     except (OSError, ValueError, SyntaxError, EOFError, PIL.Image.DecompressionBombError) as error:
-        raise UserError(f"Cannot read the image {where}: {error}; {_FIX_HINT}") from error
-    if mode == "L":
-        return pixels[np.newaxis]
-    if mode == "RGB":
-        return pixels.transpose(2, 0, 1)
-    raise UserError(f"The image {where} has colour mode {mode}; training takes 8-bit grey (L) or RGB: {_FIX_HINT}")
+        raise UnfitImage(f"Cannot read the image {where}: {error}") from error
+    if found:
+        raise UnfitImage(f"{where}: {', '.join(faults.described(*one) for one in found)}; training takes upright 8-bit grey (L) or RGB")
+    return pixels[np.newaxis] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
 
 
 def stored_shape(files, name: str) -> list[int]:
     """[channel, height, width] of a stored picture, from its header where possible (PNG), else by decoding it."""
-    head = files.head(name, 26)
-    if head[:8] == b"\x89PNG\r\n\x1a\n" and head[12:16] == b"IHDR" and len(head) == 26:
-        width, height = (int.from_bytes(head[start : start + 4], "big") for start in (16, 20))
-        channels = {(8, 0): 1, (8, 2): 3}.get((head[24], head[25]))  # by bit depth and colour type
-        if channels is not None:
-            return [channels, height, width]
+    for size in _HEAD_SIZES:
+        shape = picture.plain_png_shape(files.head(name, size))
+        if shape is not None:
+            return shape
     return list(decode_image(files.read(name), files.where(name)).shape)
 
 

@@ -19,10 +19,9 @@ from typing import Any
 import numpy as np
 
 from dnnlib.errors import UserError
-from training.data import dataset_io, mnist
+from training.data import dataset_io, file_sets, mnist
 
-LABEL_MODES = ["json", "folders", "none"]
-_MNIST_NAME = re.compile(r".*-images-idx3-ubyte(\.gz)?$")
+LABEL_MODES = ["json", "folders", "none", "renumber"]
 
 
 @dataclass(frozen=True)
@@ -45,13 +44,24 @@ class Source:
 
     def __init__(self):
         self.notes: list[tuple[str, str]] = []  # (file name, kind of note) for what is not a picture of the set
+        self.remarks: list[str] = []  # sentences on the labels, for the person
 
     def __iter__(self) -> Iterator[SourceImage]:
         raise NotImplementedError(f"{type(self).__name__} must define __iter__")
 
 
+def _natural_order(name: str) -> tuple[list, str]:
+    """Sorts 2 before 10, as people do: runs of digits by their value, what lies between as text."""
+    parts = re.split(r"([0-9]+)", name)
+    return [int(part) if i % 2 else part for i, part in enumerate(parts)], name
+
+
 class FileSource(Source):
-    """Image files in a folder or zip. labels: 'json' (dataset.json), 'folders' (top-level sub-folder = class), 'none'."""
+    """Image files in a folder or zip.
+
+    labels: 'json' (dataset.json), 'folders' (top-level sub-folder = class), 'none', 'renumber' (dataset.json's classes, numbered
+    without gaps).
+    """
 
     def __init__(self, path: str, labels: str, max_images: int | None):
         super().__init__()
@@ -65,8 +75,8 @@ class FileSource(Source):
         self.num_images = len(self._names)
         self._note_other_files()
         self._labels = self._labels_from_folders(path) if labels == "folders" else {}
-        if labels == "json":
-            self._labels = self._labels_from_json(with_strays=max_images is None)
+        if labels in ("json", "renumber"):
+            self._labels = self._labels_from_json(with_strays=max_images is None, renumber=labels == "renumber")
         self.has_labels = bool(self._labels)
 
     def _note_other_files(self) -> None:
@@ -76,7 +86,7 @@ class FileSource(Source):
 
     def _labels_from_folders(self, path: str) -> dict[str, Any]:
         class_of = {name: name.split("/")[0] for name in self._names if "/" in name}
-        self.class_names = sorted(set(class_of.values()))
+        self.class_names = sorted(set(class_of.values()), key=_natural_order)
         if len(self.class_names) < 2:
             found = f"only '{self.class_names[0]}'" if self.class_names else "none"
             raise UserError(
@@ -86,17 +96,34 @@ class FileSource(Source):
         number = {class_name: i for i, class_name in enumerate(self.class_names)}
         return {name: number[class_name] for name, class_name in class_of.items()}
 
-    def _labels_from_json(self, with_strays: bool) -> dict[str, Any]:
+    def _labels_from_json(self, with_strays: bool, renumber: bool) -> dict[str, Any]:
         metadata = dataset_io.read_metadata(self._files)
+        self.remarks.extend(metadata.remarks)
         labels = metadata.labels or {}
         known = [name for name in self._names if name in labels]
-        if known:
-            # Refuses mixtures of kinds; images without a label are the check's business.
-            dataset_io.label_array(labels, known, self._files.where(dataset_io.METADATA_NAME))
-            self.class_names = metadata.class_names
         if with_strays:
             self.notes.extend((name, "label-without-image") for name in sorted(set(labels) - set(self._names)))
+        if renumber and not known:
+            raise UserError(f"--labels=renumber needs class numbers in the dataset.json of {self._files.path}, which states none; leave it out.")
+        if known:
+            where = self._files.where(dataset_io.METADATA_NAME)
+            # Refuses mixtures of kinds; images without a label are the check's business.
+            values = dataset_io.label_array(labels, known, where)
+            self.class_names = metadata.class_names
+            if renumber:
+                return self._renumbered({name: labels[name] for name in known}, values)
+            self.remarks.extend(dataset_io.remarks_on_labels(values, metadata.class_names, where))
         return labels
+
+    def _renumbered(self, labels: dict[str, Any], values: np.ndarray) -> dict[str, Any]:
+        """Class numbers 0, 1, 2 ... in the order of the former ones, which stay as names where the set states no others."""
+        if values.dtype != np.int64:
+            raise UserError(f"--labels=renumber is for class numbers, but the labels of {self._files.path} are vectors; leave it out.")
+        numbers = np.unique(values).tolist()
+        names = self.class_names or []
+        self.class_names = [names[number] if number < len(names) else str(number) for number in numbers]
+        number_of = {former: number for number, former in enumerate(numbers)}
+        return {name: number_of[label] for name, label in labels.items()}
 
     def __iter__(self) -> Iterator[SourceImage]:
         for name in self._names:
@@ -167,10 +194,12 @@ def open_source(path: str, labels: str = "json", max_images: int | None = None) 
         return _without_folder_labels(LmdbSource(path, max_images), labels, path)
     if is_folder or path.lower().endswith(".zip") or zipfile.is_zipfile(path):
         return FileSource(path, labels, max_images)
-    if _MNIST_NAME.match(os.path.basename(path)):
+    if file_sets.is_mnist_name(path):
         return _without_folder_labels(_open_mnist(path, labels, max_images), labels, path)
-    if path.lower().endswith((".tar.gz", ".tgz", ".tar")):
+    if file_sets.is_tar_name(path):
         return _without_folder_labels(_open_cifar10(path, labels, max_images), labels, path)
+    if file_sets.is_image_name(path):
+        raise UserError(f"--source={path} is no folder{file_sets.picture_remedy(path)}")
     raise UserError(
         f"--source={path} is of no known kind; known are: a folder, a .zip, cifar-10-python.tar.gz, "
         f"train-images-idx3-ubyte.gz, and an LSUN ..._lmdb folder."
@@ -178,9 +207,9 @@ def open_source(path: str, labels: str = "json", max_images: int | None = None) 
 
 
 def _without_folder_labels(source: Source, labels: str, path: str) -> Source:
-    if labels == "folders":
+    if labels in ("folders", "renumber"):
         raise UserError(
-            f"--labels=folders needs a folder or zip of images, not {path}; leave it out: labels that the archive itself holds are taken by default."
+            f"--labels={labels} needs a folder or zip of images, not {path}; leave it out: labels that the archive itself holds are taken by default."
         )
     return source
 

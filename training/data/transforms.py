@@ -10,7 +10,8 @@ import PIL.Image
 
 from dnnlib.errors import UserError
 
-TRANSFORMS = ["center-crop", "center-crop-wide", "center-crop-tall", "pad", "stretch"]
+TRANSFORMS = ["center-crop", "center-crop-wide", "center-crop-tall", "center-band", "pad", "stretch"]
+_ON_A_SQUARE = ("center-crop-wide", "center-crop-tall", "center-band")
 RESIZE_FILTERS = {"box": PIL.Image.Resampling.BOX, "lanczos": PIL.Image.Resampling.LANCZOS}
 
 Transform = Callable[[np.ndarray], np.ndarray | None]
@@ -30,15 +31,11 @@ def output_size(name: str | None, width: int | None, height: int | None) -> tupl
         if width is None or height is None:
             raise UserError(f"--transform={name} needs both --width and --height, for example --width=256 --height=256.")
         if name == "center-crop-wide" and width < height:
-            raise UserError(
-                f"--transform=center-crop-wide needs --width >= --height (got {width}x{height}); use center-crop-tall for upright pictures."
-            )
+            raise UserError(f"--transform=center-crop-wide needs --width >= --height (got {width}x{height}); use center-band for upright pictures.")
         if name == "center-crop-tall" and height < width:
-            raise UserError(
-                f"--transform=center-crop-tall needs --height >= --width (got {width}x{height}); use center-crop-wide for lying pictures."
-            )
+            raise UserError(f"--transform=center-crop-tall needs --height >= --width (got {width}x{height}); use center-band for lying pictures.")
         side = max(width, height)
-        size = (side, side) if name in ("center-crop-wide", "center-crop-tall") else (width, height)
+        size = (side, side) if name in _ON_A_SQUARE else (width, height)
     if size is not None:
         check_output_size(*size)
     return size
@@ -49,7 +46,7 @@ def check_output_size(width: int, height: int) -> None:
     if width != height:
         raise UserError(
             f"The images would be {width}x{height} pixels, but the networks need squares: make --width and "
-            f"--height equal, or use --transform=center-crop-wide|center-crop-tall, which fill up with black."
+            f"--height equal, or use --transform=center-band, which fills up with black."
         )
     if width & (width - 1):
         below = 1 << (width.bit_length() - 1)
@@ -70,6 +67,8 @@ def make_transform(name: str | None, width: int | None, height: int | None, resi
     if name == "pad":
         return lambda pixels: _fit_and_pad(pixels, width, height, resample)
     if name == "center-crop-wide":
+        return lambda pixels: _crop_wide(pixels, width, height, resample)
+    if width >= height:
         return lambda pixels: _crop_to_band(pixels, width, height, resample)
     return lambda pixels: _swap_axes(_crop_to_band(_swap_axes(pixels), height, width, resample))
 
@@ -96,6 +95,18 @@ def _fit_and_pad(pixels: np.ndarray, width: int, height: int, resample) -> np.nd
     scale = min(width / pixels.shape[1], height / pixels.shape[0])
     fitted = _resize(pixels, max(round(pixels.shape[1] * scale), 1), max(round(pixels.shape[0] * scale), 1), resample)
     return _on_black(fitted, width, height)
+
+
+def _crop_wide(pixels: np.ndarray, width: int, height: int, resample) -> np.ndarray | None:
+    """The middle round(width * h / w) of the h rows, at the full width w, scaled to width x height, on a black square.
+
+    These are the pixels that StyleGAN2-ADA's data sets have under this name; what is not of its aspect is distorted. None for
+    pictures narrower than `width` or with fewer such rows than `height`.
+    """
+    rows = round(width * pixels.shape[0] / pixels.shape[1])
+    if pixels.shape[1] < width or rows < height:
+        return None
+    return _on_black(_resize(_centre_window(pixels, pixels.shape[1], rows), width, height, resample), width, width)
 
 
 def _crop_to_band(pixels: np.ndarray, width: int, height: int, resample) -> np.ndarray | None:

@@ -92,6 +92,8 @@ class DatasetWriter:
 
 def check_destination(dest: str, source: str | None = None) -> None:
     """Refuse a destination that cannot be written, before any work is done."""
+    if not dest:
+        raise UserError("--dest is empty; give the name of a .zip archive or of a new or empty folder.")
     if source is not None and os.path.exists(source) and os.path.exists(dest) and os.path.samefile(source, dest):
         raise UserError(f"--dest is the --source itself ({dest}); choose another path.")
     if dest.lower().endswith(".zip"):
