@@ -44,6 +44,11 @@ class LabelFacts:
         return self.class_names[class_index] if self.class_names and class_index < len(self.class_names) else None
 
 
+def of_training_set(training_set, labels):
+    """The facts of a set whose labels are the tensor [N, L]; data sets of other code do not know names."""
+    return of_labels(labels.numpy(), getattr(training_set, "class_names", None))
+
+
 def of_labels(labels, class_names=None):
     """The facts of labels that are int64 [N] (class numbers) or float [N, L]; None where L is 0."""
     if labels.ndim == 1:

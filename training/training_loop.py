@@ -117,7 +117,7 @@ class Trainer:
         self.say("Constructing networks...")
         self.G, self.D = setup.build_networks(o.G_kwargs, o.D_kwargs, self.training_set, self.device, o.random_seed)
         self.G_ema = copy.deepcopy(self.G).eval()
-        label_facts.keep_with(self.G_ema, label_facts.of_labels(self.labels.numpy(), getattr(self.training_set, "class_names", None)))
+        label_facts.keep_with(self.G_ema, label_facts.of_training_set(self.training_set, self.labels))
         if o.resume_pkl is not None and self.is_new and self.is_first:
             self.say(f'Resuming from "{o.resume_pkl}"')
             self.say(setup.load_pretrained(o.resume_pkl, dict(G=self.G, D=self.D, G_ema=self.G_ema), o.resume_partial, o.trust_pickle))
