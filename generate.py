@@ -1,73 +1,32 @@
-"""Draw pictures with a trained network, from seeds or from projected latents."""
+"""Draw pictures with a trained network, from seeds or from projected latents: one by one, as a sheet, or as a video from one to the next."""
 
 import os
 import time
-import zipfile
-import zlib
 
 import click
-import numpy as np
-import torch
+from click.core import ParameterSource
 
-from dnnlib import cli
+from dnnlib import cli, console
 from dnnlib.errors import UserError
-from torch_utils import devices
-from training import pictures
+from training.drawing import video
+from training.drawing.options import label_options, network_option, noise_option, trunc_option
 
-
-def load_projected_w(path, num_ws, w_dim):
-    """Latents [N, num_ws, w_dim] float32 from the `w` of an .npz file, as projector.py writes it."""
-    remedy = "give the projected_w.npz that projector.py wrote"
-    try:
-        content = np.load(path)
-        if isinstance(content, np.ndarray):
-            raise UserError(f"--projected-w={path} is one bare array and not an .npz file; {remedy}")
-        with content:
-            if "w" not in content.files:
-                raise UserError(f"--projected-w={path} holds no array named 'w'; {remedy}")
-            ws = content["w"]
-    except OSError as error:
-        raise UserError(f"--projected-w={path} cannot be read ({error.strerror or error}); {remedy}") from error
-    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(f"--projected-w={path} is not an .npz file of numbers; {remedy}") from error
-    if ws.ndim == 2:
-        ws = ws[None]
-    if ws.ndim != 3 or ws.shape[1:] != (num_ws, w_dim) or len(ws) == 0:
-        raise UserError(
-            f"--projected-w={path} has the shape {list(ws.shape)}, but this network takes [any number, {num_ws}, {w_dim}]; "
-            "project the picture with the same network"
-        )
-    if not (np.issubdtype(ws.dtype, np.number) and np.isfinite(ws).all()):
-        raise UserError(f"--projected-w={path} holds values that are not finite numbers; project the picture again")
-    return torch.from_numpy(ws.astype(np.float32))
-
-
-def drawn_from_seeds(generator, seeds, label, *, truncation_psi=1.0, noise_mode="const", batch=1, device="cpu"):
-    """Yield (seeds of the batch, pixels uint8 [N,H,W,C])."""
-    for start in range(0, len(seeds), batch):
-        chosen = seeds[start : start + batch]
-        z = torch.cat([pictures.latent_of_seed(seed, generator.z_dim, device) for seed in chosen])
-        with torch.no_grad():
-            images = generator(z, label.expand(len(chosen), -1), truncation_psi=truncation_psi, noise_mode=noise_mode)
-        yield chosen, pictures.to_pixels(images)
-
-
-def drawn_from_ws(generator, ws, *, noise_mode="const", batch=1, device="cpu"):
-    """Yield (indices of the batch, pixels uint8 [N,H,W,C]) for latents [N, num_ws, w_dim]."""
-    for start in range(0, len(ws), batch):
-        chosen = ws[start : start + batch].to(device)
-        with torch.no_grad():
-            images = generator.synthesis(chosen, noise_mode=noise_mode)
-        yield list(range(start, start + len(chosen))), pictures.to_pixels(images)
+DEFAULT_FRAMES = 60
+_FLAG_OF = dict(seeds="--seeds", class_texts="--class", label_vectors="--label")
 
 
 @click.command()
-@click.option("--network", help="Network pickle: path or URL", required=True)
+@network_option
 @click.option("--seeds", type=cli.NumRange(), help="Seeds to draw, such as 0,3,5-7")
-@click.option("--trunc", type=float, default=1, show_default=True, help="Truncation psi: below 1 less varied and more typical")
-@click.option("--class", "class_index", type=int, help="Class to draw, counted from 0; needed if the network has classes")
-@click.option("--noise-mode", type=click.Choice(pictures.NOISE_MODES), default="const", show_default=True, help="Noise inside the network")
-@click.option("--projected-w", help="Draw the latents in this .npz file of projector.py instead of seeds", metavar="FILE")
+@trunc_option
+@label_options(several=True)
+@noise_option
+@click.option(
+    "--projected-w",
+    multiple=True,
+    help="Draw the latents in this .npz file of projector.py instead of seeds (in a video: before them); may be given several times",
+    metavar="FILE",
+)
 @click.option(
     "--batch",
     type=int,
@@ -75,44 +34,166 @@ def drawn_from_ws(generator, ws, *, noise_mode="const", batch=1, device="cpu"):
     show_default=True,
     help="Pictures drawn at a time; more is faster on a GPU and can change the last digit of a pixel",
 )
+@click.option("--sheet", is_flag=True, help="Write sheet.png: a row for each class (all, or those of --class), a column for each seed")
+@click.option("--video", "wants_video", is_flag=True, help="Write video.mp4: from each seed, class, label or projected latent to the next")
+@click.option(
+    "--frames",
+    type=cli.IntRange(min=1),
+    metavar="N",
+    help=f"Frames from each picture to the next [default: {DEFAULT_FRAMES}]; without --video they are written as numbered PNG files",
+)
+@click.option("--loop", is_flag=True, help="Let the video end where it begins")
+@click.option("--fps", type=cli.IntRange(1, 240), default=30, show_default=True, help="Frames per second of video.mp4")
 @click.option("--outdir", required=True, metavar="DIR", help="Where the pictures go")
 @cli.device_option
 @cli.trust_option
-def main(network, seeds, trunc, class_index, noise_mode, projected_w, batch, outdir, device, trust_pickle):
+@click.pass_context
+def main(ctx, **flags):
     """Draw pictures with a trained network.
 
     \b
     generate.py --network=run/network-snapshot-000200.pkl --seeds=0-31 --trunc=0.7 --outdir=out
-    generate.py --network=conditional.pkl --seeds=0-31 --class=3 --outdir=out
+    generate.py --network=conditional.pkl --seeds=0-31 --class=cat --outdir=out
+    generate.py --network=conditional.pkl --seeds=0-7 --sheet --outdir=out
+    generate.py --network=run/network-snapshot-000200.pkl --seeds=0-4 --video --loop --outdir=out
     generate.py --network=run/network-snapshot-000200.pkl --projected-w=proj/projected_w.npz --outdir=out
     """
-    if seeds is None and projected_w is None:
-        raise UserError("Give --seeds (such as --seeds=0-9) or --projected-w=FILE: there is nothing to draw.")
-    if batch < 1:
-        raise UserError(f"--batch must be at least 1 (got {batch}); leave it out for the default")
-    device = devices.resolve(device)
-    pictures.prepare_outdir(outdir)
-    generator = pictures.open_generator(network, device, trust=trust_pickle)
+    typed = {name for name in flags if ctx.get_parameter_source(name) is not ParameterSource.DEFAULT}
+    _check_flags(flags, typed)
 
-    if projected_w is not None:
-        for flag, value in (("--seeds", seeds), ("--class", class_index)):
-            if value is not None:
-                print(f"Note: {flag} has no effect beside --projected-w.")
-        ws = load_projected_w(projected_w, generator.num_ws, generator.w_dim)
-        drawn = drawn_from_ws(generator, ws, noise_mode=noise_mode, batch=batch, device=device)
+    from torch_utils import devices  # Only here: --help and a wrong flag need no torch.
+    from training import pictures
+
+    if flags["seeds"] is not None:
+        pictures.check_seeds(flags["seeds"])
+    device = devices.resolve(flags["device"])
+    pictures.prepare_outdir(flags["outdir"])
+    generator, facts = pictures.open_generator(flags["network"], device, trust=flags["trust_pickle"])
+    started = time.perf_counter()
+    if flags["wants_video"] or flags["frames"] is not None:
+        told = _draw_video(generator, facts, flags, device)
+    elif flags["sheet"]:
+        told = _draw_sheet(generator, facts, flags, device)
+    else:
+        told = _draw_pictures(generator, facts, flags, device)
+    console.result(f"{told} in {flags['outdir']}, {time.perf_counter() - started:.1f} s.")
+
+
+def _check_flags(flags, typed):
+    seeds, projected = flags["seeds"], flags["projected_w"]
+    if seeds is None and not projected:
+        raise UserError("Give --seeds (such as --seeds=0-9) or --projected-w=FILE: there is nothing to draw.")
+    if flags["batch"] < 1:
+        raise UserError(f"--batch must be at least 1 (got {flags['batch']}); leave it out for the default")
+    has_way = flags["wants_video"] or flags["frames"] is not None
+    if flags["sheet"]:
+        for flag, given in (("--video", flags["wants_video"]), ("--frames", flags["frames"] is not None), ("--projected-w", projected)):
+            if given:
+                raise UserError(f"--sheet and {flag} were both given; a sheet shows seeds, one row for each class: leave one of the two out")
+    for name, reason in (("loop", "--video or --frames"), ("fps", "--video")):
+        if name in typed and not (flags["wants_video"] or (name == "loop" and has_way)):
+            raise UserError(f"--{name} has no effect without {reason}; add it, or leave --{name} out")
+    if projected and "trunc" in typed and not (has_way and seeds):
+        raise UserError("--trunc has no effect on projected latents, which are drawn as they are; leave out --trunc or --projected-w")
+
+
+def _drawing_options(flags, device):
+    return dict(noise_mode=flags["noise_mode"], batch=flags["batch"], device=device)
+
+
+def _choices(generator, facts, flags, device):
+    from training.drawing import labels
+
+    return labels.choose(generator, facts, flags["class_texts"], flags["label_vectors"], device)
+
+
+def _projected(generator, flags, names):
+    """The latents of all files [N, num_ws, w_dim]; says which of `names`, flags that act on seeds alone, have no effect on them."""
+    import torch
+
+    from training.drawing import latents
+
+    for name in names:
+        if flags[name]:
+            console.note(f"{_FLAG_OF[name]} has no effect beside --projected-w.")
+    return torch.cat([latents.load_projected_w(path, generator.num_ws, generator.w_dim) for path in flags["projected_w"]])
+
+
+def _draw_pictures(generator, facts, flags, device):
+    from training import pictures
+    from training.drawing import draw
+
+    if flags["projected_w"]:
+        ws = _projected(generator, flags, ("seeds", "class_texts", "label_vectors"))
+        drawn = draw.drawn_from_latents(generator, ws, **_drawing_options(flags, device))
         total, name, kind = len(ws), "proj{:02d}.png", "latent"
     else:
-        label = pictures.label_of_class(generator, class_index, device)
-        drawn = drawn_from_seeds(generator, seeds, label, truncation_psi=trunc, noise_mode=noise_mode, batch=batch, device=device)
-        total, name, kind = len(seeds), "seed{:04d}.png", "seed"
-
-    started, done = time.perf_counter(), 0
+        chosen = _choices(generator, facts, flags, device)
+        if len(chosen) > 1:
+            raise UserError(f"{len(chosen)} labels were given, and a picture has one; add --sheet or --video, or draw them one by one")
+        if chosen[0].text:
+            print(f"Drawing {chosen[0].text}.")
+        drawn = draw.drawn_from_seeds(generator, flags["seeds"], chosen[0].vector, truncation_psi=flags["trunc"], **_drawing_options(flags, device))
+        total, name, kind = len(flags["seeds"]), "seed{:04d}.png", "seed"
+    done = 0
     for numbers, pixels in drawn:
         for number, picture in zip(numbers, pixels):
-            pictures.save_png(picture, os.path.join(outdir, name.format(number)))
+            pictures.save_png(picture, os.path.join(flags["outdir"], name.format(number)))
             done += 1
             print(f"Drawing {kind} {number} ({done}/{total})", flush=True)
-    print(f"{done} pictures in {outdir}, {time.perf_counter() - started:.1f} s.")
+    return f"{done} pictures"
+
+
+def _draw_sheet(generator, facts, flags, device):
+    from training import pictures
+    from training.drawing import draw, labels
+
+    given = flags["class_texts"] or flags["label_vectors"]
+    choices = _choices(generator, facts, flags, device) if given else labels.all_classes(generator, facts, device)
+    pictures.check_channels(generator.img_channels, flags["outdir"])
+    draw.check_sheet(len(choices), len(flags["seeds"]), generator.img_resolution)
+    options = dict(truncation_psi=flags["trunc"], **_drawing_options(flags, device))
+    draw.draw_sheet(generator, flags["seeds"], choices, flags["outdir"], facts, **options)
+    return f"sheet.png and sheet.json ({len(choices)} rows, {len(flags['seeds'])} columns)"
+
+
+def _draw_video(generator, facts, flags, device):
+    from training.drawing import draw, latents
+
+    stops, num_between, seeds = [], flags["frames"] or DEFAULT_FRAMES, flags["seeds"] or []
+    if flags["projected_w"]:
+        ws = _projected(generator, flags, () if seeds else ("class_texts", "label_vectors"))
+        stops += latents.stops_of_ws(ws, [f"proj{index:02d}" for index in range(len(ws))], device)
+    if seeds:
+        stops += latents.stops_of_seeds(seeds, _choices(generator, facts, flags, device), generator.z_dim, device)
+    if len(stops) < 2:
+        raise UserError(
+            "A video leads from one picture to the next, and here is one; give several --seeds (such as --seeds=0-3), several times --class or "
+            "--label, or a --projected-w of several latents."
+        )
+    as_mp4 = flags["wants_video"]
+    if as_mp4 and video.missing_packages():
+        as_mp4 = False
+        console.note(
+            f"{video.PACKAGE} is not installed, so the frames are written as numbered PNG files; for video.mp4: pip install {video.PACKAGE}, "
+            f"or of the files: ffmpeg -framerate {flags['fps']} -i frame%05d.png -pix_fmt yuv420p video.mp4"
+        )
+    total = latents.num_frames_of_way(len(stops), num_between, flags["loop"])
+    way = " -> ".join([stop.text for stop in stops[:4]] + (["..."] if len(stops) > 4 else []))
+    print(f"{total} frames" + (f", {total / flags['fps']:.1f} s" if as_mp4 else "") + f": {way}{' -> back' if flags['loop'] else ''}", flush=True)
+    draw.draw_video(
+        generator,
+        stops,
+        num_between,
+        flags["outdir"],
+        as_mp4=as_mp4,
+        frames_per_sec=flags["fps"],
+        is_loop=flags["loop"],
+        blends_labels=bool(flags["label_vectors"]) and not (facts is not None and facts.are_classes),
+        noise_seed=seeds[0] if seeds else 0,
+        options=dict(truncation_psi=flags["trunc"], **_drawing_options(flags, device)),
+    )
+    return f"video.mp4 of {total} frames" if as_mp4 else f"{total} frames"
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ import dnnlib
 from dnnlib import console
 from dnnlib.errors import UserError
 from torch_utils import devices, distributed, training_stats
-from training import ada, ema, monitor, phases, setup, state
+from training import ada, ema, label_facts, monitor, phases, setup, state
 from training.keeper import Keeper
 from training.snapshots import save_image_grid, setup_snapshot_image_grid  # noqa: F401 (people's scripts import them from here)
 from training.teller import Teller
@@ -117,6 +117,7 @@ class Trainer:
         self.say("Constructing networks...")
         self.G, self.D = setup.build_networks(o.G_kwargs, o.D_kwargs, self.training_set, self.device, o.random_seed)
         self.G_ema = copy.deepcopy(self.G).eval()
+        label_facts.keep_with(self.G_ema, label_facts.of_training_set(self.training_set, self.labels))
         if o.resume_pkl is not None and self.is_new and self.is_first:
             self.say(f'Resuming from "{o.resume_pkl}"')
             self.say(setup.load_pretrained(o.resume_pkl, dict(G=self.G, D=self.D, G_ema=self.G_ema), o.resume_partial, o.trust_pickle))

@@ -1,0 +1,1 @@
+"""What the drawing tools have in common beyond pictures.py: options, labels, latents, videos, projection."""
