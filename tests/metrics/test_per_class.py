@@ -64,10 +64,10 @@ def test_classes_with_too_few_images_are_named_and_left_out(toy_generator, detec
     data = dict(three, path=str(tmp_path / "few.zip"))
     line = judged("madr_prdc", toy_generator, detector_file, data)
     err = capsys.readouterr().err
-    assert "1 classes have too few images for madr_prdc and are left out: emu (1 real, 12 generated)" in err
+    assert "Warning: too few images for madr_prdc, left out: emu (1 real, 12 generated)." in err
     assert list(line.facts["left_out"]) == [2] and not any("class2" in name for name in line.results)
     judged("fid50k_full", toy_generator, detector_file, data)
-    assert "In 2 classes (cat, dog) fid50k_full has 10 real and 12 generated images for covariances" in capsys.readouterr().err
+    assert "Warning: cat, dog: fid50k_full has 10 real and 12 generated images for covariances" in capsys.readouterr().err
     with pytest.raises(Exception, match="no class has as many"):
         judged("madr_prdc", toy_generator, detector_file, data, num_gen=3)
 
