@@ -97,7 +97,9 @@ def test_parts_of_a_set_hold_every_item_once(three):
         (["--real-features=a.npz", "--fake-features=b.npz", "--metrics=madr_prdc"], ["--per-class has no effect"]),
     ],
 )
-def test_what_does_not_go_with_it_is_a_sentence(arguments, words, capsys):
+def test_what_does_not_go_with_it_is_a_sentence(arguments, words, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "x.pkl").touch()
     code = cli.call(calc_metrics.main, ["--per-class", "--device=cpu", *arguments])
     err = capsys.readouterr().err
     assert code == 1 and all(word in err for word in words), err
