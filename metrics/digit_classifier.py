@@ -268,7 +268,10 @@ def main(data, test_data, cache, device):
     with bars_ended():
         classifier = obtain(_open(data), device, use_cache=cache == "on", monitor=ProgressMonitor(verbose=True))
     if test_data is not None:
-        digits = digit_data.collect_digits(_open(test_data))
+        dataset = _open(test_data)
+        reading = ProgressMonitor(tag="reading test digits", num_items=min(len(dataset), digit_data.MAX_TRIPLES), flush_interval=10_000, verbose=True)
+        with bars_ended():
+            digits = digit_data.collect_digits(dataset, reading.update)
         print(f"Accuracy on {len(digits)} digits of {test_data}: {accuracy_on(classifier, digits)[0]:.2%}")
 
 

@@ -102,9 +102,9 @@ def _each(row, dataset, classes, counted, calc, verbose):
 def _warn(row, left_out, warned):
     if left_out:
         named = [f"{facts['name']} ({facts['num_real']} real, {facts['num_gen']} generated)" for facts in left_out.values()]
-        showing.warn(f"{len(named)} classes have too few images for {row.name} and are left out: {_few(named)}.")
+        showing.warn(f"too few images for {row.name}, left out: {_few(named)}.")
     if warned:
-        showing.warn(f"In {len(warned)} classes ({_few(list(warned))}) {next(iter(warned.values()))}")
+        showing.warn(f"{_few(list(warned))}: {next(iter(warned.values()))}")
 
 
 def _line(row, first, results, per_class, left_out, total_time):

@@ -16,7 +16,7 @@ import warnings
 import click
 import torch
 
-from dnnlib import cli
+from dnnlib import cli, console
 from dnnlib.download import file_digest
 from dnnlib.errors import UserError
 from dnnlib.files import atomic_write_bytes
@@ -154,9 +154,14 @@ def check_equal(module, features):
 @click.option("--size", type=click.IntRange(32, 1024), metavar="INT", help="Side to which images are resized  [default: the model's own]")
 def main(model, weights, out, size):
     """Turn a network of photographs into a feature space that training takes as --madr-extractor=file:OUT, and calc_metrics.py as --metric-space."""
-    features, facts = build(model, weights, size or 0)
-    module = as_torchscript(features)
-    check_equal(module, features)
+    features, facts, module = None, None, None
+    for step in console.progress(["build", "record", "compare"], 3, f"Exporting {model}", unit="step"):
+        if step == "build":
+            features, facts = build(model, weights, size or 0)
+        elif step == "record":
+            module = as_torchscript(features)
+        else:
+            check_equal(module, features)
     atomic_write_bytes(out, as_bytes(module, facts))
     width = features(torch.zeros([1, 3, 32, 32])).shape[1]
     print(

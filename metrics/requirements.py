@@ -1,6 +1,6 @@
 """What metrics need before they can be computed, asked for before a run begins rather than hours into it."""
 
-from metrics import detectors, metric_main
+from metrics import counts, detectors, metric_main
 
 _URLS = {"inception": detectors.INCEPTION_URL, "vgg16": detectors.VGG16_URL}
 
@@ -18,3 +18,11 @@ def check(metrics, detector_paths):
             row.prepare(detector_paths)
         elif row.detector in _URLS:
             detectors.find_detector(_URLS[row.detector], detector_paths, verbose=True)
+
+
+def check_data(metrics, training_set):
+    """Refuse a data set with too few images for one of the metrics. They look at all that is stored, whatever subset is trained on."""
+    for metric in metrics:
+        row = metric_main.row_of(metric)
+        if row.compares_with_reals:
+            counts.check_row(row, "real", getattr(training_set, "_raw_shape", [len(training_set)])[0])

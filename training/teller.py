@@ -47,9 +47,11 @@ class Teller:
 
     def begin_pictures(self, training_set, G, G_ema, is_new, facts):
         """Choose what the sample grid shows, for the whole run; a new run gets pictures of the reals and of the untrained networks.
+        Refuses a set with too few images for the metrics of the run.
 
         facts: as in begin_logs.
         """
+        requirements.check_data(self.options.metrics, training_set)
         self.G_ema = G_ema
         self.grid_is_of_seeds = is_new or facts.get("grid_is_of_seeds", False)
         if not self.is_first:

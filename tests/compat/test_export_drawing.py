@@ -30,14 +30,17 @@ def generator(c_dim):
     return G
 
 
-@pytest.fixture(scope="module", params=[0, 3], ids=["latents", "latents and labels"])
-def snapshot(request, tmp_path_factory):
+def saved(path, c_dim):
     """(path of a network pickle, its G)"""
-    path = tmp_path_factory.mktemp("drawing") / "net.pkl"
-    G = generator(request.param)
-    D = networks.Discriminator(c_dim=request.param, img_resolution=8, img_channels=3, channel_base=64, channel_max=8)
+    G = generator(c_dim)
+    D = networks.Discriminator(c_dim=c_dim, img_resolution=8, img_channels=3, channel_base=64, channel_max=8)
     path.write_bytes(pickle.dumps(dict(G=G, D=D, G_ema=G, augment_pipe=None, training_set_kwargs=None)))
     return path, G
+
+
+@pytest.fixture(scope="module")
+def snapshot(tmp_path_factory):
+    return saved(tmp_path_factory.mktemp("drawing") / "net.pkl", c_dim=3)
 
 
 def inputs(G, count):
@@ -54,8 +57,9 @@ def call(*arguments):
     return cli.call(export.main, [str(argument) for argument in arguments])
 
 
-def test_torchscript_draws_the_images_of_the_network(snapshot, tmp_path, capsys):
-    path, G = snapshot
+@pytest.mark.parametrize("c_dim", [0, 3])
+def test_torchscript_draws_the_images_of_the_network(c_dim, tmp_path, capsys):
+    path, G = saved(tmp_path / "net.pkl", c_dim)
     assert call("--source", path, "--dest", tmp_path / "new" / "net.pt", "--format=torchscript", "--trunc=0.5") == 0
     assert "Wrote" in capsys.readouterr().out
     facts = {runnable.FACTS_FILE: ""}

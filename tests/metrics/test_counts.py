@@ -3,8 +3,9 @@
 import pytest
 
 from dnnlib.errors import UserError
-from metrics import metric_main, progress
+from metrics import metric_main, progress, requirements
 from metrics.metric import Takes
+from training.dataset import ImageFolderDataset
 
 
 @pytest.mark.parametrize("side, flag", [("num_gen", "--num-gen"), ("num_real", "--num-real")])
@@ -40,6 +41,13 @@ def test_two_images_are_enough_for_a_covariance_and_fewer_than_features_are_told
         metric_main.row_of("fid10k_full")(options(num_gen=2, dataset_kwargs=dict(data)))
     err = capsys.readouterr().err
     assert err.count("Warning: fid10k_full has 2 real and 2 generated images for covariances of") == 1
+
+
+def test_training_with_metrics_asks_before_it_begins(tiny_zip):
+    """Of all stored images, not of the subset: that is what the metrics look at."""
+    requirements.check_data(["fid50k_full"], ImageFolderDataset(path=tiny_zip(num_images=30), max_size=1))
+    with pytest.raises(Exception, match="fid50k_full: a covariance needs at least two real images \\(got 1\\)"):
+        requirements.check_data(["is50k", "fid50k_full"], ImageFolderDataset(path=tiny_zip(num_images=1), xflip=True))
 
 
 def test_a_network_and_data_of_other_channels_are_refused(options, tmp_path):

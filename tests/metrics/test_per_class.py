@@ -1,6 +1,7 @@
 """calc_metrics.py --per-class: every class of a conditional network by itself."""
 
 import json
+import pickle
 import zipfile
 
 import numpy as np
@@ -12,6 +13,7 @@ from dnnlib import cli
 from metrics import metric_main, one_class, per_class
 from metrics.metric_utils import ProgressMonitor
 from training.dataset import ImageFolderDataset
+from training.networks import Discriminator, Generator
 
 
 @pytest.fixture
@@ -64,10 +66,10 @@ def test_classes_with_too_few_images_are_named_and_left_out(toy_generator, detec
     data = dict(three, path=str(tmp_path / "few.zip"))
     line = judged("madr_prdc", toy_generator, detector_file, data)
     err = capsys.readouterr().err
-    assert "1 classes have too few images for madr_prdc and are left out: emu (1 real, 12 generated)" in err
+    assert "Warning: too few images for madr_prdc, left out: emu (1 real, 12 generated)." in err
     assert list(line.facts["left_out"]) == [2] and not any("class2" in name for name in line.results)
     judged("fid50k_full", toy_generator, detector_file, data)
-    assert "In 2 classes (cat, dog) fid50k_full has 10 real and 12 generated images for covariances" in capsys.readouterr().err
+    assert "Warning: cat, dog: fid50k_full has 10 real and 12 generated images for covariances" in capsys.readouterr().err
     with pytest.raises(Exception, match="no class has as many"):
         judged("madr_prdc", toy_generator, detector_file, data, num_gen=3)
 
@@ -95,7 +97,9 @@ def test_parts_of_a_set_hold_every_item_once(three):
         (["--real-features=a.npz", "--fake-features=b.npz", "--metrics=madr_prdc"], ["--per-class has no effect"]),
     ],
 )
-def test_what_does_not_go_with_it_is_a_sentence(arguments, words, capsys):
+def test_what_does_not_go_with_it_is_a_sentence(arguments, words, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "x.pkl").touch()
     code = cli.call(calc_metrics.main, ["--per-class", "--device=cpu", *arguments])
     err = capsys.readouterr().err
     assert code == 1 and all(word in err for word in words), err
@@ -110,3 +114,32 @@ def test_sets_whose_labels_are_no_classes_are_refused(toy_generator, detector_fi
     for path, words in ((tmp_path / "vectors.zip", "has labels that are no classes"), (tiny_zip(num_images=30), "has no labels")):
         with pytest.raises(Exception, match=words):
             judged("fid50k_full", toy_generator, detector_file, dict(three, path=str(path)))
+
+
+@pytest.fixture
+def pickled(tmp_path, three):
+    """pickled(c_dim) -> path of a network snapshot in a run folder, trained on the set of three classes"""
+
+    def make(c_dim):
+        common = dict(c_dim=c_dim, img_resolution=16, img_channels=3)
+        small = dict(channel_base=64, channel_max=8, num_fp16_res=0)
+        torch.manual_seed(0)
+        G = Generator(z_dim=8, w_dim=8, mapping_kwargs=dict(num_layers=1), synthesis_kwargs=small, **common).eval()
+        snapshot = dict(G=G, D=Discriminator(**common, **small).eval(), G_ema=G, augment_pipe=None, training_set_kwargs=three)
+        (tmp_path / "training_options.json").write_text("{}")
+        (tmp_path / "network-snapshot-000001.pkl").write_bytes(pickle.dumps(snapshot))
+        return str(tmp_path / "network-snapshot-000001.pkl")
+
+    return make
+
+
+def test_the_line_is_kept_beside_those_of_all_classes(pickled, tmp_path, detector_file, capfd):
+    how = ["--metrics=fid10k_full", "--per-class", "--num-gen=12", "--device=cpu", f"--detector=inception={detector_file}"]
+    assert cli.call(calc_metrics.main, ["--network", pickled(3), *how]) == 0
+    out = capfd.readouterr().out
+    assert "Class 2 (2), 3 of 3: 10 real images" in out
+    line = json.loads((tmp_path / "metric-fid10k_full_per_class.jsonl").read_text())
+    assert line["snapshot_pkl"] == "network-snapshot-000001.pkl" and line["facts"]["num_real"] == 30
+    assert list(line["results"]) == ["fid10k_full_per_class", *(f"fid10k_full_class{number}" for number in range(3))]
+    assert cli.call(calc_metrics.main, ["--network", pickled(0), *how]) == 1
+    assert "takes none (train.py --cond=1)" in capfd.readouterr().err

@@ -128,7 +128,7 @@ def test_numbers_of_items_can_be_limited_by_a_draw_from_all(call, features, tmp_
         (["--fakes=FOLDER", "--reals=/nowhere.zip"], ["--reals=/nowhere.zip", "does not exist"]),
         (["--fakes=FOLDER/000.png", "--reals=FOLDER"], ["--fakes=", "000.png", "neither a folder"]),
         (["--fakes=EMPTY", "--reals=FOLDER"], ["holds no images"]),
-        (["--fakes=FOLDER", "--reals=FOLDER", "--network=x.pkl"], ["--network has no effect beside --fakes and --reals"]),
+        (["--fakes=FOLDER", "--reals=FOLDER", "--network=FOLDER/000.png"], ["--network has no effect beside --fakes and --reals"]),
         (["--fakes=FOLDER", "--reals=FOLDER", "--repeats=2"], ["--repeats has no effect"]),
         (["--fakes=FOLDER", "--reals=FOLDER", "--metrics=ppl2_wend"], ["ppl2_wend", "needs the network itself", "--network=PATH"]),
         (["--fakes=STATISTICS", "--reals=FOLDER", "--metrics=kid50k_full"], ["needs features", "a mean and a covariance", "fid50k_full"]),
