@@ -151,7 +151,7 @@ def conclusion(found):
     missed = [f"{bed}, {heading} {asked}" for bed, heading, asked, _, verdict in found if verdict == MISSED]
     if missed:
         return "Missed: " + "; ".join(missed) + ". By the rule above it does not become the default."
-    open_marks = sum(verdict != MET for *_, verdict, _ in found)
+    open_marks = sum(verdict != MET for *_, verdict in found)
     if open_marks:
         return f"Not decided yet: {open_marks} of {len(found)} marks are open."
     return "Every mark is met: by the rule above `witness+moments` becomes the default."
