@@ -66,8 +66,8 @@ def _with_home(param):
 
 def expand_home(text):
     """`~/x`, `~name/x`, `name=~/x` and `file:~/x` with the home folder in it; all other text as it is. No text but a path begins so."""
-    before = re.match(r"[\w-]+=(?=~)|file:(?=~)", text)
-    prefix = before.group() if before else ""
+    match = re.match(r"[\w-]+=(?=~)|file:(?=~)", text)
+    prefix = match.group() if match else ""
     return prefix + os.path.expanduser(text[len(prefix) :])
 
 

@@ -29,7 +29,6 @@ class TermKnobs(Knobs):
         "0.8",
         "Remember moments over so many thousands of generated images; auto: as long as remembered latents still give much the same image; "
         "0: those of the batch alone",
-        first=True,
     )
     moments_shrink: float = knob(
         1.0, "Scale the moments' part by this power of the share of its distance that is more than sampling noise; 0: do not", 0, 16
