@@ -55,7 +55,8 @@ def check_channels(G, dataset):
     """Refuse to compare colour with grey: a detector would take both without a word."""
     drawn, there = getattr(G, "img_channels", None), dataset.image_shape[0]
     if drawn is not None and drawn != there:
+        names = {1: "1 channel (grey)", 3: "3 channels (RGB)"}
         raise UserError(
-            f"The images of {dataset.name} have {there} channel{'s' if there > 1 else ''}, the generated ones {drawn}; compare images of one kind: "
-            "give the data set that the network was trained on."
+            f"The images of {dataset.name} have {names.get(there, f'{there} channels')}, the generated ones {names.get(drawn, drawn)}; compare images "
+            "of one kind: give the data set that the network was trained on."
         )

@@ -57,7 +57,7 @@ def test_a_network_and_data_of_other_channels_are_refused(options, tmp_path):
         PIL.Image.new("L", (16, 16), i).save(tmp_path / f"{i}.png")
     grey = dict(class_name="training.dataset.ImageFolderDataset", path=str(tmp_path))
     for name in ("fid10k_full", "madr_prdc"):
-        with pytest.raises(UserError, match="have 1 channel, the generated ones 3"):
+        with pytest.raises(UserError, match=r"have 1 channel \(grey\), the generated ones 3 channels \(RGB\)"):
             metric_main.row_of(name)(options(dataset_kwargs=dict(grey), space="pixels"))
 
 

@@ -182,9 +182,9 @@ def test_noise_is_told_from_digits(measure, stacked, toy_generator, capsys):
     verbose = dict(progress=metric_utils.ProgressMonitor(verbose=True))
     real = measure(FromData(stacked[0]), **verbose).facts
     assert real["confidence"] == pytest.approx(real["classifier"]["confidence"], abs=0.03)
-    assert "not digits" not in capsys.readouterr().out
+    assert "not digits" not in "".join(capsys.readouterr())
     noise = measure(toy_generator(resolution=32), **verbose)
-    assert noise.facts["confidence"] < 0.9 * real["confidence"] and "not digits" in capsys.readouterr().out
+    assert noise.facts["confidence"] < 0.9 * real["confidence"] and "not digits" in capsys.readouterr().err
 
 
 def test_grey_networks_are_a_sentence(measure, stacked):
