@@ -8,6 +8,7 @@ import time
 import torch
 import torch.nn.functional as F
 
+from dnnlib import util
 from madr_plugin import config
 from madr_plugin.loss import MADRLoss
 from madr_spaces.seeds import generator_for
@@ -39,19 +40,19 @@ class NonSaturatingLoss:
 
 
 def build_loss(G, D, dataset, seed, *, madr=None, objective=None, **base_kwargs):
-    """The plain loss, or the plugin's around it. madr: options by name, None for none; objective: class to take the place of the plugin's."""
+    """The plain loss, or the plugin's around it. madr: options by name, None for none; objective: dotted name of a class to take the place of the plugin's."""
     if madr is None:
         return NonSaturatingLoss("cpu", G, D, **base_kwargs)
     loss = MADRLoss("cpu", G=G, D=D, base_class_name=f"{NonSaturatingLoss.__module__}.NonSaturatingLoss", madr=madr, **base_kwargs)
     loss.attach(dict(training_set=dataset, random_seed=seed))
     if objective is not None:
-        loss.engine.objective = objective(loss.config, loss.engine.reference, seed)
+        loss.engine.objective = util.get_obj_by_name(objective)(loss.config, loss.engine.reference, seed)
     return loss
 
 
 def resolved(options):
     """A method's options with every knob of MADR spelled out: a file never holds runs of two defaults."""
-    named = {name: value.__name__ if isinstance(value, type) else value for name, value in options.items()}
+    named = {name: value.rpartition(".")[2] if name == "objective" else value for name, value in options.items()}
     return named if "madr" not in named else dict(named, madr=config.resolve(named["madr"]).as_dict())
 
 

@@ -1,50 +1,21 @@
-"""MADR's idea on a ring or grid of Gaussians: plain GAN, published term, default; one table, one picture.
-
-    python toy_2d.py                       ring of 8 in the setting where a plain GAN cycles
-    python toy_2d.py --layout=grid --seeds=3
-    python toy_2d.py --layout=imbalanced   modes of 1 and 2%: the witness alone against the deficit tilt
+"""MADR's idea on a ring or grid of Gaussians: data, networks, measures, and the runs of toy_2d.py.
 
 Runs the plugin's real MADRLoss on points instead of images (an image of 2 channels and 1 pixel holds a point). About a
 minute per setting and seed on one core. OUTDIR/<layout>.json grows run by run: finished runs are not repeated.
 """
 
 import io
-from pathlib import Path
 
-import click
 import numpy as np
 import torch
 
 from dnnlib.files import atomic_write_bytes
 from experiments import records, small_gan
-from experiments.old_repulsion import OldRepulsion
+from experiments.toy_methods import FIRST_SEED, METHODS
 from madr_spaces.seeds import generator_for
 from torch_utils.process_lock import ProcessLock
 
 EXTENT = 5.0  # points lie in [-EXTENT, EXTENT]^2; pixels in [-1, 1]
-METHODS = {
-    "plain": {},
-    "paper": dict(madr=dict(preset="paper", extractor="pca", update_interval=10, capacity=512)),
-    "witness": dict(madr=dict(preset="witness", extractor="pca")),
-    "default": dict(madr=dict(preset="default", extractor="pca")),
-    "witness+replay": dict(madr=dict(preset="witness", extractor="pca", replay_weight=1.0)),
-    "witness+moments": dict(madr=dict(preset="moments", extractor="pca")),
-    # The memory-free twin: the same term and strength, moments of the batch alone.
-    "witness+batch-moments": dict(madr=dict(preset="moments", extractor="pca", moments_horizon="0")),
-    # Its two parts alone, each as strong as both together.
-    "moments": dict(madr=dict(preset="moments", extractor="pca", term="moments")),
-    "witness-as-strong": dict(madr=dict(preset="moments", extractor="pca", term="witness")),
-    "witness-weight-2": dict(madr=dict(preset="witness", extractor="pca", weight=2.0)),
-    "tilt": dict(madr=dict(preset="witness", extractor="pca", tilt=1, tilt_max=20.0, weight=2.0)),
-    # The same cells and rule, the deficits counted in the present batch alone.
-    "tilt-without-memory": dict(madr=dict(preset="witness", extractor="pca", tilt=1, tilt_max=20.0, weight=2.0, deficit_window=64, cells=102)),
-    # Repulsion from the features remembered (mean age: 300 steps) instead of the present batch.
-    "witness-of-old": dict(madr=dict(preset="witness", extractor="pca", shrink=0.0), objective=OldRepulsion),
-    "r1": dict(r1_gamma=1.0),
-    "pacgan2": dict(pack=2),
-}
-FIRST_SEED = 0  # the one that the picture shows
-USUAL_METHODS = {"imbalanced": "witness,witness-weight-2,tilt,tilt-without-memory"}  # other layouts: the first four
 
 
 def mode_layout(layout):
@@ -229,25 +200,12 @@ def run_missing(store, chosen, seeds, layout, steps):
                 )
 
 
-@click.command()
-@click.option("--layout", type=click.Choice(["ring", "grid", "imbalanced"]), default="ring", show_default=True)
-@click.option(
-    "--methods", help=f"Comma-separated, of {', '.join(METHODS)}  [default: the first four; with --layout=imbalanced {USUAL_METHODS['imbalanced']}]"
-)
-@click.option("--seeds", type=click.IntRange(1, 1000), default=1, show_default=True, help="Runs per method, with seeds 0, 1, ...")
-@click.option("--first-seed", type=click.IntRange(0), default=FIRST_SEED, show_default=True, help="Start at another seed")
-@click.option("--steps", type=click.IntRange(10, 10**7), default=2500, show_default=True)
-@click.option("--outdir", type=click.Path(file_okay=False, path_type=Path), default="out/toy_2d", show_default=True)
-def main(layout, methods, seeds, first_seed, steps, outdir):
-    """Train tiny GANs on a ring or grid of Gaussians and count the modes that they hold."""
-    chosen = (methods or USUAL_METHODS.get(layout, ",".join(list(METHODS)[:4]))).split(",")
-    unknown = [method for method in chosen if method not in METHODS]
-    if unknown:
-        raise click.UsageError(f"--methods knows {', '.join(METHODS)}, not {unknown[0]!r}")
+def study(layout, chosen, seeds, steps, outdir):
+    """Train what is missing, then print the table and draw the picture."""
     torch.set_num_threads(1)  # tensors this small gain nothing from more
     facts = dict(layout=layout, steps=steps, methods={name: small_gan.resolved(METHODS[name]) for name in chosen})
     store = records.Store(outdir / f"{layout}.json", facts)
-    run_missing(store, chosen, range(first_seed, first_seed + seeds), layout, steps)
+    run_missing(store, chosen, seeds, layout, steps)
     runs = records.load(store.path)[1]
     print("\n" + table(runs, len(mode_layout(layout)[0])))
     picture(samples_of(store.path.with_suffix(".npz")), runs, layout, outdir / f"{layout}.png")

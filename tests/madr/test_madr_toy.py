@@ -1,5 +1,7 @@
 """toy_2d.py: layouts, counting, and one short run of the real plugin on points."""
 
+import importlib.util
+
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -10,6 +12,14 @@ def toy_2d(repo):
     from experiments import toy_2d
 
     return toy_2d
+
+
+def command(repo):
+    """The command of the script at the top, which shares its name with the module that does its work."""
+    spec = importlib.util.spec_from_file_location("toy_2d_command", repo / "toy_2d.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.main
 
 
 def test_layouts_have_their_modes(toy_2d):
@@ -36,13 +46,13 @@ def test_cycling_index(toy_2d):
     assert toy_2d.summary(steady)["cycling"] == 0
 
 
-def test_a_short_run_writes_table_and_picture(toy_2d, tmp_path):
-    result = CliRunner().invoke(toy_2d.main, ["--methods=plain,default", "--steps=40", f"--outdir={tmp_path}"])
+def test_a_short_run_writes_table_and_picture(toy_2d, tmp_path, repo):
+    result = CliRunner().invoke(command(repo), ["--methods=plain,default", "--steps=40", f"--outdir={tmp_path}"])
     assert result.exit_code == 0, result.output
     assert "| default |" in result.output and (tmp_path / "ring.json").stat().st_size > 100 and (tmp_path / "ring.png").stat().st_size > 1000
 
 
-def test_a_study_grows_by_methods_and_seeds_without_repeating_a_run(toy_2d, tmp_path, monkeypatch):
+def test_a_study_grows_by_methods_and_seeds_without_repeating_a_run(toy_2d, tmp_path, monkeypatch, repo):
     trained = []
 
     def instead(method, layout, seed, steps):
@@ -55,14 +65,14 @@ def test_a_study_grows_by_methods_and_seeds_without_repeating_a_run(toy_2d, tmp_
         ["--methods=plain,witness+moments", "--seeds=2"],
         ["--methods=plain", "--seeds=1", "--first-seed=7"],
     ):
-        result = CliRunner().invoke(toy_2d.main, [*flags, "--steps=40", f"--outdir={tmp_path / 'new'}"])
+        result = CliRunner().invoke(command(repo), [*flags, "--steps=40", f"--outdir={tmp_path / 'new'}"])
         assert result.exit_code == 0, result.output
     assert trained == [("plain", 0), ("plain", 1), ("witness+moments", 0), ("witness+moments", 1), ("plain", 7)]
     assert "| witness+moments | 1.5 ± 6.4 |" in result.output
     assert set(toy_2d.samples_of(tmp_path / "new" / "ring.npz")) == {"plain", "witness+moments"}
     (tmp_path / "new" / "ring.npz").unlink()  # as with a file from elsewhere: the points are made again, the numbers stay
     numbers = (tmp_path / "new" / "ring.json").read_bytes()
-    CliRunner().invoke(toy_2d.main, ["--methods=plain", "--steps=40", f"--outdir={tmp_path / 'new'}"])
+    CliRunner().invoke(command(repo), ["--methods=plain", "--steps=40", f"--outdir={tmp_path / 'new'}"])
     assert set(toy_2d.samples_of(tmp_path / "new" / "ring.npz")) == {"plain"} and (tmp_path / "new" / "ring.json").read_bytes() == numbers
 
 
