@@ -250,7 +250,14 @@ def main(ctx, **flags):
     if flags.gpus < 1:
         raise UserError(f"--gpus must be at least 1 (got {flags.gpus}); use --device=cpu to compute without a GPU.")
     unknown = set(flags.metrics) - {name for metrics in listing.NAMES.values() for name in metrics}
-    if flags.network and not unknown and not dnnlib.util.is_url(flags.network, allow_file_urls=True) and not os.path.exists(flags.network):
+    without_network = [flags[name] for name in ("real_features", "fake_features", "reals", "fakes") if flags[name] is not None]
+    if (
+        flags.network
+        and not without_network
+        and not unknown
+        and not dnnlib.util.is_url(flags.network, allow_file_urls=True)
+        and not os.path.exists(flags.network)
+    ):
         raise UserError(f"Cannot open {flags.network}: there is no such file; check the path (a web address must begin with https:// or http://).")
     from metrics import requested
     from torch_utils import distributed

@@ -153,7 +153,9 @@ class MetricOptions:
 
     def stage(self, tag, num_items):
         """update(finished items) of a computation after the features, shown where it takes more than a moment."""
-        return ProgressMonitor(tag=tag, num_items=num_items, verbose=self.verbose, after_sec=_MOMENT_SEC).update
+        monitor = ProgressMonitor(tag=tag, num_items=num_items, verbose=self.verbose)
+        monitor.after_sec = _MOMENT_SEC
+        return monitor.update
 
     def detector(self, url):
         """(callable, DetectorSource), loaded once per object."""

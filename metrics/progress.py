@@ -42,18 +42,16 @@ class ProgressMonitor:
 
     verbose: print (a bar when standard output is a terminal, else a line every `flush_interval` items, or half a minute if these
     are slow).
-    after_sec: show nothing of a task that takes less.
     progress_fn(cur, total): also called, with `cur` running from pfn_lo to pfn_hi; total is pfn_total.
     """
 
-    def __init__(
-        self, tag=None, num_items=None, flush_interval=1000, verbose=False, progress_fn=None, pfn_lo=0, pfn_hi=1000, pfn_total=1000, after_sec=0.0
-    ):
+    after_sec = 0.0  # nothing is shown of a task that takes less
+
+    def __init__(self, tag=None, num_items=None, flush_interval=1000, verbose=False, progress_fn=None, pfn_lo=0, pfn_hi=1000, pfn_total=1000):
         self.tag, self.num_items = tag, num_items
         self.flush_interval, self.verbose = flush_interval, verbose
         self.progress_fn = progress_fn
         self.pfn_lo, self.pfn_hi, self.pfn_total = pfn_lo, pfn_hi, pfn_total
-        self.after_sec = after_sec
         self._started = self._printed_at = time.monotonic()
         self._printed_items = 0
         self._bar = None

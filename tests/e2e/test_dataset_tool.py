@@ -235,6 +235,8 @@ def test_killed_while_writing(tmp_path, repo, dest, which, leftovers):
         cwd=repo,
         stderr=subprocess.PIPE,
         text=True,
+        # As from a terminal: what runs in the background of a shell ignores Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     try:
         deadline = time.time() + 120
