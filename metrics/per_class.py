@@ -13,6 +13,7 @@ from metrics.one_class import by_class
 from torch_utils import distributed
 
 _NAMED = 20  # classes that a sentence names
+_SUMMED = ("num_gen", "num_compared")  # facts that count images
 
 
 def check(rows):
@@ -43,7 +44,7 @@ def of_network(metric, dataset_kwargs, **kwargs):
     calc = lambda reals, **more: metric_main.calc_metric(metric, only_class=reals, kept=_kept_for_one(shared), **kwargs, **more)
     num_gen = kwargs.get("num_gen") or row.num_gen
     classes = {number: (reals,) for number, reals in by_class(dataset).items()}
-    return _each(row, dataset, classes, lambda reals: (len(reals), num_gen), calc, kwargs["progress"].verbose)
+    return _each(row, dict(data=dataset), classes, lambda reals: (len(reals), num_gen), calc, kwargs["progress"].verbose)
 
 
 def of_sets(metric, sides, images, calc):
@@ -64,9 +65,8 @@ def of_sets(metric, sides, images, calc):
     of_fakes = by_class(fakes)
     classes = {number: (part, of_fakes[number]) for number, part in by_class(reals).items()}
     counted = lambda *pair: tuple(len(part) for part in pair)
-    return _each(
-        row, reals, classes, counted, lambda *pair, **more: calc(*pair, only_class=pair[0], kept=_kept_for_one(shared), **more), verbose=False
-    )
+    calc_pair = lambda *pair, **more: calc(*pair, only_class=pair[0], kept=_kept_for_one(shared), **more)
+    return _each(row, dict(data=reals, fakes=fakes), classes, counted, calc_pair, verbose=False)
 
 
 def _kept_for_one(detectors):
@@ -74,11 +74,13 @@ def _kept_for_one(detectors):
     return {"loaded detectors": detectors}
 
 
-def _each(row, dataset, classes, counted, calc, verbose):
-    """The line of all classes. counted(*class) -> (reals, generated); calc(*class, on_warning=) -> result of one class."""
-    names = dataset.class_names or [str(number) for number in classes]
+def _each(row, whole, classes, counted, calc, verbose):
+    """The line of all classes.
+
+    whole: {fact: data set that it describes}. counted(*class) -> (reals, generated); calc(*class, on_warning=) -> result of one class.
+    """
+    names = whole["data"].class_names or [str(number) for number in classes]
     results, warned, left_out, per_class = {}, {}, {}, {}
-    total_time, first = 0.0, None
     for number, parts in classes.items():
         num_real, num_gen = counted(*parts)
         facts = dict(name=names[number] if number < len(names) else str(number), num_real=num_real, num_gen=num_gen)
@@ -88,15 +90,14 @@ def _each(row, dataset, classes, counted, calc, verbose):
         if verbose and distributed.get_rank() == 0:
             print(f"Class {number} ({facts['name']}), {number + 1} of {len(classes)}: {num_real} real images", flush=True)
         result = calc(*parts, on_warning=lambda text, name=facts["name"]: warned.setdefault(name, text))
-        first = first or result
-        total_time += result.total_time
-        results[number] = result.results
+        facts.update({count: result.facts[count] for count in ("num_real", "num_gen") if result.facts.get(count) is not None})
+        results[number] = result
         per_class[number] = facts
-    if first is None:
+    if not results:
         raise UserError(f"{row.name}: {row.fewest.why.format(side='real')}, and no class has as many; leave --per-class out, or use a larger set.")
     if distributed.get_rank() == 0:
         _warn(row, left_out, warned)
-    return _line(row, first, results, per_class, left_out, total_time)
+    return _line(row, whole, results, per_class, left_out)
 
 
 def _warn(row, left_out, warned):
@@ -107,17 +108,40 @@ def _warn(row, left_out, warned):
         showing.warn(f"{_few(list(warned))}: {next(iter(warned.values()))}")
 
 
-def _line(row, first, results, per_class, left_out, total_time):
-    line = dnnlib.EasyDict(first)
+def _line(row, whole, results, per_class, left_out):
+    line = dnnlib.EasyDict(next(iter(results.values())))
     line.metric = row.name + NAME_PER_CLASS
+    names = list(line.results)
     line.results = dnnlib.EasyDict()
-    for name in first.results:
-        line.results[name + NAME_PER_CLASS] = float(np.mean([numbers[name] for numbers in results.values()]))
-    for number, numbers in results.items():
-        line.results.update({f"{name}_class{number}": value for name, value in numbers.items()})
-    line.total_time, line.total_time_str = total_time, dnnlib.util.format_time(total_time)
-    line.facts = dict(first.facts, per_class=per_class, left_out=left_out, num_real=sum(facts["num_real"] for facts in per_class.values()))
+    for name in names:
+        line.results[name + NAME_PER_CLASS] = float(np.mean([result.results[name] for result in results.values()]))
+    for number, result in results.items():
+        line.results.update({f"{name}_class{number}": value for name, value in result.results.items()})
+    line.total_time = sum(result.total_time for result in results.values())
+    line.total_time_str = dnnlib.util.format_time(line.total_time)
+    line.facts = _of_all({number: result.facts for number, result in results.items()})
+    for fact, dataset in whole.items():
+        if line.facts.get(fact) is not None:
+            line.facts[fact] = dict(line.facts[fact], fingerprint=dataset.content_fingerprint(), num_images=len(dataset))
+    for count in _SUMMED:
+        counted = [facts[count] for facts in (result.facts for result in results.values()) if facts.get(count) is not None]
+        if counted:
+            line.facts[count] = sum(counted)
+    line.facts.update(per_class=per_class, left_out=left_out, num_real=sum(facts["num_real"] for facts in per_class.values()))
     return line
+
+
+def _of_all(facts):
+    """What {class number: fact} says of all classes: what they agree in, the mean of numbers, else the fact of each."""
+    first, *others = facts.values()
+    if all(isinstance(fact, dict) for fact in facts.values()):
+        names = dict.fromkeys(name for fact in facts.values() for name in fact)
+        return {name: _of_all({number: fact.get(name) for number, fact in facts.items()}) for name in names}
+    if all(fact == first for fact in others):
+        return first
+    if all(isinstance(fact, (int, float)) and not isinstance(fact, bool) for fact in facts.values()):
+        return float(np.mean(list(facts.values())))
+    return facts
 
 
 def _few(names):

@@ -80,6 +80,30 @@ def test_a_space_fitted_to_the_data_is_that_of_all_classes(toy_generator, detect
     assert line.facts["detector"]["fitted"] == whole.facts["detector"]["fitted"]
 
 
+def test_facts_of_the_line_are_those_of_all_classes(toy_generator, detector_file, three, monkeypatch):
+    of_class = []
+
+    def calc(metric, only_class, **kwargs):
+        result = whole_calc(metric, only_class=only_class, **kwargs)
+        result.facts["held_out"] = dict(space="tiles", coverage=only_class.number / 4)
+        of_class.append(result.facts)
+        return result
+
+    whole_calc = metric_main.calc_metric
+    monkeypatch.setattr(metric_main, "calc_metric", calc)
+    facts = judged("madr_prdc", toy_generator, detector_file, three).facts
+    assert facts["held_out"] == dict(space="tiles", coverage=0.25)
+    assert facts["expected_coverage"] == pytest.approx(np.mean([one["expected_coverage"] for one in of_class]))
+    assert (facts["num_real"], facts["num_gen"]) == (30, 36)
+    whole = ImageFolderDataset(path=three["path"], use_labels=True)
+    assert (facts["data"]["fingerprint"], facts["data"]["num_images"]) == (whole.content_fingerprint(), 30)
+
+
+def test_facts_in_which_classes_differ_are_kept_by_class():
+    of_all = per_class._of_all({0: dict(k=5, rule="<", variety=None, share=1), 2: dict(k=5, rule="<", variety=0.5, share=2)})
+    assert of_all == dict(k=5, rule="<", variety={0: None, 2: 0.5}, share=1.5)
+
+
 def test_parts_of_a_set_hold_every_item_once(three):
     dataset = ImageFolderDataset(path=three["path"], use_labels=True, xflip=True)
     parts = one_class.by_class(dataset)

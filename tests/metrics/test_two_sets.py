@@ -207,5 +207,7 @@ def test_each_class_of_two_labelled_sets(call, labelled):
     mean, *each = line["results"].values()
     assert mean == pytest.approx(np.mean(each))
     assert line["facts"]["per_class"]["1"] == dict(name="dog", num_real=15, num_gen=12)
+    assert all(", class" not in line["facts"][side]["fingerprint"] for side in ("data", "fakes"))
+    assert (line["facts"]["data"]["num_images"], line["facts"]["fakes"]["num_images"]) == (30, 24)
     code, lines, err = call("--fakes", labelled("others", 8, ("cat", "cow")), "--reals", reals, "--per-class")
     assert code == 1 and not lines and "cow" in err and "dog" in err
