@@ -18,15 +18,26 @@ def begin(opts, row):
 def check(opts, side, count):
     """Refuse a side ('real' or 'generated') of too few images for the metric that asks. A foreign metric asks for nothing."""
     if opts.asking is not None:
-        check_row(opts.asking, side, count)
+        check_row(opts.asking, side, count, remedy=_of_two_sets(opts, side))
 
 
-def check_row(row, side, count):
-    """The same for the row of a metric."""
+def check_row(row, side, count, remedy=None):
+    """The same for the row of a metric. remedy: what to do, where it is not the usual."""
     needed, why = row.fewest
     if count < needed:
-        remedy = "use a larger set" if side == "real" else "use more, see --num-gen"
+        remedy = remedy or ("use a larger set" if side == "real" else "use more, see --num-gen")
         raise MADRError(f"{row.name}: {why.format(side=side)} (got {count}); {remedy}.")
+
+
+def _of_two_sets(opts, side):
+    """What to do where two sets are compared and no network could draw more; else None."""
+    real = side == "real"
+    if opts.sides or hasattr(opts.G, "batches"):
+        flag = "--reals" if real else "--fakes"
+        return f"make the file of {flag} from more pictures" if side in opts.sides else f"put more pictures into {flag}"
+    if opts.given is not None:
+        return f"put more features into {'--real-features' if real else '--fake-features'}"
+    return None
 
 
 def check_asked_for(rows, num_gen, num_real):

@@ -1,5 +1,7 @@
 """Too few images, and images of another kind, for a number: refused before anything is computed, or told."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from dnnlib.errors import UserError
@@ -32,6 +34,25 @@ def test_one_generated_or_one_real_image_gives_no_number(name, options, tiny_zip
         with pytest.raises(Exception, match=f"{name}: .*\\(got 1\\)") as caught:
             row(options(space="pixels", **case))
         assert caught.value.is_user_error
+
+
+@pytest.mark.parametrize(
+    "opts, side, remedy",
+    [
+        (dict(), "generated", "use more, see --num-gen"),
+        (dict(G=SimpleNamespace(batches=None)), "generated", "put more pictures into --fakes"),
+        (dict(G=SimpleNamespace(batches=None)), "real", "put more pictures into --reals"),
+        (dict(sides={"generated": None}), "generated", "make the file of --fakes from more pictures"),
+        (dict(sides={"generated": None}), "real", "put more pictures into --reals"),
+        (dict(given=()), "generated", "put more features into --fake-features"),
+    ],
+)
+def test_too_few_of_a_side_are_answered_with_what_can_be_done(opts, side, remedy):
+    from metrics import counts
+
+    opts = SimpleNamespace(**{**dict(G=None, sides={}, given=None, asking=metric_main.row_of("fid50k_full")), **opts})
+    with pytest.raises(Exception, match=f"\\(got 1\\); {remedy}\\.$"):
+        counts.check(opts, side, 1)
 
 
 def test_two_images_are_enough_for_a_covariance_and_fewer_than_features_are_told(options, tiny_zip, capsys):
