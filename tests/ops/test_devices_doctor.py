@@ -119,6 +119,9 @@ def test_report_names_what_a_bug_report_needs(monkeypatch):
         "bias_act",
         "upfirdn2d",
         "threads",
+        "\nonnx ",
+        "\nonnxscript ",
+        "\nonnxruntime ",
     ):
         assert text in result.output, text
 
