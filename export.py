@@ -19,6 +19,7 @@ from dnnlib.errors import UserError
 
 # Files that draw: what one calls them.
 _ENDINGS = {"torchscript": ".pt", "onnx": ".onnx"}
+_OTHER_ENDINGS = (".safetensors", ".json", ".pkl")  # of pairs, and of what they are turned back into
 
 # ---------------------------------------------------------------------------------------------------------------------
 # JSON knows no tuples, and its dictionaries are not EasyDicts; both matter when the networks are built again.
@@ -116,6 +117,11 @@ def import_snapshot(source):
 def export_drawing(source, dest, form, truncation_psi=1.0, noise_mode="const", trust=False):
     """Write the averaged generator as a TorchScript or ONNX file, once it has drawn the network's images; returns the largest difference
     (None where onnxruntime is missing, which would tell)."""
+    return _drawing_and_facts(source, dest, form, truncation_psi, noise_mode, trust)[0]
+
+
+def _drawing_and_facts(source, dest, form, truncation_psi, noise_mode, trust):
+    """export_drawing -> (difference, what the file states of itself)"""
     from torch_utils import runnable
 
     if form == "onnx":
@@ -144,12 +150,18 @@ def export_drawing(source, dest, form, truncation_psi=1.0, noise_mode="const", t
     if os.path.dirname(dest):
         os.makedirs(os.path.dirname(dest), exist_ok=True)
     files.atomic_write_bytes(dest, data)
-    return difference
+    return difference, facts
 
 
 def form_of(dest, form):
     """The format that --format and the ending of --dest say together."""
-    by_ending = {ending: name for name, ending in _ENDINGS.items()}.get(os.path.splitext(dest)[1])
+    ending = os.path.splitext(dest)[1]
+    by_ending = {ending: name for name, ending in _ENDINGS.items()}.get(ending)
+    if by_ending is None and form not in _ENDINGS and ending not in _OTHER_ENDINGS and ending[1:2].isalpha():  # cats-0.7 ends in none
+        raise UserError(
+            f"--dest={dest} ends in {ending}, which this tool does not write; take .pt (TorchScript), .onnx, .safetensors or no ending "
+            "(safetensors + JSON), or .pkl to turn such a pair back."
+        )
     if form is None:
         return by_ending or "safetensors"
     if form in _ENDINGS and by_ending != form:
@@ -166,16 +178,38 @@ def form_of(dest, form):
 
 
 def _write_drawing(source, dest, form, trunc, noise_mode, trust):
-    difference = export_drawing(source, dest, form, 1.0 if trunc is None else trunc, noise_mode or "const", trust)
+    difference, facts = _drawing_and_facts(source, dest, form, 1.0 if trunc is None else trunc, noise_mode or "const", trust)
     if difference is None:
         console.note("the file was not compared with the network, since onnxruntime is missing: pip install onnxruntime")
     else:
         print(f"Its images differ from those of the network by at most {difference:.1e} of the range.")
+    labels = f" and c [batch, {facts['c_dim']}] (labels, one-hot for classes)" if facts["c_dim"] else ""
+    print(f"Inputs: z [batch, {facts['z_dim']}] (standard normal){labels}, float32.")
+    print(f"Output: image [batch, {facts['channels']}, {facts['resolution']}, {facts['resolution']}], float32; clamp it to -1..1.")
     print(f"Wrote {dest}")
 
 
+def _check_can_be_turned_back(source):
+    """Refuse files that draw, of which no pickle can be made again."""
+    if not os.path.isfile(source):
+        return
+    from torch_utils import file_kinds
+
+    with open(source, "rb") as file:
+        problem = file_kinds.problem_of(file)
+    if file_kinds.EXPORTED in (problem or ""):
+        raise UserError(
+            f"--source={source} {problem}. A file that draws cannot be turned back into a pickle; only a pair of .safetensors and .json can."
+        )
+
+
 @click.command()
-@click.option("--source", help="Network pickle (path or URL), or a .json/.safetensors that this tool has written.", required=True, metavar="PATH")
+@click.option(
+    "--source",
+    help="Network pickle (path or URL), a run folder (its newest snapshot), or a .json/.safetensors that this tool has written.",
+    required=True,
+    metavar="PATH",
+)
 @click.option("--dest", help="Where to write: a name for the pair of files, or a .pkl to turn a pair back.", required=True, metavar="PATH")
 @click.option(
     "--format",
@@ -213,6 +247,7 @@ def main(source, dest, form, trunc, noise_mode, trust_pickle):
         print(f"Wrote {dest}")
         return
     if dest.endswith(".pkl"):
+        _check_can_be_turned_back(source)
         raise UserError(f"--dest must not end in .pkl when --source is a pickle (got {dest}); use legacy.py to convert pickles.")
     for path in export_snapshot(source, dest, trust=trust_pickle):
         print(f"Wrote {path}")

@@ -203,6 +203,10 @@ class FloatRange(click.FloatRange):
             self.fail(f"{value} is not a finite number.", param, ctx)
         return number
 
+    def _describe_range(self) -> str:
+        """What --help shows of the range; nothing where there are no limits, for which click writes 'x<=None'."""
+        return "" if self.min is None and self.max is None else super()._describe_range()
+
 
 class NamedPath(click.ParamType):
     """'name=path' -> (name, path), for options given several times."""

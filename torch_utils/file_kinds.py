@@ -13,6 +13,7 @@ _PICKLES_BEFORE_ZIP = 4  # that number, a version, facts of the machine, the con
 _MAX_BYTES = 1 << 26  # of a description that is read for its words; weights lie elsewhere in these files
 
 TRAINING_STATE = "the training state of a run"
+EXPORTED = "an exported network"
 
 # {words that the content holds: what it is, and what to do}; the first that fits counts.
 _CHECKPOINTS = (
@@ -58,6 +59,8 @@ def problem_of(file: IO[bytes]) -> str | None:
         return "is a Git LFS pointer and not the file itself; run `git lfs pull`"
     if start[8:9] == b"{" and start[:8].endswith(b"\0\0"):
         return "holds safetensors and not a network pickle; networks that export.py has written keep the ending .safetensors, with their .json beside them"
+    if start[:1] == b"\x08" and b"pytorch" in start[:64]:  # the version of the form, then who wrote it
+        return f"holds ONNX ({EXPORTED}) and not a network pickle; give the network pickle that it was made from"
     if start[:1] not in b"\x80(}]c":  # protocols 2 to 5; what protocols 0 and 1 begin dictionaries and tuples with
         return "is not a pickle; give a network pickle (.pkl)"
     return None
@@ -69,7 +72,7 @@ def _zip_problem(file: IO[bytes]) -> str:
             names = archive.namelist()
             described = [name for name in names if name.endswith("/data.pkl")]
             if any(name.endswith("/constants.pkl") for name in names):
-                what = "TorchScript (a detector, or an exported network); give the network pickle that it was made from"
+                what = f"TorchScript (a detector, or {EXPORTED}); give the network pickle that it was made from"
             elif described and archive.getinfo(described[0]).file_size <= _MAX_BYTES:
                 what = _checkpoint(io.BytesIO(archive.read(described[0])), 1)
             elif names and all(name.endswith(".npy") for name in names):

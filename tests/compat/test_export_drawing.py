@@ -61,7 +61,12 @@ def call(*arguments):
 def test_torchscript_draws_the_images_of_the_network(c_dim, tmp_path, capsys):
     path, G = saved(tmp_path / "net.pkl", c_dim)
     assert call("--source", path, "--dest", tmp_path / "new" / "net.pt", "--format=torchscript", "--trunc=0.5") == 0
-    assert "Wrote" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "Wrote" in out and "Inputs: z [batch, 4]" in out and ("c [batch, 3]" in out) == bool(c_dim)
+    assert "Output: image [batch, 3, 8, 8]" in out
+    assert call("--source", tmp_path / "new" / "net.pt", "--dest", tmp_path / "back.pkl") == 1
+    err = capsys.readouterr().err
+    assert "TorchScript" in err and "cannot be turned back" in err and not (tmp_path / "back.pkl").exists()
     facts = {runnable.FACTS_FILE: ""}
     module = torch.jit.load(str(tmp_path / "new" / "net.pt"), _extra_files=facts)
     for count in (1, 5):
@@ -73,7 +78,7 @@ def test_torchscript_draws_the_images_of_the_network(c_dim, tmp_path, capsys):
     assert (facts["z_dim"], facts["c_dim"], facts["truncation_psi"], facts["noise_mode"]) == (4, G.c_dim, 0.5, "const") and len(facts["sha256"]) == 64
 
 
-def test_onnx_draws_the_images_of_the_network(snapshot, tmp_path):
+def test_onnx_draws_the_images_of_the_network(snapshot, tmp_path, capsys):
     path, G = snapshot
     assert call("--source", path, "--dest", tmp_path / "net.onnx", "--noise-mode=none") == 0  # the ending says which format
     session = onnxruntime.InferenceSession(str(tmp_path / "net.onnx"), providers=["CPUExecutionProvider"])
@@ -85,6 +90,9 @@ def test_onnx_draws_the_images_of_the_network(snapshot, tmp_path):
         expected = drawn(G, arguments, noise_mode="none").numpy()
         assert image.shape == expected.shape and np.allclose(image, expected, atol=runnable.TOLERANCE, rtol=runnable.TOLERANCE)
     assert json.loads(session.get_modelmeta().custom_metadata_map["noise_mode"]) == "none"
+    assert call("--source", tmp_path / "net.onnx", "--dest", tmp_path / "back.pkl") == 1
+    err = capsys.readouterr().err
+    assert "ONNX" in err and "cannot be turned back" in err
     assert os.listdir(tmp_path) == ["net.onnx"]
 
 
@@ -123,6 +131,8 @@ def test_a_file_that_draws_something_else_is_not_written():
         (["--format=onnx", "--dest=x.pt"], ["--dest=x.pt", "--format=onnx", ".onnx"]),
         (["--format=torchscript", "--dest=x"], ["--format=torchscript", ".pt"]),
         (["--format=safetensors", "--dest=x.onnx"], ["--dest=x.onnx", "--format=safetensors"]),
+        (["--dest=x.pth"], ["--dest=x.pth", ".pt (", ".onnx", ".safetensors", ".pkl"]),
+        (["--dest=x.pth", "--format=safetensors"], ["--dest=x.pth", ".safetensors"]),
         (["--dest=x", "--trunc=0.5"], ["--trunc has no effect"]),
         (["--dest=x", "--noise-mode=none"], ["--noise-mode has no effect"]),
         (["--dest=x.onnx", "--trunc=nan"], ["--trunc", "finite"]),
@@ -134,6 +144,16 @@ def test_faults_are_sentences_and_leave_nothing(snapshot, tmp_path, monkeypatch,
     err = capsys.readouterr().err
     assert "Traceback" not in err and all(word in err for word in words), err
     assert os.listdir(tmp_path) == []
+
+
+def test_a_number_behind_the_last_point_is_no_ending():
+    assert export.form_of("out/cats-0.7", None) == "safetensors" and export.form_of("./out.d/cats", None) == "safetensors"
+
+
+def test_help_names_run_folders_and_no_empty_range(capsys):
+    assert call("--help") == 0
+    out = capsys.readouterr().out
+    assert "x<=None" not in out and "run folder" in out
 
 
 def test_missing_packages_are_named_before_any_work(snapshot, tmp_path, monkeypatch, capsys):
