@@ -128,7 +128,7 @@ def _refuse_swallowed_option(command, args):
     if command.context_settings.get("ignore_unknown_options"):  # then what follows may be another program's
         return
     by_name = {name: param for param in command.params if isinstance(param, click.Option) for name in param.opts + param.secondary_opts}
-    for given, following in zip(args, args[1:]):
+    for given, following in zip(map(str, args), map(str, args[1:])):
         if given == "--":
             return
         param = by_name.get(given)
