@@ -16,6 +16,8 @@ from dnnlib.errors import UserError
 from training.data import builders, deep, image_check, sources, transforms, writer
 
 _NOTES_SHOWN = 20  # lines per kind of mere note when converting; --check shows all
+_ALIKE_SHOWN = 10  # more files with the very same fault are summed up in a line
+_ALIKE_NAMED = 3  # ... that names so many of them
 _CLASS_ROWS_SHOWN = 30  # larger sets of classes are summed up in a line
 # Options that belong to converting and to building.
 _CONVERTING = ["max_images", "resize_filter", "transform", "width", "height", "labels", "fix", "value_range", "check"]
@@ -100,7 +102,7 @@ class _Range(click.ParamType):
     "before 10). none: drop them. renumber: the classes of dataset.json, numbered 0, 1, 2, ... without gaps.",
 )
 @click.option(
-    "--fix", is_flag=True, help="Mend what can be mended (colour modes, EXIF rotation) and drop unreadable and duplicate images, saying so for each."
+    "--fix", is_flag=True, help="Mend what can be mended (colour modes, EXIF rotation) and drop unreadable and duplicate images, saying so."
 )
 @click.option(
     "--range",
@@ -169,6 +171,7 @@ def main(ctx, source, dest, build, **options):
 
 def _convert_or_check(source, dest, max_images, resize_filter, transform, width, height, labels, fix, value_range, check):
     transforms.output_size(transform, width, height)
+    transforms.check_both_sides(width, height)
     if not check:
         writer.check_destination(dest, source)
     images = sources.open_source(source, labels, max_images)
@@ -265,10 +268,23 @@ def _print_faults(report, fix, notes_shown, say=print):
     for kind_name, faults in _faults_by_kind(report.faults):
         kind = image_check.FAULT_KINDS[kind_name]
         shown = faults[:notes_shown] if kind.noted and not (fix and kind.mend) else faults
-        for fault in shown:
-            say(fault.text() + (f" -> {kind.mend}" if fix and kind.mend else ""))
+        for text in _fault_lines(shown, sum_up=not (kind.noted or kind.file_by_file)):
+            say(text + (f" -> {kind.mend}" if fix and kind.mend else ""))
         if len(shown) < len(faults):
             say(f"... and {len(faults) - len(shown)} more: {kind.title} (--check lists all)")
+
+
+def _fault_lines(faults, sum_up):
+    """A line per fault, or one for many files that have the very same."""
+    alike = defaultdict(list)
+    for fault in faults:
+        alike[fault.kind, fault.detail].append(fault)
+    for (kind, detail), group in alike.items():
+        if sum_up and len(group) > _ALIKE_SHOWN:
+            names = ", ".join(fault.name for fault in group[:_ALIKE_NAMED])
+            yield f"{len(group)} images ({names}, ...): {image_check.described(kind, detail)}"
+        else:
+            yield from (fault.text() for fault in group)
 
 
 def _summary(report, fix):
@@ -276,11 +292,13 @@ def _summary(report, fix):
     serious = report.serious(fix)
     if not serious:
         return f"None of the {report.num_seen} images is usable."
-    num_files = len({fault.name for fault in serious})
+    names = {fault.name for fault in serious}
+    num_files = report.num_seen if image_check.ALL_IMAGES in names else len(names)
     lines = [f"{num_files} of {report.num_seen} images {'have faults' if num_files > 1 else 'has faults'}:"]
     for kind_name, faults in _faults_by_kind(serious):
         kind = image_check.FAULT_KINDS[kind_name]
-        lines.append(f"  {len(faults):6d}  {kind.title}: {kind.remedy or f'--fix helps ({kind.mend})'}")
+        number = "all" if faults[0].name == image_check.ALL_IMAGES else len(faults)
+        lines.append(f"  {number:>6}  {kind.title}: {kind.remedy.format(side=report.side) or f'--fix helps ({kind.mend})'}")
     return "\n".join(lines)
 
 

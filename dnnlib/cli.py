@@ -100,7 +100,9 @@ def call(command, args=None) -> int:
 
 def _call(command, args):
     try:
-        result = prepared(command).main(args=args, standalone_mode=False)
+        extended = prepared(command)
+        _refuse_swallowed_option(extended, sys.argv[1:] if args is None else args)
+        result = extended.main(args=args, standalone_mode=False)
         # Without standalone mode click hands back the code of ctx.exit() (--help: 0), else what the function returned.
         return result if isinstance(result, int) else 0
     except (click.exceptions.Abort, KeyboardInterrupt):  # the first is click's form of the second
@@ -119,6 +121,22 @@ def _call(command, args):
             raise
         console.error(sentence)
         return EXIT_ERROR
+
+
+def _refuse_swallowed_option(command, args):
+    """Refuse `--madr --cond`: an option that takes a value would take the next option for it."""
+    if command.context_settings.get("ignore_unknown_options"):  # then what follows may be another program's
+        return
+    by_name = {name: param for param in command.params if isinstance(param, click.Option) for name in param.opts + param.secondary_opts}
+    for given, following in zip(map(str, args), map(str, args[1:])):
+        if given == "--":
+            return
+        param = by_name.get(given)
+        takes_value = param is not None and not (param.is_flag or param.count or getattr(param, "_flag_needs_value", False))
+        if takes_value and following.startswith("--") and following.split("=")[0] in by_name:
+            is_switch = isinstance(param.type, click.types.BoolParamType) or getattr(param.type, "max", None) == 1
+            value = "1" if is_switch else param.metavar or param.type.name.upper()
+            raise click.UsageError(f"{given} takes a value, but {following} follows; write {given}={value}")
 
 
 def _show_refusal(error):

@@ -34,14 +34,16 @@ def warn(text):
 
 
 def note(text):
-    """Say what the person would like to know and need not act on."""
-    _tell("Note", text)
+    """Say what the person would like to know and need not act on; with --quiet in the log alone."""
+    # The stdout of --quiet shows nothing and yet ends in log.txt.
+    _tell("Note", text, sys.stdout if is_quiet() else sys.stderr)
 
 
-def _tell(label, text):
+def _tell(label, text, stream=None):
+    stream = stream or sys.stderr
     _told.append(f"{label}: {text}")
-    encoding = getattr(sys.stderr, "encoding", None) or "utf-8"  # escaped here as well: programs that call the loop have streams of their own
-    print(fitted(_told[-1]).encode(encoding, "backslashreplace").decode(encoding), file=sys.stderr, flush=True)
+    encoding = getattr(stream, "encoding", None) or "utf-8"  # escaped here as well: programs that call the loop have streams of their own
+    print(fitted(_told[-1]).encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)
 
 
 def take_told():

@@ -196,11 +196,11 @@ def _warn_schedule(options, device):
         yield f"--kimg={options.total_kimg} is not above --resume-kimg={options.resume_kimg}: nothing will be trained"
     elif kimg < SHORT_KIMG and "resume_pkl" not in options and options.G_kwargs.z_dim == 512:
         yield f"--kimg={options.total_kimg} is short: from scratch these networks need thousands of kimg; good for a trial only (--cfg=tiny is made for that)"
-    ticks = options.total_kimg / options.get("kimg_per_tick", presets.KIMG_PER_TICK)
-    if ticks < options.network_snapshot_ticks:
+    kimg_per_tick = options.get("kimg_per_tick", presets.KIMG_PER_TICK)
+    if options.total_kimg < options.network_snapshot_ticks * kimg_per_tick:
         yield (
-            f"--snap={options.network_snapshot_ticks} ticks is longer than the whole run ({ticks:.0f} ticks): there will be a snapshot at its start and its "
-            "end alone; lower --snap"
+            f"--snap={options.network_snapshot_ticks} ticks of {kimg_per_tick:g} kimg are longer than the whole run ({options.total_kimg:g} kimg): there "
+            "will be a snapshot at its start and its end alone; lower --snap or --tick"
         )
     external = [metric for metric in options.metrics if not metric.startswith("madr_")]
     if external and not options.get("detectors"):

@@ -125,7 +125,8 @@ class Trainer:
             setup.print_summaries(self.G, self.D, o.batch_gpu, self.device)
         self.say("Setting up augmentation...")
         self.augment_pipe = setup.build_augment_pipe(o.augment_kwargs, o.augment_p, o.ada_target, self.device)
-        self.say(f"Distributing across {o.num_gpus} GPUs...")  # so worded on every device: people's scripts look for it
+        elsewhere = "" if self.device.type == "cuda" else f" (here: processes on {self.device.type})"
+        self.say(f"Distributing across {o.num_gpus} GPUs...{elsewhere}")  # so begun on every device: people's scripts look for it
         for module in (self.G, self.D, self.G_ema, self.augment_pipe):
             if module is not None:
                 distributed.broadcast_module(module)
@@ -193,6 +194,8 @@ class Trainer:
         done = progress.cur_nimg >= o.total_kimg * 1000 and not self.is_new
         if done and progress.cur_nimg > progress.tick_start_nimg:
             self.finish_tick(done)  # it was stopped after its last step, before that was told and evaluated
+        elif done and self.is_first:
+            console.note(f"the run is at kimg {progress.cur_nimg / 1000:g} of {o.total_kimg:g} already; give a larger --kimg to go on")
         while not done:
             self.train_step()
             self.stop_if_asked()

@@ -44,6 +44,30 @@ def test_refused_flags_look_like_all_errors(capsys):
     assert usage.startswith("Usage: ") and error.startswith("Error: ") and "--no-such" in error
 
 
+@pytest.mark.parametrize(
+    "args, words",
+    [
+        (["--madr", "--cond"], "--madr takes a value, but --cond follows; write --madr=1"),
+        (["--cond", "--madr=1"], "--cond takes a value, but --madr=1 follows; write --cond=1"),
+        (["--name", "--madr=1"], "--name takes a value, but --madr=1 follows; write --name=TEXT"),
+        (["--yes", "--madr=1", "--name", "--other"], None),
+        (["--", "--madr", "--cond"], None),
+    ],
+)
+def test_an_option_that_would_swallow_the_next_is_refused(capsys, args, words):
+    @click.command()
+    @click.option("--madr", type=click.IntRange(0, 1))
+    @click.option("--cond", type=bool)
+    @click.option("--name")
+    @click.option("--yes", is_flag=True)
+    @click.argument("rest", nargs=-1)
+    def main(**_options):
+        pass
+
+    assert cli.call(main, args) == (0 if words is None else cli.EXIT_USAGE)
+    assert (words or "") in capsys.readouterr().err
+
+
 def test_sentences_fit_the_terminal_and_are_whole_elsewhere(monkeypatch):
     long = "Error: " + "word " * 40 + "--a-flag-that-must-stay-whole=/and/its/path"
     table = "  " + "x" * 200
@@ -102,12 +126,13 @@ def test_quiet_leaves_results_warnings_and_errors(capsys, tmp_path):
         with util.Logger(str(tmp_path / "log.txt")):
             print("chatter")
             console.warn("w")
+            console.note("n")
             console.result('{"fid": 1}')
             assert console.is_quiet() and list(console.progress([1, 2], 2, "Looking")) == [1, 2]
 
     assert cli.call(command_of(work), ["--quiet"]) == 0
     assert capsys.readouterr() == ('{"fid": 1}\n', "Warning: w\n")
-    assert (tmp_path / "log.txt").read_text() == 'chatter\nWarning: w\n{"fid": 1}\n'  # the log of a run keeps everything
+    assert (tmp_path / "log.txt").read_text() == 'chatter\nWarning: w\nNote: n\n{"fid": 1}\n'  # the log of a run keeps everything
     print("aloud")
     assert capsys.readouterr().out == "aloud\n" and not console.is_quiet()
 

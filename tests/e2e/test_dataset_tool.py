@@ -164,6 +164,50 @@ def test_quiet_check_still_lists_faults(tmp_path, tool):
     assert code == 1 and out.startswith("cut.png: truncated file") and out.count("\n") == 1 and "1 of 2" in err
 
 
+def test_mixed_sizes_are_one_line_whose_remedy_works(tmp_path, tool):
+    sizes = [(20, 30), (40, 30), (50, 70), (30, 30), (30, 30), (64, 41)]
+    source = write_folder(tmp_path / "in", {f"{i}.png": png(i, width, height=height) for i, (width, height) in enumerate(sizes)})
+    code, out, err = tool(f"--source={source}", f"--dest={tmp_path / 'o.zip'}")
+    assert code == 1 and out == "(all images): sizes are mixed (5 sizes in 6 images, 20x30 to 50x70)\n" and "6 of 6 images have faults" in err
+    remedy = "--transform=center-crop --width=16 --height=16"
+    assert remedy in err and "   all  sizes are mixed" in err
+    assert tool(f"--source={source}", f"--dest={tmp_path / 'o.zip'}", *remedy.split())[0] == 0
+
+
+def test_faults_of_the_set_do_not_count_as_a_file(tmp_path, tool):
+    source = write_folder(tmp_path / "in", dict({f"{i}.png": png(i, 30) for i in range(4)}, **{"z.png": png(9, 16)}))
+    code, _, err = tool(f"--source={source}", "--check")
+    assert code == 1 and "5 of 5 images have faults" in err
+
+
+def test_the_same_fault_of_many_files_is_one_line(tmp_path, tool):
+    transparent = {f"{i:02d}.png": encoded(PIL.Image.fromarray(pixels(i)).convert("RGBA")) for i in range(12)}
+    source = write_folder(tmp_path / "in", transparent)
+    code, out, _ = tool(f"--source={source}", "--check")
+    assert code == 1 and out.startswith("12 images (00.png, 01.png, 02.png, ...): has transparency") and out.count("\n") == 1
+    code, out, _ = tool(f"--source={source}", f"--dest={tmp_path / 'o.zip'}", "--fix")
+    assert code == 0 and out.count("-> laid over white") == 1
+    torn = write_folder(tmp_path / "torn", {f"{i:02d}.png": png(i)[:90] for i in range(12)})
+    assert tool(f"--source={torn}", "--check")[1].count("truncated file") == 12  # each of them wants looking at
+
+
+def test_class_folders_without_labels_are_pointed_out(tmp_path, tool):
+    source = write_folder(tmp_path / "in", {f"{name}/{i}.png": png(10 * j + i) for j, name in enumerate("abc") for i in range(2)})
+    remark = "3 sub-folders; --labels=folders makes classes of them"
+    assert remark in tool(f"--source={source}", "--check")[2]
+    assert remark not in tool(f"--source={source}", "--check", "--quiet")[2]
+    code, out, err = tool(f"--source={source}", "--check", "--labels=folders")
+    assert code == 0 and remark not in err and "class    2" in out
+    stored = write_folder(tmp_path / "stored", {f"0000{i}/img0000000{i}.png": png(i) for i in range(2)})  # as data sets are written
+    assert tool(f"--source={stored}", "--check")[2] == ""
+
+
+@pytest.mark.parametrize("given, missing", [("--width", "--height"), ("--height", "--width")])
+def test_half_a_size_is_refused_before_anything_is_read(tmp_path, tool, given, missing):
+    code, _, err = tool("--source=nothing-here", f"--dest={tmp_path / 'o.zip'}", f"{given}=32")
+    assert code == 1 and err == f"Error: {missing} is missing: give {missing}=32.\n"
+
+
 def test_it_works_in_a_thread_and_leaves_signals_alone(tmp_path):
     before, codes = signal.getsignal(signal.SIGTERM), []
     arguments = ["--build=stacked-digits", "--num-images=3"]

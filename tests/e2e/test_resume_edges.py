@@ -78,7 +78,7 @@ def ticks(run_dir):
     return [json.loads(line)["Progress/kimg"]["mean"] for line in open(os.path.join(run_dir, "stats.jsonl"))]
 
 
-def test_stopped_at_the_last_step_the_run_is_still_finished(tmp_path, loop_options):
+def test_stopped_at_the_last_step_the_run_is_still_finished(tmp_path, loop_options, capsys):
     """The signal comes when all images were seen but the last tick was not yet told: its line, pictures and metrics follow."""
     options = loop_options(total_kimg=0.032, kimg_per_tick=0.024, network_snapshot_ticks=1, image_snapshot_ticks=1)
     with pytest.raises(SystemExit):
@@ -86,8 +86,10 @@ def test_stopped_at_the_last_step_the_run_is_still_finished(tmp_path, loop_optio
     assert ticks(tmp_path / "run") == [0.008]
     run(tmp_path / "run", options, resume_state=state.latest_state(tmp_path / "run"))
     assert ticks(tmp_path / "run") == [0.008, 0.032]
+    assert "already" not in capsys.readouterr().err
     run(tmp_path / "run", options, resume_state=state.latest_state(tmp_path / "run"))
     assert ticks(tmp_path / "run") == [0.008, 0.032]  # finished is finished
+    assert "Note: the run is at kimg 0.032 of 0.032 already; give a larger --kimg to go on" in capsys.readouterr().err
 
 
 @pytest.fixture

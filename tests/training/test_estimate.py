@@ -36,6 +36,12 @@ def test_counts_and_sizes_are_those_of_the_real_networks(flags, tiny_zip, tmp_pa
     assert abs(os.path.getsize(path) - 2 * estimate._tensor_bytes(G) - estimate._tensor_bytes(D)) < 400_000 + estimate._tensor_bytes(G)
 
 
+def test_a_run_shorter_than_one_snapshot_interval_is_told_in_kimg(tiny_zip):
+    told = warnings(resolved(tiny_zip, kimg=1, snap=10, tick=4))
+    assert "--snap=10 ticks of 4 kimg are longer than the whole run (1 kimg)" in told
+    assert "longer than the whole run" not in warnings(resolved(tiny_zip, kimg=40, snap=10, tick=4))
+
+
 def test_nothing_is_allocated(tiny_zip):
     run = resolved(tiny_zip, cfg="stylegan2", cbase=2**19, cmax=8192)
     costs = estimate.estimate(run.options, run.image_shape, run.label_dim)

@@ -10,20 +10,21 @@ from dataclasses import dataclass
 class FaultKind:
     """title: for the list. mend: what --fix does about it ('' = it cannot). remedy: what the person can do otherwise.
 
-    A fault that is only `noted` does not keep the set from being written.
+    A fault that is only `noted` does not keep the set from being written. file_by_file: every file wants looking at, so all are named.
     """
 
     title: str
     mend: str = ""
     remedy: str = ""
     noted: bool = False
+    file_by_file: bool = False
 
 
 FAULT_KINDS: dict[str, FaultKind] = {
-    "empty": FaultKind("empty file", mend="dropped"),
-    "truncated": FaultKind("truncated file", mend="dropped"),
-    "unreadable": FaultKind("unreadable image", mend="dropped"),
-    "not-finite": FaultKind("pixels that are no finite numbers", mend="dropped"),
+    "empty": FaultKind("empty file", mend="dropped", file_by_file=True),
+    "truncated": FaultKind("truncated file", mend="dropped", file_by_file=True),
+    "unreadable": FaultKind("unreadable image", mend="dropped", file_by_file=True),
+    "not-finite": FaultKind("pixels that are no finite numbers", mend="dropped", file_by_file=True),
     "frames": FaultKind("several pictures in one file", mend="the first one taken"),
     "alpha": FaultKind("has transparency", mend="laid over white"),
     "16-bit": FaultKind("more than 8 bits per channel", mend="scaled to 8 bits, by one range for the whole set"),
@@ -36,8 +37,9 @@ FAULT_KINDS: dict[str, FaultKind] = {
     "colour": FaultKind("colour in a grey set", mend="converted to grey"),
     "non-square": FaultKind("not square", remedy="choose a --transform (center-crop, pad, stretch, ...) with --width and --height"),
     "size": FaultKind("size differs from the others", remedy="give --width and --height (and perhaps a --transform)"),
+    "sizes": FaultKind("sizes are mixed", remedy="give --transform=center-crop --width={side} --height={side} (or another --transform and size)"),
     "resolution": FaultKind("not a power of two", remedy="give --width and --height"),
-    "unlabelled": FaultKind("has no label, while others do", remedy="add the labels, remove these images, or say --labels=none"),
+    "unlabelled": FaultKind("has no label, while others do", remedy="add the labels, remove these images, or say --labels=none", file_by_file=True),
     "duplicate": FaultKind("same picture as another", mend="dropped", noted=True),
     "too-small": FaultKind("too small or too flat for the crop", noted=True),
     "hidden": FaultKind("hidden file, skipped", noted=True),

@@ -13,7 +13,7 @@ import numpy as np
 import PIL.Image
 
 from training.data import deep, picture
-from training.data.faults import FAULT_KINDS, Fault, FaultKind  # noqa: F401 (asked for here, too)
+from training.data.faults import FAULT_KINDS, Fault, FaultKind, described  # noqa: F401 (asked for here, too)
 from training.data.sources import Source, SourceImage
 from training.data.transforms import Transform
 from training.data.writer import DatasetWriter, open_writer
@@ -38,6 +38,8 @@ def examine(image: SourceImage) -> tuple["np.ndarray | deep.DeepPicture | None",
 # ---------------------------------------------------------------------------------------------------------------------
 # The pass over all pictures.
 
+ALL_IMAGES = "(all images)"  # stands for a file's name in what is wrong with the set as a whole
+
 
 @dataclass
 class Report:
@@ -47,6 +49,7 @@ class Report:
     num_seen: int = 0
     num_kept: int = 0
     size: tuple[int, int] | None = None  # (width, height) of most images
+    side: int = 0  # the power of two that fits most images, to propose
     channels: int = 0  # 1 or 3, of most images
     labels: list[Any] = field(default_factory=list)
     ranges: deep.Ranges = field(default_factory=deep.Ranges)  # what the pictures with more than 8 bits hold, and their scale
@@ -157,13 +160,25 @@ class ConversionPass:
         if not self._names_by_size:
             return
         self.report.size = max(self._names_by_size, key=lambda size: len(self._names_by_size[size]))
+        sides = sorted(min(size) for size, names in self._names_by_size.items() for _ in names)
+        self.report.side = 1 << max(sides[len(sides) // 2].bit_length() - 1, 2)
+        if 2 * len(self._names_by_size[self.report.size]) <= len(sides):
+            self._note_mixture(len(sides))
+            return
         for (width, height), names in self._names_by_size.items():
             if (width, height) != self.report.size and width == height:
                 usual = "x".join(map(str, self.report.size))
                 self._note(Fault(name, "size", f"{width}x{height}, most are {usual}") for name in names)
         width, height = self.report.size
         if width == height and width & (width - 1):
-            self._note([Fault("(all images)", "resolution", f"{width}x{height}")])
+            self._note([Fault(ALL_IMAGES, "resolution", f"{width}x{height}")])
+
+    def _note_mixture(self, num_images: int) -> None:
+        """One fault of the set where no size is the rule; it stands for those of the single pictures' shapes, too."""
+        sizes = sorted(self._names_by_size, key=lambda size: (size[0] * size[1], size))
+        smallest, largest = ("x".join(map(str, size)) for size in (sizes[0], sizes[-1]))
+        self.report.faults = [fault for fault in self.report.faults if fault.kind != "non-square"]
+        self._note([Fault(ALL_IMAGES, "sizes", f"{len(sizes)} sizes in {num_images} images, {smallest} to {largest}")])
 
     def _judge_channels(self) -> None:
         if not self._names_by_channels:

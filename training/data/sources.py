@@ -78,6 +78,14 @@ class FileSource(Source):
         if labels in ("json", "renumber"):
             self._labels = self._labels_from_json(with_strays=max_images is None, renumber=labels == "renumber")
         self.has_labels = bool(self._labels)
+        if labels == "json" and not self._labels and not self.remarks:
+            self._tell_of_class_folders()
+
+    def _tell_of_class_folders(self) -> None:
+        folders = {name.split("/")[0] if "/" in name else None for name in self._names}
+        numbered = all(re.fullmatch(r"\d{5}", name or "") for name in folders)  # as data sets are stored: 00000/img00000000.png
+        if len(folders) > 1 and None not in folders and not numbered:
+            self.remarks.append(f"{len(folders)} sub-folders; --labels=folders makes classes of them")
 
     def _note_other_files(self) -> None:
         for name in self._files.names:

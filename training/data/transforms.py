@@ -41,6 +41,13 @@ def output_size(name: str | None, width: int | None, height: int | None) -> tupl
     return size
 
 
+def check_both_sides(width: int | None, height: int | None) -> None:
+    """Refuses half a size, with which the other side would stay as it is in each picture."""
+    if (width is None) != (height is None):
+        missing, side = ("--height", width) if height is None else ("--width", height)
+        raise UserError(f"{missing} is missing: give {missing}={side}.")
+
+
 def check_output_size(width: int, height: int) -> None:
     """The networks take squares whose side is a power of two."""
     if width != height:
