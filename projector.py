@@ -54,10 +54,12 @@ def project(G, target, *, features=None, device="cpu", **options):
 
 def load_target(path, resolution, channels):
     """uint8 [H,W,C] of the network's size from any picture, judged and mended as dataset_tool.py --fix does it; says what it changed."""
-    return _fitted(path, _mended_pixels(path), resolution, channels)
+    return _fitted(path, *_mended_pixels(path), resolution, channels)
 
 
-def _fitted(path, pixels, resolution, channels):
+def _fitted(path, pixels, notes, resolution, channels):
+    for text in notes:
+        console.note(text)
     picture = PIL.Image.fromarray(pixels).convert("L" if channels == 1 else "RGB")
     width, height = picture.size
     if width != height:
@@ -72,7 +74,7 @@ def _fitted(path, pixels, resolution, channels):
 
 
 def _mended_pixels(path):
-    """uint8 [H,W] or [H,W,3]. One rule with the training data: else a transparent picture would be looked for on another background."""
+    """uint8 [H,W] or [H,W,3], and sentences of what was mended. One rule with the training data: else a transparent picture would be looked for on another background."""
     from training.data import image_check, sources
 
     try:
@@ -90,10 +92,8 @@ def _mended_pixels(path):
         )
     if pixels is None:
         raise UserError(f"--target={path} cannot be read ({faults[-1].detail or faults[-1].kind}); give a whole PNG or JPEG picture")
-    for fault in faults:
-        mend = image_check.FAULT_KINDS[fault.kind].mend
-        console.note(f"{fault.text()}{f': {mend}, as by dataset_tool.py --fix' if mend else ''}.")
-    return pixels
+    mends = [(fault.text(), image_check.FAULT_KINDS[fault.kind].mend) for fault in faults]
+    return pixels, [f"{text}{f': {mend}, as by dataset_tool.py --fix' if mend else ''}." for text, mend in mends]
 
 
 def missing_video_packages():
@@ -208,7 +208,7 @@ def main(ctx, network, target, num_steps, seed, save_video, distance, detectors,
     generator, facts = pictures.open_generator(network, device, trust=trust_pickle)
     pictures.check_channels(generator.img_channels, outdir)
     choice = labels.choose_one(generator, facts, class_text, label_vector, device)
-    target_pixels = _fitted(target, mended, generator.img_resolution, generator.img_channels)
+    target_pixels = _fitted(target, *mended, generator.img_resolution, generator.img_channels)
     features = _choose_features(distance, detectors, device)
 
     started = time.perf_counter()
