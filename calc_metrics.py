@@ -144,9 +144,11 @@ def job_of(flags):
 
     space, detectors, device_name = looked_through(flags)
     verbose = flags.verbose and os.environ.get("RANK", "0") == "0"  # under torchrun the first process alone speaks
-    if verbose:
-        print(f'Loading network from "{flags.network}"...', flush=True)
     flags.network, flags.baseline = legacy.located(flags.network), flags.baseline and legacy.located(flags.baseline)
+    if verbose:  # of a run folder, the snapshot that was taken
+        print(f'Loading network from "{flags.network}"...', flush=True)
+        if flags.baseline is not None:
+            print(f'Baseline: "{flags.baseline}"', flush=True)
     snapshot = legacy.open_network(flags.network, trust=flags.trust_pickle, verbose=verbose)
     dataset_kwargs = trained_network.dataset_options(snapshot, flags.data, flags.mirror, flags.trust_pickle)
     if flags.per_class and not snapshot["G_ema"].c_dim:
@@ -180,7 +182,14 @@ _judged, _how, _space, _files, _machine = (functools.partial(_option, help_group
 
 
 @click.command(cls=GroupedCommand, more_help=list_of_metrics, context_settings=dict(max_content_width=140))
-@click.option("--network", cls=NetworkOption, help_group=_JUDGED, metavar="PATH", required=True, help="Network pickle, file or URL")
+@click.option(
+    "--network",
+    cls=NetworkOption,
+    help_group=_JUDGED,
+    metavar="PATH",
+    required=True,
+    help="Network: a .pkl, a .safetensors of export.py, or a run folder (its newest snapshot); path or URL",
+)
 @_judged("--run", metavar="DIR", help="Run folder, in place of --network: its newest snapshot; madr_cycling looks at all")
 @_judged("--metrics", type=cli.CommaList(), default="fid50k_full", show_default=True, help="Metrics, comma-separated")
 @_judged("--data", metavar="PATH", help="Data set to compare with, zip or folder  [default: that of the training]")

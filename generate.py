@@ -135,13 +135,18 @@ def _draw_pictures(generator, facts, flags, device):
             print(f"Drawing {chosen[0].text}.")
         drawn = draw.drawn_from_seeds(generator, flags["seeds"], chosen[0].vector, truncation_psi=flags["trunc"], **_drawing_options(flags, device))
         total, name, kind = len(flags["seeds"]), "seed{:04d}.png", "seed"
-    done = 0
-    for numbers, pixels in drawn:
-        for number, picture in zip(numbers, pixels):
-            pictures.save_png(picture, os.path.join(flags["outdir"], name.format(number)))
-            done += 1
-            print(f"Drawing {kind} {number} ({done}/{total})", flush=True)
-    return f"{done} pictures"
+    done, written, num_replaced = 0, set(), 0
+    try:
+        for numbers, pixels in drawn:
+            for number, picture in zip(numbers, pixels):
+                path = os.path.join(flags["outdir"], name.format(number))
+                num_replaced += pictures.save_png(picture, path) and path not in written  # a seed may be given twice
+                written.add(path)
+                done += 1
+                print(f"Drawing {kind} {number} ({done}/{total})", flush=True)
+    finally:
+        pictures.tell_of_replaced(num_replaced, flags["outdir"])
+    return pictures.counted(done, "picture")
 
 
 def _draw_sheet(generator, facts, flags, device):
@@ -154,7 +159,7 @@ def _draw_sheet(generator, facts, flags, device):
     draw.check_sheet(len(choices), len(flags["seeds"]), generator.img_resolution)
     options = dict(truncation_psi=flags["trunc"], **_drawing_options(flags, device))
     draw.draw_sheet(generator, flags["seeds"], choices, flags["outdir"], facts, **options)
-    return f"sheet.png and sheet.json ({len(choices)} rows, {len(flags['seeds'])} columns)"
+    return f"sheet.png and sheet.json ({pictures.counted(len(choices), 'row')}, {pictures.counted(len(flags['seeds']), 'column')})"
 
 
 def _draw_video(generator, facts, flags, device):

@@ -68,7 +68,10 @@ def open_network(path_or_url, *, trust=False, verbose=True, force_fp16=False):
     That is a network pickle, a pair that export.py has written, or a run folder, which stands for its newest snapshot; as a
     path, a file:// or a https:// address.
     """
-    with dnnlib.util.open_url(located(path_or_url), verbose=verbose) as f:
+    path = located(path_or_url)
+    if verbose and path != os.fspath(path_or_url):
+        print(f"{path_or_url} is a folder: taking its newest snapshot, {os.path.basename(path)}.", flush=True)
+    with dnnlib.util.open_url(path, verbose=verbose) as f:
         from torch_utils import file_kinds, network_pair  # after the file was found: a slip of the hand is answered at once
 
         if not network_pair.is_named(_name_of(f)):

@@ -31,7 +31,8 @@ def vgg16_features(path=None, device="cpu", verbose=False):
 
     from metrics import detectors  # Only here: the pixel distance needs nothing of the metrics.
 
-    source = detectors.find_detector(detectors.VGG16_URL, {"vgg16": path} if path else None, verbose=verbose)
+    otherwise = "--distance=pixel, which needs no file"
+    source = detectors.find_detector(detectors.VGG16_URL, {"vgg16": path} if path else None, verbose=verbose, otherwise=otherwise)
     detector = detectors.load_detector(source, torch.device(device))
     for parameter in detector.parameters():
         parameter.requires_grad_(False)
@@ -53,7 +54,13 @@ def project(G, target, *, features=None, device="cpu", **options):
 
 def load_target(path, resolution, channels):
     """uint8 [H,W,C] of the network's size from any picture, judged and mended as dataset_tool.py --fix does it; says what it changed."""
-    picture = PIL.Image.fromarray(_mended_pixels(path)).convert("L" if channels == 1 else "RGB")
+    return _fitted(path, *_mended_pixels(path), resolution, channels)
+
+
+def _fitted(path, pixels, notes, resolution, channels):
+    for text in notes:
+        console.note(text)
+    picture = PIL.Image.fromarray(pixels).convert("L" if channels == 1 else "RGB")
     width, height = picture.size
     if width != height:
         side = min(width, height)
@@ -67,7 +74,7 @@ def load_target(path, resolution, channels):
 
 
 def _mended_pixels(path):
-    """uint8 [H,W] or [H,W,3]. One rule with the training data: else a transparent picture would be looked for on another background."""
+    """uint8 [H,W] or [H,W,3], and sentences of what was mended. One rule with the training data: else a transparent picture would be looked for on another background."""
     from training.data import image_check, sources
 
     try:
@@ -77,13 +84,16 @@ def _mended_pixels(path):
         raise UserError(f"--target={path} cannot be opened ({error.strerror or error}); give a PNG or JPEG picture") from error
     pixels, faults = image_check.examine(sources.SourceImage(path, data=data))
     if any(fault.kind in ("16-bit", "float") for fault in faults):  # one picture does not tell the range that its numbers have
-        raise UserError(f"--target={path} has more than 8 bits per pixel; save it with 8 bits per channel")
+        raise UserError(
+            f"--target={path} has more than 8 bits per channel, and one picture does not tell which range they fill. This puts the pictures of its "
+            f"folder into 8 bits: dataset_tool.py --source={os.path.dirname(path) or '.'} --dest=PICTURES --range=LOW,HIGH --transform=center-crop "
+            "--width=N --height=N (N: the network's size; the range of 12 bits is 0,4095, of 16 bits 0,65535, of fractions 0,1); then give the "
+            "picture in PICTURES as --target"
+        )
     if pixels is None:
         raise UserError(f"--target={path} cannot be read ({faults[-1].detail or faults[-1].kind}); give a whole PNG or JPEG picture")
-    for fault in faults:
-        mend = image_check.FAULT_KINDS[fault.kind].mend
-        console.note(f"{fault.text()}{f': {mend}, as by dataset_tool.py --fix' if mend else ''}.")
-    return pixels
+    mends = [(fault.text(), image_check.FAULT_KINDS[fault.kind].mend) for fault in faults]
+    return pixels, [f"{text}{f': {mend}, as by dataset_tool.py --fix' if mend else ''}." for text, mend in mends]
 
 
 def missing_video_packages():
@@ -131,8 +141,8 @@ def _write_results(generator, trajectory, target_pixels, outdir):
     """target.png, proj.png and projected_w.npz of the last latent of the trajectory."""
     from training import pictures
 
-    pictures.save_png(target_pixels, os.path.join(outdir, "target.png"))
-    pictures.save_png(pictures.drawn_from_ws(generator, trajectory[-1:], [0])[0], os.path.join(outdir, "proj.png"))
+    drawn = {"target.png": target_pixels, "proj.png": pictures.drawn_from_ws(generator, trajectory[-1:], [0])[0]}
+    pictures.tell_of_replaced(sum(pictures.save_png(pixels, os.path.join(outdir, name)) for name, pixels in drawn.items()), outdir)
     buffer = io.BytesIO()
     np.savez(buffer, w=trajectory[-1:].cpu().numpy())
     files.atomic_write_bytes(os.path.join(outdir, "projected_w.npz"), buffer.getvalue())
@@ -152,7 +162,8 @@ def _project(generator, target_pixels, outdir, **options):
         if found:
             _write_results(generator, projection.whole_latents(found, generator.num_ws), target_pixels, outdir)
             console.result(f"The latent after {len(found)} of {options['num_steps']} steps is in {outdir}.")
-        raise
+            raise
+        raise KeyboardInterrupt("interrupted by Ctrl-C; no step was finished, and nothing is kept.") from None
 
 
 @click.command()
@@ -192,11 +203,12 @@ def main(ctx, network, target, num_steps, seed, save_video, distance, detectors,
     from training.drawing import labels
 
     device = devices.resolve(device)
+    mended = _mended_pixels(target)  # before the folder is made and the network is read, which takes seconds
     pictures.prepare_outdir(outdir)
     generator, facts = pictures.open_generator(network, device, trust=trust_pickle)
     pictures.check_channels(generator.img_channels, outdir)
     choice = labels.choose_one(generator, facts, class_text, label_vector, device)
-    target_pixels = load_target(target, generator.img_resolution, generator.img_channels)
+    target_pixels = _fitted(target, *mended, generator.img_resolution, generator.img_channels)
     features = _choose_features(distance, detectors, device)
 
     started = time.perf_counter()

@@ -154,14 +154,15 @@ def main(ctx, network, rows, cols, styles, trunc, noise_mode, class_text, label_
         console.note("--trunc acts on the seeds alone; projected latents are drawn as they are.")
     label = _label(generator, facts, class_text, label_vector, bool(seeds), device)
 
-    picture_of_pair = {}
+    picture_of_pair, num_replaced = {}, 0
     options = dict(truncation_psi=trunc, noise_mode=noise_mode, device=device, ws_of_name=ws_of_name)
     for (row, col), picture in mixed_pictures(generator, rows, cols, styles, label, **options):
         picture_of_pair[row, col] = picture
-        pictures.save_png(picture, os.path.join(outdir, f"{row}-{col}.png"))
+        num_replaced += pictures.save_png(picture, os.path.join(outdir, f"{row}-{col}.png"))
         print(f"Drawing {row}-{col} ({len(picture_of_pair)})", flush=True)
     pictures.save_png(arrange_grid(picture_of_pair, rows, cols), os.path.join(outdir, "grid.png"))
-    console.result(f"{len(picture_of_pair)} pictures and grid.png in {outdir}.")
+    pictures.tell_of_replaced(num_replaced, outdir)
+    console.result(f"{pictures.counted(len(picture_of_pair), 'picture')} and grid.png in {outdir}.")
 
 
 if __name__ == "__main__":

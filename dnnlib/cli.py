@@ -105,8 +105,9 @@ def _call(command, args):
         result = extended.main(args=args, standalone_mode=False)
         # Without standalone mode click hands back the code of ctx.exit() (--help: 0), else what the function returned.
         return result if isinstance(result, int) else 0
-    except (click.exceptions.Abort, KeyboardInterrupt):  # the first is click's form of the second
-        console.error(INTERRUPTED)
+    except (click.exceptions.Abort, KeyboardInterrupt) as error:  # the first is click's form of the second
+        said = (error.__cause__ or error).args  # by a tool that knows better what was kept
+        console.error(said[0] if said and isinstance(said[0], str) else INTERRUPTED)
         return EXIT_INTERRUPTED
     except click.ClickException as error:
         _show_refusal(error)

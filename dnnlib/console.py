@@ -139,7 +139,7 @@ def result(text):
 # Progress.
 
 
-def progress(items, total, text, unit="img"):
+def progress(items, total, text, unit="img", line_interval_sec=None):
     """Yield the items and show how far the work is: a bar with the time left at a terminal, else a line now and then; on stderr."""
     if is_quiet():
         yield from items
@@ -148,14 +148,14 @@ def progress(items, total, text, unit="img"):
 
         yield from tqdm(items, total=total, desc=text, unit=unit, mininterval=0.5, delay=1, dynamic_ncols=True, leave=False, file=sys.stderr)
     else:
-        yield from _with_lines(items, total, text)
+        yield from _with_lines(items, total, text, LINE_INTERVAL_SEC if line_interval_sec is None else line_interval_sec)
 
 
-def _with_lines(items, total, text):
+def _with_lines(items, total, text, interval_sec):
     started = told = time.monotonic()
     for done, item in enumerate(items):
         now = time.monotonic()
-        if now - told >= LINE_INTERVAL_SEC:
+        if now - told >= interval_sec:
             told = now
             left = f" ({done / total:.0%}), {format_time((now - started) / done * (total - done))} left" if total and done else ""
             print(f"{text}: {done}{f' of {total}' if total else ''}{left}", file=sys.stderr, flush=True)

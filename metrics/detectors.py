@@ -146,10 +146,11 @@ def space_url(space, flag="--metric-space"):
     return INCEPTION_URL if space == names.INCEPTION_FID else SCHEME + space
 
 
-def find_detector(url, overrides=None, verbose=False):
+def find_detector(url, overrides=None, verbose=False, otherwise=None):
     """DetectorSource of a URL, a local path or 'extractor:NAME'.
 
     Looked for in this order: `overrides` {name: path}, the folder $MADR_DETECTORS_DIR, the download cache, the network.
+    otherwise: what the person may do without the file, for a tool that writes no result line.
     """
     overrides = check_overrides(overrides)
     if url.startswith(SCHEME):
@@ -166,7 +167,7 @@ def find_detector(url, overrides=None, verbose=False):
         if not os.path.isfile(path):
             raise UserError(f"The detector file {path} does not exist; check the path.")
     else:
-        path = _download(url, name, folder, verbose)
+        path = _download(url, name, folder, verbose, otherwise)
     return DetectorSource(name, path, file_digest(path))
 
 
@@ -197,16 +198,19 @@ def _weights_of(part, overrides):
     return hub.find_weights(part) if names.model_of(part) else ""  # own has a sentence of its own
 
 
-def _download(url, name, folder, verbose):
+def _download(url, name, folder, verbose, otherwise):
     try:
         return open_url(url, verbose=verbose, return_filename=True)
     except UserError as error:
         short = {full: short for short, full in SHORT_NAMES.items()}.get(name, name)
         place = folder or f"a folder that ${FOLDER_VARIABLE} names"
+        if otherwise is None:
+            end = ". No SHA-256 of it is known here, so none is checked; the result line records the hash of the file used."
+        else:
+            end = f" (no SHA-256 of it is known here, so none is checked), or {otherwise}"
         raise UserError(
             f"The detector {name}.pt cannot be fetched from {url} ({error}) Get the file by other means, then give "
-            f"--detector {short}=PATH or put it as {name}.pt into {place}. No SHA-256 of it is known here, so none is "
-            "checked; the result line records the hash of the file used."
+            f"--detector {short}=PATH or put it as {name}.pt into {place}{end}"
         ) from error
 
 

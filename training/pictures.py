@@ -14,7 +14,7 @@ import PIL.Image
 import torch
 
 import legacy
-from dnnlib import files
+from dnnlib import console, files
 from dnnlib.errors import UserError
 from training import label_facts
 
@@ -93,8 +93,32 @@ def check_channels(channels, what="a picture"):
 
 
 def save_png(pixels, path):
-    """Write uint8 pixels [H,W,C] with one or three channels."""
+    """Write uint8 pixels [H,W,C] with one or three channels; returns whether another picture of that name was replaced."""
     check_channels(pixels.shape[2], path)
     buffer = io.BytesIO()
     PIL.Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels).save(buffer, format="PNG")
-    files.atomic_write_bytes(path, buffer.getvalue())
+    data = buffer.getvalue()
+    has_replaced = _holds_other(path, data)
+    files.atomic_write_bytes(path, data)
+    return has_replaced
+
+
+def _holds_other(path, data):
+    if not os.path.isfile(path):
+        return False
+    with open(path, "rb") as file:
+        return file.read() != data
+
+
+def tell_of_replaced(num_replaced, outdir):
+    """Warn of pictures that were there before; names of files hold the seed alone, as everywhere in the family."""
+    if num_replaced:
+        console.warn(
+            f"{counted(num_replaced, 'picture')} of the same name in {outdir}, drawn otherwise (class, label, network or options), "
+            f"{'was' if num_replaced == 1 else 'were'} replaced; give each kind an --outdir of its own."
+        )
+
+
+def counted(num, noun):
+    """'1 picture', '2 pictures'."""
+    return f"{num} {noun}{'' if num == 1 else 's'}"

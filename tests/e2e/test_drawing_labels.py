@@ -102,7 +102,7 @@ def test_a_label_that_is_no_class_is_told(call, animals, tmp_path):
     shared = ["--network", animals, "--seeds=1", "--outdir", tmp_path]
     code, _, err = call(generate.main, *shared, "--label=0.5,0.5,0")
     assert code == 0 and "outside the data" in err and "3 classes" in err
-    assert call(generate.main, *shared, "--label=0,1,0")[2] == ""
+    assert call(generate.main, "--network", animals, "--seeds=1", "--label=0,1,0", "--outdir", tmp_path / "class")[2] == ""
 
 
 def test_labels_are_numbers(call, vectors, tmp_path):
@@ -116,7 +116,7 @@ def test_classes_without_an_image_and_names_that_are_numbers_are_told(call, fold
     shared = ["--network", network, "--seeds=1", "--outdir", tmp_path]
     code, _, err = call(generate.main, *shared, "--class=1")
     assert code == 0 and "had no image" in err and "the one called 2" in err and "the one called 1 is --class=0" in err
-    assert call(generate.main, *shared, "--class=0")[2] == ""
+    assert call(generate.main, "--network", network, "--seeds=1", "--class=0", "--outdir", tmp_path / "other")[2] == ""
 
 
 def test_the_data_tell_what_the_network_does_not(call, folder, tiny_zip, tmp_path):

@@ -13,6 +13,7 @@ from training import pictures
 from training.drawing import latents, video
 
 MAX_SHEET_PIXELS = 1 << 28  # 0.8 GB of memory in colour
+_LINE_INTERVAL_SEC = 5.0  # between the lines of progress in a log: most videos take a minute or two
 
 
 # ------------------------------------------------------------------------------------------
@@ -57,7 +58,7 @@ def draw_sheet(generator, seeds, choices, outdir, facts, **options):
         cells = np.concatenate([pixels for _, pixels in drawn_from_seeds(generator, seeds, choice.vector, **options)])
         rows.append(np.concatenate(list(cells), axis=1))
         print(f"Row {len(rows) - 1}: {choice.text} ({len(rows)}/{len(choices)})", flush=True)
-    pictures.save_png(np.concatenate(rows), os.path.join(outdir, "sheet.png"))
+    pictures.tell_of_replaced(int(pictures.save_png(np.concatenate(rows), os.path.join(outdir, "sheet.png"))), outdir)
     described = [
         dict(label=choice.vector[0].tolist())
         if choice.class_index is None
@@ -88,14 +89,27 @@ def draw_video(generator, stops, num_between, outdir, *, as_mp4, frames_per_sec,
     way = latents.way_through(
         generator, stops, num_between, is_loop=is_loop, blends_labels=blends_labels, truncation_psi=options.get("truncation_psi", 1.0)
     )
+    frames = console.progress(_frames(generator, way, noise_seed, options), total, "Drawing", unit="frame", line_interval_sec=_LINE_INTERVAL_SEC)
     with contextlib.ExitStack() as stack:
         if as_mp4:
+            stack.enter_context(_telling_of_no_video())
             taker = stack.enter_context(video.open_mp4(os.path.join(outdir, "video.mp4"), frames_per_sec))
         else:
             taker = video.NumberedPngs(outdir, pictures.save_png)
-        for frame in console.progress(_frames(generator, way, noise_seed, options), total, "Drawing", unit="frame"):
+        for frame in frames:
             taker.add(video.enlarged(frame, times))
     return total
+
+
+@contextlib.contextmanager
+def _telling_of_no_video():
+    """Ctrl-C ends a video whole: the sentence at the end must not say that something was kept."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            "interrupted by Ctrl-C; the video was not finished, and nothing of it is kept. --frames=N without --video keeps each frame as it is drawn."
+        ) from None
 
 
 def _frames(generator, way, noise_seed, options):

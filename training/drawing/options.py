@@ -106,7 +106,9 @@ def label_options(several):
     )
 
 
-network_option = click.option("--network", help="Network pickle: path or URL", required=True)
+network_option = click.option(
+    "--network", help="Network: a .pkl, a .safetensors of export.py, or a run folder (its newest snapshot); path or URL", required=True
+)
 trunc_option = click.option("--trunc", type=FiniteNumber(), default=1, show_default=True, help="Truncation psi: below 1 less varied and more typical")
 noise_option = click.option(
     "--noise-mode",
