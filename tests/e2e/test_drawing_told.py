@@ -10,6 +10,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
+import calc_metrics
 import dataset_tool
 import generate
 import projector
@@ -112,6 +113,8 @@ def test_the_snapshot_taken_of_a_run_folder_is_said(call, plain, tmp_path):
         shutil.copy(plain, run / f"network-snapshot-{kimg:06d}.pkl")
     out = call(generate.main, "--network", run, "--seeds=0", "--outdir", tmp_path / "out")[1]
     assert "taking its newest snapshot, network-snapshot-000002.pkl" in out
+    out = call(calc_metrics.main, "--network", run, "--data", tmp_path / "gone", "--metrics=fid50k_full")[1]
+    assert f'Loading network from "{run / "network-snapshot-000002.pkl"}"' in out
     assert "newest snapshot" not in call(generate.main, "--network", plain, "--seeds=0", "--outdir", tmp_path / "out")[1]
 
 
