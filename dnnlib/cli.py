@@ -133,8 +133,9 @@ def _refuse_swallowed_option(command, args):
         if given == "--":
             return
         param = by_name.get(given)
-        takes_value = param is not None and not (param.is_flag or param.count or getattr(param, "_flag_needs_value", False))
-        if takes_value and following.startswith("--") and following.split("=")[0] in by_name:
+        if param is None or param.is_flag or param.count or getattr(param, "_flag_needs_value", False):
+            continue
+        if following.startswith("--") and following.split("=")[0] in by_name:
             is_switch = isinstance(param.type, click.types.BoolParamType) or getattr(param.type, "max", None) == 1
             value = "1" if is_switch else param.metavar or param.type.name.upper()
             raise click.UsageError(f"{given} takes a value, but {following} follows; write {given}={value}")
