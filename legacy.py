@@ -13,6 +13,7 @@ import click
 import dnnlib
 from dnnlib import cli, files
 from dnnlib.errors import UserError
+from torch_utils.snapshot_names import list_network_snapshots
 
 # Whatever imports torch is imported inside the functions, so that --help comes at once.
 
@@ -88,9 +89,7 @@ def located(network):
     network = os.fspath(network)
     if not os.path.isdir(network):
         return network
-    from training import snapshots
-
-    saved = snapshots.list_network_snapshots(network)
+    saved = list_network_snapshots(network)
     if not saved:
         raise UserError(
             f"{network} is a folder that holds no network-snapshot-*.pkl; give a network pickle, or the folder of a run that has saved one."

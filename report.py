@@ -20,10 +20,10 @@ from reporting import counts
 def snapshot_of(run_dir, network):
     """Path of the snapshot to look at: the one asked for, which must lie in the run folder, else the newest; None if there is none."""
     from reporting import diversity_file
-    from training import snapshots
+    from torch_utils import snapshot_names
 
     if network is None:
-        saved = snapshots.list_network_snapshots(run_dir)
+        saved = snapshot_names.list_network_snapshots(run_dir)
         return os.path.join(run_dir, saved[-1][1]) if saved else None
     path = network if os.path.dirname(network) else os.path.join(run_dir, network)
     if not os.path.isfile(path):

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dnnlib import files
-from training.snapshots import NETWORK_SNAPSHOT_REGEX, kimg_of
+from torch_utils.snapshot_names import NETWORK_SNAPSHOT_REGEX, kimg_of
 
 VERSION = 1  # raise when the arrays or how they come about change
 NAME_REGEX = re.compile(r"^diversity-(\d+)(?:-(\d{3}))?\.npz$")

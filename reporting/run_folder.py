@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from dnnlib.errors import UserError
 from reporting import diversity_file
+from torch_utils import snapshot_names
 from training import provenance, snapshots, state
 
 OPTIONS_FILE, STATS_FILE, LOG_FILE = "training_options.json", "stats.jsonl", "log.txt"
@@ -89,10 +90,10 @@ def read_run(path, now=None):
         match = METRIC_REGEX.match(name)
         if match:
             run.metrics[match.group(1)] = _metric_lines(match.group(1), os.path.join(path, name), run.problems)
-    run.fakes = sorted((snapshots.kimg_of(match), match.group(0)) for match in map(snapshots.SAMPLES_REGEX.match, names) if match)
+    run.fakes = sorted((snapshot_names.kimg_of(match), match.group(0)) for match in map(snapshots.SAMPLES_REGEX.match, names) if match)
     if "fakes_init.png" in names:
         run.fakes.insert(0, (None, "fakes_init.png"))
-    run.networks = snapshots.list_network_snapshots(path)
+    run.networks = snapshot_names.list_network_snapshots(path)
     run.states = [(kimg, os.path.basename(state_path)) for kimg, state_path in state.list_states(path)]
     run.provenance = provenance.newest(path)
     run.diversity = diversity_file.newest(path, run.problems)
@@ -220,8 +221,8 @@ def _metric_lines(metric, path, problems):
         results = {name: float(value) if is_number(value) else None for name, value in results.items()}
         stated = line.get("snapshot_pkl")
         snapshot = os.path.basename(stated) if isinstance(stated, str) else None
-        match = snapshots.NETWORK_SNAPSHOT_REGEX.match(snapshot or "")
-        found.append(MetricLine(metric, results, snapshots.kimg_of(match) if match else None, snapshot, line))
+        match = snapshot_names.NETWORK_SNAPSHOT_REGEX.match(snapshot or "")
+        found.append(MetricLine(metric, results, snapshot_names.kimg_of(match) if match else None, snapshot, line))
     return found
 
 

@@ -5,7 +5,7 @@ Must not know how networks learn, or what is told about them.
 
 import os
 
-from torch_utils import misc
+from torch_utils import misc, snapshot_names
 from training import setup, snapshots, state
 
 # So many bad steps in a row, and the weights are no longer worth saving. Fewer are stray overflows: they were kept off the weights.
@@ -59,7 +59,7 @@ class Keeper:
     def snapshot_path(self):
         """Where a network pickle of this position lies."""
         position = self.progress.name_position("network", self.options.snapshots_apart)
-        return os.path.join(self.options.run_dir, snapshots.NETWORK_SNAPSHOT.format(position=position))
+        return os.path.join(self.options.run_dir, snapshot_names.NETWORK_SNAPSHOT.format(position=position))
 
     def save_network(self):
         """Write the network pickle. Returns (snapshot data, path); collective."""

@@ -17,12 +17,9 @@ import torch
 from dnnlib import files
 from dnnlib.errors import UserError
 from torch_utils import misc
+from torch_utils.snapshot_names import list_network_snapshots
 
 CELLS_FILE = "fakes_cells.json"
-# Named by whole kimg. Where several fall within one kimg, all but the first have the images beyond it behind a dash: 000003-512 is at
-# kimg 3.512.
-NETWORK_SNAPSHOT = "network-snapshot-{position}.pkl"
-NETWORK_SNAPSHOT_REGEX = re.compile(r"^network-snapshot-(\d+)(?:-(\d{3}))?\.pkl$")
 SAMPLES = "fakes{position}.png"
 SAMPLES_REGEX = re.compile(r"^fakes(\d+)(?:-(\d{3}))?\.png$")
 
@@ -118,17 +115,6 @@ def build_snapshot_data(G, D, G_ema, augment_pipe, training_set_kwargs):
 def save_network_snapshot(path, snapshot_data):
     with files.atomic_open(path) as f:
         pickle.dump(snapshot_data, f)
-
-
-def kimg_of(match):
-    """The kimg that a file's name states, from the match of one of the two expressions above."""
-    return int(match.group(1)) + (int(match.group(2)) / 1000 if match.group(2) else 0)
-
-
-def list_network_snapshots(run_dir):
-    """[(kimg, file name)] in order of kimg."""
-    matches = [NETWORK_SNAPSHOT_REGEX.match(name) for name in os.listdir(run_dir)]
-    return sorted((kimg_of(match), match.group(0)) for match in matches if match)
 
 
 def parse_keep(text):

@@ -10,8 +10,8 @@ import dnnlib
 import legacy
 import training.dataset
 from dnnlib.errors import UserError
+from torch_utils.snapshot_names import list_network_snapshots
 from training import config
-from training.snapshots import list_network_snapshots
 
 OPTIONS_FILE = "training_options.json"
 

@@ -32,8 +32,8 @@ from experiments import pages
 from madr_spaces import neighbours
 from metrics import diversity, diversity_kernels, given_features, metric_main, requested
 from metrics.metric_utils import MetricOptions
+from torch_utils.snapshot_names import list_network_snapshots
 from training import trained_network
-from training.snapshots import list_network_snapshots
 
 HERE = Path(__file__).resolve().parent
 PAGE = REPO / "docs" / "metrics.md"
