@@ -10,7 +10,6 @@ import torch
 import generate
 import projector
 import style_mixing
-from dnnlib import cli
 from tests.e2e.drawing_fixtures import ANIMALS, NUM_WS, W_DIM, assert_sentence, read_png, save_snapshot, tiny_generator
 from training import label_facts, pictures
 from training.dataset import ImageFolderDataset
@@ -31,18 +30,6 @@ def animals(folder):
 @pytest.fixture(scope="module")
 def vectors(folder):
     return save_snapshot(tiny_generator(2), folder / "vectors.pkl", np.array(RANGES, np.float32))
-
-
-@pytest.fixture
-def call(capsys):
-    """call(command, *args) -> (exit code, stdout, stderr)."""
-
-    def run(command, *args):
-        code = cli.call(command, [*map(str, args), "--device=cpu"])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
 
 
 def expected(generator, seed, label):

@@ -44,18 +44,6 @@ def plain(folder):
     return save_snapshot(tiny_generator(), folder / "plain.pkl")
 
 
-@pytest.fixture
-def call(capsys):
-    """call(command, *args) -> (exit code, stdout, stderr)."""
-
-    def run(command, *args):
-        code = cli.call(command, [*map(str, args), "--device=cpu"])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
-
-
 def test_pictures_of_another_class_are_not_replaced_without_a_word(call, animals, tmp_path):
     shared = [generate.main, "--network", animals, "--seeds=0,1", "--outdir", tmp_path]
     assert call(*shared, "--class=cat")[2] == ""

@@ -7,7 +7,6 @@ import torch
 
 import generate
 import projector
-from dnnlib import cli
 from dnnlib.errors import UserError
 from tests.e2e.drawing_fixtures import NUM_WS, W_DIM, assert_sentence, read_png, save_snapshot, tiny_generator
 from training import pictures
@@ -26,18 +25,6 @@ def network(folder):
 @pytest.fixture(scope="module")
 def conditional(folder):
     return save_snapshot(tiny_generator(c_dim=3), folder / "conditional.pkl")
-
-
-@pytest.fixture
-def call(capsys):
-    """call(command, *args) -> (exit code, stdout, stderr)."""
-
-    def run(command, *args):
-        code = cli.call(command, [*map(str, args), "--device=cpu"])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
 
 
 # --- projector.py: the parts. ---
