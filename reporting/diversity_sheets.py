@@ -38,8 +38,8 @@ def data_options(kwargs, num_real):
     return dict(kwargs, xflip=False, max_size=num_real if max_size is None else min(num_real, max_size))
 
 
-def inputs(opts, network, num_gen, num_real):
-    """Everything that the sheets depend on, as JSON."""
+def inputs(opts, network, num_gen, num_real, copies=True):
+    """Everything that the sheets depend on, as JSON. copies: whether near copies of training images are looked for."""
     source = detectors.find_detector(detectors.space_url(opts.space), opts.detectors)
     dataset = metric_utils.construct_dataset(opts)
     return dict(
@@ -52,11 +52,13 @@ def inputs(opts, network, num_gen, num_real):
         subset=[opts.dataset_kwargs.get("max_size"), opts.dataset_kwargs.get("random_seed", 0)],
         num_gen=num_gen,
         num_real=num_real,
+        **({} if copies else dict(copies=False)),
     )
 
 
-def compute(opts, num_gen, num_real=NUM_REAL):
+def compute(opts, num_gen, num_real=NUM_REAL, copies=True):
     """(facts, arrays) of a network. opts: MetricOptions with G, data set, space; of the training set the training's own subset.
+    copies: look for near copies of training images, too, which takes longest in a large set.
 
     A part for which the data set does not do is left out; facts["problems"] says why.
     """
@@ -67,7 +69,9 @@ def compute(opts, num_gen, num_real=NUM_REAL):
     training = _with_labels(dict(opts.dataset_kwargs, xflip=False))
     facts.update(num_images=len(training), fingerprint=training.content_fingerprint(), data=training.name)
     features, pictures, answers = _generate(opts, training, num_gen, facts)
-    parts = [lambda: _coverage(opts, features, pictures, num_real), lambda: _memorisation(opts, training, pictures)]
+    parts = [lambda: _coverage(opts, features, pictures, num_real)]
+    if copies:
+        parts.append(lambda: _memorisation(opts, training, pictures))
     if answers is not None:
         parts.append(lambda: _modes(training, answers, opts.seed))
     for part in parts:
