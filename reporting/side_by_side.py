@@ -20,7 +20,7 @@ from reporting.run_page.markup import code, text
 
 MOST_RUNS = 6
 SHEET_BYTES = 400_000
-NUM_REALS = 20  # in the line of real images
+NUM_REALS = 18  # in the line of real images
 NUM_MISSING = 12  # least covered reals shown per run
 STYLE = Path(__file__).resolve().parent / "side_by_side.css"
 
