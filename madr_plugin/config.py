@@ -18,6 +18,8 @@ from madr_spaces.errors import MADRError
 
 PRESET_NAMES = ("default", "witness", "moments", "paper", "enhanced")
 VIEW_PARTS = ("flip", "shift", "crop")
+# What stands beside the knobs in loss_kwargs.madr.
+NOT_CONFIG = ("random_seed", "training_set_kwargs", "resume_pkl")
 
 
 @dataclasses.dataclass(frozen=True)
