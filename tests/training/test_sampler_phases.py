@@ -76,6 +76,14 @@ def test_synchronise_replaces_and_counts_what_is_not_finite():
     assert p.grad.tolist() == [1.0, 0.0, 1e5] and q.grad.flatten().tolist() == [-1e5] * 4
 
 
+def test_sound_gradients_of_one_process_stay_where_they_are():
+    p = torch.nn.Parameter(torch.zeros(3))
+    p.grad = torch.tensor([1.0, -2.0, 3e38])
+    place = p.grad.data_ptr(), p.grad._version
+    assert int(phases.synchronise_gradients([p])) == 0
+    assert (p.grad.data_ptr(), p.grad._version) == place and p.grad.tolist()[:2] == [1.0, -2.0]
+
+
 def test_lazy_regularisation_rescales_the_optimizer():
     G, D = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)
     kwargs = dict(class_name="torch.optim.Adam", lr=0.5, betas=[0.25, 0.81], eps=1e-8)
