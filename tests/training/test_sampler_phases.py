@@ -129,3 +129,13 @@ def test_readers_outlive_ctrl_c(tiny_zip):
     os.kill(batches._workers[0].pid, signal.SIGINT)
     shapes = {tuple(next(batches)[0].shape) for _ in range(4)}  # more than was fetched ahead
     assert len(shapes) == 1 and batches._workers[0].is_alive()
+
+
+@pytest.mark.parametrize("gpu", [False, True])
+def test_seeds_of_microbatches_are_those_of_torch(monkeypatch, gpu):
+    """Also where no GPU is in use and the rest of torch.manual_seed() is left out."""
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: gpu)
+    torch.manual_seed(phases.derived_seed(5, 64, 1, 3, 2))
+    expected = torch.rand(4)
+    phases.seed_microbatch(5, 64, 1, 3)
+    assert torch.equal(torch.rand(4), expected)
