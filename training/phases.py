@@ -21,7 +21,7 @@ class Phase:
 
     def __init__(self, name: str, module: torch.nn.Module, opt: torch.optim.Optimizer, interval: int) -> None:
         self.name, self.module, self.opt, self.interval = name, module, opt, interval
-        self.parameters = list(module.parameters())  # walking through the modules in every phase takes a percent of a step
+        self.parameters = list(module.parameters())  # once: walking through all modules is slow
 
 
 def rates_of(opt_kwargs: Mapping[str, Any], reg_interval: int | None) -> dict[str, Any]:
@@ -84,7 +84,7 @@ def seed_microbatch(random_seed: int, cur_nimg: int, phase_index: int, microbatc
     seed = derived_seed(random_seed, cur_nimg, phase_index, microbatch, 2)
     if torch.cuda.is_initialized() or devices.mps_available():
         torch.manual_seed(seed)
-    else:  # the same numbers; the other function writes down its callers for a GPU that may come, 2% of a step on a CPU
+    else:  # the same numbers; the other function writes down its callers for a GPU that may come, which takes far longer than to seed
         torch.default_generator.manual_seed(seed)
 
 
