@@ -129,6 +129,7 @@ def pytorch():
     devices = importlib.import_module("torch_utils.devices")
     yield "--device=auto is", devices.resolve("auto")
     yield "fp16", "used" if devices.supports_fp16(devices.resolve("auto")) else "not used on this device"
+    yield "bf16", devices.bf16_instructions(devices.resolve("auto")) or "slower than float32 on this device"
     yield "MPS", "available" if devices.mps_available() else "not available"
     if not torch.cuda.is_available():
         yield "CUDA", "no device" if torch.version.cuda or torch.version.hip else "no device; this PyTorch could not use one"

@@ -14,8 +14,11 @@ from pathlib import Path
 import click
 
 from dnnlib import cli
+from dnnlib.errors import UserError
 from madr_plugin import config
 from madr_plugin.options import ROWS
+from torch_utils import devices
+from training import half_precision
 
 REPO = Path(__file__).resolve().parent.parent
 METHODS = {
@@ -30,6 +33,9 @@ METHODS = {
     # Its two parts alone, each as strong as both together.
     "moments": ["--madr=1", "--madr-preset=moments", "--madr-term=moments"],
     "witness-as-strong": ["--madr=1", "--madr-preset=moments", "--madr-term=witness"],
+    # Half precision on a CPU, against `plain` and `default` (docs/studies/half_precision.md).
+    "plain-bf16": ["--madr=0", "--half=bf16"],
+    "default-bf16": ["--madr=1", "--half=bf16"],
 }
 USUAL = ["--cfg=tiny", "--tick=2", "--snap=5", "--threads=1"]
 # Stacked digits have no use for augmentation: mirrored digits are none. The first 20,000 images (20 per mode) keep the judging short.
@@ -46,7 +52,8 @@ def snapshot_of(outdir, data, method, seed, kimg):
         network, stated = options.parent / f"network-snapshot-{kimg:06d}.pkl", json.loads(options.read_text(encoding="utf-8"))
         trained = {name: value for name, value in stated["loss_kwargs"].get("madr", {}).items() if name not in config.NOT_CONFIG}
         trained = config.resolve(trained).as_dict() if trained else trained  # a knob that came later stood at its default
-        if stated["random_seed"] == seed and trained == madr_of(method) and network.exists():
+        same_method = trained == madr_of(method) and stated.get("half") == half_of(method)
+        if stated["random_seed"] == seed and same_method and network.exists():
             return network
     return None
 
@@ -56,10 +63,26 @@ def madr_of(method):
     flags = {}
     for flag in METHODS[method]:
         name, _, value = flag.partition("=")  # a value may hold dashes and further signs of its own
-        flags[name.removeprefix("--").replace("-", "_")] = value
+        if name.startswith("--madr"):
+            flags[name.removeprefix("--").replace("-", "_")] = value
     if flags.pop("madr") == "0":
         return {}
     return config.resolve({name.removeprefix("madr_"): ROWS[name.removeprefix("madr_")].parsed(value) for name, value in flags.items()}).as_dict()
+
+
+def half_of(method):
+    """'bf16' for the methods in half precision, else None, as training options state it."""
+    return next((flag.partition("=")[2] for flag in METHODS[method] if flag.startswith("--half=")), None)
+
+
+def check_half_precision(methods):
+    """Refuse to train in half precision where it would be float32 under another name."""
+    asked = [method for method in methods if half_of(method)]
+    if asked and devices.bf16_instructions("cpu") is None:
+        raise UserError(
+            f"--methods={','.join(methods)}: {half_precision.left_out('cpu')}. {', '.join(asked)} would be float32 under another name; "
+            "run them on another machine, together with what they are compared to."
+        )
 
 
 def train(outdir, data, path, method, seed, kimg):
@@ -91,6 +114,7 @@ def main(datasets, methods, seeds, first_seed, kimg, outdir):
     unknown = [method for method in methods.split(",") if method not in METHODS]
     if unknown:
         raise click.UsageError(f"--methods knows {', '.join(METHODS)}, not {unknown[0]!r}")
+    check_half_precision(methods.split(","))
     for data, path in dict(datasets).items():
         for seed in range(first_seed, first_seed + seeds):
             for method in methods.split(","):

@@ -99,12 +99,12 @@ def of_the_study(runs, bed):
     return {method: entries for method, entries in chosen.items() if entries}
 
 
-def verdict(mark, runs):
+def verdict(mark, runs, method=OURS):
     """-> (what was found, whether the mark is met): MET, MISSED, NOT_RUN, or how many of its seeds there are so far."""
-    seeds = [seed for seed in range(mark.bed.seeds) if all(seed in runs.get(method, {}) for method in (OURS, mark.other) if method)]
+    seeds = [seed for seed in range(mark.bed.seeds) if all(seed in runs.get(name, {}) for name in (method, mark.other) if name)]
     if not seeds:
         return "", NOT_RUN
-    ours = [runs[OURS][seed][mark.measure] for seed in seeds]
+    ours = [runs[method][seed][mark.measure] for seed in seeds]
     values = ours if mark.other is None else [mine - runs[mark.other][seed][mark.measure] for mine, seed in zip(ours, seeds)]
     mean, half_width = records.mean_and_interval(values)
     found = _told(mark, mean, half_width)

@@ -9,10 +9,10 @@ import numpy as np
 
 from dnnlib.errors import UserError
 from dnnlib.files import atomic_write_text
-from experiments import moments, pages, records, toy_2d
+from experiments import half_precision, moments, pages, records, toy_2d
 
 STUDIES = records.RESULTS.parent.parent / "docs" / "studies"
-PAGE, MOMENTS_PAGE = STUDIES / "README.md", STUDIES / "moments.md"
+PAGE, MOMENTS_PAGE, HALF_PAGE = STUDIES / "README.md", STUDIES / "moments.md", STUDIES / "half_precision.md"
 # Measures of each study: (name in the file, heading, digits, whether more is better).
 _STACKED = [
     ("modes", "modes of 1000", 0, True),
@@ -225,6 +225,36 @@ MOMENTS_PARTS = {
 }
 
 
+# ----------------------------------------------------------------------------------------------------------------
+# The page of half precision.
+
+
+def _half_runs():
+    path = records.RESULTS / half_precision.BED.file
+    return records.load(path)[1] if path.exists() else {}
+
+
+def half_marks(_):
+    found = half_precision.rows(_half_runs())
+    lines = ["| method | measure | asked | found, with its 95% interval | verdict |", "|---|---|---|---|---|"]
+    lines += [f"| `{method}` | {heading} | {asked} | {told} | {verdict} |" for method, heading, asked, told, verdict in found]
+    return "\n".join([*lines, "", half_precision.conclusion(found)])
+
+
+def half_part(measures):
+    facts, runs = records.load(records.RESULTS / half_precision.BED.file)
+    chosen = {method: runs[method] for pair in half_precision.PAIRS.items() for method in reversed(pair) if method in runs}
+    compared = [
+        against({method: chosen[method] for method in pair if method in chosen}, pair[0], measures)
+        for pair in half_precision.PAIRS.items()
+        if pair[0] in chosen
+    ]
+    return "\n\n".join([_length_of(facts), means_table(chosen, measures), *compared, provenance(chosen)])
+
+
+HALF_PARTS = {"half-precision-marks": (half_marks, None), "half-precision-stacked-digits": (half_part, STACKED32)}
+
+
 def fill(text, parts=None, page=PAGE):
     """(the page with every part made anew whose study has results, names of the others: those parts stay as they are)."""
     missing = []
@@ -237,7 +267,7 @@ def fill(text, parts=None, page=PAGE):
 
 
 def main():
-    for page, parts in ((PAGE, PARTS), (MOMENTS_PAGE, MOMENTS_PARTS)):
+    for page, parts in ((PAGE, PARTS), (MOMENTS_PAGE, MOMENTS_PARTS), (HALF_PAGE, HALF_PARTS)):
         text, missing = fill(page.read_text(encoding="utf-8"), parts, page)
         atomic_write_text(page, text)
         print(f"Written: {page}")

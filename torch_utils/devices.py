@@ -48,6 +48,25 @@ def supports_fp16(device: torch.device | str) -> bool:
     return torch.device(device).type == "cuda"
 
 
+def bf16_instructions(device: torch.device | str) -> str | None:
+    """What this machine multiplies bfloat16 with, by name, or None where bfloat16 would be slower than float32.
+
+    A CPU with AVX-512 alone counts as without: its libraries widen bfloat16 to float32 first.
+    """
+    kind = torch.device(device).type
+    if kind == "cuda":
+        return "CUDA" if torch.cuda.is_available() and torch.cuda.get_device_capability(device) >= (8, 0) else None  # Ampere
+    if kind != "cpu" or not torch.backends.mkldnn.is_available():
+        return None
+    # PyTorch has no public question for this; a version without these functions answers no.
+    for name, question in (("AMX", "_is_amx_tile_supported"), ("AVX512-BF16", "_is_avx512_bf16_supported")):
+        if getattr(torch.cpu, question, bool)():
+            return name
+    if platform.machine().lower() in ("aarch64", "arm64") and hasattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported"):
+        return "Arm BF16" if torch.ops.mkldnn._is_mkldnn_bf16_supported() else None
+    return None
+
+
 # Numbers of glibc's mallopt, and the largest size that it accepts for keeping blocks in the heap.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _LARGEST_HEAP_BLOCK = 32 * 2**20

@@ -65,8 +65,9 @@ def broadcast_module(module: torch.nn.Module) -> None:
     """Make every parameter and buffer equal to rank 0's."""
     if get_world_size() > 1:
         for tensor in [*module.parameters(), *module.buffers()]:
-            # Zero-dimensional or strided tensors are not taken by every backend as they are.
-            flat = tensor.detach().contiguous().reshape(-1)
+            # A copy: zero-dimensional or strided tensors are not taken by every backend as they are, and of a channels-last
+            # weight with a 1x1 kernel a view in another layout overlaps with the weight itself.
+            flat = tensor.detach().reshape(-1).clone()
             torch.distributed.broadcast(flat, src=0)
             tensor.detach().copy_(flat.reshape(tensor.shape))
 

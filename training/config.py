@@ -13,6 +13,7 @@ from dnnlib.errors import UserError
 from training import flag_table, presets
 
 IMAGE_FOLDER = "training.dataset.ImageFolderDataset"  # what opens the data of every tool
+BF16 = "bf16"
 
 
 @dataclasses.dataclass
@@ -317,17 +318,45 @@ def _transfer(run, flags):
 
 def _performance(run, flags):
     options = run.options
-    if flags.get("fp32", False):
-        for kwargs in (options.G_kwargs.synthesis_kwargs, options.D_kwargs):
-            kwargs.num_fp16_res = 0
-            kwargs.conv_clamp = None
-    if flags.get("nhwc", False):
+    _half_precision(run, flags)
+    if flags.get("nhwc", options.get("half") == BF16):
         options.G_kwargs.synthesis_kwargs.fp16_channels_last = True
         options.D_kwargs.block_kwargs.fp16_channels_last = True
     if flags.get("nobench", False):
         options.cudnn_benchmark = False
     if flags.get("allow_tf32", False):
         options.allow_tf32 = True
+
+
+def _half_precision(run, flags):
+    """--half and --fp32: how many resolutions are for half precision, with which bound, and whether that is bfloat16."""
+    options, asked = run.options, flags.get("half", "auto")
+    row = presets.BASE_CONFIGS[flags.get("cfg", "auto")]
+    if flags.get("fp32", False):
+        if asked in ("fp16", BF16):
+            raise UserError(f"--fp32=1 asks for float32 everywhere, --half={asked} for half precision; leave out one of the two")
+        asked = "off"
+    elif asked == "auto" and row.cpu_bf16_res and _runs_on_a_cpu_with_bf16(flags):
+        asked = BF16
+    if asked == "auto":
+        return
+    resolutions = {"off": 0, "fp16": row.num_fp16_res or presets.HALF_RES, BF16: row.cpu_bf16_res or row.num_fp16_res or presets.HALF_RES}[asked]
+    for kwargs in (options.G_kwargs.synthesis_kwargs, options.D_kwargs):
+        kwargs.num_fp16_res = resolutions
+        kwargs.conv_clamp = (row.conv_clamp or presets.HALF_CLAMP) if resolutions else None
+    if asked == BF16:
+        options.half = BF16
+        why = "--half=bf16" if "half" in flags and flags.half != "auto" else f"--cfg={flags.get('cfg', 'auto')} on a CPU that multiplies it"
+        run.reasons.append(f"bfloat16 in the {resolutions} highest resolutions: {why}; --half=off turns it off")
+    if flags.get("half") in ("fp16", BF16):
+        run.name_parts.append(asked)
+
+
+def _runs_on_a_cpu_with_bf16(flags):
+    from torch_utils import devices  # torch, which --help is not to wait for
+
+    kind = flags.get("device", "auto")
+    return (devices.resolve("auto").type if kind == "auto" else kind) == "cpu" and devices.bf16_instructions("cpu") is not None
 
 
 def _overrides(run, flags):

@@ -13,7 +13,7 @@ import torch
 
 import dnnlib
 from torch_utils import devices
-from training import flag_table, presets
+from training import flag_table, half_precision, presets
 
 FLOAT_BYTES, HALF_BYTES = 4, 2
 # The regularisers differentiate a gradient: PyTorch keeps the forward pass, the backward pass and the tape of both.
@@ -102,6 +102,13 @@ def planned_device(options) -> str:
     return devices.resolve("auto").type if name == "auto" else name
 
 
+def _halves(options, device):
+    """Whether a run on such a device uses half precision; a GPU that is not here is taken to be able to."""
+    if options.get("half") != half_precision.BF16 or (device == "cuda" and not torch.cuda.is_available()):
+        return devices.supports_fp16(device)
+    return devices.bf16_instructions(device) is not None
+
+
 def _parameter_count(module):
     return sum(parameter.numel() for parameter in module.parameters())
 
@@ -114,7 +121,7 @@ def _activation_bytes(G, D, options, resolution, device):
     """(bytes for any batch, bytes per image) that autograd keeps in one pass, of G and of D."""
 
     def num_fp16(kwargs):
-        return kwargs.get("num_fp16_res", 0) if planned_device(options) == "cuda" else 0
+        return kwargs.get("num_fp16_res", 0) if _halves(options, planned_device(options)) else 0
 
     sizes = {"G": [], "D": []}
     small, large = _batches_on_meta(options.D_kwargs.epilogue_kwargs.mbstd_group_size)
@@ -135,7 +142,7 @@ def _batches_on_meta(group_size):
 
 
 def _saved_bytes(forward, num_fp16_res, resolution):
-    """(result, bytes of the activations that its graph holds). The `num_fp16_res` highest resolutions count as float16."""
+    """(result, bytes of the activations that its graph holds). The `num_fp16_res` highest resolutions count as half precision."""
     lowest_fp16 = resolution // 2 ** (num_fp16_res - 1) if num_fp16_res > 0 else resolution * 2
     sizes = {}
 
@@ -241,8 +248,9 @@ def _warn_configuration(options, image_shape, device):
     if device != "cuda":
         if options.num_gpus > 1:
             yield f"--gpus={options.num_gpus} without CUDA: {options.num_gpus} processes share the {device}; that tests the set-up, it does not speed it up"
-        if options.G_kwargs.synthesis_kwargs.num_fp16_res > 0:
-            yield f"float16 is left out on {device}; everything runs in float32"
+        if options.G_kwargs.synthesis_kwargs.num_fp16_res > 0 and not _halves(options, device):
+            asked_bf16 = options.get("half") == half_precision.BF16
+            yield half_precision.left_out(device) if asked_bf16 else f"float16 is left out on {device}; everything runs in float32"
         if options.G_kwargs.synthesis_kwargs.channel_max >= 512:
             yield f"networks of full width on {device} at {resolution} pixels: expect minutes per kimg; --cfg=tiny is sized for CPUs (up to 64 pixels)"
     if options.G_kwargs.z_dim < 512 and resolution > 64:

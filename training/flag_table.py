@@ -85,6 +85,7 @@ _POSITIVE, _WEIGHT, _SHARE = cli.FloatRange(min=0, min_open=True), cli.FloatRang
 
 _G_SYNTHESIS, _D_BLOCK = "G_kwargs.synthesis_kwargs", "D_kwargs.block_kwargs"
 _FP16 = (f"{_G_SYNTHESIS}.num_fp16_res", f"{_G_SYNTHESIS}.conv_clamp", "D_kwargs.num_fp16_res", "D_kwargs.conv_clamp")
+_NHWC = (f"{_G_SYNTHESIS}.fp16_channels_last", f"{_D_BLOCK}.fp16_channels_last")
 
 
 def _override(name, name_part, help, type, *options, **details):
@@ -117,7 +118,7 @@ _OVERRIDES = [
 ]
 # Whole parts, and what other flags decide as well.
 _BASE = ("G_kwargs", "D_kwargs", "G_opt_kwargs", "D_opt_kwargs", "loss_kwargs", "loss_kwargs.r1_gamma", "batch_size", "ema_rampup", "ada_kimg")
-_BASE += (*_FP16, *(place for row in _OVERRIDES for place in row.options))
+_BASE += ("half", *_FP16, *_NHWC, *(place for row in _OVERRIDES for place in row.options))
 
 _RUN = [
     Flag(
@@ -296,8 +297,15 @@ _MACHINE = [
     ),
     _aside("threads", "CPU threads per process [default: PyTorch's choice]", _COUNT, "threads"),
     _aside("workers", "Processes that read images, per GPU [default: 3]", _COUNT, "data_loader_kwargs", how=How.RESOLVED, advanced=True),
-    Flag("fp32", "No float16 anywhere", bool, _FP16, advanced=True),
-    Flag("nhwc", "Channels-last memory with float16", bool, (f"{_G_SYNTHESIS}.fp16_channels_last", f"{_D_BLOCK}.fp16_channels_last"), advanced=True),
+    Flag(
+        "half",
+        "Half precision: fp16 on CUDA; bf16 on CUDA, and on CPUs with AVX512-BF16 or AMX; off [default: auto, as --cfg says]",
+        click.Choice(["auto", "fp16", "bf16", "off"]),
+        ("half", *_FP16, *_NHWC),
+        advanced=True,
+    ),
+    Flag("fp32", "No half precision anywhere, as --half=off", bool, ("half", *_FP16), advanced=True),
+    Flag("nhwc", "Channels-last memory with half precision [default: with bf16]", bool, _NHWC, advanced=True),
     _aside("nobench", "No search for the fastest cuDNN algorithms", bool, "cudnn_benchmark", how=How.RESOLVED, advanced=True),
     Flag("allow_tf32", "Allow TF32 in PyTorch's own operations", bool, ("allow_tf32",), on_resume=OnResume.MAY_CHANGE, advanced=True),
 ]

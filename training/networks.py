@@ -32,10 +32,15 @@ def _full_precision(tensor):
     return torch.float64 if tensor.dtype == torch.float64 else torch.float32
 
 
-def _block_precision(block, weight, force_fp32, fp16_device):
-    """Choose dtype and memory format of a block's features. Half precision exists on CUDA only."""
-    if block.use_fp16 and not force_fp32 and fp16_device.type == "cuda":
-        return dict(dtype=torch.float16, memory_format=torch.channels_last if block.channels_last else torch.contiguous_format)
+# What the upper blocks may be told to compute in, by _Block.half_type; None: in float16 on CUDA, in full precision elsewhere.
+_HALF_TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def _block_precision(block, weight, force_fp32, device):
+    """Choose dtype and memory format of a block's features."""
+    if block.use_fp16 and not force_fp32 and (block.half_type or device.type == "cuda"):
+        dtype = torch.float16 if block.half_type is None else _HALF_TYPES[block.half_type]
+        return dict(dtype=dtype, memory_format=torch.channels_last if block.channels_last else torch.contiguous_format)
     return dict(dtype=_full_precision(weight), memory_format=torch.contiguous_format)
 
 
@@ -189,7 +194,12 @@ def _modulated_matrices(x, weight_OI, styles, demodulation, noise):
     matrices = weight_OI * styles[:, None, :]
     if demodulation is not None:
         matrices = matrices * demodulation[:, :, None]
-    x = (matrices.to(x.dtype) @ x.flatten(2)).unflatten(2, x.shape[2:])
+    matrices, size = matrices.to(x.dtype), x.shape[2:]
+    if x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous():
+        # From the right, so that the gradient of x has its channels last, too.
+        x = (x.permute(0, 2, 3, 1).flatten(1, 2) @ matrices.mT).unflatten(1, size).permute(0, 3, 1, 2)
+    else:
+        x = (matrices @ x.flatten(2)).unflatten(2, size)
     return x if noise is None else x + noise
 
 
@@ -390,7 +400,12 @@ class _Block(torch.nn.Module):
 
     Subclasses define _convolutions(x, ..., gain=1) and make only the layers that their place and architecture call for;
     their forward uses what is there.
+
+    half_type says what a block with use_fp16 computes in: a key of _HALF_TYPES, whatever the device, or None. It belongs to the
+    process that sets it, not to the network: copies and pickles are without, so that they run wherever the family runs.
     """
+
+    half_type = None
 
     def __init__(self, in_channels, resolution, img_channels, architecture, resample_filter, use_fp16, fp16_channels_last):
         super().__init__()
@@ -400,6 +415,9 @@ class _Block(torch.nn.Module):
         self.use_fp16 = use_fp16
         self.channels_last = use_fp16 and fp16_channels_last
         self.register_buffer("resample_filter", upfirdn2d.setup_filter(resample_filter))
+
+    def __getstate__(self):
+        return {name: value for name, value in self.__dict__.items() if name != "half_type"}
 
     def _features(self, x, *inputs, **layer_kwargs):
         """Apply the block's convolutions, and add the shortcut around them if the block has one."""
@@ -553,7 +571,7 @@ class SynthesisBlock(_Block):
         """Tell which of two equal ways is faster here. Training needs the unfused one: see modulated_conv2d()."""
         if self.training:
             return False
-        if ws.device.type != "cpu" and dtype != torch.float16:
+        if ws.device.type != "cpu" and dtype in (torch.float32, torch.float64):
             return True
         with misc.suppress_tracer_warnings():
             return int(ws.shape[0]) == 1

@@ -13,14 +13,15 @@ import torch
 from torch.autograd.profiler import record_function
 
 import dnnlib
-from torch_utils import distributed
+from torch_utils import devices, distributed
 
 
 class Phase:
-    """One kind of update. name: e.g. 'Gmain'; module: the network that learns; interval: every how many steps."""
+    """One kind of update. name: e.g. 'Gmain'; module: the network that learns, whose parameters stay the same; interval: every how many steps."""
 
     def __init__(self, name: str, module: torch.nn.Module, opt: torch.optim.Optimizer, interval: int) -> None:
         self.name, self.module, self.opt, self.interval = name, module, opt, interval
+        self.parameters = list(module.parameters())  # once: walking through all modules is slow
 
 
 def rates_of(opt_kwargs: Mapping[str, Any], reg_interval: int | None) -> dict[str, Any]:
@@ -80,7 +81,11 @@ def draw_latents(
 
 def seed_microbatch(random_seed: int, cur_nimg: int, phase_index: int, microbatch: int) -> None:
     """Seed torch's global generators (noise inputs, style mixing, augmentation draw from them)."""
-    torch.manual_seed(derived_seed(random_seed, cur_nimg, phase_index, microbatch, 2))
+    seed = derived_seed(random_seed, cur_nimg, phase_index, microbatch, 2)
+    if torch.cuda.is_initialized() or devices.mps_available():
+        torch.manual_seed(seed)
+    else:  # the same numbers; the other function writes down its callers for a GPU that may come, which takes far longer than to seed
+        torch.default_generator.manual_seed(seed)
 
 
 @torch.no_grad()
@@ -96,10 +101,17 @@ def synchronise_gradients(parameters: Iterable[torch.nn.Parameter]) -> torch.Ten
     flat = torch.cat([grad.reshape(-1) for grad in gradients])
     distributed.all_reduce_mean_(flat)
     num_nonfinite = (~torch.isfinite(flat)).sum()
+    if distributed.get_world_size() == 1 and flat.device.type == "cpu" and not num_nonfinite:
+        return num_nonfinite  # as they were; a GPU would have to wait for this answer
     torch.nan_to_num(flat, nan=0, posinf=1e5, neginf=-1e5, out=flat)
     for grad, clean in zip(gradients, flat.split([grad.numel() for grad in gradients])):
         grad.copy_(clean.reshape(grad.shape))
     return num_nonfinite
+
+
+def _let_learn(parameters: Iterable[torch.nn.Parameter], learn: bool) -> None:
+    for parameter in parameters:
+        parameter.requires_grad_(learn)
 
 
 def run_phase(phase: Phase, phase_index: int, loss: Any, microbatches: Sequence[tuple], random_seed: int, cur_nimg: int) -> torch.Tensor:
@@ -108,7 +120,7 @@ def run_phase(phase: Phase, phase_index: int, loss: Any, microbatches: Sequence[
     microbatches: list of (k, real_img, real_c, gen_z, gen_c); k: global microbatch number.
     """
     phase.opt.zero_grad(set_to_none=True)
-    phase.module.requires_grad_(True)
+    _let_learn(phase.parameters, True)
     for round_index, (k, real_img, real_c, gen_z, gen_c) in enumerate(microbatches):
         seed_microbatch(random_seed, cur_nimg, phase_index, k)
         loss.accumulate_gradients(
@@ -120,8 +132,8 @@ def run_phase(phase: Phase, phase_index: int, loss: Any, microbatches: Sequence[
             sync=(round_index == len(microbatches) - 1),
             gain=phase.interval / len(microbatches),
         )
-    phase.module.requires_grad_(False)
+    _let_learn(phase.parameters, False)
     with record_function(phase.name + ": step"):
-        num_nonfinite = synchronise_gradients(phase.module.parameters())
+        num_nonfinite = synchronise_gradients(phase.parameters)
         phase.opt.step()
     return num_nonfinite

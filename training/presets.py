@@ -30,6 +30,7 @@ class BaseConfig:
     latent_dim: int = 512  # z_dim and w_dim
     num_fp16_res: int = 4  # this many of the highest resolutions run in float16
     conv_clamp: float | None = 256  # bound on activations, needed by float16 only
+    cpu_bf16_res: int = 0  # with --half=auto, this many run in bfloat16 on a CPU that multiplies it; 0: none
     loss: tuple = ()  # further keywords of the loss, as (name, value) pairs
     architecture: str | None = None  # of D; None leaves the network's own default
     snapshot_ticks: int = 50
@@ -99,6 +100,9 @@ BASE_CONFIGS = {
 }
 
 MAX_AUTO_BATCH_SIZE = 64  # `auto` stays at or below it, unless there are more GPUs than that
+# What --half adds to a configuration that is without half precision; those of the other rows.
+HALF_RES = BaseConfig.num_fp16_res
+HALF_CLAMP = BaseConfig.conv_clamp
 GAMMA_PER_PIXEL = 0.0002  # the gamma rule: 0.0002 * resolution^2 / batch
 TINY_GAMMA_PER_PIXEL = 0.016  # the same for the small networks of `tiny`
 

@@ -18,7 +18,7 @@ import dnnlib
 from dnnlib import console
 from dnnlib.errors import UserError
 from torch_utils import devices, distributed, training_stats
-from training import ada, ema, label_facts, monitor, phases, setup, state
+from training import ada, ema, half_precision, label_facts, monitor, phases, setup, state
 from training.keeper import Keeper
 from training.snapshots import save_image_grid, setup_snapshot_image_grid  # noqa: F401 (people's scripts import them from here)
 from training.teller import Teller
@@ -38,7 +38,7 @@ def training_loop(
     *, device="auto", resume_state=None, resume_kimg=0, resume_partial=False, trust_pickle=False, keep=None, ada_max_p=1.0,
     nan_streak=100, eval_at_start=False, detectors=None, metric_space=None, snap_res=None, wandb_project=None, desc=None,
     diversity_monitor=False, page_fn=PAGE_FN, cache="on",
-    snapshots_apart=False,
+    snapshots_apart=False, half=None,
 ):  # fmt: on
     """Train until total_kimg thousand real images were shown to D.
 
@@ -51,7 +51,8 @@ def training_loop(
     desc: for people only. diversity_monitor: look at G's diversity every tick and warn of collapse and cycling.
     page_fn: name of a function of (run folder, say) that writes the run's page beside its samples; None for no page.
     cache: 'on' | 'off', whether the metrics use and keep statistics of the real images. snapshots_apart: name snapshots and
-    pictures of one kimg apart, where there are several; else the later one replaces the earlier.
+    pictures of one kimg apart, where there are several; else the later one replaces the earlier. half: 'bf16' has the blocks of
+    num_fp16_res compute in bfloat16 where the machine does (half_precision.py); None: in float16 on CUDA.
 
     Raises UserError for what the user can mend; SystemExit(75) after a stop request (SIGTERM, SIGINT), state saved.
     """
@@ -117,6 +118,9 @@ class Trainer:
         self.say("Constructing networks...")
         self.G, self.D = setup.build_networks(o.G_kwargs, o.D_kwargs, self.training_set, self.device, o.random_seed)
         self.G_ema = copy.deepcopy(self.G).eval()
+        told = half_precision.begin(o.half, [self.G, self.D], self.device)
+        if told is not None:
+            self.say(told)
         label_facts.keep_with(self.G_ema, label_facts.of_training_set(self.training_set, self.labels))
         if o.resume_pkl is not None and self.is_new and self.is_first:
             self.say(f'Resuming from "{o.resume_pkl}"')

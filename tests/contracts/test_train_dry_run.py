@@ -1,5 +1,6 @@
 """Flags to options: three whole command lines against golden numbers, then rules one by one."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -91,6 +92,11 @@ FLAGS = [
     (["--tick=0.25", "--snap=4", "--img-snap=3"], "", {"snapshots_apart": True}),
     (["--tick=0.25", "--snap=4"], "", {"snapshots_apart": None}),
     (["--cache=off"], "", {"cache": "off"}),
+    (["--half=bf16"], "-bf16", {"half": "bf16", "D_kwargs.num_fp16_res": 4, "D_kwargs.block_kwargs.fp16_channels_last": True}),
+    (["--half=bf16", "--nhwc=0"], "-bf16", {"half": "bf16", "D_kwargs.block_kwargs.fp16_channels_last": None}),
+    (["--half=fp16"], "-fp16", {"half": None, "G_kwargs.synthesis_kwargs.num_fp16_res": 4, "D_kwargs.conv_clamp": 256}),
+    (["--half=off"], "", {"half": None, "G_kwargs.synthesis_kwargs.num_fp16_res": 0, "D_kwargs.conv_clamp": None}),
+    (["--half=auto"], "", {"half": None, "D_kwargs.num_fp16_res": 4}),
     (["--snap=5", "--img-snap=2"], "", {"network_snapshot_ticks": 5, "image_snapshot_ticks": 2}),
     (["--snap-res=1080p"], "", {"snap_res": 1920}),
     (["--keep=3,best"], "", {"keep": "3,best"}),
@@ -119,6 +125,45 @@ def test_each_flag(args, name, expected, data32, capsys):
         for key in place.split("."):
             found = found.get(key) if found is not None else None
         assert found == value, place
+
+
+def test_half_precision_of_a_configuration_without(data32, capsys):
+    """--half brings the resolutions and the bound that `tiny` lacks; without it nothing of the kind is said."""
+    options, _ = dry_run(capsys, "--data=data32.zip", "--outdir=out", "--cfg=tiny", "--half=bf16")
+    assert options["half"] == "bf16" and options["D_kwargs"]["num_fp16_res"] == 4 and options["G_kwargs"]["synthesis_kwargs"]["conv_clamp"] == 256
+    plain, _ = dry_run(capsys, "--data=data32.zip", "--outdir=out", "--cfg=tiny")
+    for off in ("--fp32=1", "--half=off", "--half=auto"):
+        assert dry_run(capsys, "--data=data32.zip", "--outdir=out", "--cfg=tiny", off)[0] == plain
+    assert "half" not in plain and plain["D_kwargs"]["num_fp16_res"] == 0
+
+
+@pytest.mark.parametrize("instructions, device, half", [("AMX", "cpu", "bf16"), ("AMX", "cuda", None), (None, "cpu", None)])
+def test_half_precision_by_itself(data32, capsys, monkeypatch, instructions, device, half):
+    """A configuration may ask for bfloat16 wherever the CPU multiplies it; --fp32=1 turns it off there, too."""
+    monkeypatch.setattr(devices, "bf16_instructions", lambda _device: instructions)
+    monkeypatch.setitem(presets.BASE_CONFIGS, "tiny", dataclasses.replace(presets.BASE_CONFIGS["tiny"], cpu_bf16_res=2))
+    flags = ["--data=data32.zip", "--outdir=out", "--cfg=tiny", f"--device={device}"]
+    options, lines = dry_run(capsys, *flags)
+    assert (options.get("half"), options["D_kwargs"]["num_fp16_res"]) == (half, 2 if half else 0)
+    assert any("bfloat16 in the 2 highest resolutions: --cfg=tiny" in line for line in lines) == bool(half)
+    assert options["run_dir"] == "out/00000-data32-tiny"
+    options, _ = dry_run(capsys, *flags, "--fp32=1")
+    assert "half" not in options and options["D_kwargs"]["num_fp16_res"] == 0 and options["D_kwargs"]["conv_clamp"] is None
+
+
+@pytest.mark.parametrize("half", ["fp16", "bf16"])
+def test_half_precision_and_none_contradict(data32, capsys, half):
+    assert cli.call(train.main, ["--data=data32.zip", "--outdir=out", "--fp32=1", f"--half={half}", "-n"]) != 0
+    text = capsys.readouterr().err
+    assert "--fp32=1" in text and f"--half={half}" in text and "leave out one" in text
+
+
+def test_a_cpu_without_bfloat16_is_named(data32, capsys, monkeypatch):
+    for instructions, expected in ((None, 1), ("AVX512-BF16", 0)):
+        monkeypatch.setattr(devices, "bf16_instructions", lambda _device, instructions=instructions: instructions)
+        _, lines = dry_run(capsys, "--data=data32.zip", "--outdir=out", "--cfg=tiny", "--half=bf16", "--device=cpu")
+        assert sum("bfloat16 is left out, this cpu has no instructions" in line and "--half=off" in line for line in lines) == expected
+        assert not any("float16 is left out on" in line for line in lines)
 
 
 def test_run_number_is_the_highest_plus_one(data32, capsys):

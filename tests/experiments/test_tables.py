@@ -7,6 +7,7 @@ import pytest
 
 from dnnlib.errors import UserError
 from experiments import backbone, digits_study, moments, network_judge, pages, small_gan, tables, toy_2d
+from torch_utils import devices
 
 
 def runs(**values):
@@ -74,6 +75,23 @@ def test_a_run_of_other_options_is_not_taken_for_a_methods(tmp_path):
     fitting = make("2", 0, dict(now, random_seed=0, training_set_kwargs=dict(path="x")))
     assert backbone.snapshot_of(tmp_path, "data", "default", 0, 20) == fitting
     assert backbone.snapshot_of(tmp_path, "data", "default", 1, 20) is None and backbone.snapshot_of(tmp_path, "data", "default", 0, 10) is None
+
+
+def test_runs_in_half_precision_are_told_apart_and_refused_where_they_would_be_none(tmp_path, monkeypatch):
+    run = tmp_path / "data" / "plain-bf16" / "0"
+    run.mkdir(parents=True)
+    (run / "network-snapshot-000020.pkl").write_bytes(b"x")
+    for half, found in ((None, None), ("bf16", run / "network-snapshot-000020.pkl")):
+        options = dict(random_seed=0, loss_kwargs=dict(class_name="x"), **({} if half is None else dict(half=half)))
+        (run / "training_options.json").write_text(json.dumps(options))
+        assert backbone.snapshot_of(tmp_path, "data", "plain-bf16", 0, 20) == found
+    assert backbone.madr_of("default-bf16") == backbone.madr_of("default") and backbone.madr_of("plain-bf16") == {}
+    monkeypatch.setattr(devices, "bf16_instructions", lambda _device: "AMX")
+    backbone.check_half_precision(["plain", "plain-bf16"])
+    monkeypatch.setattr(devices, "bf16_instructions", lambda _device: None)
+    backbone.check_half_precision(["plain", "default"])
+    with pytest.raises(UserError, match="plain-bf16 would be float32 under another name"):
+        backbone.check_half_precision(["plain", "plain-bf16"])
 
 
 def test_the_memory_free_twin_differs_from_its_method_in_the_horizon_alone():

@@ -65,6 +65,8 @@ def test_equals_the_definition(problem):
     expected = brute_force(x, f_2d, **options)
     actual = ops.upfirdn2d(torch.tensor(x), filter_tensor, **options)
     np.testing.assert_allclose(actual, expected, atol=1e-12)
+    last = ops.upfirdn2d(torch.tensor(x).contiguous(memory_format=torch.channels_last), filter_tensor, **options)
+    np.testing.assert_allclose(last, expected, atol=1e-12)
     in_float32 = ops.upfirdn2d(torch.tensor(x).float(), None if f is None else filter_tensor.float(), **options)
     np.testing.assert_allclose(in_float32, expected, atol=1e-4 * (1 + np.abs(expected).max()))
     if f is not None:
@@ -125,6 +127,22 @@ def test_derivatives_of_both_orders(f, up, down):
     assert torch.autograd.gradcheck(function, (x, taps)) and torch.autograd.gradgradcheck(function, (x, taps))
 
 
+@pytest.mark.parametrize("up, down", [(1, 1), (2, 1), (1, 2)])
+@pytest.mark.parametrize("size", [5, 30])
+def test_derivatives_of_images_with_channels_last(up, down, size):
+    """By the Kronecker matrix and by two products, either order; gradients keep the layout, so that nothing is copied."""
+    f = ops.setup_filter([1, 3, 3, 1]).double()
+    x = torch.randn(1, 2, size, 5 if size == 5 else 20, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    x = x.contiguous(memory_format=torch.channels_last).requires_grad_()
+    function = lambda x: ops.upfirdn2d(x, f, up=up, down=down, padding=[2, 1, 1, 2]).square()
+    small = size == 5
+    assert torch.autograd.gradcheck(function, x, fast_mode=not small) and torch.autograd.gradgradcheck(function, x, fast_mode=not small)
+    result = function(x)
+    (gradient,) = torch.autograd.grad(result.sum(), x)
+    for tensor in (result, gradient):
+        assert tensor.is_contiguous(memory_format=torch.channels_last) and not tensor.is_contiguous()
+
+
 def test_memory_layout_and_empty_batches():
     f = ops.setup_filter([1, 3, 3, 1])
     x = torch.randn(2, 3, 8, 8)
@@ -133,7 +151,9 @@ def test_memory_layout_and_empty_batches():
     assert result.is_contiguous(memory_format=torch.channels_last)
     assert torch.allclose(result, ops.upsample2d(x, f)) and ops.upsample2d(x, f).is_contiguous()
     for size in (8, 64):
-        assert ops.downsample2d(torch.zeros(0, 3, size, size), f).shape == (0, 3, size // 2, size // 2)
+        for layout in (torch.contiguous_format, torch.channels_last):
+            empty = torch.zeros(0, 3, size, size).contiguous(memory_format=layout)
+            assert ops.downsample2d(empty, f).shape == (0, 3, size // 2, size // 2)
         assert ops.downsample2d(torch.zeros(2, 0, size, size), f).shape == (2, 0, size // 2, size // 2)
     assert ops.upfirdn2d(x, f, padding=[-2, -2, -2, -2]).shape == (2, 3, 1, 1)
 

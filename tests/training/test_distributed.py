@@ -19,6 +19,9 @@ def _agree(rank, options):
     torch.manual_seed(rank)
     torch.nn.init.normal_(module.weight)
     distributed.broadcast_module(module)
+    # A weight of one pixel has channels-last strides that overlap with those of a contiguous copy.
+    convolution = torch.nn.Conv2d(3, 4, 1).to(memory_format=torch.channels_last)
+    distributed.broadcast_module(convolution)
     torch.save(
         dict(
             mean=value,
@@ -26,6 +29,7 @@ def _agree(rank, options):
             nobody=distributed.any_rank(False, "cpu"),
             gathered=distributed.gather_objects({"rank": rank}),
             weight=module.weight.detach(),
+            kernels=convolution.weight.detach(),
         ),
         os.path.join(options["dir"], f"{rank}.pt"),
     )
@@ -37,7 +41,7 @@ def test_three_processes_agree(tmp_path):
     for result in results:
         assert float(result["mean"]) == 1 and result["anyone"] is True and result["nobody"] is False
         assert result["gathered"] == [{"rank": 0}, {"rank": 1}, {"rank": 2}]
-        assert torch.equal(result["weight"], results[0]["weight"])
+        assert torch.equal(result["weight"], results[0]["weight"]) and torch.equal(result["kernels"], results[0]["kernels"])
 
 
 class _AbortsWhenTornDown:

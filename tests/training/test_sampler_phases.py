@@ -76,6 +76,14 @@ def test_synchronise_replaces_and_counts_what_is_not_finite():
     assert p.grad.tolist() == [1.0, 0.0, 1e5] and q.grad.flatten().tolist() == [-1e5] * 4
 
 
+def test_sound_gradients_of_one_process_stay_where_they_are():
+    p = torch.nn.Parameter(torch.zeros(3))
+    p.grad = torch.tensor([1.0, -2.0, 3e38])
+    place = p.grad.data_ptr(), p.grad._version
+    assert int(phases.synchronise_gradients([p])) == 0
+    assert (p.grad.data_ptr(), p.grad._version) == place and p.grad.tolist()[:2] == [1.0, -2.0]
+
+
 def test_lazy_regularisation_rescales_the_optimizer():
     G, D = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)
     kwargs = dict(class_name="torch.optim.Adam", lr=0.5, betas=[0.25, 0.81], eps=1e-8)
@@ -121,3 +129,13 @@ def test_readers_outlive_ctrl_c(tiny_zip):
     os.kill(batches._workers[0].pid, signal.SIGINT)
     shapes = {tuple(next(batches)[0].shape) for _ in range(4)}  # more than was fetched ahead
     assert len(shapes) == 1 and batches._workers[0].is_alive()
+
+
+@pytest.mark.parametrize("gpu", [False, True])
+def test_seeds_of_microbatches_are_those_of_torch(monkeypatch, gpu):
+    """Also where no GPU is in use and the rest of torch.manual_seed() is left out."""
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: gpu)
+    torch.manual_seed(phases.derived_seed(5, 64, 1, 3, 2))
+    expected = torch.rand(4)
+    phases.seed_microbatch(5, 64, 1, 3)
+    assert torch.equal(torch.rand(4), expected)

@@ -19,11 +19,11 @@ def conv2d_resample(x, w, f=None, up=1, down=1, padding=0, groups=1, flip_weight
     """
     _check_arguments(x, w, up, down, groups)
     padding = _add_filter_border(parse_padding(padding), f, up, down)
+    if up > 1:
+        x = _enlarge_and_convolve(x, w, f, up, padding, groups, flip_weight, flip_filter)
+        return upfirdn2d(x, f, down=down, flip_filter=flip_filter) if down > 1 else x
     if not flip_weight:
         w = w.flip([2, 3])
-    if up > 1:
-        x = _enlarge_and_convolve(x, w, f, up, padding, groups, flip_filter)
-        return upfirdn2d(x, f, down=down, flip_filter=flip_filter) if down > 1 else x
     if down > 1:
         return _convolve_and_shrink(x, w, f, down, padding, groups, flip_filter)
     return _convolve(x, w, padding, groups)
@@ -57,15 +57,17 @@ def _convolve(x, w, padding, groups):
     return conv2d_gradfix.conv2d(upfirdn2d(x, None, padding=list(padding)), w, groups=groups)
 
 
-def _enlarge_and_convolve(x, w, f, up, padding, groups, flip_filter):
+def _enlarge_and_convolve(x, w, f, up, padding, groups, flip_weight, flip_filter):
     """A transposed convolution by w on the small image, then the filter."""
     left, right, top, bottom = padding
     out_channels, _, height, width = map(int, w.shape)  # numbers also while a trace is recorded
-    if height == width == 1:
+    if height == width == 1:  # nothing to flip
         x = conv2d_gradfix.conv2d(x, w, groups=groups)
         return upfirdn2d(x, f, up=up, padding=list(padding), gain=up**2, flip_filter=flip_filter)
-    # [O, I/groups] -> [I, O/groups], turned by 180 degrees: what conv_transpose2d wants in order to correlate.
-    w = w.unflatten(0, [groups, out_channels // groups]).transpose(1, 2).flatten(0, 1).flip([2, 3])
+    # [O, I/groups] -> [I, O/groups]. With these conv_transpose2d convolves; turned by 180 degrees they make it correlate.
+    w = w.unflatten(0, [groups, out_channels // groups]).transpose(1, 2).flatten(0, 1)
+    if flip_weight:
+        w = w.flip([2, 3])
     x = conv2d_gradfix.conv_transpose2d(x, w, stride=up, groups=groups)
     # The transposed convolution has already widened the image by its kernel, less the zeros after the last pixel.
     padding = [left - (width - 1), right - (width - up), top - (height - 1), bottom - (height - up)]

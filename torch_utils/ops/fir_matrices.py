@@ -68,9 +68,11 @@ def image_matrix(plan_y: AxisPlan, plan_x: AxisPlan, height: int, width: int, dt
 
 
 def resample(x, plan_y: AxisPlan, plan_x: AxisPlan):
-    """x [N,C,H,W] -> A_y x A_x^T, [N,C,h,w]."""
+    """x [N,C,H,W] -> A_y x A_x^T, [N,C,h,w], in x's memory layout."""
     height, width = x.shape[2:]
     height_out, width_out = plan_y.size_out(height), plan_x.size_out(width)
+    if x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous():
+        return _resample_channels_last(x.permute(0, 2, 3, 1), plan_y, plan_x, height_out, width_out).permute(0, 3, 1, 2)
     if height * width * height_out * width_out <= KRONECKER_UP_TO_ENTRIES:
         return (x.flatten(2) @ image_matrix(plan_y, plan_x, height, width, x.dtype)).unflatten(2, [height_out, width_out])
     along_y = axis_matrix(plan_y, height, x.dtype)
@@ -79,3 +81,30 @@ def resample(x, plan_y: AxisPlan, plan_x: AxisPlan):
     if width_out < width:
         return along_y @ (x @ along_x)
     return (along_y @ x) @ along_x
+
+
+def _resample_channels_last(x, plan_y: AxisPlan, plan_x: AxisPlan, height_out, width_out):
+    """x [N,H,W,C] -> [N,h,w,C]: the maps from the left, so that the channels stay together and nothing is copied."""
+    height, width = x.shape[1:3]
+    if height * width * height_out * width_out <= KRONECKER_UP_TO_ENTRIES:
+        whole = image_matrix(plan_y, plan_x, height, width, x.dtype).t()
+        return _from_the_left(whole, x.flatten(1, 2)).unflatten(1, [height_out, width_out])
+    along_y, along_x = axis_matrix(plan_y, height, x.dtype), axis_matrix(plan_x, width, x.dtype)
+    if width_out < width:  # the smaller image for the second product
+        return _rows_from_the_left(along_y, _columns_from_the_left(along_x, x))
+    return _columns_from_the_left(along_x, _rows_from_the_left(along_y, x))
+
+
+def _from_the_left(matrix, x):
+    """matrix [o,i], x [B,i,K] -> [B,o,K]. matmul() would copy x in order to make one product of it."""
+    return torch.bmm(matrix.expand(x.shape[0], -1, -1), x)
+
+
+def _rows_from_the_left(matrix, x):
+    """[h,H], [N,H,W,C] -> [N,h,W,C]"""
+    return _from_the_left(matrix, x.flatten(2, 3)).unflatten(2, x.shape[2:])
+
+
+def _columns_from_the_left(matrix, x):
+    """[w,W], [N,H,W,C] -> [N,H,w,C]"""
+    return _from_the_left(matrix, x.flatten(0, 1)).unflatten(0, x.shape[:2])
