@@ -36,7 +36,15 @@ def _block_precision(block, weight, force_fp32, fp16_device):
     """Choose dtype and memory format of a block's features. Half precision exists on CUDA only."""
     if block.use_fp16 and not force_fp32 and fp16_device.type == "cuda":
         return dict(dtype=torch.float16, memory_format=torch.channels_last if block.channels_last else torch.contiguous_format)
-    return dict(dtype=_full_precision(weight), memory_format=torch.contiguous_format)
+    return dict(dtype=_full_precision(weight), memory_format=_full_precision_layout(weight, fp16_device))
+
+
+def _full_precision_layout(weight, device):
+    """Choose the memory format that is fastest with the kernels that are there; other code bases know of none."""
+    prefers_channels_last = getattr(bias_act, "prefers_channels_last", None)
+    if prefers_channels_last is not None and prefers_channels_last(device, _full_precision(weight)):
+        return torch.channels_last
+    return torch.contiguous_format
 
 
 def _checked(tensor, *shape, dtype=None, memory_format=torch.preserve_format):
@@ -195,7 +203,12 @@ def _modulated_matrices(x, weight_OI, styles, demodulation, noise):
     matrices = weight_OI * styles[:, None, :]
     if demodulation is not None:
         matrices = matrices * demodulation[:, :, None]
-    x = (matrices.to(x.dtype) @ x.flatten(2)).unflatten(2, x.shape[2:])
+    matrices = matrices.to(x.dtype)
+    if x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous():  # so that the gradient keeps that layout, too
+        pixels = x.permute(0, 2, 3, 1)
+        x = (pixels.flatten(1, 2) @ matrices.transpose(1, 2)).unflatten(1, pixels.shape[1:3]).permute(0, 3, 1, 2)
+    else:
+        x = (matrices @ x.flatten(2)).unflatten(2, x.shape[2:])
     return x if noise is None else x + noise
 
 
