@@ -375,9 +375,10 @@ class SynthesisLayer(torch.nn.Module):
         return _activate(self, x, gain)
 
     def _in_one_pass(self, x, styles, noise, gain):
-        """Do the same with all that follows the convolution in one operator."""
+        """Do the same with one operator for what comes before the convolution, and one for all that follows."""
         demodulation = _demodulation(self.weight, styles)
-        x = _modulated_features(x, self.weight, styles, None, None, f=self.resample_filter, down=1, **_resampling(self))
+        x = bias_act.modulated_bias_act(x, None, styles)
+        x = conv2d_resample.conv2d_resample(x, self.weight.to(x.dtype), f=self.resample_filter, **_resampling(self))
         limit = None if self.conv_clamp is None else self.conv_clamp * gain
         bias = self.bias.to(x.dtype)
         return bias_act.modulated_bias_act(x, bias, demodulation, noise, act=self.activation, gain=self.act_gain * gain, clamp=limit)
