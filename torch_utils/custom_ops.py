@@ -259,9 +259,6 @@ def _publish(library, folder):
     unfinished = folder / f"unfinished-{os.getpid()}"
     shutil.copyfile(library, unfinished)
     os.replace(unfinished, folder / library.name)
-    for former in folder.iterdir():  # one that could not be loaded, under another name: PyTorch numbers those of one process
-        if former.suffix in _LIBRARY_SUFFIXES and former.name != library.name:
-            former.unlink()
 
 
 def _compile(module_name, sources, workshop, build_kwargs):
