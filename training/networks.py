@@ -39,9 +39,14 @@ def _block_precision(block, weight, force_fp32, fp16_device):
     return dict(dtype=_full_precision(weight), memory_format=_full_precision_layout(weight, fp16_device))
 
 
+def _of_this_code_base(name):
+    """Look up a function of bias_act that the rest of the family lacks: None there."""
+    return getattr(bias_act, name, None)
+
+
 def _full_precision_layout(weight, device):
     """Choose the memory format that is fastest with the kernels that are there; other code bases know of none."""
-    prefers_channels_last = getattr(bias_act, "prefers_channels_last", None)
+    prefers_channels_last = _of_this_code_base("prefers_channels_last")
     if prefers_channels_last is not None and prefers_channels_last(device, _full_precision(weight)):
         return torch.channels_last
     return torch.contiguous_format
@@ -132,7 +137,7 @@ def _activate(layer, x, gain=1):
 
 def _takes_one_pass(x, activation):
     """Tell whether demodulation, noise, bias and activation have a compiled kernel; other code bases know of none."""
-    has_kernel = getattr(bias_act, "has_kernel", None)
+    has_kernel = _of_this_code_base("has_kernel")
     return has_kernel is not None and x.dtype != torch.float16 and has_kernel(x, activation)
 
 
@@ -376,12 +381,13 @@ class SynthesisLayer(torch.nn.Module):
 
     def _in_one_pass(self, x, styles, noise, gain):
         """Do the same with one operator for what comes before the convolution, and one for all that follows."""
+        modulated_bias_act = _of_this_code_base("modulated_bias_act")
         demodulation = _demodulation(self.weight, styles)
-        x = bias_act.modulated_bias_act(x, None, styles)
+        x = modulated_bias_act(x, None, styles)
         x = conv2d_resample.conv2d_resample(x, self.weight.to(x.dtype), f=self.resample_filter, **_resampling(self))
         limit = None if self.conv_clamp is None else self.conv_clamp * gain
         bias = self.bias.to(x.dtype)
-        return bias_act.modulated_bias_act(x, bias, demodulation, noise, act=self.activation, gain=self.act_gain * gain, clamp=limit)
+        return modulated_bias_act(x, bias, demodulation, noise, act=self.activation, gain=self.act_gain * gain, clamp=limit)
 
     def extra_repr(self):
         return f"shape={list(self.weight.shape)}, resolution={self.resolution}, up={self.up}, activation={self.activation}"
