@@ -306,6 +306,13 @@ _MACHINE = [
     ),
     Flag("fp32", "No half precision anywhere, as --half=off", bool, ("half", *_FP16), advanced=True),
     Flag("nhwc", "Channels-last memory with half precision [default: with bf16]", bool, _NHWC, advanced=True),
+    _aside(
+        "kernels",
+        "Compiled kernels: 'auto' builds those of the device once per machine and goes on without where that fails, 'off' does without [default: auto]",
+        click.Choice(["auto", "off"]),
+        "kernels",
+        advanced=True,
+    ),
     _aside("nobench", "No search for the fastest cuDNN algorithms", bool, "cudnn_benchmark", how=How.RESOLVED, advanced=True),
     Flag("allow_tf32", "Allow TF32 in PyTorch's own operations", bool, ("allow_tf32",), on_resume=OnResume.MAY_CHANGE, advanced=True),
 ]

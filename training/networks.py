@@ -41,7 +41,20 @@ def _block_precision(block, weight, force_fp32, device):
     if block.use_fp16 and not force_fp32 and (block.half_type or device.type == "cuda"):
         dtype = torch.float16 if block.half_type is None else _HALF_TYPES[block.half_type]
         return dict(dtype=dtype, memory_format=torch.channels_last if block.channels_last else torch.contiguous_format)
-    return dict(dtype=_full_precision(weight), memory_format=torch.contiguous_format)
+    return dict(dtype=_full_precision(weight), memory_format=_full_precision_layout(weight, device))
+
+
+def _of_this_code_base(name):
+    """Look up a function of bias_act that the rest of the family lacks: None there."""
+    return getattr(bias_act, name, None)
+
+
+def _full_precision_layout(weight, device):
+    """Choose the memory format that is fastest with the kernels that are there; other code bases know of none."""
+    prefers_channels_last = _of_this_code_base("prefers_channels_last")
+    if prefers_channels_last is not None and prefers_channels_last(device, _full_precision(weight)):
+        return torch.channels_last
+    return torch.contiguous_format
 
 
 def _checked(tensor, *shape, dtype=None, memory_format=torch.preserve_format):
@@ -125,6 +138,12 @@ def _activate(layer, x, gain=1):
     bias = None if layer.bias is None else layer.bias.to(x.dtype)
     limit = None if layer.conv_clamp is None else layer.conv_clamp * gain
     return bias_act.bias_act(x, bias, act=layer.activation, gain=layer.act_gain * gain, clamp=limit)
+
+
+def _takes_one_pass(x, activation):
+    """Tell whether demodulation, noise, bias and activation have a compiled kernel; other code bases know of none."""
+    has_kernel = _of_this_code_base("has_kernel")
+    return has_kernel is not None and x.dtype != torch.float16 and has_kernel(x, activation)
 
 
 @misc.profiled_function
@@ -359,9 +378,21 @@ class SynthesisLayer(torch.nn.Module):
         size = self.resolution // self.up
         x = _checked(x, self.weight.shape[1], size, size)
         noise = self._noise(x.shape[0], noise_mode, x.device)
+        if not fused_modconv and self.padding > 0 and _takes_one_pass(x, self.activation):
+            return self._in_one_pass(x, self.affine(w), noise, gain)
         resampling = dict(resample_filter=self.resample_filter, **_resampling(self))
         x = modulated_conv2d(x, self.weight, self.affine(w), noise, fused_modconv=fused_modconv, **resampling)
         return _activate(self, x, gain)
+
+    def _in_one_pass(self, x, styles, noise, gain):
+        """Do the same with one operator for what comes before the convolution, and one for all that follows."""
+        modulated_bias_act = _of_this_code_base("modulated_bias_act")
+        demodulation = _demodulation(self.weight, styles)
+        x = modulated_bias_act(x, None, styles)
+        x = conv2d_resample.conv2d_resample(x, self.weight.to(x.dtype), f=self.resample_filter, **_resampling(self))
+        limit = None if self.conv_clamp is None else self.conv_clamp * gain
+        bias = self.bias.to(x.dtype)
+        return modulated_bias_act(x, bias, demodulation, noise, act=self.activation, gain=self.act_gain * gain, clamp=limit)
 
     def extra_repr(self):
         return f"shape={list(self.weight.shape)}, resolution={self.resolution}, up={self.up}, activation={self.activation}"

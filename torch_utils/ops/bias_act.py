@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from torch_utils.ops import plugins
+from torch_utils.ops import bias_act_kernel, plugins
 
 # Filled when the compiled kernel is looked up for the first time.
 _inited = False
@@ -49,8 +49,8 @@ def bias_act(x, b=None, dim=1, act="linear", alpha=None, gain=None, clamp=None, 
     gain = float(spec.def_gain if gain is None else gain)
     clamp = None if clamp is None else float(clamp)
     kernel = plugins.find("bias_act", impl, x)
-    if kernel is not None:
-        return kernel.bias_act(x, b, dim, act, alpha, gain, clamp)
+    if kernel is not None and act in kernel.activations():
+        return bias_act_kernel.apply(kernel, x, b, dim, bias_act_kernel.Settings(act, alpha, gain, clamp))
     if b is not None:
         b = b.reshape([-1 if axis == dim % x.ndim else 1 for axis in range(x.ndim)])
     slope = {"linear": 1.0, "relu": 0.0, "lrelu": alpha}.get(act)
@@ -61,6 +61,38 @@ def bias_act(x, b=None, dim=1, act="linear", alpha=None, gain=None, clamp=None, 
     if torch.is_grad_enabled() and (x.requires_grad or (b is not None and b.requires_grad)):
         return _PiecewiseLinear.apply(x, b, slope, gain, clamp)
     return _piecewise_linear(x, b, slope, gain, clamp)
+
+
+def has_kernel(x, act):
+    """Whether modulated_bias_act() takes one pass over x, [N,C,H,W]; without a kernel it is no faster than its parts."""
+    kernel = plugins.find("bias_act", "cuda", x)
+    return kernel is not None and act in kernel.activations()
+
+
+def prefers_channels_last(device, dtype):
+    """Whether networks in full precision run faster with channels last: where the C++ kernels are, which keep that layout, as convolutions do."""
+    device = torch.device(device)
+    return device.type == "cpu" and all(plugins.find(op, "cuda", torch.empty(0, dtype=dtype)) is not None for op in plugins.OPERATORS)
+
+
+def modulated_bias_act(x, b, scale=None, noise=None, act="linear", gain=1.0, clamp=None):
+    """x [N,C,H,W], b [C], scale [N,C], noise broadcastable to [N,1,H,W], each but x or None -> clamp(gain * act(scale * x + noise + b)).
+
+    What follows a convolution in StyleGAN2's generator (arXiv 1912.04958, figure 2): demodulation, noise, bias and activation.
+    """
+    _check_arguments(x, b, 1, act, clamp)
+    if scale is not None:
+        scale = scale.to(x.dtype)
+    if noise is not None:
+        noise = noise.to(x.dtype)
+    kernel = plugins.find("bias_act", "cuda", x)
+    if kernel is not None and act in kernel.activations():
+        noise = None if noise is None else noise.expand(x.shape[0], 1, *x.shape[2:])
+        alpha, clamp = float(activation_funcs[act].def_alpha), None if clamp is None else float(clamp)
+        return bias_act_kernel.apply(kernel, x, b, 1, bias_act_kernel.Settings(act, alpha, float(gain), clamp), scale, noise)
+    x = x if scale is None else x * scale[:, :, None, None]
+    x = x if noise is None else x + noise
+    return bias_act(x, b, act=act, gain=gain, clamp=clamp)
 
 
 def _check_arguments(x, b, dim, act, clamp):
@@ -116,27 +148,10 @@ class _PiecewiseLinear(torch.autograd.Function):
         if slope != 1:
             gradient = torch.ops.aten.leaky_relu_backward(gradient, y, slope, True)
             if b is not None and b.requires_grad and torch.is_grad_enabled():
-                gradient = _ZeroForBias.apply(gradient, b)
+                gradient = bias_act_kernel.ZeroForBias.apply(gradient, b)
         if gain != 1:
             gradient = gradient * gain
         to_bias = None
         if b is not None and ctx.needs_input_grad[1]:
             to_bias = gradient.sum_to_size(b.shape)
         return (gradient if ctx.needs_input_grad[0] else None), to_bias, None, None, None
-
-
-class _ZeroForBias(torch.autograd.Function):
-    """The identity on a gradient, which depends on the bias piecewise constantly: the bias's second derivative is 0, not absent.
-
-    An optimizer skips a parameter without a gradient but moves one whose gradient is 0 by its momentum, so the difference
-    shows in training. For x the zeros stay unsaid: sending them would cost a whole backward pass through the layers below.
-    """
-
-    @staticmethod
-    def forward(ctx, gradient, b):
-        ctx.save_for_backward(b)
-        return gradient.view_as(gradient)
-
-    @staticmethod
-    def backward(ctx, gradient):
-        return gradient, torch.zeros_like(ctx.saved_tensors[0])

@@ -27,6 +27,11 @@ class AxisPlan(NamedTuple):
     def size_out(self, size_in: int) -> int:
         return (size_in * self.up + self.before + self.after - len(self.taps)) // self.down + 1
 
+    def transposed(self, size_in: int) -> "AxisPlan":
+        """The plan whose map is this one's transpose, for rows of size_in: from y's gradient to x's, which has size_in pixels again."""
+        after = (size_in - 1) * self.up + self.before + 1 - self.size_out(size_in) * self.down
+        return AxisPlan(self.taps[::-1], self.down, self.up, len(self.taps) - 1 - self.before, after)
+
 
 @lru_cache(maxsize=64)
 def separate(taps_2d: tuple[tuple[float, ...], ...], tolerance: float) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
@@ -65,6 +70,14 @@ def image_matrix(plan_y: AxisPlan, plan_x: AxisPlan, height: int, width: int, dt
     with torch.inference_mode(False):
         whole = torch.kron(axis_matrix(plan_y, height, torch.float64), axis_matrix(plan_x, width, torch.float64))
         return whole.t().contiguous().to(dtype)
+
+
+def is_one_small_product(x, plan_y: AxisPlan, plan_x: AxisPlan) -> bool:
+    """Whether resample() multiplies by one small matrix, which beats every loop over rows of a few pixels."""
+    if x.dtype not in (torch.float32, torch.float64) or not x.is_contiguous():
+        return False
+    height, width = x.shape[2:]
+    return height * width * plan_y.size_out(height) * plan_x.size_out(width) <= KRONECKER_UP_TO_ENTRIES
 
 
 def resample(x, plan_y: AxisPlan, plan_x: AxisPlan):
