@@ -17,6 +17,7 @@ from torch_utils.ops import bias_act, cuda_kernels, upfirdn2d as ops
 if shutil.which("c++") is None or cuda_headers() is None:
     pytest.skip("no C++ compiler, or no headers of the CUDA toolkit, on this machine", allow_module_level=True)
 
+KINDS = tuple(cuda_kernels.bind(None).activations())
 # Relative to the largest number.
 TOLERANCE = {torch.float64: 1e-13, torch.float32: 1e-6, torch.float16: 1e-3, torch.bfloat16: 8e-3}
 LAYOUTS = [torch.contiguous_format, torch.channels_last]
@@ -27,12 +28,10 @@ def library(tmp_path_factory):
     return build(tmp_path_factory.mktemp("cuda_on_host"))
 
 
-@pytest.fixture
-def emulated(library, monkeypatch):
-    """cuda_kernels with the emulated module as what was compiled."""
-    module = Emulated(library)
-    monkeypatch.setattr(cuda_kernels, "compiled", lambda: module)
-    return module
+@pytest.fixture(scope="module")
+def kernel(library):
+    """The functions of the CUDA kernels, with the emulated module as what was compiled."""
+    return cuda_kernels.bind(Emulated(library))
 
 
 def randn(*shape, seed=0, dtype=torch.float64):
@@ -103,9 +102,9 @@ def test_a_walk_through_memory_finds_every_entry(library, middle, inner, channel
             assert list(result) == [number for place in places for number in expected(place)]
 
 
-def test_wide_indices_from_the_size_on_that_needs_them(library, emulated):
+def test_wide_indices_from_the_size_on_that_needs_them(library, kernel):
     def wide(x, out):
-        problem = emulated.problem(x, (4, 4), (1, 1), (1, 1), (2, 2), (out.shape[3], out.shape[2]), False, out)
+        problem = kernel.compiled.problem(x, (4, 4), (1, 1), (1, 1), (2, 2), (out.shape[3], out.shape[2]), False, out)
         return bool(library.needs_wide_index(problem))
 
     on_meta = lambda *shape: torch.empty(shape, device="meta")
@@ -121,8 +120,8 @@ def test_wide_indices_from_the_size_on_that_needs_them(library, emulated):
 # upfirdn2d.
 
 
-def resample(x, f, up=1, down=1, padding=0, flip_filter=False, gain=1.0):
-    return cuda_kernels.resample_on_device(x, f, ops.parse_factors(up), ops.parse_factors(down), ops.parse_padding(padding), flip_filter, gain)
+def resample(kernel, x, f, up=1, down=1, padding=0, flip_filter=False, gain=1.0):
+    return kernel.upfirdn2d(x, f, ops.parse_factors(up), ops.parse_factors(down), ops.parse_padding(padding), flip_filter, gain)
 
 
 def reference(x, f, **options):
@@ -131,7 +130,7 @@ def reference(x, f, **options):
 
 @pytest.mark.parametrize("dtype", FORMATS)
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_upfirdn2d_equals_the_definition(emulated, dtype, layout):
+def test_upfirdn2d_equals_the_definition(kernel, dtype, layout):
     """Filters, factors and paddings of all kinds, those with tiles of their own among them."""
     numbers = np.random.RandomState(3)
     for case in range(60):
@@ -148,7 +147,7 @@ def test_upfirdn2d_equals_the_definition(emulated, dtype, layout):
             expected = reference(x, f, **options)
         except ValueError:
             continue  # cropped to less than the filter
-        actual = resample(x, f, **options)
+        actual = resample(kernel, x, f, **options)
         assert_near(actual, expected, dtype)
         assert actual.is_contiguous(memory_format=torch.channels_last if ops_layout(x) else torch.contiguous_format)
 
@@ -160,17 +159,17 @@ def ops_layout(x):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("up, down", [(2, 1), (1, 2), (1, 1)])
-def test_every_tile_is_whole_whatever_padding_and_size(emulated, dtype, layout, up, down):
+def test_every_tile_is_whole_whatever_padding_and_size(kernel, dtype, layout, up, down):
     """A filter that tells every tap, so that a shifted phase or a lost border cannot hide; all paddings against small sizes."""
     f = torch.arange(1.0, 17).reshape(4, 4) / 16
     for height, width, channels in ((4, 7, 8), (5, 1, 16), (1, 6, 8), (3, 3, 24)):
         x = randn(2, channels, height, width, seed=height, dtype=dtype).contiguous(memory_format=layout)
         for before in range(-min(2, width), 6):
             options = dict(up=up, down=down, padding=[before, 5 - before, 4, abs(before)], flip_filter=bool(before % 2))
-            assert_near(resample(x, f, **options), reference(x, f, **options), dtype)
+            assert_near(resample(kernel, x, f, **options), reference(x, f, **options), dtype)
 
 
-def test_images_that_are_views(emulated):
+def test_images_that_are_views(kernel):
     f = ops.setup_filter([1, 3, 3, 1])
     base = randn(2, 8, 12, 14, dtype=torch.float32)
     unaligned = torch.empty(2 * 8 * 5 * 6 + 1)[1:].view(2, 8, 5, 6).copy_(base[:, :, :5, :6])
@@ -178,10 +177,10 @@ def test_images_that_are_views(emulated):
     views += [base.contiguous(memory_format=torch.channels_last)[:, 1:5], torch.zeros(0, 3, 8, 8)]
     for view in views:
         for up, down in ((2, 1), (1, 2), (1, 1), (3, 2)):
-            assert_near(resample(view, f, up=up, down=down, padding=2), reference(view, f, up=up, down=down, padding=2), torch.float32)
+            assert_near(resample(kernel, view, f, up=up, down=down, padding=2), reference(view, f, up=up, down=down, padding=2), torch.float32)
 
 
-def test_pixels_beyond_32_bits(emulated):
+def test_pixels_beyond_32_bits(kernel):
     """Two images 2^31 elements apart in a map of memory of which a few pages are touched."""
     apart = 2**31 + 8
     memory = mmap.mmap(-1, 2 * (apart + 64), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_NORESERVE", 0x4000))
@@ -189,27 +188,27 @@ def test_pixels_beyond_32_bits(emulated):
     x.copy_(randn(2, 1, 8, 8))
     f = ops.setup_filter([1, 3, 3, 1])
     for up, down in ((2, 1), (1, 2)):
-        assert_near(resample(x, f, up=up, down=down, padding=2), reference(x, f, up=up, down=down, padding=2), torch.float16)
+        assert_near(resample(kernel, x, f, up=up, down=down, padding=2), reference(x, f, up=up, down=down, padding=2), torch.float16)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("f", [[1.0, 3.0, 3.0, 1.0], [[1.0, 2.0, 0.0], [0.0, 1.0, 5.0]], [1.0, 2.0, 0.0, -1.0, 3.0, 1.0, 1.0, 2.0]])
 @pytest.mark.parametrize("up, down", [(2, 1), ([3, 1], [2, 2])])
-def test_derivatives_of_upfirdn2d(emulated, f, up, down, layout):
+def test_derivatives_of_upfirdn2d(kernel, f, up, down, layout):
     f = ops.setup_filter(f).double()
     x = randn(1, 2, 6, 3).contiguous(memory_format=layout).requires_grad_()
-    function = lambda x: resample(x, f, up=up, down=down, padding=[2, 3, -1, 4], flip_filter=f.ndim == 1, gain=1.5).square()
+    function = lambda x: resample(kernel, x, f, up=up, down=down, padding=[2, 3, -1, 4], flip_filter=f.ndim == 1, gain=1.5).square()
     assert torch.autograd.gradcheck(function, x) and torch.autograd.gradgradcheck(function, x)
 
 
 @pytest.mark.parametrize("up, down", [(2, 1), (1, 2), (1, 1)])
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_gradients_through_tiles(emulated, up, down, layout):
+def test_gradients_through_tiles(kernel, up, down, layout):
     """float32 has tiles where float64 of the checks above has none: <g, A x> = <A' g, x> with PyTorch's own A'."""
     f = torch.arange(1.0, 17).reshape(4, 4) / 16
     x = randn(2, 8, 9, 7, dtype=torch.float32).contiguous(memory_format=layout).requires_grad_()
     options = dict(up=up, down=down, padding=[3, 1, 0, 2])
-    result = resample(x, f, **options)
+    result = resample(kernel, x, f, **options)
     gradient = randn(*result.shape, seed=5, dtype=torch.float32)
     (actual,) = torch.autograd.grad(result, x, gradient)
     exact = x.detach().double().contiguous().requires_grad_()
@@ -234,14 +233,16 @@ def composed(x, b, scale, noise, dim, act, alpha, gain, clamp):
 
 
 def test_kinds_are_numbered_as_in_the_header():
-    assert list(cuda_kernels.KINDS) == list(bias_act.activation_funcs)
-    words = (cuda_kernels.FOLDER / "activations.h").read_text().split("enum Kind")[1].split("{")[1].split("}")[0].replace(",", " ").split()
-    assert [word.lower() for word in words] == [*("k" + name for name in cuda_kernels.KINDS), "knumkinds"]
+    assert list(KINDS) == list(bias_act.activation_funcs)
+    words = (
+        (cuda_kernels.sources()[0].parent / "activations.h").read_text().split("enum Kind")[1].split("{")[1].split("}")[0].replace(",", " ").split()
+    )
+    assert [word.lower() for word in words] == [*("k" + name for name in KINDS), "knumkinds"]
 
 
 @pytest.mark.parametrize("dtype", FORMATS)
-@pytest.mark.parametrize("act", cuda_kernels.KINDS)
-def test_activate_equals_the_formula(emulated, act, dtype):
+@pytest.mark.parametrize("act", KINDS)
+def test_activate_equals_the_formula(kernel, act, dtype):
     cases = [((2, 8, 4, 4), 1, True), ((3, 5, 3, 7), 1, True), ((70, 48), 1, False), ((5, 3), -1, False), ((4, 2, 3), 0, False), ((9,), 0, False)]
     cases += [((2, 16, 40, 32), 1, True), ((1, 1, 1, 1), 1, True), ((0, 4, 2, 2), 1, True)]
     for index, (shape, dim, is_image) in enumerate(cases):
@@ -252,14 +253,14 @@ def test_activate_equals_the_formula(emulated, act, dtype):
             noise = randn(shape[0], 1, *shape[2:], seed=3, dtype=dtype) if is_image and index % 3 != 2 else None
             clamp = 1.5 if index % 2 else None
             z, expected = composed(x, b, scale, noise, dim, act, 0.2, 1.3, clamp)
-            actual = cuda_kernels.activate(x, b, scale, noise, dim, act, 0.2, 1.3, clamp)
+            actual = kernel.activate(x, b, scale, noise, dim, act, 0.2, 1.3, clamp)
             assert actual.stride() == x.stride()
             assert_near(actual, expected, dtype)
 
 
 @pytest.mark.parametrize("dtype", FORMATS)
-@pytest.mark.parametrize("act", cuda_kernels.KINDS)
-def test_derivatives_equal_those_of_the_formula(emulated, act, dtype):
+@pytest.mark.parametrize("act", KINDS)
+def test_derivatives_equal_those_of_the_formula(kernel, act, dtype):
     func = bias_act.activation_funcs[act].func
     for shape, layout in (((3, 8, 6, 4), torch.channels_last), ((3, 8, 6, 4), torch.contiguous_format), ((5, 7), torch.contiguous_format)):
         reference = (2 * randn(*shape, dtype=dtype)).contiguous(memory_format=layout)
@@ -270,33 +271,33 @@ def test_derivatives_equal_those_of_the_formula(emulated, act, dtype):
         (second,) = torch.autograd.grad(first.sum(), z, allow_unused=True) if first.requires_grad else [None]
         orders = {1: first.detach(), 2: torch.zeros_like(first) if second is None else second}
         for order, factor in orders.items():
-            actual = cuda_kernels.derivative(gradient, reference, order, False, act, 0.2, 1.3, 1.5)
+            actual = kernel.derivative(gradient, reference, order, False, act, 0.2, 1.3, 1.5)
             assert actual.stride() == reference.stride()
             assert_near(actual, gradient.double() * factor, dtype)
         if act in ("linear", "relu", "lrelu"):
-            from_result = cuda_kernels.derivative(
+            from_result = kernel.derivative(
                 gradient.contiguous(memory_format=layout), y.detach().to(dtype).contiguous(memory_format=layout), 1, True, act, 0.2, 1.3, 1.5
             )
             assert_near(from_result, gradient.double() * orders[1], dtype)
-            assert not cuda_kernels.derivative(gradient, reference, 2, True, act, 0.2, 1.3, 1.5).any()
+            assert not kernel.derivative(gradient, reference, 2, True, act, 0.2, 1.3, 1.5).any()
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_gradients_of_all_that_a_layer_adds(emulated, layout):
+def test_gradients_of_all_that_a_layer_adds(kernel, layout):
     x, b, scale, noise = randn(2, 3, 4, 5), randn(3, seed=1), randn(2, 3, seed=2), randn(2, 1, 4, 5, seed=3)
     x = x.contiguous(memory_format=layout)
     gradient = randn(2, 3, 4, 5, seed=4)
-    y = cuda_kernels.activate(x, b, scale, noise, 1, "lrelu", 0.2, 1.4, 1.5)
-    actual = cuda_kernels.backward(gradient, y, x, scale, 1, "lrelu", 0.2, 1.4, 1.5, ("b", "scale", "noise"))
+    y = kernel.activate(x, b, scale, noise, 1, "lrelu", 0.2, 1.4, 1.5)
+    actual = kernel.backward(gradient, y, x, scale, 1, "lrelu", 0.2, 1.4, 1.5, ("b", "scale", "noise"))
     leaves = [tensor.clone().requires_grad_() for tensor in (x, b, scale, noise)]
     _z, expected = composed(leaves[0], leaves[1], leaves[2], leaves[3], 1, "lrelu", 0.2, 1.4, 1.5)
     for mine, theirs in zip(actual, torch.autograd.grad(expected, leaves, gradient)):
         assert_near(mine, theirs, torch.float64)
-    assert cuda_kernels.backward(gradient, y, x, None, 1, "lrelu", 0.2, 1.4, 1.5, ())[1:] == (None, None, None)
+    assert kernel.backward(gradient, y, x, None, 1, "lrelu", 0.2, 1.4, 1.5, ())[1:] == (None, None, None)
 
 
-def test_numbers_that_are_none_stay_none(emulated):
+def test_numbers_that_are_none_stay_none(kernel):
     x = torch.tensor([[float("nan"), float("inf"), -float("inf"), 1.0]])
     for act in ("linear", "relu", "lrelu", "softplus"):
-        actual = cuda_kernels.activate(x, None, None, None, 1, act, 0.2, 1.0, 2.0)
+        actual = kernel.activate(x, None, None, None, 1, act, 0.2, 1.0, 2.0)
         assert actual[0, 0].isnan() and actual[0, 1] == 2

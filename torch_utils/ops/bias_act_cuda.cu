@@ -14,6 +14,41 @@ using formats::kLanes;
 using formats::kThreadsPerBlock;
 using formats::Pack;
 
+// --- the activation, known when compiled or when run -------------------------------------------------------------------
+
+// Each calls function(KindIs<kind>{}). Where numbers move in packs, every kind has kernels of its own; one by one, which is for
+// odd counts and addresses, the kind is looked up at every element, for the sake of shorter compiling.
+template <Kind kind_>
+struct KindIs {
+  static constexpr Kind kind = kind_;
+
+#pragma nv_exec_check_disable  // called with functions of the host by the host, of the device by the device
+  template <typename Function>
+  __host__ __device__ auto operator()(Function&& function) const {
+    return function(*this);
+  }
+};
+
+struct KindLater {
+  int kind;
+
+#pragma nv_exec_check_disable  // called with functions of the host by the host, of the device by the device
+  template <typename Function>
+  __host__ __device__ auto operator()(Function&& function) const {
+    switch (kind) {
+      case activations::kRelu: return function(KindIs<activations::kRelu>{});
+      case activations::kLrelu: return function(KindIs<activations::kLrelu>{});
+      case activations::kTanh: return function(KindIs<activations::kTanh>{});
+      case activations::kSigmoid: return function(KindIs<activations::kSigmoid>{});
+      case activations::kElu: return function(KindIs<activations::kElu>{});
+      case activations::kSelu: return function(KindIs<activations::kSelu>{});
+      case activations::kSoftplus: return function(KindIs<activations::kSoftplus>{});
+      case activations::kSwish: return function(KindIs<activations::kSwish>{});
+      default: return function(KindIs<activations::kLinear>{});
+    }
+  }
+};
+
 // --- kernels ----------------------------------------------------------------------------------------------------------
 
 // Every thread handles `lanes` neighbours, then those one step of all threads further on. With packs they are moved in one piece.
@@ -28,9 +63,9 @@ struct Beside {
   const Scalar *bias, *scale, *noise;  // each may be null
 };
 
-template <typename Format, Kind kind, int lanes>
+template <typename Format, int lanes, typename Choice>
 __global__ void __launch_bounds__(kThreadsPerBlock)
-    activate_kernel(const typename Format::Scalar* __restrict__ x, Beside<typename Format::Scalar> beside, typename Format::Scalar* __restrict__ out,
+    activate_kernel(Choice choice, const typename Format::Scalar* __restrict__ x, Beside<typename Format::Scalar> beside, typename Format::Scalar* __restrict__ out,
                     int64_t count, walk::Sizes sizes, walk::Cursor way, Settings<typename Format::Sum> settings) {
   using Scalar = typename Format::Scalar;
   using Sum = typename Format::Sum;
@@ -44,7 +79,7 @@ __global__ void __launch_bounds__(kThreadsPerBlock)
       if (beside.scale != nullptr) z *= Format::load(beside.scale[cursor.image_channel(sizes)]);
       if (beside.noise != nullptr) z += Format::load(beside.noise[cursor.image_pixel(sizes)]);
       if (beside.bias != nullptr) z += Format::load(beside.bias[cursor.channel(sizes)]);
-      pack.at[lane] = Format::store(activations::result<kind>(z, settings));
+      pack.at[lane] = Format::store(choice([&](auto is) { return activations::result<decltype(is)::kind>(z, settings); }));
       walk::next(cursor, sizes);
     }
     *reinterpret_cast<Pack<Scalar, lanes>*>(out + first) = pack;
@@ -52,55 +87,39 @@ __global__ void __launch_bounds__(kThreadsPerBlock)
   });
 }
 
-// What the gradient is multiplied by.
+// What the gradient is multiplied by. Only piecewise linear kinds have kFirstFromResult, only the others kSecond.
 enum class Factor { kFirst, kFirstFromResult, kSecond };
 
 template <Kind kind, Factor factor, typename Sum>
-__device__ Sum factor_at(Sum reference, const Settings<Sum>& settings) {
-  if constexpr (factor == Factor::kFirstFromResult) return activations::first_derivative_from_result<kind>(reference, settings);
+__host__ __device__ Sum factor_at(Sum reference, const Settings<Sum>& settings) {
   if constexpr (factor == Factor::kFirst) return activations::first_derivative<kind>(reference, settings);
   if constexpr (factor == Factor::kSecond) return activations::second_derivative<kind>(reference, settings);
+  if constexpr (factor == Factor::kFirstFromResult && activations::is_piecewise_linear(kind)) {
+    return activations::first_derivative_from_result<kind>(reference, settings);
+  }
+  return Sum(0);  // the host has refused it
 }
 
-template <typename Format, Kind kind, Factor factor, int lanes>
+template <typename Format, Factor factor, int lanes, typename Choice>
 __global__ void __launch_bounds__(kThreadsPerBlock)
-    derivative_kernel(const typename Format::Scalar* __restrict__ gradient, const typename Format::Scalar* __restrict__ reference,
+    derivative_kernel(Choice choice, const typename Format::Scalar* __restrict__ gradient, const typename Format::Scalar* __restrict__ reference,
                       typename Format::Scalar* __restrict__ out, int64_t count, Settings<typename Format::Sum> settings) {
   using Group = Pack<typename Format::Scalar, lanes>;
+  using Sum = typename Format::Sum;
   for_each_group(count, lanes, [&](int64_t first) {
     Group pack = *reinterpret_cast<const Group*>(gradient + first);
     const Group at = *reinterpret_cast<const Group*>(reference + first);
 #pragma unroll
     for (int lane = 0; lane < lanes; ++lane) {
-      pack.at[lane] = Format::store(Format::load(pack.at[lane]) * factor_at<kind, factor>(Format::load(at.at[lane]), settings));
+      const Sum reference_here = Format::load(at.at[lane]);
+      const Sum slope = choice([&](auto is) { return factor_at<decltype(is)::kind, factor>(reference_here, settings); });
+      pack.at[lane] = Format::store(Format::load(pack.at[lane]) * slope);
     }
     *reinterpret_cast<Group*>(out + first) = pack;
   });
 }
 
 // --- choosing ---------------------------------------------------------------------------------------------------------
-
-// with_kind calls function(KindIs<kind>{}) for a kind that is known only now; with_format likewise.
-template <Kind kind_>
-struct KindIs {
-  static constexpr Kind kind = kind_;
-};
-
-template <typename Function>
-cudaError_t with_kind(int kind, Function&& function) {
-  switch (kind) {
-    case activations::kLinear: return function(KindIs<activations::kLinear>{});
-    case activations::kRelu: return function(KindIs<activations::kRelu>{});
-    case activations::kLrelu: return function(KindIs<activations::kLrelu>{});
-    case activations::kTanh: return function(KindIs<activations::kTanh>{});
-    case activations::kSigmoid: return function(KindIs<activations::kSigmoid>{});
-    case activations::kElu: return function(KindIs<activations::kElu>{});
-    case activations::kSelu: return function(KindIs<activations::kSelu>{});
-    case activations::kSoftplus: return function(KindIs<activations::kSoftplus>{});
-    case activations::kSwish: return function(KindIs<activations::kSwish>{});
-    default: return cudaErrorInvalidValue;
-  }
-}
 
 template <typename Function>
 cudaError_t with_format(launch::Format format, Function&& function) {
@@ -118,7 +137,13 @@ Settings<Sum> settings_of(const launch::Activation& activation) {
   return Settings<Sum>{Sum(activation.alpha), Sum(activation.gain), Sum(activation.limit)};
 }
 
-template <typename Format, Kind kind>
+// Whether numbers can be moved in packs of `lanes`.
+template <int lanes, typename... Pointers>
+bool in_packs(int64_t count, const Pointers*... pointers) {
+  return count % lanes == 0 && (formats::is_aligned(pointers) && ...);
+}
+
+template <typename Format>
 struct Activate {
   using Scalar = typename Format::Scalar;
   const launch::Activation& activation;
@@ -130,68 +155,84 @@ struct Activate {
   int most_blocks;
   cudaStream_t stream;
 
-  // The elements from `first` on, `lanes` at a time, as many whole groups as there are.
-  template <int lanes>
-  cudaError_t run() const {
+  template <int lanes, typename Choice>
+  cudaError_t run(Choice choice) const {
     const unsigned blocks = formats::blocks_for(count / lanes, most_blocks);
     const walk::Cursor way = walk::at(int64_t(blocks) * kThreadsPerBlock * lanes, sizes);
-    return formats::start(activate_kernel<Format, kind, lanes>, blocks, stream, x, beside, out, count, sizes, way,
+    return formats::start(activate_kernel<Format, lanes, Choice>, blocks, stream, choice, x, beside, out, count, sizes, way,
                           settings_of<typename Format::Sum>(activation));
   }
 
   cudaError_t operator()() const {
     constexpr int lanes = kLanes<Scalar>;
-    const bool packs = count % lanes == 0 && formats::is_aligned(x) && formats::is_aligned(out);
-    return packs ? run<lanes>() : run<1>();
+    const KindLater kind{activation.kind};
+    return in_packs<lanes>(count, x, out) ? kind([&](auto is) { return run<lanes>(is); }) : run<1>(kind);
   }
 };
 
-template <typename Format, Kind kind, Factor factor>
-cudaError_t multiply(const launch::Activation& activation, const void* gradient, const void* reference, void* out, int64_t count, int most_blocks,
-                     cudaStream_t stream) {
+template <typename Format>
+struct Differentiate {
   using Scalar = typename Format::Scalar;
-  constexpr int lanes = kLanes<Scalar>;
-  const auto* from = static_cast<const Scalar*>(gradient);
-  const auto* at = static_cast<const Scalar*>(reference);
-  auto* to = static_cast<Scalar*>(out);
-  const auto settings = settings_of<typename Format::Sum>(activation);
-  const bool packs = count % lanes == 0 && formats::is_aligned(gradient) && formats::is_aligned(reference) && formats::is_aligned(out);
-  const unsigned blocks = formats::blocks_for(packs ? count / lanes : count, most_blocks);
-  if (packs) return formats::start(derivative_kernel<Format, kind, factor, lanes>, blocks, stream, from, at, to, count, settings);
-  return formats::start(derivative_kernel<Format, kind, factor, 1>, blocks, stream, from, at, to, count, settings);
-}
+  const launch::Activation& activation;
+  const Scalar *gradient, *reference;
+  Scalar* out;
+  int64_t count;
+  int most_blocks;
+  cudaStream_t stream;
+
+  template <Factor factor, int lanes, typename Choice>
+  cudaError_t run(Choice choice) const {
+    const unsigned blocks = formats::blocks_for(count / lanes, most_blocks);
+    return formats::start(derivative_kernel<Format, factor, lanes, Choice>, blocks, stream, choice, gradient, reference, out, count,
+                          settings_of<typename Format::Sum>(activation));
+  }
+
+  template <Factor factor>
+  cudaError_t multiply() const {
+    constexpr int lanes = kLanes<Scalar>;
+    const KindLater kind{activation.kind};
+    if (!in_packs<lanes>(count, gradient, reference, out)) return run<factor, 1>(kind);
+    return kind([&](auto is) {
+      constexpr bool piecewise = activations::is_piecewise_linear(decltype(is)::kind);
+      if constexpr (factor == Factor::kFirst || piecewise == (factor == Factor::kFirstFromResult)) return run<factor, lanes>(is);
+      return cudaErrorInvalidValue;
+    });
+  }
+
+  cudaError_t operator()(int order, bool from_result) const {
+    const bool piecewise = KindLater{activation.kind}([](auto is) { return activations::is_piecewise_linear(decltype(is)::kind); });
+    if (order == 1 && !from_result) return multiply<Factor::kFirst>();
+    if (order == 1 && piecewise) return multiply<Factor::kFirstFromResult>();
+    if (order == 2 && piecewise) return cudaMemsetAsync(out, 0, count * sizeof(Scalar), stream);
+    if (order == 2 && !from_result) return multiply<Factor::kSecond>();
+    return cudaErrorInvalidValue;
+  }
+};
+
+bool is_known(int kind) { return kind >= 0 && kind < activations::kNumKinds; }
 
 }  // namespace
 
 cudaError_t launch::activate(Format format, const Activation& activation, const void* x, const void* bias, const void* scale, const void* noise, void* out,
                              int64_t count, const walk::Sizes& sizes, int most_blocks, cudaStream_t stream) {
+  if (!is_known(activation.kind)) return cudaErrorInvalidValue;
   if (count == 0) return cudaSuccess;
   return with_format(format, [&](auto which) {
     using F = decltype(which);
     using Scalar = typename F::Scalar;
-    return with_kind(activation.kind, [&](auto kind) {
-      const Beside<Scalar> beside{static_cast<const Scalar*>(bias), static_cast<const Scalar*>(scale), static_cast<const Scalar*>(noise)};
-      return Activate<F, decltype(kind)::kind>{activation, static_cast<const Scalar*>(x), beside, static_cast<Scalar*>(out), count, sizes, most_blocks,
-                                               stream}();
-    });
+    const Beside<Scalar> beside{static_cast<const Scalar*>(bias), static_cast<const Scalar*>(scale), static_cast<const Scalar*>(noise)};
+    return Activate<F>{activation, static_cast<const Scalar*>(x), beside, static_cast<Scalar*>(out), count, sizes, most_blocks, stream}();
   });
 }
 
 cudaError_t launch::derivative(Format format, const Activation& activation, const void* gradient, const void* reference, int order, bool from_result,
                                void* out, int64_t count, int most_blocks, cudaStream_t stream) {
+  if (!is_known(activation.kind)) return cudaErrorInvalidValue;
   if (count == 0) return cudaSuccess;
   return with_format(format, [&](auto which) {
     using F = decltype(which);
-    return with_kind(activation.kind, [&](auto kind_is) {
-      constexpr Kind kind = decltype(kind_is)::kind;
-      if (order == 1 && !from_result) return multiply<F, kind, Factor::kFirst>(activation, gradient, reference, out, count, most_blocks, stream);
-      if constexpr (activations::is_piecewise_linear(kind)) {
-        if (order == 1) return multiply<F, kind, Factor::kFirstFromResult>(activation, gradient, reference, out, count, most_blocks, stream);
-        if (order == 2) return cudaMemsetAsync(out, 0, count * sizeof(typename F::Scalar), stream);
-      } else if (order == 2 && !from_result) {
-        return multiply<F, kind, Factor::kSecond>(activation, gradient, reference, out, count, most_blocks, stream);
-      }
-      return cudaErrorInvalidValue;
-    });
+    using Scalar = typename F::Scalar;
+    return Differentiate<F>{activation,  static_cast<const Scalar*>(gradient), static_cast<const Scalar*>(reference), static_cast<Scalar*>(out), count,
+                            most_blocks, stream}(order, from_result);
   });
 }

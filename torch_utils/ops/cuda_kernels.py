@@ -1,70 +1,36 @@
-"""The compiled kernels for CUDA devices as functions of tensors, in the form that docs/kernels.md states.
+"""The CUDA kernels of bias_act and upfirdn2d: their sources, how they are compiled, and their functions for Python.
 
-They run on the current stream of the tensors' device. `resample_on_device` is this device's own: the filter stays in the card's
-memory, so that nothing waits for the card. Must not build anything when imported, nor know networks.
+The functions are those of docs/kernels.md, on the current stream of the tensors' device. upfirdn2d takes the filter as it is, in the
+card's memory, where reading its numbers would make the program wait for the card. Must not know networks or when a kernel is used.
 """
 
+import os
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
-from torch_utils import custom_ops
-
-FOLDER = Path(__file__).resolve().parent
-SOURCES = ("kernels_cuda.cpp", "bias_act_cuda.cu", "upfirdn2d_cuda.cu")
+PLUGIN = "cuda_ops_plugin"
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-# In the order of activations::Kind in activations.h.
-KINDS = ("linear", "relu", "lrelu", "tanh", "sigmoid", "elu", "selu", "softplus", "swish")
+
+# In the order of Kind in activations.h.
+_KINDS = ("linear", "relu", "lrelu", "tanh", "sigmoid", "elu", "selu", "softplus", "swish")
 
 
-def compiled():
-    """The compiled module. Raises custom_ops.PluginError where it cannot be had."""
-    return custom_ops.get_plugin("madr_kernels_cuda", [FOLDER / name for name in SOURCES])
+def sources():
+    """The C++ and CUDA files."""
+    folder = Path(__file__).resolve().parent
+    return [folder / name for name in ("module_cuda.cpp", "bias_act_cuda.cu", "upfirdn2d_cuda.cu")]
 
 
-# ------------------------------------------------------------------------------------------
-# bias_act.
+def build_options():
+    """Keywords for torch.utils.cpp_extension.load, which compiles for the cards of this machine unless TORCH_CUDA_ARCH_LIST names others."""
+    return dict(extra_cflags=["/O2" if os.name == "nt" else "-O2"], extra_cuda_cflags=["-O3"])
 
 
-def _limit(clamp):
-    """The kernels' word for no limit is a negative one."""
-    return -1.0 if clamp is None else float(clamp)
-
-
-def _laid_out_as(tensor, model):
-    """tensor in the memory layout of model; gradients arrive in any."""
-    return tensor if tensor.stride() == model.stride() else torch.empty_like(model).copy_(tensor)
-
-
-def activate(x, b, scale, noise, dim, act, alpha, gain, clamp):
-    """clamp(gain * act(scale * x + noise + b)) in one pass. x dense; b [C], scale [N,C], noise [N,1,H,W] or None."""
-    beside = [None if tensor is None else tensor.contiguous() for tensor in (b, scale, noise)]
-    return compiled().activate(x, *beside, dim % x.ndim, KINDS.index(act), alpha, gain, _limit(clamp))
-
-
-def derivative(gradient, reference, order, from_result, act, alpha, gain, clamp):
-    """gradient times dy/dz (order 1) or d2y/dz2 (order 2) at z = reference, or where y = reference if from_result."""
-    gradient = _laid_out_as(gradient, reference)
-    return compiled().derivative(gradient, reference, order, from_result, KINDS.index(act), alpha, gain, _limit(clamp))
-
-
-def backward(gradient, y, x, scale, dim, act, alpha, gain, clamp, wanted):
-    """Gradients of activate at x, b [C], scale [N,C], noise [N,1,H,W], the last three only if in `wanted`; piecewise linear acts.
-
-    The sums are PyTorch's, which add in one order always; adding in the kernel would take atomics, whose order varies.
-    """
-    to_z = derivative(gradient, y, 1, True, act, alpha, gain, clamp)
-    images = [to_z.shape[axis] if axis < 2 else 1 for axis in range(to_z.ndim)]
-    to_b = to_z.sum([axis for axis in range(to_z.ndim) if axis != dim % to_z.ndim]) if "b" in wanted else None
-    to_scale = (to_z * x).flatten(2).sum(2) if "scale" in wanted else None
-    to_noise = to_z.sum(1, keepdim=True) if "noise" in wanted else None
-    to_x = to_z if scale is None else to_z * scale.reshape(images)
-    return to_x, to_b, to_scale, to_noise
-
-
-# ------------------------------------------------------------------------------------------
-# upfirdn2d.
+def bind(compiled):
+    """The functions, over the compiled module."""
+    return Functions(compiled)
 
 
 class Sampling(NamedTuple):
@@ -78,44 +44,85 @@ class Sampling(NamedTuple):
     gain: float
 
     def transposed(self, size_in, taps):
-        """The pass that carries a gradient back to an image of size_in, through a filter of `taps`.
+        """The pass that carries a gradient back to an image of size_in, through a filter of size `taps`.
 
-        out[o] sums tap o * down .. met by input i where i * up + before - o * down is that tap; seen from i this is a pass with
-        up and down changed places, the filter reversed and taps - 1 - before zeros in front.
+        Input i meets output o in the tap i * up + before - o * down. Seen from i, this is a pass with up and down changed
+        places, the filter reversed, and taps - 1 - before zeros in front.
         """
         before = (taps[0] - 1 - self.before[0], taps[1] - 1 - self.before[1])
         return Sampling(self.down, self.up, before, size_in, not self.correlate, self.gain)
 
 
+class Functions:
+    """activate, derivative and backward of docs/kernels.md, and upfirdn2d with a filter that stays on the card."""
+
+    DTYPES = DTYPES
+
+    def __init__(self, compiled):
+        self.compiled = compiled
+        self._kinds = {name: number for number, name in enumerate(_KINDS)}
+
+    def activations(self):
+        """Names of the activations that it knows."""
+        return self._kinds
+
+    def activate(self, x, b, scale, noise, dim, act, alpha, gain, clamp):
+        """clamp(gain * act(scale * x + noise + b)) in one pass; b [C], scale [N,C], noise [N,1,H,W] or None."""
+        dim %= x.ndim
+        if dim != 1 and not x.is_contiguous():  # the kernel's channels-last memory has its channels along axis 1
+            y = self.activate(x.contiguous(), b, scale, noise, dim, act, alpha, gain, clamp)
+            return torch.empty_like(x).copy_(y)
+        beside = [None if tensor is None else tensor.contiguous() for tensor in (b, scale, noise)]
+        return self.compiled.activate(x, *beside, dim, *self._rule(act, alpha, gain, clamp))
+
+    def derivative(self, gradient, reference, order, from_result, act, alpha, gain, clamp):
+        """gradient times dy/dz (order 1) or d2y/dz2 (order 2) at z = reference, or where y = reference if from_result."""
+        if gradient.stride() != reference.stride():
+            gradient = torch.empty_like(reference).copy_(gradient)
+        return self.compiled.derivative(gradient, reference, order, from_result, *self._rule(act, alpha, gain, clamp))
+
+    def backward(self, gradient, y, x, scale, dim, act, alpha, gain, clamp, wanted):
+        """Gradients of activate at x, b [C], scale [N,C], noise [N,1,H,W], the last three only if in `wanted`; piecewise linear acts.
+
+        The sums are PyTorch's, which add in the same order every time; sums of one pass would need atomic additions, which don't.
+        """
+        to_z = self.derivative(gradient, y, 1, True, act, alpha, gain, clamp)
+        others = [axis for axis in range(to_z.ndim) if axis != dim % to_z.ndim]
+        to_b = (to_z.sum(others) if others else to_z) if "b" in wanted else None
+        to_scale = (to_z * x).flatten(2).sum(2) if "scale" in wanted else None
+        to_noise = to_z.sum(1, keepdim=True) if "noise" in wanted else None
+        to_x = to_z if scale is None else to_z * scale.reshape([*scale.shape, *[1] * (to_z.ndim - 2)])
+        return to_x, to_b, to_scale, to_noise
+
+    def upfirdn2d(self, x, f, up, down, padding, flip_filter, gain):
+        """x [N,C,H,W] on any strides, f [taps] or [rows, columns] on the same device; no gradient for f."""
+        f = f.detach().to(torch.float64 if x.dtype == torch.float64 else torch.float32)
+        left, right, top, bottom = padding
+        if f.ndim == 2:
+            return self._pass(x, f.contiguous(), up, down, padding, flip_filter, gain)
+        # Along one axis, then along the other; each carries the square root of the gain.
+        x = self._pass(x, f[None, :].contiguous(), (up[0], 1), (down[0], 1), (left, right, 0, 0), flip_filter, gain**0.5)
+        return self._pass(x, f[:, None].contiguous(), (1, up[1]), (1, down[1]), (0, 0, top, bottom), flip_filter, gain**0.5)
+
+    def _pass(self, x, f, up, down, padding, flip_filter, gain):
+        left, right, top, bottom = padding
+        width = (x.shape[3] * up[0] + left + right - f.shape[1]) // down[0] + 1
+        height = (x.shape[2] * up[1] + top + bottom - f.shape[0]) // down[1] + 1
+        return _Resample.apply(self.compiled, x, f, Sampling(up, down, (left, top), (width, height), flip_filter, gain))
+
+    def _rule(self, act, alpha, gain, clamp):
+        return self._kinds[act], alpha, gain, -1.0 if clamp is None else clamp
+
+
 class _Resample(torch.autograd.Function):
-    """A pass of upfirdn2d, linear in x, with itself as the derivative of every order."""
+    """A pass of upfirdn2d. Linear in x, so that the derivative of every order is another pass."""
 
     @staticmethod
-    def forward(ctx, x, f, sampling):
+    def forward(ctx, compiled, x, f, sampling):
         ctx.save_for_backward(f)
-        ctx.sampling, ctx.size_in = sampling, (x.shape[3], x.shape[2])
-        return compiled().upfirdn2d(x, f, *sampling)
+        ctx.compiled, ctx.transposed = compiled, sampling.transposed((x.shape[3], x.shape[2]), (f.shape[1], f.shape[0]))
+        return compiled.upfirdn2d(x, f, *sampling)
 
     @staticmethod
     def backward(ctx, gradient):
-        (f,) = ctx.saved_tensors
-        return _Resample.apply(gradient, f, ctx.sampling.transposed(ctx.size_in, (f.shape[1], f.shape[0]))), None, None
-
-
-def resample_on_device(x, f, up, down, padding, flip_filter, gain):
-    """upfirdn2d of x [N,C,H,W] with f [taps] or [rows, columns] on x's device; no gradient for f."""
-    f = f.to(torch.float64 if x.dtype == torch.float64 else torch.float32)
-    left, right, top, bottom = padding
-    if f.ndim == 2:
-        passes = [(f.contiguous(), up, down, (left, right, top, bottom))]
-    else:
-        # Along one axis, then along the other.
-        passes = [
-            (f[None, :].contiguous(), (up[0], 1), (down[0], 1), (left, right, 0, 0)),
-            (f[:, None].contiguous(), (1, up[1]), (1, down[1]), (0, 0, top, bottom)),
-        ]
-    for taps, spread, kept, (before_x, after_x, before_y, after_y) in passes:
-        width = (x.shape[3] * spread[0] + before_x + after_x - taps.shape[1]) // kept[0] + 1
-        height = (x.shape[2] * spread[1] + before_y + after_y - taps.shape[0]) // kept[1] + 1
-        x = _Resample.apply(x, taps, Sampling(spread, kept, (before_x, before_y), (width, height), flip_filter, gain ** (f.ndim / 2)))
-    return x
+        return None, _Resample.apply(ctx.compiled, gradient, *ctx.saved_tensors, ctx.transposed), None, None
