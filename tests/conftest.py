@@ -10,11 +10,15 @@ from pathlib import Path
 # Before torch is imported: two test workers share two cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# Plain PyTorch is what the numbers are defined by; the tests of the kernels switch them on, with the fixture cpu_kernels.
+os.environ["MADR_KERNELS"] = "off"
+
 import numpy as np
 import pytest
 
 REPO = Path(__file__).resolve().parent.parent
 GOLDEN = REPO / "tests" / "golden"
+BUILDS = os.environ.get("TORCH_EXTENSIONS_DIR") or str(Path("~/.cache/torch_extensions").expanduser())  # kept from one test run to the next
 
 
 def pytest_collection_modifyitems(config, items):
@@ -57,6 +61,32 @@ def private_cache(tmp_path_factory, monkeypatch):
     """No test reads or writes the user's caches."""
     monkeypatch.setenv("DNNLIB_CACHE_DIR", str(tmp_path_factory.getbasetemp() / "dnnlib-cache"))
     monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path_factory.getbasetemp() / "torch-extensions"))
+
+
+@pytest.fixture(scope="session")
+def compiled_cpu_kernels():
+    """The functions of the C++ kernels; compiled once per machine."""
+    from torch_utils import custom_ops
+    from torch_utils.ops import cpu_kernels
+
+    lack = custom_ops.missing_tools(needs_cuda=False)
+    if lack:
+        pytest.skip(f"the kernels cannot be compiled here: {lack[0]}")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TORCH_EXTENSIONS_DIR", BUILDS)
+        return cpu_kernels.bind(custom_ops.get_plugin(cpu_kernels.PLUGIN, cpu_kernels.sources(), **cpu_kernels.build_options()))
+
+
+@pytest.fixture
+def cpu_kernels(compiled_cpu_kernels, private_cache, monkeypatch):
+    """Kernels are on in this test and in the programs that it starts. Gives their functions."""
+    from torch_utils.ops import plugins
+
+    monkeypatch.setenv("MADR_KERNELS", "auto")
+    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", BUILDS)
+    monkeypatch.setattr(plugins, "_wanted", True)
+    monkeypatch.setattr(plugins, "_bound", {"torch_utils.ops.cpu_kernels": compiled_cpu_kernels})
+    return compiled_cpu_kernels
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,7 @@ import hashlib
 import importlib.util
 import logging
 import os
+import platform
 import re
 import shutil
 import sys
@@ -47,7 +48,7 @@ def get_plugin(module_name, sources, **build_kwargs):
     if verbosity not in ("none", "brief", "full"):
         raise ValueError(f"custom_ops.verbosity must be none, brief or full (got {verbosity!r})")
     sources = [Path(source).resolve() for source in sources]
-    folder = build_root() / f"{module_name}-{_digest(sources, build_kwargs)}"
+    folder = _folder_of(module_name, sources, build_kwargs)
     if folder not in _outcomes:
         _outcomes[folder] = _obtain(module_name, sources, folder, build_kwargs)
     if isinstance(_outcomes[folder], PluginError):
@@ -60,6 +61,16 @@ def get_plugin_or_none(module_name, sources, **build_kwargs):
     try:
         return get_plugin(module_name, sources, **build_kwargs)
     except PluginError:
+        return None
+
+
+def get_finished_or_none(module_name, sources, **build_kwargs):
+    """The module if it has been built already, else None: at once, and without a word. Arguments as for get_plugin."""
+    sources = [Path(source).resolve() for source in sources]
+    try:
+        folder = _folder_of(module_name, sources, build_kwargs)
+        return _outcomes.get(folder) if _is_module(_outcomes.get(folder)) else _load_finished(folder)
+    except OSError:  # a source or the folder of the builds cannot be read
         return None
 
 
@@ -113,6 +124,14 @@ def _ninja_folder():
     return ninja.BIN_DIR if shutil.which("ninja", path=ninja.BIN_DIR) else None
 
 
+def _folder_of(module_name, sources, build_kwargs):
+    return build_root() / f"{module_name}-{_digest(sources, build_kwargs)}"
+
+
+def _is_module(outcome):
+    return outcome is not None and not isinstance(outcome, PluginError)
+
+
 def _digest(sources, build_kwargs):
     """16 hex digits that change with anything that could change the build."""
     folders = {source.parent for source in sources}
@@ -125,8 +144,19 @@ def _digest(sources, build_kwargs):
     if _needs_cuda(sources, build_kwargs) and torch.cuda.is_available():
         devices = range(torch.cuda.device_count())
         versions += [os.environ.get("TORCH_CUDA_ARCH_LIST", ""), *sorted({str(torch.cuda.get_device_capability(i)) for i in devices})]
+    if any("native" in flag for flag in build_kwargs.get("extra_cflags") or []):
+        versions += [platform.machine(), _processor_features()]
     state.update(repr([versions, sorted(build_kwargs.items())]).encode())
     return state.hexdigest()[:16]
+
+
+def _processor_features():
+    """What instructions the processor has. A home folder may serve several machines, and a build for one would crash the other."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return platform.processor()
+    return next((" ".join(sorted(line.split(":", 1)[1].split())) for line in lines if line.lower().startswith(("flags", "features"))), "")
 
 
 def _needs_cuda(sources, build_kwargs):
@@ -181,8 +211,11 @@ def _load_finished(folder):
     if not libraries:
         return None
     spec = importlib.util.spec_from_file_location(libraries[0].stem, libraries[0])
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    try:
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    except ImportError:  # cut short by a full disk, or its libraries are gone: built anew, it replaces this one
+        return None
     return module
 
 

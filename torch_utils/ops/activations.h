@@ -2,7 +2,8 @@
 //
 //     y = clamp(gain * act(z), -limit, limit),   z = scale * x + noise + bias
 //
-// T is the type to compute in: float (also for half-precision tensors) or double. A negative limit means none.
+// T is the type to compute in: float (also for half-precision tensors) or double. A negative limit means none; any other has
+// been rounded to the tensors' type, or a clamped result, read again, would seem to lie inside.
 // Must not know about tensors, memory layouts, devices or PyTorch.
 
 #pragma once

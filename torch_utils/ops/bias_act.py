@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from torch_utils.ops import plugins
+from torch_utils.ops import bias_act_kernel, plugins
 
 # Filled when the compiled kernel is looked up for the first time.
 _inited = False
@@ -49,8 +49,8 @@ def bias_act(x, b=None, dim=1, act="linear", alpha=None, gain=None, clamp=None, 
     gain = float(spec.def_gain if gain is None else gain)
     clamp = None if clamp is None else float(clamp)
     kernel = plugins.find("bias_act", impl, x)
-    if kernel is not None:
-        return kernel.bias_act(x, b, dim, act, alpha, gain, clamp)
+    if kernel is not None and act in kernel.activations():
+        return bias_act_kernel.apply(kernel, x, b, dim, bias_act_kernel.Settings(act, alpha, gain, clamp))
     if b is not None:
         b = b.reshape([-1 if axis == dim % x.ndim else 1 for axis in range(x.ndim)])
     slope = {"linear": 1.0, "relu": 0.0, "lrelu": alpha}.get(act)
@@ -116,27 +116,10 @@ class _PiecewiseLinear(torch.autograd.Function):
         if slope != 1:
             gradient = torch.ops.aten.leaky_relu_backward(gradient, y, slope, True)
             if b is not None and b.requires_grad and torch.is_grad_enabled():
-                gradient = _ZeroForBias.apply(gradient, b)
+                gradient = bias_act_kernel.ZeroForBias.apply(gradient, b)
         if gain != 1:
             gradient = gradient * gain
         to_bias = None
         if b is not None and ctx.needs_input_grad[1]:
             to_bias = gradient.sum_to_size(b.shape)
         return (gradient if ctx.needs_input_grad[0] else None), to_bias, None, None, None
-
-
-class _ZeroForBias(torch.autograd.Function):
-    """The identity on a gradient, which depends on the bias piecewise constantly: the bias's second derivative is 0, not absent.
-
-    An optimizer skips a parameter without a gradient but moves one whose gradient is 0 by its momentum, so the difference
-    shows in training. For x the zeros stay unsaid: sending them would cost a whole backward pass through the layers below.
-    """
-
-    @staticmethod
-    def forward(ctx, gradient, b):
-        ctx.save_for_backward(b)
-        return gradient.view_as(gradient)
-
-    @staticmethod
-    def backward(ctx, gradient):
-        return gradient, torch.zeros_like(ctx.saved_tensors[0])

@@ -27,6 +27,11 @@ class AxisPlan(NamedTuple):
     def size_out(self, size_in: int) -> int:
         return (size_in * self.up + self.before + self.after - len(self.taps)) // self.down + 1
 
+    def transposed(self, size_in: int) -> "AxisPlan":
+        """The plan whose map is this one's transpose, for rows of size_in: from y's gradient to x's, which has size_in pixels again."""
+        after = (size_in - 1) * self.up + self.before + 1 - self.size_out(size_in) * self.down
+        return AxisPlan(self.taps[::-1], self.down, self.up, len(self.taps) - 1 - self.before, after)
+
 
 @lru_cache(maxsize=64)
 def separate(taps_2d: tuple[tuple[float, ...], ...], tolerance: float) -> tuple[tuple[float, ...], tuple[float, ...]] | None:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 
-from torch_utils.ops import fir_matrices, plugins
+from torch_utils.ops import fir_matrices, plugins, upfirdn2d_kernel
 
 # Filled when the compiled kernel is looked up for the first time.
 _inited = False
@@ -49,11 +49,11 @@ def upfirdn2d(x, f, up=1, down=1, padding=0, flip_filter=False, gain=1, impl="cu
     spec = _Resampling(parse_factors(up, "up"), parse_factors(down, "down"), parse_padding(padding), flip_filter, gain)
     _check_arguments(x, f, spec)
     kernel = plugins.find("upfirdn2d", impl, x)
-    if kernel is not None:
-        return kernel.upfirdn2d(x, f, spec)
     if f is None or f.numel() == 1:
         result = _without_filter(x, f, spec)
     elif _may_look_at(x, f) and (plans := _axis_plans(x.dtype, f, spec)):
+        if kernel is not None:
+            return upfirdn2d_kernel.resample(kernel, x, *plans)
         result = fir_matrices.resample(x, *plans)
     else:
         result = _by_convolution(x, f, spec)

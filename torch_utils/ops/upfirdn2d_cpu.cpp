@@ -1,0 +1,238 @@
+// Resampling by a separable FIR filter on the CPU, in one pass over memory.
+//
+// Along one axis: y[o] = sum_t taps[t] * z[o * down + t - before], where z is x with up - 1 zeros after each pixel and 0 outside.
+// An output row is made from the input rows that meet a tap (first one weighted sum of rows, then the taps along the row). Zeros
+// are never multiplied: of the taps, each output takes those that meet a pixel (polyphase).
+
+#include "cpu_tools.h"
+
+#include <type_traits>
+
+namespace {
+
+template <typename T>
+struct Axis {
+  std::vector<T> taps;
+  int64_t up, down, before, size_in, size_out;
+
+  // The taps that meet a pixel at output `at`: the first of them, how many follow at distance `up`, and the first one's pixel.
+  struct Meeting {
+    int64_t tap, count, pixel;
+  };
+
+  Meeting meeting(int64_t at) const {
+    const int64_t place = at * down - before;  // of tap 0 in the spread image
+    int64_t tap = ((-place) % up + up) % up;
+    int64_t pixel = (place + tap) / up;
+    if (pixel < 0) {
+      tap -= pixel * up;
+      pixel = 0;
+    }
+    const int64_t by_taps = (int64_t(taps.size()) - tap + up - 1) / up;
+    return {tap, std::max<int64_t>(0, std::min(by_taps, size_in - pixel)), pixel};
+  }
+};
+
+// out [count] = sum over the taps that meet a row, of rows of x at distance `stride`.
+template <typename S, typename T>
+void weigh_rows(T* out, const S* x, int64_t stride, int64_t count, const Axis<T>& axis, int64_t at) {
+  const auto meeting = axis.meeting(at);
+  const T* taps = axis.taps.data() + meeting.tap;
+  const S* row = x + meeting.pixel * stride;
+  int64_t k = 0;
+  if (meeting.count >= 4) {
+    const T a = taps[0], b = taps[axis.up], c = taps[2 * axis.up], d = taps[3 * axis.up];
+    for (int64_t i = 0; i < count; ++i)
+      out[i] = a * cpu::load(row + i) + b * cpu::load(row + stride + i) + c * cpu::load(row + 2 * stride + i) + d * cpu::load(row + 3 * stride + i);
+    k = 4;
+  } else if (meeting.count >= 2) {
+    const T a = taps[0], b = taps[axis.up];
+    for (int64_t i = 0; i < count; ++i) out[i] = a * cpu::load(row + i) + b * cpu::load(row + stride + i);
+    k = 2;
+  } else {
+    std::fill(out, out + count, T(0));
+  }
+  for (; k < meeting.count; ++k) {
+    const T tap = taps[k * axis.up];
+    const S* source = row + k * stride;
+    for (int64_t i = 0; i < count; ++i) out[i] += tap * cpu::load(source + i);
+  }
+}
+
+// out [count] = sum_k taps[k * step] * x[k ... k + count), for one phase of the output.
+template <typename T>
+void fir(T* out, const T* x, const T* taps, int64_t step, int64_t num_taps, int64_t count) {
+  if (num_taps == 4) {
+    const T a = taps[0], b = taps[step], c = taps[2 * step], d = taps[3 * step];
+    for (int64_t i = 0; i < count; ++i) out[i] = a * x[i] + b * x[i + 1] + c * x[i + 2] + d * x[i + 3];
+    return;
+  }
+  if (num_taps == 2) {
+    const T a = taps[0], b = taps[step];
+    for (int64_t i = 0; i < count; ++i) out[i] = a * x[i] + b * x[i + 1];
+    return;
+  }
+  std::fill(out, out + count, T(0));
+  for (int64_t k = 0; k < num_taps; ++k)
+    for (int64_t i = 0; i < count; ++i) out[i] += taps[k * step] * x[k + i];
+}
+
+template <typename S, typename T>
+void store_row(S* out, const T* row, int64_t count) {
+  for (int64_t i = 0; i < count; ++i) cpu::store(out + i, row[i]);
+}
+
+// The taps along a row of single pixels. One object per thread: it owns the intermediate rows.
+//
+// row() is where the caller writes the weighted sum of rows; around it are zeros, so that no tap needs to be checked.
+template <typename T>
+class RowFilter {
+ public:
+  explicit RowFilter(const Axis<T>& axis) : axis_(axis), margin_(int64_t(axis.taps.size()) + std::max<int64_t>(axis.before, 0)) {
+    const int64_t reach = ((axis.size_out + 2) * axis.down + int64_t(axis.taps.size()) - axis.before) / axis.up + axis.down;
+    padded_.assign(margin_ + std::max(axis.size_in, reach) + 2, T(0));
+    phases_.assign((axis.size_out / axis.up + 1) * axis.up, T(0));
+  }
+
+  T* row() { return padded_.data() + margin_; }
+
+  template <typename S>
+  void write(S* out) {
+    if (axis_.down == 1) return enlarge(out);
+    if (axis_.up == 1) return shrink(out);
+    for (int64_t o = 0; o < axis_.size_out; ++o) {
+      const auto meeting = axis_.meeting(o);
+      T sum = 0;
+      for (int64_t k = 0; k < meeting.count; ++k) sum += axis_.taps[meeting.tap + k * axis_.up] * row()[meeting.pixel + k];
+      cpu::store(out + o, sum);
+    }
+  }
+
+ private:
+  // Each of the `up` phases of the output is an ordinary filter with every up-th tap.
+  template <typename S>
+  void enlarge(S* out) {
+    const int64_t up = axis_.up, longest = axis_.size_out / up + 1;
+    for (int64_t phase = 0; phase < std::min(up, axis_.size_out); ++phase) {
+      const int64_t tap = ((axis_.before - phase) % up + up) % up, first = (phase + tap - axis_.before) / up;
+      const int64_t num_taps = (int64_t(axis_.taps.size()) - tap + up - 1) / up, count = (axis_.size_out - phase + up - 1) / up;
+      fir(phases_.data() + phase * longest, row() + first, axis_.taps.data() + tap, up, std::max<int64_t>(num_taps, 0), count);
+    }
+    const T* phases = phases_.data();
+    if (up == 1) return store_row(out, phases, axis_.size_out);
+    if (up == 2) {
+      const int64_t pairs = axis_.size_out / 2;
+      for (int64_t i = 0; i < pairs; ++i) {
+        cpu::store(out + 2 * i, phases[i]);
+        cpu::store(out + 2 * i + 1, phases[longest + i]);
+      }
+      if (axis_.size_out % 2) cpu::store(out + axis_.size_out - 1, phases[pairs]);
+      return;
+    }
+    for (int64_t o = 0; o < axis_.size_out; ++o) cpu::store(out + o, phases[o % up * longest + o / up]);
+  }
+
+  // The row is parted into `down` rows of every down-th pixel; the taps are parted likewise, and the filtered parts added.
+  template <typename S>
+  void shrink(S* out) {
+    const int64_t down = axis_.down, num_taps = int64_t(axis_.taps.size());
+    const T* start = row() - axis_.before;
+    const int64_t longest = axis_.size_out + (num_taps + down - 1) / down;
+    parts_.resize(down * longest + axis_.size_out);
+    if (down == 2) {
+      for (int64_t i = 0; i < longest; ++i) {
+        parts_[i] = start[2 * i];
+        parts_[longest + i] = start[2 * i + 1];
+      }
+    } else {
+      for (int64_t part = 0; part < down; ++part)
+        for (int64_t i = 0; i < longest; ++i) parts_[part * longest + i] = start[i * down + part];
+    }
+    T* sum = parts_.data() + down * longest;
+    const T* taps = axis_.taps.data();
+    if (down == 2 && num_taps == 4) {
+      const T *even = parts_.data(), *odd = even + longest;
+      for (int64_t i = 0; i < axis_.size_out; ++i) sum[i] = taps[0] * even[i] + taps[1] * odd[i] + taps[2] * even[i + 1] + taps[3] * odd[i + 1];
+    } else {
+      std::fill(sum, sum + axis_.size_out, T(0));
+      for (int64_t t = 0; t < num_taps; ++t) {
+        const T* part = parts_.data() + t % down * longest + t / down;
+        for (int64_t i = 0; i < axis_.size_out; ++i) sum[i] += taps[t] * part[i];
+      }
+    }
+    store_row(out, sum, axis_.size_out);
+  }
+
+  const Axis<T>& axis_;
+  int64_t margin_;
+  std::vector<T> padded_, phases_, parts_;
+};
+
+template <typename S, typename T>
+void resample_planes(S* y, const S* x, int64_t planes, const Axis<T>& along_y, const Axis<T>& along_x) {
+  const int64_t size_in = along_y.size_in * along_x.size_in, size_out = along_y.size_out * along_x.size_out;
+  cpu::in_parallel(planes, size_out * 4, [&](int64_t first, int64_t last) {
+    RowFilter<T> filter(along_x);
+    for (int64_t plane = first; plane < last; ++plane) {
+      for (int64_t o = 0; o < along_y.size_out; ++o) {
+        weigh_rows(filter.row(), x + plane * size_in, along_x.size_in, along_x.size_in, along_y, o);
+        filter.write(y + plane * size_out + o * along_x.size_out);
+      }
+    }
+  });
+}
+
+template <typename S, typename T>
+void resample_pixels(S* y, const S* x, int64_t images, int64_t channels, const Axis<T>& along_y, const Axis<T>& along_x) {
+  const int64_t row_in = along_x.size_in * channels, row_out = along_x.size_out * channels;
+  cpu::in_parallel(images * along_y.size_out, row_out * 4, [&](int64_t first, int64_t last) {
+    std::vector<T> row(row_in), pixel(channels);
+    for (int64_t item = first; item < last; ++item) {
+      const int64_t n = item / along_y.size_out;
+      weigh_rows(row.data(), x + n * along_y.size_in * row_in, row_in, row_in, along_y, item % along_y.size_out);
+      for (int64_t o = 0; o < along_x.size_out; ++o) {
+        S* out = y + item * row_out + o * channels;
+        if constexpr (std::is_same_v<S, T>) {
+          weigh_rows(out, row.data(), channels, channels, along_x, o);
+        } else {
+          weigh_rows(pixel.data(), row.data(), channels, channels, along_x, o);
+          store_row(out, pixel.data(), channels);
+        }
+      }
+    }
+  });
+}
+
+// What Python tells of one axis.
+struct AxisNumbers {
+  unsigned long long taps;
+  long long num_taps, up, down, before, size_in, size_out;
+
+  template <typename T>
+  Axis<T> axis() const {
+    const double* numbers = cpu::pointer<const double>(taps);
+    return {std::vector<T>(numbers, numbers + num_taps), up, down, before, size_in, size_out};
+  }
+};
+
+}  // namespace
+
+PyObject* upfirdn2d_resample(PyObject*, PyObject* arguments) {
+  unsigned long long y, x;
+  long long images, channels;
+  int is_planes, element_type;
+  AxisNumbers of_y, of_x;
+  if (!PyArg_ParseTuple(arguments, "KKLLpi(KLLLLLL)(KLLLLLL)", &y, &x, &images, &channels, &is_planes, &element_type,  //
+                        &of_y.taps, &of_y.num_taps, &of_y.up, &of_y.down, &of_y.before, &of_y.size_in, &of_y.size_out,  //
+                        &of_x.taps, &of_x.num_taps, &of_x.up, &of_x.down, &of_x.before, &of_x.size_in, &of_x.size_out))
+    return nullptr;
+  return cpu::run([&] {
+    cpu::with_element_type(element_type, [&](auto element) {
+      using S = decltype(element);
+      using T = typename cpu::ComputeType<S>::type;
+      const auto along_y = of_y.axis<T>(), along_x = of_x.axis<T>();
+      if (is_planes) return resample_planes(cpu::pointer<S>(y), cpu::pointer<const S>(x), images * channels, along_y, along_x);
+      resample_pixels(cpu::pointer<S>(y), cpu::pointer<const S>(x), images, channels, along_y, along_x);
+    });
+  });
+}
