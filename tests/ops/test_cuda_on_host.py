@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from tests.ops.cuda_on_host.emulated import FORMATS, Emulated, build, cuda_headers
-from torch_utils.ops import bias_act, cuda_kernels, upfirdn2d as ops
+from torch_utils.ops import bias_act, cuda_kernels, plugins, upfirdn2d as ops
+from training import networks
 
 if shutil.which("c++") is None or cuda_headers() is None:
     pytest.skip("no C++ compiler, or no headers of the CUDA toolkit, on this machine", allow_module_level=True)
@@ -301,3 +302,70 @@ def test_numbers_that_are_none_stay_none(kernel):
     for act in ("linear", "relu", "lrelu", "softplus"):
         actual = kernel.activate(x, None, None, None, 1, act, 0.2, 1.0, 2.0)
         assert actual[0, 0].isnan() and actual[0, 1] == 2
+
+
+# ------------------------------------------------------------------------------------------
+# Through the front door.
+
+
+@pytest.fixture
+def chosen(kernel, monkeypatch):
+    """bias_act() and upfirdn2d() take the emulated kernels for tensors on the CPU. Gives the number of kernels that ran."""
+    module = "torch_utils.ops.cuda_kernels"
+    monkeypatch.setenv(plugins.VARIABLE, "auto")
+    monkeypatch.setattr(plugins, "_wanted", True)
+    monkeypatch.setattr(plugins, "ROWS", {(name, "cpu"): module for name in plugins.OPERATORS})
+    monkeypatch.setattr(plugins, "_bound", {module: kernel})
+    return lambda: kernel.compiled.calls
+
+
+@pytest.mark.parametrize("act", KINDS)
+def test_derivatives_of_both_orders(chosen, act):
+    x, b = randn(1, 3, 2, 2).requires_grad_(), randn(3, seed=1).requires_grad_()
+    function = lambda x, b: bias_act.bias_act(x, b, act=act, clamp=1.0)
+    before = chosen()
+    assert torch.autograd.gradcheck(function, (x, b)) and torch.autograd.gradgradcheck(function, (x, b))
+    assert torch.autograd.gradgradcheck(lambda x, b: function(x, b).square(), (x, b))
+    assert chosen() > before
+
+
+def test_which_calls_reach_a_kernel(chosen):
+    x, f = randn(1, 2, 6, 6, dtype=torch.float32), ops.setup_filter([1, 3, 3, 1])
+    before = chosen()
+    ops.upsample2d(x, f)
+    ops.downsample2d(x, ops.setup_filter([1, 2, 3, 4, 4, 3, 2, 1]), padding=1)  # two passes
+    assert chosen() - before == 3
+    ops.upsample2d(x, f, impl="ref")
+    ops.upsample2d(x, f.clone().requires_grad_())  # only plain PyTorch has the filter's gradient
+    ops.upfirdn2d(x, None, padding=1)
+    assert chosen() - before == 3
+
+
+def test_a_training_step_is_that_of_plain_pytorch(chosen, monkeypatch):
+    """Every parameter's gradient, through R1 and path length, which differentiate both operators twice."""
+    common = dict(img_resolution=16, img_channels=3, c_dim=0)
+    channels = dict(channel_base=128, channel_max=8, conv_clamp=256)
+    torch.manual_seed(0)
+    G = networks.Generator(z_dim=8, w_dim=8, mapping_kwargs=dict(num_layers=2), synthesis_kwargs=channels, **common)
+    D = networks.Discriminator(**common, **channels, epilogue_kwargs=dict(mbstd_group_size=2))
+    z, noise = randn(2, 8, seed=1, dtype=torch.float32), randn(2, 3, 16, 16, seed=2, dtype=torch.float32)
+
+    def gradients(kernels):
+        monkeypatch.setattr(plugins, "_wanted", kernels)
+        ws = G.mapping(z, None)
+        images = G.synthesis(ws, noise_mode="const")
+        (path,) = torch.autograd.grad((images * noise).sum(), ws, create_graph=True)
+        real = noise.clone().requires_grad_()
+        (slope,) = torch.autograd.grad(D(real, None).sum(), real, create_graph=True)
+        loss = D(images, None).square().mean() + path.square().mean() + slope.square().mean()
+        return torch.autograd.grad(loss, [*G.parameters(), *D.parameters()], allow_unused=True)
+
+    before = chosen()
+    expected = gradients(kernels=False)
+    assert chosen() == before
+    actual = gradients(kernels=True)
+    assert chosen() > before + 50
+    for mine, theirs in zip(actual, expected):
+        assert (mine is None) == (theirs is None)
+        if mine is not None:
+            torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-4 * max(1.0, theirs.abs().max().item()))

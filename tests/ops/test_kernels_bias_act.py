@@ -59,7 +59,9 @@ def test_bfloat16_is_float32_rounded_once(cpu_kernels, act, clamp):
         for ours, plain in zip(answers[:2], answers[2:]):
             assert ours[0].dtype == torch.bfloat16
             torch.testing.assert_close(ours[0].float(), plain[0], rtol=2**-8, atol=1e-6)
-            near_limit = torch.zeros_like(x, dtype=torch.bool) if clamp is None else ((plain[0].abs() - clamp).abs() < 0.01) & (plain[0].abs() < clamp)
+            near_limit = (
+                torch.zeros_like(x, dtype=torch.bool) if clamp is None else ((plain[0].abs() - clamp).abs() < 0.01) & (plain[0].abs() < clamp)
+            )
             torch.testing.assert_close(ours[1].float()[~near_limit], plain[1][~near_limit], rtol=2**-6, atol=5e-3)
             assert near_limit.float().mean() < 0.05
             if clamp is None:

@@ -69,7 +69,9 @@ def test_derivatives_by_finite_differences(cpu_kernels, layout):
 
 
 def test_transposed_plan_is_the_transposed_matrix():
-    for up, down, before, after, size, taps in itertools.product((1, 2, 3), (1, 2, 3), (-2, 0, 5), (-1, 0, 4), (4, 7), ((1.0,), (1.0, 2.0, 5.0, 7.0))):
+    for up, down, before, after, size, taps in itertools.product(
+        (1, 2, 3), (1, 2, 3), (-2, 0, 5), (-1, 0, 4), (4, 7), ((1.0,), (1.0, 2.0, 5.0, 7.0))
+    ):
         plan = fir_matrices.AxisPlan(taps, up, down, before, after)
         if size * up + before + after < len(taps):
             continue

@@ -57,6 +57,7 @@ class Functions:
     """activate, derivative and backward of docs/kernels.md, and upfirdn2d with a filter that stays on the card."""
 
     DTYPES = DTYPES
+    TAKES_FILTERS = True  # upfirdn2d instead of resample
 
     def __init__(self, compiled):
         self.compiled = compiled
