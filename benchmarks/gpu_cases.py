@@ -96,27 +96,30 @@ def operator_cases():
 # ------------------------------------------------------------------------------------------
 # Training steps.
 
+WIDTH_OF_NETWORKS = dict(channel_base=16384, channel_max=512)  # of --cfg=paper256
 CYCLE = 16  # steps, with the path length in every 4th and R1 in every 16th
 
 
 class Training:
-    """G and D of --cfg=paper256's width on random images: cycle() makes CYCLE steps."""
+    """G and D on random images: cycle() makes CYCLE steps."""
 
     def __init__(self, resolution, batch, precision, kernels=True, madr=None):
         import torch
 
         from torch_utils.ops import plugins
-        from training import half_precision, loss, networks
+        from training import loss, networks
 
         torch.manual_seed(0)
         half = precision != "float32"
-        size = dict(channel_base=16384, channel_max=512, num_fp16_res=4 if half else 0, conv_clamp=256 if half else None)
+        size = dict(WIDTH_OF_NETWORKS, num_fp16_res=4 if half else 0, conv_clamp=256 if half else None)
         common = dict(c_dim=0, img_resolution=resolution, img_channels=3)
         synthesis = dict(size, fp16_channels_last=precision == "bfloat16")
         block = dict(fp16_channels_last=precision == "bfloat16")
         self.G = networks.Generator(z_dim=512, w_dim=512, mapping_kwargs=dict(num_layers=8), synthesis_kwargs=synthesis, **common).to(DEVICE)
         self.D = networks.Discriminator(**common, **size, block_kwargs=block, epilogue_kwargs=dict(mbstd_group_size=4)).to(DEVICE)
         if precision == "bfloat16":
+            from training import half_precision
+
             half_precision.begin("bf16", [self.G, self.D], torch.device(DEVICE))
         self.choose_kernels = lambda: plugins.choose(kernels)
         self.opts = {name: torch.optim.Adam(network.parameters(), lr=0.002, betas=(0, 0.99)) for name, network in (("G", self.G), ("D", self.D))}

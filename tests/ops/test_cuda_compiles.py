@@ -79,7 +79,7 @@ for call in calls:
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
 def test_the_whole_extension_is_built_and_takes_cuda_tensors_alone(repo, tmp_path):
-    lack = custom_ops.missing_tools(needs_cuda=True)
+    lack = custom_ops.missing_tools(needs_cuda=False)
     home = next((home for home in (custom_ops.cuda_home(), "/usr/local/cuda") if home and (Path(home) / "include" / "cuda_runtime.h").exists()), None)
     if lack or home is None:
         pytest.skip(f"the extension cannot be built here: {lack[0] if lack else 'no headers of the CUDA toolkit'}")
