@@ -50,7 +50,7 @@ def _train(rank, options):
     training_loop(rank=rank, **options)
 
 
-def test_two_cards_train_as_one(several, tmp_path, loop_options):
+def test_two_cards_train_as_one(several, kernels, tmp_path, loop_options):
     """Equal total batch: the same images and draws, gradients summed in another order."""
     from torch_utils import distributed
     from training import state
