@@ -184,6 +184,18 @@ def _obtain(module_name, sources, folder, build_kwargs):
     return error
 
 
+@contextlib.contextmanager
+def told(is_told: bool):
+    """Within: nothing is printed unless is_told."""
+    global verbosity
+    before = verbosity
+    verbosity = before if is_told else "none"
+    try:
+        yield
+    finally:
+        verbosity = before
+
+
 class _StatusLine:
     """One line on the screen that is begun, perhaps interrupted by remarks, and ended; nothing at verbosity 'none'.
 

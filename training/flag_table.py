@@ -296,6 +296,13 @@ _MACHINE = [
     ),
     _aside("threads", "CPU threads per process [default: PyTorch's choice]", _COUNT, "threads"),
     _aside("workers", "Processes that read images, per GPU [default: 3]", _COUNT, "data_loader_kwargs", how=How.RESOLVED, advanced=True),
+    _aside(
+        "kernels",
+        "Compiled kernels: 'auto' builds those of the device once per machine and goes on without where that fails, 'off' does without [default: auto]",
+        click.Choice(["auto", "off"]),
+        "kernels",
+        advanced=True,
+    ),
     Flag("fp32", "No float16 anywhere", bool, _FP16, advanced=True),
     Flag("nhwc", "Channels-last memory with float16", bool, (f"{_G_SYNTHESIS}.fp16_channels_last", f"{_D_BLOCK}.fp16_channels_last"), advanced=True),
     _aside("nobench", "No search for the fastest cuDNN algorithms", bool, "cudnn_benchmark", how=How.RESOLVED, advanced=True),

@@ -122,6 +122,12 @@ def _activate(layer, x, gain=1):
     return bias_act.bias_act(x, bias, act=layer.activation, gain=layer.act_gain * gain, clamp=limit)
 
 
+def _takes_one_pass(x, activation):
+    """Tell whether demodulation, noise, bias and activation have a compiled kernel; other code bases know of none."""
+    has_kernel = getattr(bias_act, "has_kernel", None)
+    return has_kernel is not None and x.dtype != torch.float16 and has_kernel(x, activation)
+
+
 @misc.profiled_function
 def normalize_2nd_moment(x, dim=1, eps=1e-8):
     """Scale x to a mean square of 1 along dim: x / sqrt(mean of x^2 + eps)."""
@@ -349,9 +355,19 @@ class SynthesisLayer(torch.nn.Module):
         size = self.resolution // self.up
         x = _checked(x, self.weight.shape[1], size, size)
         noise = self._noise(x.shape[0], noise_mode, x.device)
+        if not fused_modconv and self.padding > 0 and _takes_one_pass(x, self.activation):
+            return self._in_one_pass(x, self.affine(w), noise, gain)
         resampling = dict(resample_filter=self.resample_filter, **_resampling(self))
         x = modulated_conv2d(x, self.weight, self.affine(w), noise, fused_modconv=fused_modconv, **resampling)
         return _activate(self, x, gain)
+
+    def _in_one_pass(self, x, styles, noise, gain):
+        """Do the same with all that follows the convolution in one operator."""
+        demodulation = _demodulation(self.weight, styles)
+        x = _modulated_features(x, self.weight, styles, None, None, f=self.resample_filter, down=1, **_resampling(self))
+        limit = None if self.conv_clamp is None else self.conv_clamp * gain
+        bias = self.bias.to(x.dtype)
+        return bias_act.modulated_bias_act(x, bias, demodulation, noise, act=self.activation, gain=self.act_gain * gain, clamp=limit)
 
     def extra_repr(self):
         return f"shape={list(self.weight.shape)}, resolution={self.resolution}, up={self.up}, activation={self.activation}"

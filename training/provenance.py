@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from dnnlib import files, version
+from torch_utils.ops import plugins
 
 FILE_NAME = "provenance.jsonl"
 
@@ -33,6 +34,7 @@ def gather(data_fingerprint: str, num_images: int, device: torch.device, kimg: f
         torch=torch.__version__,
         numpy=np.__version__,
         device=device_name,
+        kernels=plugins.in_use(device.type),
         system=f"{platform.system()} {platform.machine()}",
     )
 

@@ -13,8 +13,8 @@ import torch
 import dnnlib
 import legacy
 from dnnlib.errors import UserError
-from torch_utils import distributed, misc
-from torch_utils.ops import conv2d_gradfix, grid_sample_gradfix
+from torch_utils import custom_ops, distributed, misc
+from torch_utils.ops import conv2d_gradfix, grid_sample_gradfix, plugins
 from training import loss, phases, sampler, snapshots
 from training.data import foreign
 
@@ -92,6 +92,13 @@ def all_labels(training_set):
     if not training_set.has_labels:
         return torch.zeros([1, training_set.label_dim])
     return torch.from_numpy(np.stack([training_set.get_label(i) for i in range(len(training_set))]).astype(np.float32))
+
+
+def prepare_kernels(kernels, device, is_first):
+    """Compile the kernels of this device, or take those that are there; 'off' does without. One process of several tells of it."""
+    plugins.choose(kernels != "off")
+    with custom_ops.told(is_first):
+        plugins.prepare(device.type)
 
 
 def build_networks(G_kwargs, D_kwargs, training_set, device, random_seed):

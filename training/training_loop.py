@@ -38,7 +38,7 @@ def training_loop(
     *, device="auto", resume_state=None, resume_kimg=0, resume_partial=False, trust_pickle=False, keep=None, ada_max_p=1.0,
     nan_streak=100, eval_at_start=False, detectors=None, metric_space=None, snap_res=None, wandb_project=None, desc=None,
     diversity_monitor=False, page_fn=PAGE_FN, cache="on",
-    snapshots_apart=False,
+    snapshots_apart=False, kernels="auto",
 ):  # fmt: on
     """Train until total_kimg thousand real images were shown to D.
 
@@ -51,7 +51,8 @@ def training_loop(
     desc: for people only. diversity_monitor: look at G's diversity every tick and warn of collapse and cycling.
     page_fn: name of a function of (run folder, say) that writes the run's page beside its samples; None for no page.
     cache: 'on' | 'off', whether the metrics use and keep statistics of the real images. snapshots_apart: name snapshots and
-    pictures of one kimg apart, where there are several; else the later one replaces the earlier.
+    pictures of one kimg apart, where there are several; else the later one replaces the earlier. kernels: 'auto' compiles the
+    kernels of this device once per machine and uses them where that succeeds, 'off' does without.
 
     Raises UserError for what the user can mend; SystemExit(75) after a stop request (SIGTERM, SIGINT), state saved.
     """
@@ -115,6 +116,7 @@ class Trainer:
     def build_networks(self):
         o = self.options
         self.say("Constructing networks...")
+        setup.prepare_kernels(o.kernels, self.device, self.is_first)
         self.G, self.D = setup.build_networks(o.G_kwargs, o.D_kwargs, self.training_set, self.device, o.random_seed)
         self.G_ema = copy.deepcopy(self.G).eval()
         label_facts.keep_with(self.G_ema, label_facts.of_training_set(self.training_set, self.labels))

@@ -35,6 +35,7 @@ ADDED_TO_TRAIN = {
     "--detector",
     "--wandb",
     "--threads",
+    "--kernels",
     "--diversity-monitor",
     "--madr",
     "--madr-preset",

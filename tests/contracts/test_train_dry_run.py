@@ -100,6 +100,8 @@ FLAGS = [
     (["--eval-at-start"], "", {"eval_at_start": True}),
     (["--device=cpu"], "", {"device": "cpu"}),
     (["--threads=2"], "", {"threads": 2}),
+    (["--kernels=off"], "", {"kernels": "off"}),
+    (["--kernels=auto"], "", {"kernels": None}),
     (["--wandb=faces"], "", {"wandb_project": "faces"}),
     (
         ["--resume=mine.pkl", "--resume-kimg=400", "--resume-partial", "--trust-pickle"],

@@ -86,6 +86,38 @@ def test_builds_once_and_again_when_the_source_changes(tmp_path, monkeypatch, ca
 
 
 @needs_compiler
+def test_a_build_that_cannot_be_loaded_is_made_anew(tmp_path, fresh_builder):
+    source = source_file(tmp_path)
+    assert custom_ops.get_finished_or_none("tiny_plugin", [source]) is None
+    custom_ops.get_plugin("tiny_plugin", [source])
+    assert custom_ops.get_finished_or_none("tiny_plugin", [source]).answer() == 42
+    custom_ops._outcomes.clear()
+    [library] = fresh_builder.glob("tiny_plugin-*/*.so")
+    library.unlink()  # another file of that name: this process still holds the former one
+    library.write_bytes(b"of another machine")
+    assert custom_ops.get_finished_or_none("tiny_plugin", [source]) is None
+    assert custom_ops.get_plugin("tiny_plugin", [source]).answer() == 42
+    custom_ops._outcomes.clear()
+    assert custom_ops.get_finished_or_none("tiny_plugin", [source]).answer() == 42
+
+
+def test_what_is_there_is_taken_without_a_word(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert custom_ops.get_finished_or_none("tiny_plugin", [source_file(tmp_path)]) is None
+    assert custom_ops.get_finished_or_none("tiny_plugin", [tmp_path / "no-such.cpp"]) is None
+    assert capsys.readouterr() == ("", "")
+
+
+def test_builds_for_this_processor_are_its_own(tmp_path, monkeypatch):
+    """A home folder that serves two machines must not hand one the instructions of the other."""
+    source, native = source_file(tmp_path), {"extra_cflags": ["-march=native"]}
+    here, anywhere = custom_ops._digest([source], native), custom_ops._digest([source], {})
+    assert custom_ops._processor_features() or sys.platform != "linux"
+    monkeypatch.setattr(custom_ops, "_processor_features", lambda: "fpu of-another-machine")
+    assert custom_ops._digest([source], native) != here and custom_ops._digest([source], {}) == anywhere
+
+
+@needs_compiler
 def test_two_processes_build_once(tmp_path, monkeypatch, repo):
     calls = counting_compiler(tmp_path, monkeypatch, before="sleep 2")
     source = source_file(tmp_path)

@@ -4,7 +4,6 @@ import os
 import platform
 import subprocess
 import sys
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,7 +13,7 @@ import doctor
 from dnnlib import cli
 from dnnlib.errors import UserError
 from torch_utils import devices
-from torch_utils.ops import bias_act, plugins, upfirdn2d
+from torch_utils.ops import bias_act, upfirdn2d
 
 
 def test_device_names(monkeypatch):
@@ -75,20 +74,6 @@ def test_memory_is_left_alone_without_glibc(monkeypatch):
 def test_half_precision_on_cuda_alone():
     assert [devices.supports_fp16(name) for name in ("cuda", "cuda:1", "cpu", "mps")] == [True, True, False, False]
     assert devices.supports_fp16(torch.device("cuda", 0))
-
-
-def test_a_kernel_serves_cuda_tensors_alone(monkeypatch):
-    monkeypatch.setattr(plugins, "_loaders", {})
-    kernel, calls = object(), []
-    plugins.register("bias_act", lambda: calls.append("loaded") or kernel)
-    on_cuda, on_cpu = SimpleNamespace(device=torch.device("cuda")), torch.zeros(2, 3)
-    assert plugins.find("bias_act", "cuda", on_cpu) is None and plugins.find("bias_act", "ref", on_cuda) is None
-    assert plugins.find("upfirdn2d", "cuda", on_cuda) is None and calls == []
-    assert plugins.find("bias_act", "cuda", on_cuda) is kernel and calls == ["loaded"]
-    assert "compiled kernel" == plugins.describe("bias_act", "cuda") and "needs a CUDA device" in plugins.describe("bias_act", "cpu")
-    assert "no compiled kernel exists" in plugins.describe("upfirdn2d", "cuda")
-    plugins.register("bias_act", lambda: None)
-    assert plugins.find("bias_act", "cuda", on_cuda) is None and "could not be built" in plugins.describe("bias_act", "cuda")
 
 
 @pytest.mark.parametrize("impl", ["ref", "cuda"])

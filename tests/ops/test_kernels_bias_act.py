@@ -181,8 +181,8 @@ def test_empty_and_non_finite(cpu_kernels):
         for clamp in (None, 2.0):
             ours, plain = (bias_act.bias_act(x, act=act, clamp=clamp, impl=impl) for impl in ("cuda", "ref"))
             torch.testing.assert_close(ours, plain, equal_nan=True)
-    for x in (x.bfloat16(), torch.full((1, 1), torch.finfo(torch.float32).max).bfloat16()):
-        assert torch.equal(bias_act.bias_act(x, gain=2.0).isnan(), x.isnan())
+    for halves in (x.bfloat16(), torch.full((1, 1), torch.finfo(torch.float32).max).bfloat16()):
+        assert torch.equal(bias_act.bias_act(halves, gain=2.0).isnan(), halves.isnan())
 
 
 def test_same_bits_for_any_number_of_threads(cpu_kernels):

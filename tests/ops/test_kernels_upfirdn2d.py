@@ -17,7 +17,8 @@ def numbers(*shape, seed=0):
 
 @pytest.fixture
 def only_kernels(cpu_kernels, monkeypatch):
-    """Whatever the kernel leaves to others fails, but with impl='ref'."""
+    """The calls of the kernel, which does small images as well here, that a matrix product would do faster."""
+    monkeypatch.setattr(fir_matrices, "is_one_small_product", lambda *_: False)
     calls = []
     resample = cpu_kernels.resample
     monkeypatch.setattr(cpu_kernels, "resample", lambda *arguments: calls.append(arguments) or resample(*arguments))
@@ -48,7 +49,7 @@ def test_equals_plain_pytorch(only_kernels, taps, up, down):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_every_type_is_the_double_rounded_once(cpu_kernels, dtype):
+def test_every_type_is_the_double_rounded_once(only_kernels, dtype):
     f = ops.setup_filter([1, 3, 3, 1])
     for layout, function in itertools.product(LAYOUTS, (ops.filter2d, ops.upsample2d, ops.downsample2d)):
         for size in (4, 8, 31, 64):
@@ -59,7 +60,7 @@ def test_every_type_is_the_double_rounded_once(cpu_kernels, dtype):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=str)
-def test_derivatives_by_finite_differences(cpu_kernels, layout):
+def test_derivatives_by_finite_differences(only_kernels, layout):
     for up, down, padding in ((1, 1, [2, 1, 2, 1]), (2, 1, [2, 1, -1, 3]), (1, 2, [1, 1, 1, 1]), (2, 3, [4, 0, 1, 2]), (3, 2, [-2, 1, 0, 0])):
         x = numbers(1, 2, 5, 4).contiguous(memory_format=layout).requires_grad_()
         f = torch.tensor([1.0, -3.0, 2.0], dtype=torch.float64)
@@ -90,7 +91,7 @@ def test_what_the_kernel_does_not_serve_is_as_before(only_kernels):
     assert not only_kernels
 
 
-def test_any_strides_and_no_images(cpu_kernels):
+def test_any_strides_and_no_images(only_kernels):
     f = ops.setup_filter([1, 3, 3, 1])
     x = numbers(3, 8, 9, 4).permute(0, 3, 1, 2)[:, 1:, ::2]
     torch.testing.assert_close(ops.upsample2d(x, f), ops.upsample2d(x, f, impl="ref"), rtol=1e-12, atol=1e-12)
@@ -99,6 +100,12 @@ def test_any_strides_and_no_images(cpu_kernels):
         y = ops.downsample2d(x, f)
         y.sum().backward()
         assert y.shape == (*shape[:2], 4, 4) and x.grad.shape == shape
+
+
+def test_small_images_are_one_product(cpu_kernels, monkeypatch):
+    monkeypatch.setattr(cpu_kernels, "resample", lambda *_: pytest.fail("the kernel was called"))
+    f, x = ops.setup_filter([1, 3, 3, 1]), numbers(2, 3, 4, 4)
+    assert torch.equal(ops.upsample2d(x, f), ops.upsample2d(x, f, impl="ref"))
 
 
 def test_same_bits_for_any_number_of_threads(cpu_kernels):

@@ -63,6 +63,32 @@ def bias_act(x, b=None, dim=1, act="linear", alpha=None, gain=None, clamp=None, 
     return _piecewise_linear(x, b, slope, gain, clamp)
 
 
+def has_kernel(x, act):
+    """Whether modulated_bias_act() takes one pass over x, [N,C,H,W]; without a kernel it is no faster than its parts."""
+    kernel = plugins.find("bias_act", "cuda", x)
+    return kernel is not None and act in kernel.activations()
+
+
+def modulated_bias_act(x, b, scale=None, noise=None, act="linear", gain=1.0, clamp=None):
+    """x [N,C,H,W], b [C], scale [N,C], noise broadcastable to [N,1,H,W], each but x or None -> clamp(gain * act(scale * x + noise + b)).
+
+    What follows a convolution in StyleGAN2's generator (arXiv 1912.04958, figure 2): demodulation, noise, bias and activation.
+    """
+    _check_arguments(x, b, 1, act, clamp)
+    if scale is not None:
+        scale = scale.to(x.dtype)
+    if noise is not None:
+        noise = noise.to(x.dtype)
+    kernel = plugins.find("bias_act", "cuda", x)
+    if kernel is not None and act in kernel.activations():
+        noise = None if noise is None else noise.expand(x.shape[0], 1, *x.shape[2:])
+        alpha, clamp = float(activation_funcs[act].def_alpha), None if clamp is None else float(clamp)
+        return bias_act_kernel.apply(kernel, x, b, 1, bias_act_kernel.Settings(act, alpha, float(gain), clamp), scale, noise)
+    x = x if scale is None else x * scale[:, :, None, None]
+    x = x if noise is None else x + noise
+    return bias_act(x, b, act=act, gain=gain, clamp=clamp)
+
+
 def _check_arguments(x, b, dim, act, clamp):
     if act not in activation_funcs:
         raise ValueError(f"act must be one of {', '.join(activation_funcs)} (got {act!r})")

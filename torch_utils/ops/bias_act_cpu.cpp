@@ -14,6 +14,8 @@ using activations::Kind;
 using activations::Settings;
 
 constexpr int64_t kPixelsPerPart = 1024;
+constexpr int kBlock = 16;             // channels at once where they lie side by side
+constexpr int64_t kPixelsAtOnce = 64;  // through all blocks of channels, so that they stay in the cache
 
 struct Sizes {
   int64_t images, channels, pixels;
@@ -99,12 +101,23 @@ void activate_row(S* y, const S* x, const S* noise, T scale, T bias, int64_t cou
   }
 }
 
-template <typename S, typename T, typename Rule>
-void activate_pixel(S* y, const S* x, T noise, const T* scale, const T* bias, int64_t count, const Rule& rule) {
-  for (int64_t c = 0; c < count; ++c) {
-    const T z = scale[c] * cpu::load(x + c) + noise;
-    cpu::store(y + c, rule(z + bias[c]));
+// Channels [0, width) of the pixels [begin, end), which belong to one image. A width that the compiler knows fills its registers.
+template <int known_width, typename S, typename T, typename Rule>
+void activate_block(S* y, const S* x, const S* noise, const T* scale, const T* bias, int64_t begin, int64_t end, int64_t channels, int64_t width, const Rule& rule) {
+  if constexpr (known_width > 0) width = known_width;
+  for (int64_t pixel = begin; pixel < end; ++pixel) {
+    const int64_t at = pixel * channels;
+    const T added = noise ? cpu::load(noise + pixel) : T(0);
+    for (int64_t c = 0; c < width; ++c) cpu::store(y + at + c, rule(scale[c] * cpu::load(x + at + c) + added + bias[c]));
   }
+}
+
+template <typename S, typename T, typename Rule>
+void activate_pixels(S* y, const S* x, const S* noise, const T* scale, const T* bias, int64_t begin, int64_t end, int64_t channels, const Rule& rule) {
+  int64_t c = 0;
+  for (; c + kBlock <= channels; c += kBlock)
+    activate_block<kBlock>(y + c, x + c, noise, scale + c, bias + c, begin, end, channels, kBlock, rule);
+  if (c < channels) activate_block<0>(y + c, x + c, noise, scale + c, bias + c, begin, end, channels, channels - c, rule);
 }
 
 template <typename S, typename Rule>
@@ -126,10 +139,10 @@ void activate(S* y, const S* x, const S* b, const S* scale, const S* noise, cons
     return;
   }
   cpu::in_parallel(size.images * size.pixels, size.channels, [&](int64_t first, int64_t last) {
-    for (int64_t pixel = first; pixel < last; ++pixel) {
-      const int64_t n = pixel / size.pixels, at = pixel * size.channels;
-      const T added = noise ? cpu::load(noise + pixel) : T(0);
-      activate_pixel(y + at, x + at, added, factors_of(n), bias.data(), size.channels, rule);
+    for (int64_t begin = first; begin < last;) {
+      const int64_t n = begin / size.pixels, end = std::min({last, (n + 1) * size.pixels, begin + kPixelsAtOnce});
+      activate_pixels(y, x, noise, factors_of(n), bias.data(), begin, end, size.channels, rule);
+      begin = end;
     }
   });
 }
@@ -173,20 +186,6 @@ void backward_row(S* to_x, const S* gradient, const S* y, const S* x, T scale, i
   if constexpr (wants_scale) sums.scale[c] = product;
 }
 
-template <bool wants_scale, typename S, typename T>
-void backward_pixel(S* to_x, const S* gradient, const S* y, const S* x, const T* scale, int64_t count, int64_t p, const PartSums<T>& sums, const FromResult<T>& slope) {
-  T sum = 0;
-#pragma omp simd reduction(+ : sum)
-  for (int64_t c = 0; c < count; ++c) {
-    const T dz = cpu::load(gradient + c) * slope(cpu::load(y + c));
-    cpu::store(to_x + c, dz * scale[c]);
-    sums.bias[c] += dz;
-    if constexpr (wants_scale) sums.scale[c] += dz * cpu::load(x + c);
-    sum += dz;
-  }
-  if (sums.noise) sums.noise[p] = sum;
-}
-
 template <typename S>
 struct Backward {
   S* to_x;
@@ -197,19 +196,52 @@ struct Backward {
   const S* y;
   const S* x;
   const S* scale;
+
+  // The same, with what has one number per element beginning `offset` elements later.
+  Backward from(int64_t offset) const { return {to_x + offset, to_b, to_scale, to_noise, gradient + offset, y + offset, x + offset, scale}; }
 };
+
+// Channels [0, width) of `count` pixels from `begin` on; all pointers of `of` at the first of these channels.
+template <int known_width, bool wants_noise, bool wants_scale, typename S, typename T>
+void backward_block(const Backward<S>& of, const T* scale, int64_t begin, int64_t count, int64_t channels, int64_t width, const PartSums<T>& sums,
+                    const FromResult<T>& slope) {
+  if constexpr (known_width > 0) width = known_width;
+  T bias_sum[kBlock] = {}, scale_sum[kBlock] = {};
+  for (int64_t p = 0; p < count; ++p) {
+    const int64_t at = (begin + p) * channels;
+    T total = 0;
+#pragma omp simd reduction(+ : total)
+    for (int64_t c = 0; c < width; ++c) {
+      const T dz = cpu::load(of.gradient + at + c) * slope(cpu::load(of.y + at + c));
+      cpu::store(of.to_x + at + c, dz * scale[c]);
+      bias_sum[c] += dz;
+      if constexpr (wants_scale) scale_sum[c] += dz * cpu::load(of.x + at + c);
+      if constexpr (wants_noise) total += dz;
+    }
+    if constexpr (wants_noise) sums.noise[p] += total;
+  }
+  std::copy(bias_sum, bias_sum + width, sums.bias);
+  if constexpr (wants_scale) std::copy(scale_sum, scale_sum + width, sums.scale);
+}
+
+template <bool wants_noise, bool wants_scale, typename S, typename T>
+void backward_pixels(const Backward<S>& of, const T* scale, int64_t begin, int64_t count, int64_t channels, const PartSums<T>& sums, const FromResult<T>& slope) {
+  for (int64_t c = 0; c < channels; c += kBlock) {
+    const int64_t width = std::min<int64_t>(kBlock, channels - c);
+    const PartSums<T> sums_of{sums.bias + c, wants_scale ? sums.scale + c : nullptr, sums.noise};
+    const auto backward = width == kBlock ? &backward_block<kBlock, wants_noise, wants_scale, S, T> : &backward_block<0, wants_noise, wants_scale, S, T>;
+    backward(of.from(c), scale + c, begin, count, channels, width, sums_of, slope);
+  }
+}
 
 // One part: up to kPixelsPerPart pixels of one image, all channels.
 template <bool wants_noise, bool wants_scale, typename S, typename T>
-void backward_part(const Backward<S>& of, const T* scale, int64_t n, int64_t begin, int64_t count, const Sizes& size, const PartSums<T>& sums, const FromResult<T>& slope) {
-  for (int64_t i = 0; i < (size.is_planes ? size.channels : count); ++i) {
-    if (size.is_planes) {
-      const int64_t at = (n * size.channels + i) * size.pixels + begin;
-      backward_row<wants_noise, wants_scale>(of.to_x + at, of.gradient + at, of.y + at, of.x + at, scale[i], count, i, sums, slope);
-    } else {
-      const int64_t at = (n * size.pixels + begin + i) * size.channels;
-      backward_pixel<wants_scale>(of.to_x + at, of.gradient + at, of.y + at, of.x + at, scale, size.channels, i, sums, slope);
-    }
+void backward_part(const Backward<S>& of, const T* scale, int64_t n, int64_t begin, int64_t count, const Sizes& size, const PartSums<T>& sums,
+                   const FromResult<T>& slope) {
+  if (!size.is_planes) return backward_pixels<wants_noise, wants_scale>(of, scale, n * size.pixels + begin, count, size.channels, sums, slope);
+  for (int64_t c = 0; c < size.channels; ++c) {
+    const Backward<S> row = of.from((n * size.channels + c) * size.pixels + begin);
+    backward_row<wants_noise, wants_scale>(row.to_x, row.gradient, row.y, row.x, scale[c], count, c, sums, slope);
   }
 }
 
@@ -276,7 +308,6 @@ PyObject* bias_act_activate(PyObject*, PyObject* arguments) {
   return cpu::run([&] {
     cpu::with_element_type(element_type, [&](auto element) {
       using S = decltype(element);
-      using T = typename cpu::ComputeType<S>::type;
       with_rule<kValue>(kind, settings<S>(alpha, gain, limit), [&](const auto& rule) {
         activate(cpu::pointer<S>(y), cpu::pointer<const S>(x), cpu::pointer<const S>(b), cpu::pointer<const S>(scale), cpu::pointer<const S>(noise),
                  Sizes{images, channels, pixels, is_planes != 0}, rule);
@@ -294,7 +325,6 @@ PyObject* bias_act_derivative(PyObject*, PyObject* arguments) {
   return cpu::run([&] {
     cpu::with_element_type(element_type, [&](auto element) {
       using S = decltype(element);
-      using T = typename cpu::ComputeType<S>::type;
       const auto with = settings<S>(alpha, gain, limit);
       const auto by_rule = [&](const auto& rule) { derivative(cpu::pointer<S>(out), cpu::pointer<const S>(gradient), cpu::pointer<const S>(reference), count, rule); };
       if (order == kFromResult) return with_rule<kFromResult>(kind, with, by_rule);

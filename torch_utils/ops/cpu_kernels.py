@@ -12,7 +12,6 @@ from pathlib import Path
 
 import torch
 
-
 PLUGIN = "cpu_ops_plugin"
 DTYPES = (torch.float32, torch.float64, torch.bfloat16)  # in the order of ElementType in cpu_tools.h
 

@@ -72,6 +72,14 @@ def image_matrix(plan_y: AxisPlan, plan_x: AxisPlan, height: int, width: int, dt
         return whole.t().contiguous().to(dtype)
 
 
+def is_one_small_product(x, plan_y: AxisPlan, plan_x: AxisPlan) -> bool:
+    """Whether resample() multiplies by one small matrix, which beats every loop over rows of a few pixels."""
+    if x.dtype not in (torch.float32, torch.float64) or not x.is_contiguous():
+        return False
+    height, width = x.shape[2:]
+    return height * width * plan_y.size_out(height) * plan_x.size_out(width) <= KRONECKER_UP_TO_ENTRIES
+
+
 def resample(x, plan_y: AxisPlan, plan_x: AxisPlan):
     """x [N,C,H,W] -> A_y x A_x^T, [N,C,h,w]."""
     height, width = x.shape[2:]

@@ -12,6 +12,7 @@ import os
 
 import torch
 
+from dnnlib.errors import UserError
 from torch_utils import custom_ops
 
 IMPLEMENTATIONS = ("ref", "cuda")
@@ -40,10 +41,10 @@ def choose(wanted: bool) -> None:
 
 
 def allowed() -> bool:
-    """Whether this process uses kernels where they are built. Raises ValueError where the variable holds nonsense."""
+    """Whether this process uses kernels where they are built. Raises UserError where the variable holds nonsense."""
     text = os.environ.get(VARIABLE) or "auto"
     if text not in ("auto", "off"):
-        raise ValueError(f"{VARIABLE} must be auto or off (got {text!r})")
+        raise UserError(f"{VARIABLE}={text!r} in the environment; it must be auto or off")
     return _wanted and text != "off"
 
 
@@ -52,7 +53,12 @@ def prepare(device_type: str) -> bool:
     if not allowed():
         return False
     modules = sorted({module for (_, device), module in ROWS.items() if device == device_type})
-    return all([_bind(name, custom_ops.get_plugin_or_none) is not None for name in modules])
+    return all(_bind(name, custom_ops.get_plugin_or_none) is not None for name in modules)
+
+
+def in_use(device_type: str) -> bool:
+    """Whether every operator that has a kernel for such a device runs by it."""
+    return allowed() and all(_functions(*row) is not None for row in ROWS if row[1] == device_type)
 
 
 def describe(op_name: str, device_type: str) -> str:

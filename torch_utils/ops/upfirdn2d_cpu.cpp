@@ -10,33 +10,53 @@
 
 namespace {
 
+// How one axis is resampled. What depends on the place of an output alone is worked out once.
 template <typename T>
 struct Axis {
-  std::vector<T> taps;
-  int64_t up, down, before, size_in, size_out;
-
-  // The taps that meet a pixel at output `at`: the first of them, how many follow at distance `up`, and the first one's pixel.
+  // The taps that meet a pixel at one output: the first of them, how many follow at distance `up`, and the first one's pixel.
   struct Meeting {
     int64_t tap, count, pixel;
   };
 
+  // Outputs phase, phase + up, ...: an ordinary filter with the taps tap, tap + up, ..., the first of them at pixel `pixel`.
+  struct Phase {
+    int64_t tap, num_taps, pixel, num_outputs;
+  };
+
+  std::vector<T> taps;
+  int64_t up, down, before, size_in, size_out;
+  std::vector<Meeting> meetings;
+  std::vector<Phase> phases;  // where down is 1
+
+  Axis(const double* numbers, int64_t num_taps, int64_t up, int64_t down, int64_t before, int64_t size_in, int64_t size_out)
+      : taps(numbers, numbers + num_taps), up(up), down(down), before(before), size_in(size_in), size_out(size_out) {
+    for (int64_t o = 0; o < size_out; ++o) meetings.push_back(meeting(o));
+    for (int64_t phase = 0; down == 1 && phase < std::min(up, size_out); ++phase) {
+      const int64_t tap = first_tap(phase - before);
+      phases.push_back({tap, std::max<int64_t>((num_taps - tap + up - 1) / up, 0), (phase + tap - before) / up, (size_out - phase + up - 1) / up});
+    }
+  }
+
+ private:
+  // The first tap that meets a pixel and no inserted zero, with tap 0 at `place` of the spread image.
+  int64_t first_tap(int64_t place) const { return ((-place) % up + up) % up; }
+
   Meeting meeting(int64_t at) const {
-    const int64_t place = at * down - before;  // of tap 0 in the spread image
-    int64_t tap = ((-place) % up + up) % up;
-    int64_t pixel = (place + tap) / up;
+    const int64_t place = at * down - before;
+    int64_t tap = first_tap(place), pixel = (place + tap) / up;
     if (pixel < 0) {
       tap -= pixel * up;
       pixel = 0;
     }
-    const int64_t by_taps = (int64_t(taps.size()) - tap + up - 1) / up;
-    return {tap, std::max<int64_t>(0, std::min(by_taps, size_in - pixel)), pixel};
+    const int64_t by_taps = (int64_t(taps.size()) - tap + up - 1) / up, count = std::min(by_taps, size_in - pixel);
+    return count > 0 ? Meeting{tap, count, pixel} : Meeting{0, 0, 0};
   }
 };
 
 // out [count] = sum over the taps that meet a row, of rows of x at distance `stride`.
 template <typename S, typename T>
 void weigh_rows(T* out, const S* x, int64_t stride, int64_t count, const Axis<T>& axis, int64_t at) {
-  const auto meeting = axis.meeting(at);
+  const auto& meeting = axis.meetings[at];
   const T* taps = axis.taps.data() + meeting.tap;
   const S* row = x + meeting.pixel * stride;
   int64_t k = 0;
@@ -92,6 +112,7 @@ class RowFilter {
     const int64_t reach = ((axis.size_out + 2) * axis.down + int64_t(axis.taps.size()) - axis.before) / axis.up + axis.down;
     padded_.assign(margin_ + std::max(axis.size_in, reach) + 2, T(0));
     phases_.assign((axis.size_out / axis.up + 1) * axis.up, T(0));
+    parts_.assign(axis.down * longest_part() + axis.size_out, T(0));
   }
 
   T* row() { return padded_.data() + margin_; }
@@ -101,7 +122,7 @@ class RowFilter {
     if (axis_.down == 1) return enlarge(out);
     if (axis_.up == 1) return shrink(out);
     for (int64_t o = 0; o < axis_.size_out; ++o) {
-      const auto meeting = axis_.meeting(o);
+      const auto& meeting = axis_.meetings[o];
       T sum = 0;
       for (int64_t k = 0; k < meeting.count; ++k) sum += axis_.taps[meeting.tap + k * axis_.up] * row()[meeting.pixel + k];
       cpu::store(out + o, sum);
@@ -113,10 +134,10 @@ class RowFilter {
   template <typename S>
   void enlarge(S* out) {
     const int64_t up = axis_.up, longest = axis_.size_out / up + 1;
-    for (int64_t phase = 0; phase < std::min(up, axis_.size_out); ++phase) {
-      const int64_t tap = ((axis_.before - phase) % up + up) % up, first = (phase + tap - axis_.before) / up;
-      const int64_t num_taps = (int64_t(axis_.taps.size()) - tap + up - 1) / up, count = (axis_.size_out - phase + up - 1) / up;
-      fir(phases_.data() + phase * longest, row() + first, axis_.taps.data() + tap, up, std::max<int64_t>(num_taps, 0), count);
+    T* filtered = phases_.data();
+    for (const auto& phase : axis_.phases) {
+      fir(filtered, row() + phase.pixel, axis_.taps.data() + phase.tap, up, phase.num_taps, phase.num_outputs);
+      filtered += longest;
     }
     const T* phases = phases_.data();
     if (up == 1) return store_row(out, phases, axis_.size_out);
@@ -137,8 +158,7 @@ class RowFilter {
   void shrink(S* out) {
     const int64_t down = axis_.down, num_taps = int64_t(axis_.taps.size());
     const T* start = row() - axis_.before;
-    const int64_t longest = axis_.size_out + (num_taps + down - 1) / down;
-    parts_.resize(down * longest + axis_.size_out);
+    const int64_t longest = longest_part();
     if (down == 2) {
       for (int64_t i = 0; i < longest; ++i) {
         parts_[i] = start[2 * i];
@@ -162,6 +182,8 @@ class RowFilter {
     }
     store_row(out, sum, axis_.size_out);
   }
+
+  int64_t longest_part() const { return axis_.size_out + (int64_t(axis_.taps.size()) + axis_.down - 1) / axis_.down; }
 
   const Axis<T>& axis_;
   int64_t margin_;
@@ -210,8 +232,7 @@ struct AxisNumbers {
 
   template <typename T>
   Axis<T> axis() const {
-    const double* numbers = cpu::pointer<const double>(taps);
-    return {std::vector<T>(numbers, numbers + num_taps), up, down, before, size_in, size_out};
+    return Axis<T>(cpu::pointer<const double>(taps), num_taps, up, down, before, size_in, size_out);
   }
 };
 
