@@ -283,6 +283,14 @@ def test_derivatives_equal_those_of_the_formula(kernel, act, dtype):
             assert not kernel.derivative(gradient, reference, 2, True, act, 0.2, 1.3, 1.5).any()
 
 
+@pytest.mark.parametrize("dtype", FORMATS)
+def test_what_is_clamped_passes_no_gradient_whatever_the_limit_rounds_to(kernel, dtype):
+    for clamp in (0.1, 0.3, 1 / 3, 2.7):
+        y = kernel.activate(torch.full([64], 5.0, dtype=dtype), None, None, None, 0, "lrelu", 0.2, 1.0, clamp)
+        assert y[0].item() == torch.tensor(clamp, dtype=dtype).item()
+        assert not kernel.derivative(torch.ones(64, dtype=dtype), y, 1, True, "lrelu", 0.2, 1.0, clamp).any()
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_gradients_of_all_that_a_layer_adds(kernel, layout):
     x, b, scale, noise = randn(2, 3, 4, 5), randn(3, seed=1), randn(2, 3, seed=2), randn(2, 1, 4, 5, seed=3)

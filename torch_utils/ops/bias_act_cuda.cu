@@ -132,9 +132,11 @@ cudaError_t with_format(launch::Format format, Function&& function) {
   return cudaErrorInvalidValue;
 }
 
-template <typename Sum>
-Settings<Sum> settings_of(const launch::Activation& activation) {
-  return Settings<Sum>{Sum(activation.alpha), Sum(activation.gain), Sum(activation.limit)};
+// The limit is what a tensor can hold of it: else a clamped result, read again, would seem to lie inside.
+template <typename Format>
+Settings<typename Format::Sum> settings_of(const launch::Activation& activation) {
+  using Sum = typename Format::Sum;
+  return {Sum(activation.alpha), Sum(activation.gain), Format::load(Format::store(Sum(activation.limit)))};
 }
 
 // Whether numbers can be moved in packs of `lanes`.
@@ -160,7 +162,7 @@ struct Activate {
     const unsigned blocks = formats::blocks_for(count / lanes, most_blocks);
     const walk::Cursor way = walk::at(int64_t(blocks) * kThreadsPerBlock * lanes, sizes);
     return formats::start(activate_kernel<Format, lanes, Choice>, blocks, stream, choice, x, beside, out, count, sizes, way,
-                          settings_of<typename Format::Sum>(activation));
+                          settings_of<Format>(activation));
   }
 
   cudaError_t operator()() const {
@@ -184,7 +186,7 @@ struct Differentiate {
   cudaError_t run(Choice choice) const {
     const unsigned blocks = formats::blocks_for(count / lanes, most_blocks);
     return formats::start(derivative_kernel<Format, factor, lanes, Choice>, blocks, stream, choice, gradient, reference, out, count,
-                          settings_of<typename Format::Sum>(activation));
+                          settings_of<Format>(activation));
   }
 
   template <Factor factor>
