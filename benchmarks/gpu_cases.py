@@ -122,7 +122,7 @@ class Training:
 
             half_precision.begin("bf16", [self.G, self.D], torch.device(DEVICE))
         self.choose_kernels = lambda: plugins.choose(kernels)
-        self.opts = {name: torch.optim.Adam(network.parameters(), lr=0.002, betas=(0, 0.99)) for name, network in (("G", self.G), ("D", self.D))}
+        self.opts = {name: torch.optim.Adam(network.parameters(), lr=0.002, betas=(0.0, 0.99)) for name, network in (("G", self.G), ("D", self.D))}
         images = torch.randint(0, 256, [256, 3, resolution, resolution], dtype=torch.uint8)
         self.real = images[:batch].to(DEVICE).float() / 127.5 - 1
         self.z, self.c = torch.randn(batch, 512, device=DEVICE), torch.zeros(batch, 0, device=DEVICE)

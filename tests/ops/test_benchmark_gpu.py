@@ -54,7 +54,7 @@ def on_cpu(monkeypatch):
     monkeypatch.setattr(plugins, "choose", lambda wanted: None)
 
 
-@pytest.mark.parametrize("only", ["operators: ", "training step: G+D step, 64 px, 4 images, float32", "MADR: ", "coverage: "])
+@pytest.mark.parametrize("only", ["lrelu, second", "shrink, first", "training step: G+D step, 64 px, 4 images, float32", "MADR: ", "coverage: "])
 def test_every_case_runs_and_is_told(on_cpu, only):
     cases = [case for case in gpu_cases.all_cases(batch=4) if only in f"{case.section}: {case.name}" and "float16" not in case.name]
     results = gpu.measure_all(cases, rounds=1, calls=1)

@@ -65,8 +65,9 @@ struct Beside {
 
 template <typename Format, int lanes, typename Choice>
 __global__ void __launch_bounds__(kThreadsPerBlock)
-    activate_kernel(Choice choice, const typename Format::Scalar* __restrict__ x, Beside<typename Format::Scalar> beside, typename Format::Scalar* __restrict__ out,
-                    int64_t count, walk::Sizes sizes, walk::Cursor way, Settings<typename Format::Sum> settings) {
+    activate_kernel(Choice choice, const typename Format::Scalar* __restrict__ x, Beside<typename Format::Scalar> beside,
+                    typename Format::Scalar* __restrict__ out, int64_t count, walk::Sizes sizes, walk::Cursor way,
+                    Settings<typename Format::Sum> settings) {
   using Scalar = typename Format::Scalar;
   using Sum = typename Format::Sum;
   walk::Cursor group = walk::at((int64_t(blockIdx.x) * kThreadsPerBlock + threadIdx.x) * lanes, sizes);
@@ -215,8 +216,8 @@ bool is_known(int kind) { return kind >= 0 && kind < activations::kNumKinds; }
 
 }  // namespace
 
-cudaError_t launch::activate(Format format, const Activation& activation, const void* x, const void* bias, const void* scale, const void* noise, void* out,
-                             int64_t count, const walk::Sizes& sizes, int most_blocks, cudaStream_t stream) {
+cudaError_t launch::activate(Format format, const Activation& activation, const void* x, const void* bias, const void* scale, const void* noise,
+                             void* out, int64_t count, const walk::Sizes& sizes, int most_blocks, cudaStream_t stream) {
   if (!is_known(activation.kind)) return cudaErrorInvalidValue;
   if (count == 0) return cudaSuccess;
   return with_format(format, [&](auto which) {
@@ -234,7 +235,8 @@ cudaError_t launch::derivative(Format format, const Activation& activation, cons
   return with_format(format, [&](auto which) {
     using F = decltype(which);
     using Scalar = typename F::Scalar;
-    return Differentiate<F>{activation,  static_cast<const Scalar*>(gradient), static_cast<const Scalar*>(reference), static_cast<Scalar*>(out), count,
-                            most_blocks, stream}(order, from_result);
+    const auto* from = static_cast<const Scalar*>(gradient);
+    const auto* at = static_cast<const Scalar*>(reference);
+    return Differentiate<F>{activation, from, at, static_cast<Scalar*>(out), count, most_blocks, stream}(order, from_result);
   });
 }

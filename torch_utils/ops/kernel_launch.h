@@ -25,8 +25,8 @@ cudaError_t activate(Format format, const Activation& activation, const void* x,
                      int64_t count, const walk::Sizes& sizes, int most_blocks, cudaStream_t stream);
 
 // out = gradient * (order 1: dy/dz, order 2: d2y/dz2) at z = reference, or where y = reference if from_result.
-cudaError_t derivative(Format format, const Activation& activation, const void* gradient, const void* reference, int order, bool from_result, void* out,
-                       int64_t count, int most_blocks, cudaStream_t stream);
+cudaError_t derivative(Format format, const Activation& activation, const void* gradient, const void* reference, int order, bool from_result,
+                       void* out, int64_t count, int most_blocks, cudaStream_t stream);
 
 // filter: [vertical.taps, horizontal.taps], one after the other, of float64 for Format::kFloat64, else of float32.
 cudaError_t upfirdn2d(Format format, const resample::Problem<int64_t>& problem, const void* in, const void* filter, void* out, double gain,

@@ -44,8 +44,8 @@ bool is_channels_last(const at::Tensor& x) { return x.dim() == 4 && !x.is_contig
 // Pointer of a tensor beside x, or null; `count` elements of x's type on x's device, one after the other.
 const void* pointer(const Maybe& beside, const char* name, const at::Tensor& x, int64_t count) {
   if (!beside.has_value()) return nullptr;
-  TORCH_CHECK(beside->device() == x.device() && beside->scalar_type() == x.scalar_type(), name, " must be ", x.scalar_type(), " on ", x.device(), " (got ",
-              beside->scalar_type(), " on ", beside->device(), ")");
+  const bool is_alike = beside->device() == x.device() && beside->scalar_type() == x.scalar_type();
+  TORCH_CHECK(is_alike, name, " must be ", x.scalar_type(), " on ", x.device(), " (got ", beside->scalar_type(), " on ", beside->device(), ")");
   TORCH_CHECK(beside->is_contiguous() && beside->numel() == count, name, " must be contiguous with ", count, " elements (got ", beside->sizes(), ")");
   return beside->const_data_ptr();
 }
@@ -75,8 +75,8 @@ at::Tensor activate(const at::Tensor& x, const Maybe& bias, const Maybe& scale, 
   const void* b = pointer(bias, "the bias", x, x.size(dim));
   const void* s = pointer(scale, "scale", x, images * sizes.channels());
   const void* n = pointer(noise, "noise", x, images * sizes.pixels());
-  C10_CUDA_CHECK(launch::activate(format_of(x), {kind, alpha, gain, limit}, x.const_data_ptr(), b, s, n, out.data_ptr(), x.numel(), sizes, most_blocks(),
-                                  c10::cuda::getCurrentCUDAStream()));
+  C10_CUDA_CHECK(launch::activate(format_of(x), {kind, alpha, gain, limit}, x.const_data_ptr(), b, s, n, out.data_ptr(), x.numel(), sizes,
+                                  most_blocks(), c10::cuda::getCurrentCUDAStream()));
   return out;
 }
 

@@ -103,7 +103,8 @@ template <typename Format>
 cudaError_t call(const Problem<int64_t>& problem, const void* in, const void* filter, void* out, double gain, int most_blocks, cudaStream_t stream) {
   using Scalar = typename Format::Scalar;
   using Sum = typename Format::Sum;
-  return Call<Format>{problem, static_cast<const Scalar*>(in), static_cast<const Sum*>(filter), static_cast<Scalar*>(out), Sum(gain), most_blocks, stream}();
+  const auto* taps = static_cast<const Sum*>(filter);
+  return Call<Format>{problem, static_cast<const Scalar*>(in), taps, static_cast<Scalar*>(out), Sum(gain), most_blocks, stream}();
 }
 
 }  // namespace

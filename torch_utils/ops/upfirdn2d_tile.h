@@ -191,10 +191,11 @@ RESAMPLE_RULE void add_pixel(const Pack& pixel, int y, int x, const typename For
 // Pack: `lanes` numbers in one piece of memory, Scalar at[lanes]. filter: S::taps * S::taps numbers in the order of a correlation,
 // the gain in them, in registers.
 template <typename S, typename Format, typename Pack, typename Index>
-RESAMPLE_RULE void tile_item(const Problem<Index>& problem, const typename Format::Scalar* in, const typename Format::Sum (&filter)[S::taps * S::taps],
-                             typename Format::Scalar* out, Index item) {
+RESAMPLE_RULE void tile_item(const Problem<Index>& problem, const typename Format::Scalar* in,
+                             const typename Format::Sum (&filter)[S::taps * S::taps], typename Format::Scalar* out, Index item) {
   using Sum = typename Format::Sum;
-  const Place<Index> tile = place_of(item, problem.channels_last, Index(problem.channels / S::lanes), tile_rows<S>(problem), tile_columns<S>(problem));
+  const Index groups = problem.channels / S::lanes;
+  const Place<Index> tile = place_of(item, problem.channels_last, groups, tile_rows<S>(problem), tile_columns<S>(problem));
   const Index channel = tile.channel * S::lanes;
   const Index out_row = tile.row * S::rows - lead_in<S>(problem.vertical);
   const Index out_column = tile.column * S::columns - lead_in<S>(problem.horizontal);
@@ -239,7 +240,8 @@ RESAMPLE_RULE void tile_item(const Problem<Index>& problem, const typename Forma
 // The largest distance in elements that the strides reach, and every number that the arithmetic above passes through.
 inline int64_t largest_index(const Problem<int64_t>& problem) {
   const auto reach = [&problem](const Strides<int64_t>& strides, int64_t rows, int64_t columns) {
-    return (problem.images - 1) * strides.image + (problem.channels - 1) * strides.channel + (rows - 1) * strides.row + (columns - 1) * strides.column;
+    const int64_t within = (rows - 1) * strides.row + (columns - 1) * strides.column;
+    return (problem.images - 1) * strides.image + (problem.channels - 1) * strides.channel + within;
   };
   const Axis<int64_t>&h = problem.horizontal, &v = problem.vertical;
   int64_t largest = any_items(problem);
@@ -258,7 +260,8 @@ template <typename To, typename From>
 inline Problem<To> with_index(const Problem<From>& p) {
   const auto axis = [](const Axis<From>& a) { return Axis<To>{To(a.size_in), To(a.size_out), To(a.taps), To(a.up), To(a.down), To(a.before)}; };
   const auto strides = [](const Strides<From>& s) { return Strides<To>{To(s.image), To(s.channel), To(s.row), To(s.column)}; };
-  return Problem<To>{axis(p.horizontal), axis(p.vertical), To(p.images), To(p.channels), strides(p.from), strides(p.to), p.channels_last, p.correlate};
+  const auto from = strides(p.from), to = strides(p.to);
+  return Problem<To>{axis(p.horizontal), axis(p.vertical), To(p.images), To(p.channels), from, to, p.channels_last, p.correlate};
 }
 
 // Indices of 32 bits are used up to here: a loop's counter must not overflow on its last step, which adds the number of threads.

@@ -18,10 +18,10 @@ Problem<int64_t> problem_of(const int64_t* n) {
 
 extern "C" {
 
-int activate(int format, int kind, double alpha, double gain, double limit, const void* x, const void* bias, const void* scale, const void* noise, void* out,
-             int64_t count, int64_t middle, int64_t inner, int channel_is_inner, int most_blocks) {
-  return launch::activate(launch::Format(format), {kind, alpha, gain, limit}, x, bias, scale, noise, out, count, {middle, inner, channel_is_inner != 0},
-                          most_blocks, nullptr);
+int activate(int format, int kind, double alpha, double gain, double limit, const void* x, const void* bias, const void* scale, const void* noise,
+             void* out, int64_t count, int64_t middle, int64_t inner, int channel_is_inner, int most_blocks) {
+  const walk::Sizes sizes{middle, inner, channel_is_inner != 0};
+  return launch::activate(launch::Format(format), {kind, alpha, gain, limit}, x, bias, scale, noise, out, count, sizes, most_blocks, nullptr);
 }
 
 int derivative(int format, int kind, double alpha, double gain, double limit, const void* gradient, const void* reference, int order, int from_result,
