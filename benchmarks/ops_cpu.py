@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from dnnlib import cli
 from dnnlib.files import atomic_write_text
 from dnnlib.machine import processor_name
-from torch_utils.ops import bias_act, conv2d_resample, upfirdn2d
+from torch_utils.ops import bias_act, conv2d_resample, plugins, upfirdn2d
 
 FILTER = upfirdn2d.setup_filter([1, 3, 3, 1])
 TAPS = FILTER.sum(dim=0)
@@ -68,11 +68,16 @@ def fir_shift_and_add(x, up, down, padding, gain):
 
 
 def fir_ours(x, up, down, padding, gain):
+    return upfirdn2d.upfirdn2d(x, FILTER, up=up, down=down, padding=padding, gain=gain, impl="ref")
+
+
+def fir_kernel(x, up, down, padding, gain):
     return upfirdn2d.upfirdn2d(x, FILTER, up=up, down=down, padding=padding, gain=gain)
 
 
 FIR_WAYS = {
     "ours (matrix products)": fir_ours,
+    "ours (C++ kernel, if it is built)": fir_kernel,
     "one depthwise convolution": fir_depthwise,
     "two depthwise convolutions": fir_two_depthwise,
     "shift and add": fir_shift_and_add,
@@ -89,6 +94,10 @@ FIR_KINDS = {
 
 
 def activate_ours(x, b, clamp):
+    return bias_act.bias_act(x, b, act="lrelu", clamp=clamp, impl="ref")
+
+
+def activate_kernel(x, b, clamp):
     return bias_act.bias_act(x, b, act="lrelu", clamp=clamp)
 
 
@@ -146,7 +155,7 @@ SHRINK_WAYS = {
     "convolution, then filter": shrink_in_sequence,
     "one 6x6 strided convolution": shrink_folded,
 }
-ACTIVATE_WAYS = {"ours (one tensor kept)": activate_ours, "step by step": activate_step_by_step}
+ACTIVATE_WAYS = {"ours (one tensor kept)": activate_ours, "ours (C++ kernel, if it is built)": activate_kernel, "step by step": activate_step_by_step}
 
 
 # ------------------------------------------------------------------------------------------
@@ -217,6 +226,7 @@ def measure(ways, tensors, rounds):
 def main(batch, rounds, threads, only, out):
     """Time the operators on the CPU against their alternatives."""
     torch.set_num_threads(threads)
+    plugins.prepare("cpu")
     measured = {}
     for name, ways, tensors in cases(batch, torch.Generator().manual_seed(0)):
         if only not in name:

@@ -36,7 +36,20 @@ def _block_precision(block, weight, force_fp32, fp16_device):
     """Choose dtype and memory format of a block's features. Half precision exists on CUDA only."""
     if block.use_fp16 and not force_fp32 and fp16_device.type == "cuda":
         return dict(dtype=torch.float16, memory_format=torch.channels_last if block.channels_last else torch.contiguous_format)
-    return dict(dtype=_full_precision(weight), memory_format=torch.contiguous_format)
+    return dict(dtype=_full_precision(weight), memory_format=_full_precision_layout(weight, fp16_device))
+
+
+def _of_this_code_base(name):
+    """Look up a function of bias_act that the rest of the family lacks: None there."""
+    return getattr(bias_act, name, None)
+
+
+def _full_precision_layout(weight, device):
+    """Choose the memory format that is fastest with the kernels that are there; other code bases know of none."""
+    prefers_channels_last = _of_this_code_base("prefers_channels_last")
+    if prefers_channels_last is not None and prefers_channels_last(device, _full_precision(weight)):
+        return torch.channels_last
+    return torch.contiguous_format
 
 
 def _checked(tensor, *shape, dtype=None, memory_format=torch.preserve_format):
@@ -124,7 +137,7 @@ def _activate(layer, x, gain=1):
 
 def _takes_one_pass(x, activation):
     """Tell whether demodulation, noise, bias and activation have a compiled kernel; other code bases know of none."""
-    has_kernel = getattr(bias_act, "has_kernel", None)
+    has_kernel = _of_this_code_base("has_kernel")
     return has_kernel is not None and x.dtype != torch.float16 and has_kernel(x, activation)
 
 
@@ -195,7 +208,12 @@ def _modulated_matrices(x, weight_OI, styles, demodulation, noise):
     matrices = weight_OI * styles[:, None, :]
     if demodulation is not None:
         matrices = matrices * demodulation[:, :, None]
-    x = (matrices.to(x.dtype) @ x.flatten(2)).unflatten(2, x.shape[2:])
+    matrices = matrices.to(x.dtype)
+    if x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous():  # so that the gradient keeps that layout, too
+        pixels = x.permute(0, 2, 3, 1)
+        x = (pixels.flatten(1, 2) @ matrices.transpose(1, 2)).unflatten(1, pixels.shape[1:3]).permute(0, 3, 1, 2)
+    else:
+        x = (matrices @ x.flatten(2)).unflatten(2, x.shape[2:])
     return x if noise is None else x + noise
 
 
@@ -362,12 +380,14 @@ class SynthesisLayer(torch.nn.Module):
         return _activate(self, x, gain)
 
     def _in_one_pass(self, x, styles, noise, gain):
-        """Do the same with all that follows the convolution in one operator."""
+        """Do the same with one operator for what comes before the convolution, and one for all that follows."""
+        modulated_bias_act = _of_this_code_base("modulated_bias_act")
         demodulation = _demodulation(self.weight, styles)
-        x = _modulated_features(x, self.weight, styles, None, None, f=self.resample_filter, down=1, **_resampling(self))
+        x = modulated_bias_act(x, None, styles)
+        x = conv2d_resample.conv2d_resample(x, self.weight.to(x.dtype), f=self.resample_filter, **_resampling(self))
         limit = None if self.conv_clamp is None else self.conv_clamp * gain
         bias = self.bias.to(x.dtype)
-        return bias_act.modulated_bias_act(x, bias, demodulation, noise, act=self.activation, gain=self.act_gain * gain, clamp=limit)
+        return modulated_bias_act(x, bias, demodulation, noise, act=self.activation, gain=self.act_gain * gain, clamp=limit)
 
     def extra_repr(self):
         return f"shape={list(self.weight.shape)}, resolution={self.resolution}, up={self.up}, activation={self.activation}"

@@ -53,8 +53,16 @@ def fill(module, rs):
         tensor.copy_(torch.as_tensor(np.asarray(value, dtype=np.float32)))
 
 
+@pytest.fixture(params=["plain PyTorch", "kernels"])
+def case(request, filled):
+    """The same under each implementation of the operators."""
+    if request.param == "kernels":
+        request.getfixturevalue("cpu_kernels")
+    return filled
+
+
 @pytest.fixture(scope="module", params=SMALL)
-def case(request, golden, rs):
+def filled(request, golden, rs):
     """(name, entry of the json, arrays, filled G, filled D), for each configuration that has numbers."""
     entry, arrays = golden("networks.json")[request.param], golden(f"network_{request.param}.npz")
     G, D = build(entry)

@@ -101,6 +101,19 @@ def test_weights_may_be_kept_out_of_the_first_pass(cpu_kernels):
     assert G.synthesis.b8.conv0.weight.grad.abs().sum() > 0
 
 
+def test_layout_follows_the_kernels(cpu_kernels):
+    G, D = networks(torch.float32)
+    layouts = []
+    for layer in (G.synthesis.b16.conv1, D.b16.conv0):
+        layer.register_forward_hook(lambda _layer, inputs, output: layouts.append([x.is_contiguous() for x in (inputs[0], output)]))
+    for uses, is_contiguous in ((False, True), (True, False)):
+        plugins.choose(uses)
+        logits = D(G(torch.zeros(2, 8), None), None)
+        assert layouts == [[is_contiguous] * 2] * 2 and logits.shape == (2, 1)
+        layouts.clear()
+    assert not bias_act.prefers_channels_last("cpu", torch.float16) and not bias_act.prefers_channels_last("meta", torch.float32)
+
+
 def test_operator_without_a_kernel_is_its_formula():
     x, b, scale, noise = torch.randn(2, 3, 4, 4), torch.randn(3), torch.randn(2, 3), torch.randn(4, 4)
     y = bias_act.modulated_bias_act(x, b, scale, noise, act="lrelu", gain=2.0, clamp=1.5)

@@ -69,6 +69,12 @@ def has_kernel(x, act):
     return kernel is not None and act in kernel.activations()
 
 
+def prefers_channels_last(device, dtype):
+    """Whether networks in full precision run faster with channels last: where the C++ kernels are, which keep that layout, as convolutions do."""
+    device = torch.device(device)
+    return device.type == "cpu" and all(plugins.find(op, "cuda", torch.empty(0, dtype=dtype)) is not None for op in plugins.OPERATORS)
+
+
 def modulated_bias_act(x, b, scale=None, noise=None, act="linear", gain=1.0, clamp=None):
     """x [N,C,H,W], b [C], scale [N,C], noise broadcastable to [N,1,H,W], each but x or None -> clamp(gain * act(scale * x + noise + b)).
 

@@ -91,7 +91,9 @@ def _differentiable_backward(ctx, gradient, wanted):
     """The gradients of x, b, scale and noise as operators that PyTorch differentiates again; all are linear in `gradient`."""
     y, x, b, scale, noise = ctx.saved_tensors
     dim, settings = ctx.dim, ctx.settings
-    if settings.result_tells_slope:
+    if settings.act == "linear" and settings.clamp is None:
+        dz = gradient if settings.gain == 1 else gradient * settings.gain
+    elif settings.result_tells_slope:
         dz = _Slope.apply(ctx.kernel, _in_layout_of(gradient, y), y.detach(), True, settings)
         bends = settings.act != "linear" and not (settings.act == "lrelu" and settings.alpha == 1)
         if bends and b is not None and b.requires_grad and torch.is_grad_enabled():
