@@ -92,6 +92,8 @@ def missing_tools(needs_cuda: bool):
         return "this PyTorch was built without CUDA", "install a CUDA build of PyTorch"
     if needs_cuda and cuda_home() is None:
         return "no CUDA toolkit (no nvcc)", "install the toolkit of PyTorch's CUDA version or set CUDA_HOME"
+    if needs_cuda and torch.version.cuda and not (Path(cuda_home()) / "include" / "cuda_runtime.h").exists():
+        return f"{cuda_home()}, where nvcc was found, is no whole CUDA toolkit (no include/cuda_runtime.h)", "set CUDA_HOME to the toolkit's folder"
     return None
 
 

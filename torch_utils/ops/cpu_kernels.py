@@ -46,6 +46,7 @@ class Functions:
     """activate, derivative, backward and resample of docs/kernels.md, on the CPU."""
 
     DTYPES = DTYPES
+    TAKES_FILTERS = False  # resample, with numbers that Python has read
 
     def __init__(self, compiled):
         self._compiled = compiled

@@ -20,7 +20,12 @@ VARIABLE = "MADR_KERNELS"  # of the environment
 
 # (operator, type of the device) -> the module with the kernel's functions: PLUGIN (a name), DTYPES, sources(), build_options(),
 # and bind(compiled module), which returns the object with the functions.
-ROWS: dict[tuple[str, str], str] = {("bias_act", "cpu"): "torch_utils.ops.cpu_kernels", ("upfirdn2d", "cpu"): "torch_utils.ops.cpu_kernels"}
+ROWS: dict[tuple[str, str], str] = {
+    ("bias_act", "cpu"): "torch_utils.ops.cpu_kernels",
+    ("upfirdn2d", "cpu"): "torch_utils.ops.cpu_kernels",
+    ("bias_act", "cuda"): "torch_utils.ops.cuda_kernels",
+    ("upfirdn2d", "cuda"): "torch_utils.ops.cuda_kernels",
+}
 
 # Every operator that asks here, so that a report can name those without a kernel too.
 OPERATORS = ("bias_act", "upfirdn2d")

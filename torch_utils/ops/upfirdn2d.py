@@ -51,6 +51,8 @@ def upfirdn2d(x, f, up=1, down=1, padding=0, flip_filter=False, gain=1, impl="cu
     kernel = plugins.find("upfirdn2d", impl, x)
     if f is None or f.numel() == 1:
         result = _without_filter(x, f, spec)
+    elif kernel is not None and kernel.TAKES_FILTERS and f.device == x.device and not f.requires_grad:
+        return kernel.upfirdn2d(x, f, *spec)
     elif _may_look_at(x, f) and (plans := _axis_plans(x.dtype, f, spec)):
         if kernel is not None and not fir_matrices.is_one_small_product(x, *plans):
             return upfirdn2d_kernel.resample(kernel, x, *plans)
