@@ -101,6 +101,13 @@ RECIPES = {row.name: row for row in _RECIPES}
 
 _REGULARISERS, _GENERATOR, _VIEWS = "training.gan.regularisers", "training.gan.generator_parts", "training.gan.views"
 
+_BCR = (_weight("real", 10.0, "weight at reals"), _weight("fake", 10.0, "weight at fakes"))
+_ZCR = (
+    _weight("dis", 5.0, "weight in D"),
+    _weight("gen", 0.5, "weight in G"),
+    Parameter("sigma", float, 0.03, "standard deviation of dz", low=0, high=1e3),
+)
+
 _METHODS = (
     Method(
         "r1",
@@ -171,6 +178,102 @@ _METHODS = (
         "a second pass of G in its step",
         (_weight("weight", 1.0, "weight"),),
         part=f"{_GENERATOR}.ModeSeeking",
+    ),
+    Method(
+        "label-smoothing",
+        "T",
+        "D's target for reals, one-sided",
+        "Salimans 2016, 1606.03498",
+        "none",
+        (Parameter("target", float, 0.9, "what D is to say of reals", low=0.5, high=1),),
+        part=f"{_VIEWS}.LabelSmoothing",
+        only_terms=("minimax", "non-saturating", "least-squares", "whole-squares"),
+    ),
+    Method(
+        "pacgan",
+        "JA",
+        "D judges m images, joined along the channels, as one",
+        "Lin 2018, 1712.04086",
+        "m times the batch",
+        (Parameter("m", int, 2, "images in a pack", low=2, high=64),),
+        part=f"{_VIEWS}.PacGAN",
+        change=changes.pacgan,
+    ),
+    Method(
+        "diffaugment",
+        "J",
+        "differentiable augmentation in the place of --aug",
+        "Zhao 2020, 2006.10738",
+        "a few percent",
+        (
+            Parameter("color", int, 1, "whether colours change", low=0, high=1),
+            Parameter("translation", float, 0.125, "most, as a share of the side", low=0, high=0.5),
+            Parameter("cutout", float, 0.5, "side of the hole, as a share", low=0, high=1),
+        ),
+        part=f"{_VIEWS}.DiffAugment",
+        change=changes.diffaugment,
+    ),
+    Method(
+        "bcr",
+        "P",
+        "D: real |D(x) - D(T(x))|^2 + fake |D(G(z)) - D(T(G(z)))|^2, T flips and shifts",
+        "Zhao 2020, 2002.04724",
+        "two passes of D per step",
+        (*_BCR, Parameter("shift", int, 4, "pixels; 0: flips alone", low=0, high=1024)),
+        part=f"{_VIEWS}.BalancedConsistency",
+        change=changes.bcr,
+    ),
+    Method(
+        "zcr",
+        "PT",
+        "D: dis |D(G(z)) - D(G(z + dz))|^2, G: -gen |G(z) - G(z + dz)|^2, dz ~ N(0, sigma^2)",
+        "Zhao 2020, 2002.04724",
+        "a pass of G and one of D per step, a pass of G in G's step",
+        _ZCR,
+        part=f"{_VIEWS}.LatentConsistency",
+    ),
+    Method(
+        "icr",
+        "PT",
+        "bcr and zcr together",
+        "Zhao 2020, 2002.04724",
+        "that of both",
+        (*_BCR, Parameter("shift", int, 4, "pixels; 0: flips alone", low=0, high=1024), *_ZCR),
+        stands_for=("bcr", "zcr"),
+    ),
+    Method(
+        "gm-gan",
+        "Z",
+        "latents of a fixed mixture of normal distributions",
+        "Ben-Yosef 2018, 1808.10356",
+        "none",
+        (
+            Parameter("kind", str, "circle", "where the means lie", choices=("circle", "uniform")),
+            Parameter("means", int, None, "their number", low=1, high=10000, default_text="8, uniform: 10"),
+            Parameter("radius", float, None, "of the circle, or bound of each coordinate", low=0, high=1e6, default_text="2, uniform: .1"),
+            Parameter("std", float, None, "standard deviation of each component", low=1e-6, high=1e6, default_text="1, uniform: .15"),
+        ),
+        change=changes.gm_gan,
+        kind="latents",
+    ),
+    Method(
+        "ttur",
+        "O",
+        "learning rates of G and D apart",
+        "Heusel 2017, 1706.08500; rates: Zhang 2018, 1805.08318",
+        "none",
+        (Parameter("g", float, 1e-4, "rate of G", low=1e-12, high=1e3), Parameter("d", float, 4e-4, "rate of D", low=1e-12, high=1e3)),
+        change=changes.ttur,
+        flags_excluded=dict(glr="both are G's learning rate; leave one of them out", dlr="both are D's learning rate; leave one of them out"),
+    ),
+    Method(
+        "n-critic",
+        "O",
+        "G learns on every n-th step, D on all",
+        "Arjovsky 2017, 1701.07875",
+        "n steps of D per step of G",
+        (Parameter("n", int, 5, "steps of D per step of G", low=1, high=1000),),
+        change=changes.n_critic,
     ),
 )
 METHODS = {row.name: row for row in _METHODS}

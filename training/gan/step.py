@@ -37,6 +37,18 @@ class Step:
         return self._fakes_and_labels[0]
 
     @property
+    def fresh_fakes(self):
+        """[N, C, H, W]: in D's step G's own images of z, also where D sees others."""
+        self.fakes  # noqa: B018 (makes them)
+        return self._fresh
+
+    @property
+    def fakes_are_fresh(self):
+        """Whether D's step shows D G's own images of z and no others."""
+        self.fakes  # noqa: B018 (makes them)
+        return self._is_fresh
+
+    @property
     def real_labels(self):
         return self._reals_and_labels[1]
 
@@ -61,8 +73,10 @@ class Step:
         with torch.no_grad():
             images, _ = self.loss.run_G(self.z, self.labels, sync=False)
         labels = self.labels
+        self._fresh = images
         for part in self.loss.parts:
             images, labels = part.fakes_for_D(self, images, labels)
+        self._is_fresh = images is self._fresh
         return images.detach().requires_grad_("fakes" in self.leaves), labels
 
     def remade(self, z):
