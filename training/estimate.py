@@ -14,6 +14,7 @@ import torch
 import dnnlib
 from torch_utils import devices
 from training import flag_table, half_precision, presets
+from training.gan import choosing
 
 FLOAT_BYTES, HALF_BYTES = 4, 2
 # The regularisers differentiate a gradient: PyTorch keeps the forward pass, the backward pass and the tape of both.
@@ -49,8 +50,8 @@ def estimate(options, image_shape, label_dim) -> Estimate:
     common = dict(c_dim=label_dim, img_resolution=resolution, img_channels=channels)
     device = counting_device(options, resolution)
     with torch.random.fork_rng(devices=[]), torch.device(device), _StayOnMeta():
-        G = dnnlib.util.construct_class_by_name(**options.G_kwargs, **common)
-        D = dnnlib.util.construct_class_by_name(**options.D_kwargs, **common)
+        G = dnnlib.util.construct_class_by_name(**{**common, **options.G_kwargs})
+        D = dnnlib.util.construct_class_by_name(**{**common, **options.D_kwargs})
         activations = _activation_bytes(G, D, options, resolution, device)
     weights_G, weights_D = _tensor_bytes(G), _tensor_bytes(D)
     trained = sum(_parameter_count(module) for module in (G, D)) * FLOAT_BYTES
@@ -61,6 +62,9 @@ def estimate(options, image_shape, label_dim) -> Estimate:
     phases = [kept("G", options.batch_gpu) + kept("D", options.batch_gpu), kept("D", options.batch_gpu) * DOUBLE_BACKWARD_FACTOR]
     if options.loss_kwargs.get("pl_weight", 2):
         phases.append(kept("G", options.batch_gpu / options.loss_kwargs.get("pl_batch_shrink", 2)) * DOUBLE_BACKWARD_FACTOR)
+    if "gan" in options.loss_kwargs:  # reals and fakes go backwards together, and with them penalties that are not lazy
+        factor = 2 + (DOUBLE_BACKWARD_FACTOR if options.get("D_reg_interval", 16) is None and choosing.penalties_of(options) else 0)
+        phases.append(kept("D", options.batch_gpu) * factor)
     # G, D and the average of G; gradients; two moments of Adam.
     fixed = 2 * weights_G + weights_D + 3 * trained
     ticks = max(int(options.total_kimg / options.get("kimg_per_tick", presets.KIMG_PER_TICK)), 1)
@@ -79,7 +83,7 @@ def estimate(options, image_shape, label_dim) -> Estimate:
 
 def counting_device(options, resolution):
     """'cpu' for networks so small that a pass costs nothing, else 'meta'."""
-    channels = [kwargs.get("channel_max", 512) for kwargs in (options.G_kwargs.synthesis_kwargs, options.D_kwargs)]
+    channels = [kwargs.get("channel_max", 512) for kwargs in (options.G_kwargs.get("synthesis_kwargs", {}), options.D_kwargs)]
     return "cpu" if resolution <= SMALL_RESOLUTION and max(channels) <= SMALL_CHANNELS else "meta"
 
 
@@ -124,13 +128,15 @@ def _activation_bytes(G, D, options, resolution, device):
         return kwargs.get("num_fp16_res", 0) if _halves(options, planned_device(options)) else 0
 
     sizes = {"G": [], "D": []}
-    small, large = _batches_on_meta(options.D_kwargs.epilogue_kwargs.mbstd_group_size)
+    pack = choosing.pack_of(options)
+    small, large = (pack * packs for packs in _batches_on_meta(choosing.group_of(options)))
     for count in (small, large):
         z = torch.zeros([count, G.z_dim], device=device)
         c = torch.zeros([count, G.c_dim], device=device)
-        images, size = _saved_bytes(lambda z=z, c=c: G(z, c), num_fp16(options.G_kwargs.synthesis_kwargs), resolution)
+        images, size = _saved_bytes(lambda z=z, c=c: G(z, c), num_fp16(options.G_kwargs.get("synthesis_kwargs", {})), resolution)
         sizes["G"].append(size)
-        sizes["D"].append(_saved_bytes(lambda images=images, c=c: D(images.detach().requires_grad_(), c), num_fp16(options.D_kwargs), resolution)[1])
+        seen, told = (tensor.detach().reshape(count // pack, pack * tensor.shape[1], *tensor.shape[2:]) for tensor in (images, c))
+        sizes["D"].append(_saved_bytes(lambda seen=seen, told=told: D(seen.requires_grad_(), told), num_fp16(options.D_kwargs), resolution)[1])
     slopes = {name: (pair[1] - pair[0]) / (large - small) for name, pair in sizes.items()}
     return {name: (pair[0] - slopes[name] * small, slopes[name]) for name, pair in sizes.items()}
 
@@ -230,8 +236,8 @@ def _warn_schedule(options, device):
 
 
 def _warn_batch(options):
-    group = options.D_kwargs.epilogue_kwargs.mbstd_group_size
-    if options.batch_gpu < group:
+    group = choosing.group_of(options)
+    if options.batch_gpu // choosing.pack_of(options) < group:
         yield f"microbatches of {options.batch_gpu} are smaller than the group of {group} for the minibatch standard deviation: groups of {options.batch_gpu} are used"
     if options.batch_gpu == 1:
         yield "one image per microbatch: the minibatch standard deviation is always zero, D cannot see a lack of variety; raise --batch or --batch-gpu"
@@ -248,12 +254,12 @@ def _warn_configuration(options, image_shape, device):
     if device != "cuda":
         if options.num_gpus > 1:
             yield f"--gpus={options.num_gpus} without CUDA: {options.num_gpus} processes share the {device}; that tests the set-up, it does not speed it up"
-        if options.G_kwargs.synthesis_kwargs.num_fp16_res > 0 and not _halves(options, device):
+        if options.G_kwargs.get("synthesis_kwargs", {}).get("num_fp16_res", 0) > 0 and not _halves(options, device):
             asked_bf16 = options.get("half") == half_precision.BF16
             yield half_precision.left_out(device) if asked_bf16 else f"float16 is left out on {device}; everything runs in float32"
-        if options.G_kwargs.synthesis_kwargs.channel_max >= 512:
+        if options.G_kwargs.get("synthesis_kwargs", {}).get("channel_max", 0) >= 512:
             yield f"networks of full width on {device} at {resolution} pixels: expect minutes per kimg; --cfg=tiny is sized for CPUs (up to 64 pixels)"
-    if options.G_kwargs.z_dim < 512 and resolution > 64:
+    if options.G_kwargs.z_dim < 512 and resolution > 64 and "backbone" not in options:
         yield f"--cfg=tiny is made for 16 to 64 pixels, the data set has {resolution}; use --cfg=auto"
 
 

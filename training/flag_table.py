@@ -154,7 +154,7 @@ _RUN = [
     ),
     _aside("kimg", "Thousands of images to train for", _COUNT, "total_kimg", how=How.RESOLVED),
     Flag("seed", "Random seed [default: 0]", cli.IntRange(0, 2**32 - 1), ("random_seed", "training_set_kwargs.random_seed"), metavar="INT"),
-    Flag("desc", "Text added to the name of the run folder", options=("desc",), metavar="TEXT", how=How.PASSED_ON, housekeeping=True),
+    Flag("desc", "Text added to the name of the run folder", options=("desc",), metavar="TEXT", how=How.PASSED_ON, housekeeping=True, advanced=True),
     Flag(
         "dry_run",
         "Print the options, why they are so and what they cost, then exit",
@@ -166,7 +166,13 @@ _RUN = [
 
 _DATA = [
     Flag("cond", "Train a conditional model from the labels of the data set [default: false]", bool, ("training_set_kwargs.use_labels",)),
-    Flag("subset", "Train on that many images only [default: all]", _COUNT, ("training_set_kwargs.max_size", "training_set_kwargs.random_seed")),
+    Flag(
+        "subset",
+        "Train on that many images only [default: all]",
+        _COUNT,
+        ("training_set_kwargs.max_size", "training_set_kwargs.random_seed"),
+        advanced=True,
+    ),
     Flag("mirror", "Add mirrored copies of all images [default: false]", bool, ("training_set_kwargs.xflip",)),
 ]
 
@@ -174,6 +180,16 @@ _LEARNING = [
     Flag("batch", "Images per step, all processes together", _COUNT, ("batch_size",)),
     Flag("gamma", "Weight of the R1 penalty", _WEIGHT, ("loss_kwargs.r1_gamma",)),
     *_OVERRIDES,
+]
+
+# What of these is chosen stands at one place each. What else a row of training/gan/methods.py sets (networks, optimizers, batch) follows from
+# it, and on a resume from --cfg as well, which need not be typed again.
+_WHICH_GAN = [
+    Flag("gan", "Adversarial loss with its penalty and optimizers, by name [default: StyleGAN2's]", None, ("loss_kwargs.gan",), metavar="NAME"),
+    Flag(
+        "method", "Add a method, such as pacgan:m=4; may be repeated", None, ("loss_kwargs.methods",), metavar="NAME[:KEY=VALUE,...]", repeatable=True
+    ),
+    Flag("backbone", "Networks, by name [default: stylegan2]", None, ("backbone",), metavar="NAME"),
 ]
 
 _AUGMENTATION = [
@@ -191,6 +207,7 @@ _AUGMENTATION = [
         click.Choice(list(presets.AUGMENTATIONS)),
         ("augment_kwargs",),
         metavar="NAME",
+        advanced=True,
     ),
     Flag("initstrength", "Probability that --aug=ada starts from [default: 0]", _SHARE, ("augment_p",), advanced=True),
     # 1 loses nothing: at p = 1 every augmentation is applied to every image, and what p gains beyond it only delays
@@ -259,7 +276,12 @@ _WRITTEN = [
         advanced=True,
     ),
     _aside(
-        "metric_space", "Feature space of the madr_* metrics, by the names of --madr-extractor [default: dino]", None, "metric_space", metavar="NAME"
+        "metric_space",
+        "Feature space of the madr_* metrics, by the names of --madr-extractor [default: dino]",
+        None,
+        "metric_space",
+        metavar="NAME",
+        advanced=True,
     ),
     _aside(
         "keep",
@@ -274,6 +296,7 @@ _WRITTEN = [
         "Look at G's diversity every tick, warn of collapse and cycling [default: as --madr]",
         cli.IntRange(0, 1),
         "diversity_monitor",
+        advanced=True,
     ),
     _aside("tick", "Thousands of images per tick [default: 4]", _POSITIVE, "kimg_per_tick", advanced=True),
     _aside("img_snap", "Ticks between pictures of samples [default: as --snap]", _COUNT, "image_snapshot_ticks", advanced=True),
@@ -295,7 +318,7 @@ _MACHINE = [
         how=How.RESOLVED,
         saves=("memory", "lower --batch-gpu"),
     ),
-    _aside("threads", "CPU threads per process [default: PyTorch's choice]", _COUNT, "threads"),
+    _aside("threads", "CPU threads per process [default: PyTorch's choice]", _COUNT, "threads", advanced=True),
     _aside("workers", "Processes that read images, per GPU [default: 3]", _COUNT, "data_loader_kwargs", how=How.RESOLVED, advanced=True),
     Flag(
         "half",
@@ -319,7 +342,7 @@ _MACHINE = [
 
 _GROUPS = {
     "Run and data": [*_RUN, *_DATA],
-    "Networks and learning": _LEARNING,
+    "Networks and learning": [*_WHICH_GAN, *_LEARNING],
     "Augmentation": _AUGMENTATION,
     "Starting from a network": _STARTING,
     "Written along the way": _WRITTEN,
