@@ -17,6 +17,7 @@ from torch_utils import distributed, misc
 from torch_utils.ops import conv2d_gradfix, grid_sample_gradfix
 from training import loss, phases, sampler, snapshots
 from training.data import foreign
+from training.gan import backbones
 
 # Sets up to this size (uncompressed) are held in memory when training on a CPU: decoding PNGs over and over would take
 # a good part of a core that the networks need.
@@ -54,12 +55,14 @@ def check_unchanged(saved, present, path):
         )
 
 
-def build_training_set(training_set_kwargs, device):
-    """The data set, and whether its images come from memory."""
+def build_training_set(training_set_kwargs, device, G_class=None):
+    """The data set, and whether its images come from memory. G_class: dotted class of the generator, which decides what sizes there may be."""
     training_set = foreign.as_dataset(dnnlib.util.construct_class_by_name(**training_set_kwargs))
     in_memory = device.type == "cpu" and training_set.use_cache(IN_MEMORY_MB)
     resolution = training_set.resolution
-    if resolution < 4 or resolution & (resolution - 1):
+    if backbones.of_class(G_class) == "dcgan":
+        backbones.check_size(resolution, f"{training_set.name} has images of")
+    elif resolution < 4 or resolution & (resolution - 1):
         size = max(1 << (resolution.bit_length() - 1), 4)
         raise UserError(
             f"{training_set.name}: the networks need a power of two of at least 4 px (got {resolution}x{resolution}); "

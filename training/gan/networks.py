@@ -94,24 +94,25 @@ class ClosenessHead(torch.nn.Module):
 
 @persistence.persistent_class
 class DCGANLayer(torch.nn.Module):
-    """A layer with weight and bias. kind: 'linear', 'conv' or 'transposed' convolution.
+    """A layer with weight and, perhaps, bias. kind: 'linear', 'conv' or 'transposed' convolution.
 
-    init_std: weights ~ N(0, init_std), bias 0 (section 4 of 1511.06434); None: PyTorch's own first weights.
+    init_std: weights ~ N(0, init_std), bias 0 (section 4 of 1511.06434); None: PyTorch's own first weights. No bias goes before batch
+    normalisation, which takes it away again: its gradient would be rounding errors alone. PyTorch's own layers have it there, too.
     """
 
-    def __init__(self, kind, in_features, out_features, kernel_size=4, stride=2, padding=1, init_std=0.02, spectral_norm=False):
+    def __init__(self, kind, in_features, out_features, kernel_size=4, stride=2, padding=1, init_std=0.02, spectral_norm=False, bias=True):
         super().__init__()
         self.kind, self.stride, self.padding = kind, stride, padding
         pair = (in_features, out_features) if kind == "transposed" else (out_features, in_features)
         weight = torch.empty(pair if kind == "linear" else (*pair, kernel_size, kernel_size))
-        bias = torch.zeros(out_features)
+        self.bias = torch.nn.Parameter(torch.zeros(out_features)) if bias or init_std is None else None
         if init_std is None:
             torch.nn.init.kaiming_uniform_(weight, a=5**0.5)
             bound = weight[0].numel() ** -0.5
-            torch.nn.init.uniform_(bias, -bound, bound)
+            torch.nn.init.uniform_(self.bias, -bound, bound)
         else:
             torch.nn.init.normal_(weight, std=init_std)
-        self.weight, self.bias = torch.nn.Parameter(weight), torch.nn.Parameter(bias)
+        self.weight = torch.nn.Parameter(weight)
         self.spectral_norm = None
         if spectral_norm:
             self.spectral_norm = SpectralNorm(weight.shape[0], weight[0].numel())
@@ -220,12 +221,14 @@ class DCGANSynthesis(torch.nn.Module):
         num_doublings = _num_doublings(img_resolution)
         if len(channels) not in (num_doublings, num_doublings + 1):
             raise ValueError(f"channels must hold {num_doublings} or {num_doublings + 1} numbers for {img_resolution} pixels (got {channels})")
-        self.start = DCGANLayer("linear", w_dim, channels[0] * self.side**2, init_std=init_std)
+        biased = dict(init_std=init_std, bias=norm != "batch")
+        self.start = DCGANLayer("linear", w_dim, channels[0] * self.side**2, **biased)
         for index, (channels_in, channels_out) in enumerate(zip(channels, [*channels[1:], img_channels])):
             if norm == "batch":
                 setattr(self, f"norm{index}", DCGANNorm("batch", channels_in))
             kind = dict(kind="transposed") if index < num_doublings else dict(kind="conv", kernel_size=3, stride=1)
-            setattr(self, f"conv{index}", DCGANLayer(in_features=channels_in, out_features=channels_out, init_std=init_std, **kind))
+            kind.update(biased if index + 1 < len(channels) else dict(init_std=init_std))
+            setattr(self, f"conv{index}", DCGANLayer(in_features=channels_in, out_features=channels_out, **kind))
 
     def forward(self, ws, noise_mode="const", force_fp32=False, fused_modconv=None):
         """The keywords are the family's: there is no noise, no half precision and no modulation here."""
@@ -297,7 +300,8 @@ class DCGANDiscriminator(torch.nn.Module):
             self.embed = DCGANLayer("linear", c_dim, img_resolution**2, init_std=1)
         self.num_layers, side = len(channels), img_resolution
         for index, (channels_in, channels_out) in enumerate(zip([img_channels + (c_dim > 0), *channels], channels)):
-            setattr(self, f"conv{index}", DCGANLayer("conv", channels_in, channels_out, **layer_kwargs))
+            biased = norm != "batch" or index == 0
+            setattr(self, f"conv{index}", DCGANLayer("conv", channels_in, channels_out, bias=biased, **layer_kwargs))
             if norm in ("batch", "layer") and index > 0:
                 setattr(self, f"norm{index}", DCGANNorm(norm, channels_out))
             side //= 2
