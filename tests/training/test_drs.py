@@ -51,7 +51,7 @@ def test_ratios_of_the_best_discriminators(terms, target):
     def slope(a, p, q):
         a = torch.tensor(a, requires_grad=True, **DOUBLE)
         if terms.endswith("squares"):
-            value = p * (a - 1) ** 2 + q * a**2
+            value = p * (a - target) ** 2 + q * a**2
         else:
             value = p * (target * sp(-a) + (1 - target) * sp(a)) + q * sp(a)
         return float(torch.autograd.grad(value, a)[0])

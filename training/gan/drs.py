@@ -15,51 +15,37 @@ JUDGED_AT_ONCE = 32  # a D that compares the images of its batch always sees so 
 MOST_PROPOSALS = 10_000  # for one image
 STREAM = 0x4452  # of random numbers, beside those of other purposes
 BURN_IN_ITEMS = 1 << 40  # items of a seed from here on begin with; none of them is an image that is kept
-# How far from 0 and 1 a least-squares logit is kept, whose ratio would be infinite there.
-SQUARES_MARGIN = 1e-4
+# How far a share of densities is kept from its ends, where their ratio is infinite; a D of least squares answers beyond them as well.
+SHARE_MARGIN = 1e-4
 
 
 # ---------------------------------------------------------------------------------------------------------------
 # Logits as log density ratios.
 
 
-def _of_log_loss(logits, _real_target):
-    """D* = log p / q. The relativistic loss fixes it up to a constant, which M takes away."""
-    return logits
-
-
-def _of_squares(logits, _real_target):
-    """D* = p / (p + q), so that log p / q = log D* / (1 - D*)."""
-    return logits.clamp(SQUARES_MARGIN, 1 - SQUARES_MARGIN).logit()
-
-
-def _of_smoothed(logits, real_target):
-    """sigmoid(D*) = t p / (p + q) for a real target t: log p / q = log s / (t - s)."""
-    s = logits.sigmoid().clamp(max=real_target - SQUARES_MARGIN)
-    return s.log() - (real_target - s).log()
-
-
-# Adversarial terms (training/gan/adversarial.py) -> log density ratio of a logit and the target of reals.
-LOG_RATIOS = {
-    "minimax": _of_log_loss,
-    "non-saturating": _of_log_loss,
-    "relativistic": _of_log_loss,
-    "least-squares": _of_squares,
-    "whole-squares": _of_squares,
-}
+# Adversarial terms (training/gan/adversarial.py) whose best D tells p, the data's density, from q, that of G.
+LOGISTIC = ("minimax", "non-saturating", "relativistic")  # a = log p / q; the relativistic one up to a constant, which M takes away
+SQUARES = ("least-squares", "whole-squares")  # a = p / (p + q)
 
 
 @dataclasses.dataclass(frozen=True)
 class Loss:
-    """What D's logits mean. terms: a key of LOG_RATIOS. real_target: below 1 under one-sided label smoothing."""
+    """What D's logits mean. terms: of LOGISTIC or SQUARES. real_target: below 1 under one-sided label smoothing."""
 
     terms: str = "non-saturating"
     real_target: float = 1.0
 
     def log_ratio(self, logits):
-        """log p_data / p_G of logits, in float64, up to a constant."""
-        function = _of_smoothed if self.real_target < 1 else LOG_RATIOS[self.terms]
-        return function(logits.to(torch.float64), self.real_target)
+        """log p / q of logits, in float64, up to a constant.
+
+        With a real target t the best D has the share s = t p / (p + q), which is a or sigmoid(a): log p / q = log s / (t - s).
+        """
+        logits, target = logits.to(torch.float64), self.real_target
+        if self.terms in LOGISTIC and target == 1:
+            return logits
+        share = logits if self.terms in SQUARES else logits.sigmoid()
+        share = share.clamp(SHARE_MARGIN, target - SHARE_MARGIN)
+        return share.log() - (target - share).log()
 
 
 def loss_of_run(options, network):
@@ -73,16 +59,12 @@ def loss_of_run(options, network):
     from training.gan import methods
 
     terms = methods.RECIPES[loss["gan"]].terms
-    if terms not in LOG_RATIOS:
-        fitting = ", ".join(recipe.name for recipe in methods.RECIPES.values() if recipe.terms in LOG_RATIOS)
+    if terms not in (*LOGISTIC, *SQUARES):
+        fitting = ", ".join(recipe.name for recipe in methods.RECIPES.values() if recipe.terms in (*LOGISTIC, *SQUARES))
         raise UserError(
             f"--drs: {network} was trained with --gan={loss['gan']}, whose D says nothing of densities; train with one of {fitting}, or leave out --drs"
         )
     target = next((entry["target"] for entry in loss.get("methods", ()) if entry["name"] == "label-smoothing"), 1.0)
-    if target < 1 and LOG_RATIOS[terms] is not _of_log_loss:
-        raise UserError(
-            f"--drs: {network} was trained with --method=label-smoothing on --gan={loss['gan']}, where no ratio of densities follows; leave out --drs"
-        )
     return Loss(terms, float(target))
 
 
