@@ -220,7 +220,7 @@ _judged, _how, _space, _files, _machine = (functools.partial(_option, help_group
     help="Count only the stacked-digit modes with labels below this, as dataset_tool.py --modes draws them; 777 is the MADR paper's number",
 )
 @_how("--per-class", is_flag=True, help="Judge every class by itself; --num-gen images of each")
-@drs_options(cls=Option, help_group=_HOW)
+@drs_options(cls=Option, help_group=_HOW, details=dict(advanced=True))
 @_how("--cache", type=click.Choice(list(_CACHE_SWITCH)), default="on", show_default=True, help="Use and keep statistics of the real images")
 @_space("--metric-space", metavar="NAME", help=f"Feature space of the madr_* metrics: {names.HELP}  [default: dino]")
 @_space("--madr-extractor", metavar="NAME", help="Old spelling of --metric-space", advanced=True)

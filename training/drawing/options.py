@@ -107,8 +107,9 @@ def label_options(several):
     )
 
 
-def drs_options(**look):
-    """--drs and what it takes. look: further keywords of every option."""
+def drs_options(details=None, **look):
+    """--drs and what it takes. look: further keywords of every option; details: of those that only say how."""
+    details = {**look, **(details or {})}
     return cli.option_group(
         click.option("--drs", is_flag=True, help="Discriminator rejection sampling: keep of G's images those that D finds as likely real", **look),
         click.option(
@@ -118,9 +119,9 @@ def drs_options(**look):
             show_default=True,
             metavar="P",
             help="What is accepted with a chance of one half: that percentile of the first images; higher is stricter",
-            **look,
+            **details,
         ),
-        click.option("--drs-gamma", type=FiniteNumber(), metavar="X", help="gamma itself, in place of --drs-percentile", **look),
+        click.option("--drs-gamma", type=FiniteNumber(), metavar="X", help="gamma itself, in place of --drs-percentile", **details),
         click.option(
             "--drs-burn-in",
             type=cli.IntRange(min=100),
@@ -128,7 +129,7 @@ def drs_options(**look):
             show_default=True,
             metavar="N",
             help="Images from which the largest logit is taken before any is kept",
-            **look,
+            **details,
         ),
     )
 

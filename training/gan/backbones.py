@@ -39,7 +39,11 @@ def dcgan(choice, values):
     if values["norm"] is None:
         values["norm"], why = _norm_for(choice)
         told.append(f"D normalises by {values['norm']}: {why}")
-    channels = {} if flags.get("cfg") != "tiny" else dict(channel_base=options.D_kwargs.channel_base, channel_max=options.D_kwargs.channel_max)
+    channels = {}
+    if flags.get("cfg") == "tiny":
+        channels = dict(channel_base=options.D_kwargs.channel_base, channel_max=options.D_kwargs.channel_max)
+    else:
+        told.append("channels 64 at half the resolution, twice as many at each halving, at most 512: --backbone=dcgan, whatever --cfg says")
     options.G_kwargs = dnnlib.EasyDict(
         class_name=f"{NETWORKS}.DCGANGenerator", z_dim=values["z_dim"], mapping_kwargs=dnnlib.EasyDict(), synthesis_kwargs=dnnlib.EasyDict(channels)
     )
