@@ -15,6 +15,7 @@ from dnnlib.errors import UserError
 from dnnlib.grouped_help import GroupedCommand
 from madr_plugin import options as madr
 from training import config, flag_table
+from training.gan import listing
 
 # Whatever imports torch is imported inside the functions, so that --help comes at once.
 
@@ -49,6 +50,7 @@ def tidy(flags):
 @click.command(cls=GroupedCommand, context_settings=dict(max_content_width=140))
 @click.pass_context
 @flag_table.add_options
+@listing.list_option
 @madr.madr_options
 def main(ctx, outdir, dry_run, **flags):
     """Train a network on the images of --data and keep everything about the run in a new folder below --outdir.

@@ -11,7 +11,7 @@ import math
 import dnnlib
 from dnnlib.errors import UserError
 from training import flag_table, presets
-from training.gan import backbones
+from training.gan import backbones, choosing
 
 IMAGE_FOLDER = "training.dataset.ImageFolderDataset"  # what opens the data of every tool
 
@@ -43,6 +43,7 @@ def resolve(flags: dict) -> Resolved:
     _augmentation(run, flags)
     _transfer(run, flags)
     _performance(run, flags)
+    choosing.apply(run, flags)
     _overrides(run, flags)
     _passed_on(run, flags)
     check_batch(run.options)
@@ -217,7 +218,7 @@ def check_batch(options):
     """The step must fall into whole rounds of microbatches, and those into whole groups."""
     batch_size, batch_gpu, num_gpus = options["batch_size"], options["batch_gpu"], options["num_gpus"]
     if batch_size % (batch_gpu * num_gpus):
-        group = options["D_kwargs"]["epilogue_kwargs"]["mbstd_group_size"]
+        group = choosing.group_of(options)
         good = [size for size in range(1, batch_size // num_gpus + 1) if batch_size % (size * num_gpus) == 0 and size % min(group, size) == 0]
         remedy = (
             f"--batch-gpu must be one of {', '.join(map(str, good))}"
@@ -225,7 +226,8 @@ def check_batch(options):
             else f"use --batch={-(-batch_size // num_gpus) * num_gpus} or another number of GPUs"
         )
         raise UserError(f"a batch of {batch_size} does not divide into {num_gpus} GPU(s) with microbatches of --batch-gpu={batch_gpu}; {remedy}")
-    group = options["D_kwargs"]["epilogue_kwargs"]["mbstd_group_size"]
+    choosing.check_packs(options)
+    group, batch_gpu = choosing.group_of(options), batch_gpu // choosing.pack_of(options)
     if batch_gpu % min(group, batch_gpu):
         good = [size for size in range(1, batch_gpu + 1) if batch_gpu % size == 0]
         raise UserError(

@@ -13,6 +13,7 @@ import torch
 import dnnlib
 from torch_utils import devices
 from training import flag_table, presets
+from training.gan import choosing
 
 FLOAT_BYTES, HALF_BYTES = 4, 2
 # The regularisers differentiate a gradient: PyTorch keeps the forward pass, the backward pass and the tape of both.
@@ -45,8 +46,8 @@ def estimate(options, image_shape, label_dim) -> Estimate:
     channels, resolution, _ = image_shape
     common = dict(c_dim=label_dim, img_resolution=resolution, img_channels=channels)
     with torch.device("meta"), _StayOnMeta():
-        G = dnnlib.util.construct_class_by_name(**options.G_kwargs, **common)
-        D = dnnlib.util.construct_class_by_name(**options.D_kwargs, **common)
+        G = dnnlib.util.construct_class_by_name(**{**common, **options.G_kwargs})
+        D = dnnlib.util.construct_class_by_name(**{**common, **options.D_kwargs})
     activations = _activation_bytes(G, D, options, resolution)
     weights_G, weights_D = _tensor_bytes(G), _tensor_bytes(D)
     trained = sum(_parameter_count(module) for module in (G, D)) * FLOAT_BYTES
@@ -107,13 +108,15 @@ def _activation_bytes(G, D, options, resolution):
         return kwargs.get("num_fp16_res", 0) if planned_device(options) == "cuda" else 0
 
     sizes = {"G": [], "D": []}
-    small, large = _batches_on_meta(options.D_kwargs.epilogue_kwargs.mbstd_group_size)
+    pack = choosing.pack_of(options)
+    small, large = (pack * packs for packs in _batches_on_meta(choosing.group_of(options)))
     for count in (small, large):
         z = torch.empty([count, G.z_dim], device="meta")
         c = torch.empty([count, G.c_dim], device="meta")
-        images, size = _saved_bytes(lambda z=z, c=c: G(z, c), num_fp16(options.G_kwargs.synthesis_kwargs), resolution)
+        images, size = _saved_bytes(lambda z=z, c=c: G(z, c), num_fp16(options.G_kwargs.get("synthesis_kwargs", {})), resolution)
         sizes["G"].append(size)
-        sizes["D"].append(_saved_bytes(lambda images=images, c=c: D(images.detach().requires_grad_(), c), num_fp16(options.D_kwargs), resolution)[1])
+        seen, told = (tensor.detach().reshape(count // pack, pack * tensor.shape[1], *tensor.shape[2:]) for tensor in (images, c))
+        sizes["D"].append(_saved_bytes(lambda seen=seen, told=told: D(seen.requires_grad_(), told), num_fp16(options.D_kwargs), resolution)[1])
     slopes = {name: (pair[1] - pair[0]) / (large - small) for name, pair in sizes.items()}
     return {name: (pair[0] - slopes[name] * small, slopes[name]) for name, pair in sizes.items()}
 
@@ -213,8 +216,8 @@ def _warn_schedule(options, device):
 
 
 def _warn_batch(options):
-    group = options.D_kwargs.epilogue_kwargs.mbstd_group_size
-    if options.batch_gpu < group:
+    group = choosing.group_of(options)
+    if options.batch_gpu // choosing.pack_of(options) < group:
         yield f"microbatches of {options.batch_gpu} are smaller than the group of {group} for the minibatch standard deviation: groups of {options.batch_gpu} are used"
     if options.batch_gpu == 1:
         yield "one image per microbatch: the minibatch standard deviation is always zero, D cannot see a lack of variety; raise --batch or --batch-gpu"
@@ -231,11 +234,11 @@ def _warn_configuration(options, image_shape, device):
     if device != "cuda":
         if options.num_gpus > 1:
             yield f"--gpus={options.num_gpus} without CUDA: {options.num_gpus} processes share the {device}; that tests the set-up, it does not speed it up"
-        if options.G_kwargs.synthesis_kwargs.num_fp16_res > 0:
+        if options.G_kwargs.get("synthesis_kwargs", {}).get("num_fp16_res", 0) > 0:
             yield f"float16 is left out on {device}; everything runs in float32"
-        if options.G_kwargs.synthesis_kwargs.channel_max >= 512:
+        if options.G_kwargs.get("synthesis_kwargs", {}).get("channel_max", 0) >= 512:
             yield f"networks of full width on {device} at {resolution} pixels: expect minutes per kimg; --cfg=tiny is sized for CPUs (up to 64 pixels)"
-    if options.G_kwargs.z_dim < 512 and resolution > 64:
+    if options.G_kwargs.z_dim < 512 and resolution > 64 and "backbone" not in options:
         yield f"--cfg=tiny is made for 16 to 64 pixels, the data set has {resolution}; use --cfg=auto"
 
 

@@ -153,7 +153,7 @@ _RUN = [
     ),
     _aside("kimg", "Thousands of images to train for", _COUNT, "total_kimg", how=How.RESOLVED),
     Flag("seed", "Random seed [default: 0]", cli.IntRange(0, 2**32 - 1), ("random_seed", "training_set_kwargs.random_seed"), metavar="INT"),
-    Flag("desc", "Text added to the name of the run folder", options=("desc",), metavar="TEXT", how=How.PASSED_ON, housekeeping=True),
+    Flag("desc", "Text added to the name of the run folder", options=("desc",), metavar="TEXT", how=How.PASSED_ON, housekeeping=True, advanced=True),
     Flag(
         "dry_run",
         "Print the options, why they are so and what they cost, then exit",
@@ -165,7 +165,13 @@ _RUN = [
 
 _DATA = [
     Flag("cond", "Train a conditional model from the labels of the data set [default: false]", bool, ("training_set_kwargs.use_labels",)),
-    Flag("subset", "Train on that many images only [default: all]", _COUNT, ("training_set_kwargs.max_size", "training_set_kwargs.random_seed")),
+    Flag(
+        "subset",
+        "Train on that many images only [default: all]",
+        _COUNT,
+        ("training_set_kwargs.max_size", "training_set_kwargs.random_seed"),
+        advanced=True,
+    ),
     Flag("mirror", "Add mirrored copies of all images [default: false]", bool, ("training_set_kwargs.xflip",)),
 ]
 
@@ -173,6 +179,23 @@ _LEARNING = [
     Flag("batch", "Images per step, all processes together", _COUNT, ("batch_size",)),
     Flag("gamma", "Weight of the R1 penalty", _WEIGHT, ("loss_kwargs.r1_gamma",)),
     *_OVERRIDES,
+]
+
+# Where a row of training/gan/methods.py may have the word; whole optimizers and networks, for some bring their own.
+_METHOD_PLACES = ("loss_kwargs.class_name", "loss_kwargs.gan", "loss_kwargs.methods", "loss_kwargs.r1_gamma", "n_critic")
+_METHOD_PLACES += ("G_opt_kwargs", "D_opt_kwargs", "G_reg_interval", "D_reg_interval", "G_kwargs", "D_kwargs", "batch_size")
+
+_WHICH_GAN = [
+    Flag("gan", "Adversarial loss with its penalty and optimizers, by name [default: StyleGAN2's]", None, _METHOD_PLACES, metavar="NAME"),
+    Flag(
+        "method",
+        "Add a method, such as pacgan:m=4; may be repeated",
+        None,
+        (*_METHOD_PLACES, "augment_kwargs", "ada_target"),
+        metavar="NAME[:KEY=VALUE,...]",
+        repeatable=True,
+    ),
+    Flag("backbone", "Networks, by name [default: stylegan2]", None, ("backbone", "loss_kwargs.pl_weight", *_METHOD_PLACES), metavar="NAME"),
 ]
 
 _AUGMENTATION = [
@@ -190,6 +213,7 @@ _AUGMENTATION = [
         click.Choice(list(presets.AUGMENTATIONS)),
         ("augment_kwargs",),
         metavar="NAME",
+        advanced=True,
     ),
     Flag("initstrength", "Probability that --aug=ada starts from [default: 0]", _SHARE, ("augment_p",), advanced=True),
     # 1 loses nothing: at p = 1 every augmentation is applied to every image, and what p gains beyond it only delays
@@ -258,7 +282,12 @@ _WRITTEN = [
         advanced=True,
     ),
     _aside(
-        "metric_space", "Feature space of the madr_* metrics, by the names of --madr-extractor [default: dino]", None, "metric_space", metavar="NAME"
+        "metric_space",
+        "Feature space of the madr_* metrics, by the names of --madr-extractor [default: dino]",
+        None,
+        "metric_space",
+        metavar="NAME",
+        advanced=True,
     ),
     _aside(
         "keep",
@@ -273,6 +302,7 @@ _WRITTEN = [
         "Look at G's diversity every tick, warn of collapse and cycling [default: as --madr]",
         cli.IntRange(0, 1),
         "diversity_monitor",
+        advanced=True,
     ),
     _aside("tick", "Thousands of images per tick [default: 4]", _POSITIVE, "kimg_per_tick", advanced=True),
     _aside("img_snap", "Ticks between pictures of samples [default: as --snap]", _COUNT, "image_snapshot_ticks", advanced=True),
@@ -294,7 +324,7 @@ _MACHINE = [
         how=How.RESOLVED,
         saves=("memory", "lower --batch-gpu"),
     ),
-    _aside("threads", "CPU threads per process [default: PyTorch's choice]", _COUNT, "threads"),
+    _aside("threads", "CPU threads per process [default: PyTorch's choice]", _COUNT, "threads", advanced=True),
     _aside("workers", "Processes that read images, per GPU [default: 3]", _COUNT, "data_loader_kwargs", how=How.RESOLVED, advanced=True),
     Flag("fp32", "No float16 anywhere", bool, _FP16, advanced=True),
     Flag("nhwc", "Channels-last memory with float16", bool, (f"{_G_SYNTHESIS}.fp16_channels_last", f"{_D_BLOCK}.fp16_channels_last"), advanced=True),
@@ -304,7 +334,7 @@ _MACHINE = [
 
 _GROUPS = {
     "Run and data": [*_RUN, *_DATA],
-    "Networks and learning": _LEARNING,
+    "Networks and learning": [*_WHICH_GAN, *_LEARNING],
     "Augmentation": _AUGMENTATION,
     "Starting from a network": _STARTING,
     "Written along the way": _WRITTEN,

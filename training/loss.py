@@ -58,7 +58,8 @@ class Loss:
         raise NotImplementedError(f"{type(self).__name__} must define accumulate_gradients")
 
     def end_phase(self, phase: str) -> None:
-        """Called after the phase's optimizer step. May look at the weights that it made; must leave them as they are."""
+        """Called after the phase's optimizer step. May look at the weights that it made; a loss that bounds the weights of the network that
+        has learned does so here, alike in every process. All else is left as it is."""
 
     def telemetry(self) -> dict:
         """Called at the end of each tick: {name: float} for the end of the tick line.
@@ -131,9 +132,12 @@ class StyleGAN2Loss(Loss):
     def mix_styles(self, ws, c, z_dim):
         """Style mixing regularisation (StyleGAN, 1812.04948, section 3.1): later layers take a second latent's style.
 
-        Each sample of the batch draws for itself whether, and from which layer on. ws: [N, num_ws, w_dim].
+        Each sample of the batch draws for itself whether, and from which layer on. ws: [N, num_ws, w_dim]; a generator that takes one
+        latent for the whole image has nothing to mix.
         """
         N, num_ws, _ = ws.shape
+        if num_ws == 1:
+            return ws
         crossover = torch.randint(1, num_ws, [N], device=ws.device)
         mixes = torch.rand([N], device=ws.device) < self.style_mixing_prob
         other_ws = self.G_mapping(torch.randn([N, z_dim], device=ws.device), c, skip_w_avg_update=True)

@@ -17,10 +17,14 @@ from torch_utils import distributed
 
 
 class Phase:
-    """One kind of update. name: e.g. 'Gmain'; module: the network that learns; interval: every how many steps."""
+    """One kind of update. name: e.g. 'Gmain'; module: the network that learns; interval: every how many steps.
 
-    def __init__(self, name: str, module: torch.nn.Module, opt: torch.optim.Optimizer, interval: int) -> None:
+    gain: factor on its loss, which makes up for lazy regularisation; None: the interval.
+    """
+
+    def __init__(self, name: str, module: torch.nn.Module, opt: torch.optim.Optimizer, interval: int, gain: int | None = None) -> None:
         self.name, self.module, self.opt, self.interval = name, module, opt, interval
+        self.gain = interval if gain is None else gain
 
 
 def rates_of(opt_kwargs: Mapping[str, Any], reg_interval: int | None) -> dict[str, Any]:
@@ -36,12 +40,13 @@ def rates_of(opt_kwargs: Mapping[str, Any], reg_interval: int | None) -> dict[st
 
 
 def phases_of(
-    letter: str, module: torch.nn.Module, opt_kwargs: Mapping[str, Any], reg_interval: int | None
+    letter: str, module: torch.nn.Module, opt_kwargs: Mapping[str, Any], reg_interval: int | None, every: int = 1
 ) -> tuple[list[Phase], torch.optim.Optimizer]:
-    """([phases], optimizer) of one network. A None interval folds the regulariser into one 'both' phase."""
+    """([phases], optimizer) of one network. A None interval folds the regulariser into one 'both' phase. every: it learns on every n-th
+    step alone, as strongly as it would on each."""
     opt = dnnlib.util.construct_class_by_name(module.parameters(), **rates_of(opt_kwargs, reg_interval))
     intervals = {"both": 1} if reg_interval is None else {"main": 1, "reg": reg_interval}
-    return [Phase(letter + kind, module, opt, interval) for kind, interval in intervals.items()], opt
+    return [Phase(letter + kind, module, opt, interval * every, gain=interval) for kind, interval in intervals.items()], opt
 
 
 def setup_phases(
@@ -51,9 +56,10 @@ def setup_phases(
     D_opt_kwargs: Mapping[str, Any],
     G_reg_interval: int | None,
     D_reg_interval: int | None,
+    n_critic: int = 1,
 ) -> tuple[list[Phase], dict[str, torch.optim.Optimizer]]:
-    """Phases in the order of a step, G's before D's, and the optimizers by the network's letter."""
-    of_G, G_opt = phases_of("G", G, G_opt_kwargs, G_reg_interval)
+    """Phases in the order of a step, G's before D's, and the optimizers by the network's letter. n_critic: steps of D per step of G."""
+    of_G, G_opt = phases_of("G", G, G_opt_kwargs, G_reg_interval, every=n_critic)
     of_D, D_opt = phases_of("D", D, D_opt_kwargs, D_reg_interval)
     return of_G + of_D, {"G": G_opt, "D": D_opt}
 
@@ -118,7 +124,7 @@ def run_phase(phase: Phase, phase_index: int, loss: Any, microbatches: Sequence[
             gen_z=gen_z,
             gen_c=gen_c,
             sync=(round_index == len(microbatches) - 1),
-            gain=phase.interval / len(microbatches),
+            gain=phase.gain / len(microbatches),
         )
     phase.module.requires_grad_(False)
     with record_function(phase.name + ": step"):

@@ -12,6 +12,7 @@ import dnnlib
 from dnnlib.errors import UserError
 from torch_utils import file_kinds
 from training import config, flag_table, presets, state
+from training.gan import choosing
 
 OPTIONS_FILE = "training_options.json"
 MAX_ROWS = 12  # of the table of differences; --cfg alone can make thirty
@@ -123,7 +124,7 @@ def _easy(value):
 def _clashes(saved, flags, given, build, plugin_flags):
     """[(flags, option, saved value, value now)] for the options that a typed flag contradicts."""
     # As the run was started: what --gpus changes follows by itself, and weights it began with are settled.
-    as_started = dict(flags, gpus=saved.num_gpus, resume=_started_from(saved), batch_gpu=None)
+    as_started = _as_started(saved, flags, given)
     now_base, now_plugin = _split(build(as_started).options)
     saved_base, saved_plugin = _split(saved)
     rows = []
@@ -139,6 +140,12 @@ def _clashes(saved, flags, given, build, plugin_flags):
         if deciding:
             rows.append((deciding, place, before, after))
     return rows
+
+
+def _as_started(saved, flags, given):
+    """The flags with those that a typed one does not replace as the run was started: on how many GPUs, from which weights, with which methods."""
+    methods = {flag: text for flag, text in choosing.flags_of(saved, given).items() if flag not in given}
+    return dict(flags, gpus=saved.num_gpus, resume=_started_from(saved), batch_gpu=None, **methods)
 
 
 def _started_from(saved):
@@ -226,7 +233,7 @@ def _continued(saved, flags, given, build, folder):
     know what --cfg would have meant.
     """
     options = _easy(saved)
-    now = build(dict(flags, gpus=saved.num_gpus, resume=_started_from(saved), batch_gpu=None)).options
+    now = build(_as_started(saved, flags, given)).options
     for flag, names in MAY_CHANGE.items():
         if flag not in given or flag in ("gpus", "batch_gpu"):
             continue

@@ -17,7 +17,7 @@ from torch_utils import distributed, misc
 from torch_utils.ops import conv2d_gradfix, grid_sample_gradfix
 from training import loss, phases, sampler, snapshots
 from training.data import foreign
-from training.gan import backbones
+from training.gan import backbones, judge
 
 # Sets up to this size (uncompressed) are held in memory when training on a CPU: decoding PNGs over and over would take
 # a good part of a core that the networks need.
@@ -103,7 +103,7 @@ def build_networks(G_kwargs, D_kwargs, training_set, device, random_seed):
     torch.manual_seed(phases.derived_seed(random_seed, 1))
     networks = []
     for kwargs in (G_kwargs, D_kwargs):
-        network = dnnlib.util.construct_class_by_name(**kwargs, **common)
+        network = dnnlib.util.construct_class_by_name(**{**common, **kwargs})  # a D that judges packs takes more channels
         networks.append(network.train().requires_grad_(False).to(device))
     return networks
 
@@ -123,7 +123,8 @@ def print_summaries(G, D, batch_gpu, device):
     c = torch.zeros([batch_gpu, G.c_dim], device=device)
     with torch.no_grad(), misc.evaluation_mode(G, D):
         img = misc.print_module_summary(G, [z, c])
-        misc.print_module_summary(D, [img, c])
+        pack = D.img_channels // G.img_channels  # images that D judges as one
+        misc.print_module_summary(D, [judge.packed(rows, pack) for rows in (img, c)])
 
 
 def build_augment_pipe(augment_kwargs, augment_p, ada_target, device):

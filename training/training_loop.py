@@ -38,7 +38,7 @@ def training_loop(
     *, device="auto", resume_state=None, resume_kimg=0, resume_partial=False, trust_pickle=False, keep=None, ada_max_p=1.0,
     nan_streak=100, eval_at_start=False, detectors=None, metric_space=None, snap_res=None, wandb_project=None, desc=None,
     diversity_monitor=False, page_fn=PAGE_FN, cache="on",
-    snapshots_apart=False,
+    snapshots_apart=False, n_critic=1, backbone=None,
 ):  # fmt: on
     """Train until total_kimg thousand real images were shown to D.
 
@@ -51,7 +51,8 @@ def training_loop(
     desc: for people only. diversity_monitor: look at G's diversity every tick and warn of collapse and cycling.
     page_fn: name of a function of (run folder, say) that writes the run's page beside its samples; None for no page.
     cache: 'on' | 'off', whether the metrics use and keep statistics of the real images. snapshots_apart: name snapshots and
-    pictures of one kimg apart, where there are several; else the later one replaces the earlier.
+    pictures of one kimg apart, where there are several; else the later one replaces the earlier. n_critic: G learns on every n-th
+    step, D on all. backbone: for people only, the networks' kind.
 
     Raises UserError for what the user can mend; SystemExit(75) after a stop request (SIGTERM, SIGINT), state saved.
     """
@@ -135,7 +136,9 @@ class Trainer:
         o = self.options
         self.say("Setting up training phases...")
         self.loss = setup.build_loss(o.loss_kwargs, self.G, self.D, self.augment_pipe, self.device)
-        self.phases, self.optimizers = phases.setup_phases(self.G, self.D, o.G_opt_kwargs, o.D_opt_kwargs, o.G_reg_interval, o.D_reg_interval)
+        self.phases, self.optimizers = phases.setup_phases(
+            self.G, self.D, o.G_opt_kwargs, o.D_opt_kwargs, o.G_reg_interval, o.D_reg_interval, o.n_critic
+        )
         self.teller.begin_statistics(self.phases, self.G.z_dim, self.labels)
         self.ada_stats = training_stats.Collector(regex="Loss/signs/real") if self.augment_pipe is not None and o.ada_target is not None else None
         self.loss.attach(

@@ -1,0 +1,98 @@
+"""What methods write into the training options beside the loss: change(choice, values) -> sentences for --dry-run.
+
+choice: choosing.Choice. values: all parameters of the method, to be completed where the default is None. Must not import torch.
+"""
+
+from dnnlib.errors import UserError
+from training.gan import schedule
+
+
+def r1(choice, values):
+    """R1's weight is --gamma's option, whichever of the two was typed."""
+    if values["gamma"] is None:
+        values["gamma"] = float(choice.options.loss_kwargs.r1_gamma)
+    return [f"R1 gamma {values['gamma']:g}: {choice.why('r1')}"]
+
+
+def r2(choice, values):
+    """As heavy as R1 unless it says otherwise."""
+    if values["gamma"] is None:
+        of_r1 = choice.values.get("r1", {}).get("gamma")
+        values["gamma"] = float(choice.options.loss_kwargs.r1_gamma if of_r1 is None else of_r1)
+    return [f"R2 gamma {values['gamma']:g}: {choice.why('r2')}"]
+
+
+def pacgan(choice, values):
+    """D takes m images at once; where --batch is not typed, the batch is m times as large, for as many packs per step."""
+    options, m = choice.options, values["m"]
+    options.D_kwargs.img_channels = m * choice.image_shape[0]
+    if options.training_set_kwargs.use_labels:
+        options.D_kwargs.c_dim = m * choice.label_dim
+    told = [f"D judges {m} images as one: {choice.why('pacgan')}"]
+    if "batch" not in choice.flags:
+        options.batch_size *= m
+        if "batch_gpu" not in choice.flags:
+            options.batch_gpu *= m
+        told.append(
+            f"batch size {options.batch_size}, for as many packs per step as there would be images; --kimg counts images, so that it lasts for 1/{m} of "
+            "the steps; --batch chooses another number of images"
+        )
+    return told
+
+
+def ttur(choice, values):
+    """Learning rates apart."""
+    choice.options.G_opt_kwargs.lr, choice.options.D_opt_kwargs.lr = values["g"], values["d"]
+    return [f"learning rate {values['g']:g} of G and {values['d']:g} of D: {choice.why('ttur')}"]
+
+
+def n_critic(choice, values):
+    """Steps of D per step of G."""
+    return schedule.set_n_critic(choice.options, values["n"], choice.why("n-critic"))
+
+
+def diffaugment(choice, values):
+    """In the place of --aug, which would augment once more."""
+    mode = choice.flags.get("aug", "noaug")
+    typed = [flag for flag in ("p", "target", "augpipe", "initstrength", "aug_max") if flag in choice.flags]
+    if mode != "noaug" or typed:
+        against = f"--aug={mode}" if mode != "noaug" else f"--{typed[0].replace('_', '-')}"
+        raise UserError(f"--method=diffaugment and {against} both augment what D sees: leave one of them out")
+    for name in ("augment_kwargs", "ada_target", "ada_kimg", "augment_p"):
+        choice.options.pop(name, None)
+    return ["no adaptive augmentation: --method=diffaugment takes its place"]
+
+
+def bcr(choice, values):
+    """The image must be larger than the shift."""
+    side = choice.image_shape[1]
+    if values["shift"] >= side:
+        raise UserError(
+            f"--method=bcr:shift={values['shift']} moves images of {side} pixels out of themselves: use shift={side // 8} or another below {side}"
+        )
+    return []
+
+
+# Of GM-GAN: number of means, their radius, standard deviation of each component.
+_MIXTURES = {"circle": (8, 2.0, 1.0), "uniform": (10, 0.1, 0.15)}
+
+
+def gm_gan(choice, values):
+    """The generator maps its normal latents to a mixture."""
+    for name, default in zip(("means", "radius", "std"), _MIXTURES[values["kind"]]):
+        if values[name] is None:
+            values[name] = default
+    base = choice.options.G_kwargs
+    choice.options.G_kwargs = type(base)(
+        class_name="training.gan.latent_networks.MixtureGenerator",
+        base_class_name=base.class_name,
+        kind=values["kind"],
+        num_means=values["means"],
+        radius=values["radius"],
+        std=values["std"],
+        **{name: value for name, value in base.items() if name != "class_name"},
+    )
+    return [
+        f"latents of {values['means']} normal distributions ({values['kind']}, radius {values['radius']:g}, standard deviation {values['std']:g}): "
+        f"{choice.why('gm-gan')}"
+    ]

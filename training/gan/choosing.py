@@ -1,0 +1,210 @@
+"""From --gan, --method and --backbone to training options: what is chosen, whether it fits together, what it sets.
+
+Must not import torch, nor know what a method does.
+"""
+
+import dataclasses
+from typing import Any
+
+import dnnlib
+from dnnlib.errors import UserError
+from training.gan import methods, rows
+
+LOSS_CLASS = "training.gan.loss.GANLoss"
+
+
+@dataclasses.dataclass
+class Choice:
+    """What the flags come to. options: the training options, written in place. values: {method: {parameter: value}} in the order of use."""
+
+    options: Any
+    flags: dict
+    image_shape: tuple
+    label_dim: int
+    recipe: rows.Recipe
+    backbone: rows.Backbone
+    values: dict
+    typed: dict  # of values, what came from --method
+    backbone_values: dict
+
+    def why(self, method):
+        """The flag that brought a method: '--method=pacgan' or '--gan=wgan'."""
+        return f"--method={method}" if method in self.typed else f"--gan={self.recipe.name}"
+
+
+def apply(run, flags):
+    """Write the choice into run.options (config.Resolved). Without any of the flags nothing is touched."""
+    if not any(flags.get(name) for name in ("gan", "method", "backbone")):
+        return
+    choice = _read(run, flags)
+    _check(choice)
+    for sentences in _changes(choice):
+        run.reasons += sentences
+    _write_loss(choice)
+    run.name_parts += _name_parts(flags)
+
+
+# ------------------------------------------------------------------------------------------
+# Reading.
+
+
+def _read(run, flags):
+    backbone, backbone_values = rows.parse(flags.get("backbone") or methods.DEFAULT_BACKBONE, methods.BACKBONES, "--backbone")
+    backbone_values = {**_defaults(backbone), **backbone_values}
+    recipe, _ = rows.parse(flags.get("gan") or backbone.recipe or methods.DEFAULT_RECIPE, methods.RECIPES, "--gan")
+    own = {name: {**_defaults(methods.METHODS[name]), **values} for name, values in recipe.methods}
+    typed = _typed_methods(flags.get("method") or ())
+    if "gamma" in flags:
+        if typed.get("r1", {}).get("gamma", flags.gamma) != flags.gamma:
+            raise UserError(
+                f"--method=r1:gamma={typed['r1']['gamma']:g} and --gamma={flags.gamma:g} are both the weight of R1: leave one of them out"
+            )
+        if flags.gamma:
+            own.setdefault("r1", _defaults(methods.METHODS["r1"]))
+        else:
+            own.pop("r1", None)
+    values = dict(own)
+    for name, given in typed.items():
+        values[name] = {**values.get(name, _defaults(methods.METHODS[name])), **given}
+    return Choice(run.options, flags, run.image_shape, run.label_dim, recipe, backbone, values, typed, backbone_values)
+
+
+def _defaults(row):
+    return {parameter.name: parameter.default for parameter in row.parameters}
+
+
+def _typed_methods(texts):
+    """{method: its typed parameters}; a row that stands for several gives theirs."""
+    typed, from_text = {}, {}
+    for text in texts:
+        row, values = rows.parse(text, methods.METHODS, "--method")
+        for name in row.stands_for or (row.name,):
+            if name in typed:
+                raise UserError(f"--method={text}: {name} is given by --method={from_text[name]} already; leave one of them out")
+            known = _defaults(methods.METHODS[name])
+            typed[name], from_text[name] = {key: value for key, value in values.items() if key in known}, text
+    return typed
+
+
+# ------------------------------------------------------------------------------------------
+# Whether it fits together.
+
+
+def _check(choice):
+    chosen = {choice.recipe.name: choice.recipe, **{name: methods.METHODS[name] for name in choice.values}}
+    for row in chosen.values():
+        said = choice.why(row.name) if isinstance(row, rows.Method) else f"--gan={row.name}"
+        for other, remedy in row.excludes.items():
+            if other in chosen and other != row.name:
+                against = choice.why(other) if other in choice.values else f"--gan={other}"
+                raise UserError(f"{said} and {against} contradict each other: {remedy}")
+        for flag, remedy in getattr(row, "flags_excluded", {}).items():
+            if flag in choice.flags:
+                raise UserError(f"{said} and --{flag.replace('_', '-')}={choice.flags[flag]} contradict each other: {remedy}")
+        only = getattr(row, "only_terms", ())
+        if only and choice.recipe.terms not in only:
+            fitting = ", ".join(recipe.name for recipe in methods.RECIPES.values() if recipe.terms in only)
+            raise UserError(f"{said} does not go with --gan={choice.recipe.name}: use it with --gan={fitting.replace(', ', ' or ')}, or leave it out")
+    by_kind = {}
+    for name in choice.values:
+        kind = methods.METHODS[name].kind
+        if kind and kind in by_kind:
+            raise UserError(f"{choice.why(by_kind[kind])} and {choice.why(name)} both choose the {kind}: leave one of them out")
+        by_kind[kind] = name
+    _check_backbone(choice)
+
+
+def _check_backbone(choice):
+    row = choice.backbone
+    if choice.recipe.single_images and row.D_batch_norm is not None and row.D_batch_norm(choice.backbone_values):
+        raise UserError(
+            f"--gan={choice.recipe.name} penalises D's gradient image by image, and D of --backbone={row.name} normalises over its batch: "
+            f"leave out norm=batch, or use --gan=lsgan or another loss without that penalty"
+        )
+    if not row.has_styles and choice.flags.get("pl_weight"):
+        raise UserError(f"--pl-weight={choice.flags.pl_weight:g} is of styles, which --backbone={row.name} lacks: leave it out")
+
+
+# ------------------------------------------------------------------------------------------
+# What it sets.
+
+
+def _changes(choice):
+    """Sentences, while the options are written: networks, then optimizers, then methods, so that the later one has the word."""
+    row, options = choice.backbone, choice.options
+    if row.build is not None:
+        yield row.build(choice, choice.backbone_values)
+    yield row.schedule.apply(options, f"--backbone={row.name}")
+    if not row.has_styles:
+        options.loss_kwargs.pl_weight = options.loss_kwargs.style_mixing_prob = 0
+    yield choice.recipe.schedule.apply(options, f"--gan={choice.recipe.name}")
+    for name, values in choice.values.items():
+        change = methods.METHODS[name].change
+        if change is not None:
+            yield change(choice, values)
+    if choice.flags.get("gan") and "r1" not in choice.values:
+        yield [f"no R1: --gan={choice.recipe.name} has none; --method=r1 or --gamma joins it"]
+    if choice.flags.get("gan") or row.name != methods.DEFAULT_BACKBONE:  # rates are not shrunk for regularisers that are not there
+        if choice.flags.get("pl_weight", options.loss_kwargs.get("pl_weight", 2)) == 0:
+            options.G_reg_interval = None
+        if not any(methods.METHODS[name].lazy for name in choice.values):
+            options.D_reg_interval = None
+    if choice.flags.get("backbone"):
+        options.backbone = rows.as_text(row.name, choice.backbone_values)
+
+
+def _write_loss(choice):
+    options = choice.options
+    loss = options.loss_kwargs
+    loss.class_name = LOSS_CLASS
+    loss.r1_gamma = choice.values.get("r1", {}).get("gamma", 0)
+    loss.gan = choice.recipe.name
+    loss.methods = [dnnlib.EasyDict(name=name, **values) for name, values in choice.values.items()]
+
+
+def _name_parts(flags):
+    """What was typed, as parts of the name of the run folder: 'pacgan:m=4' -> 'pacgan-m4'."""
+    for text in (flags.get("backbone"), flags.get("gan"), *(flags.get("method") or ())):
+        if text:
+            yield text.replace(":", "-").replace(",", "-").replace("=", "")
+
+
+# ------------------------------------------------------------------------------------------
+# Reading options again.
+
+
+def flags_of(options, given=()):
+    """The flags that make a run with these training options: {'gan': text, 'method': [text, ...], 'backbone': text}; {} without any.
+
+    given: flags that are typed besides; a weight that one of them sets is not repeated.
+    """
+    loss = options["loss_kwargs"]
+    if "gan" not in loss:
+        return {}
+    texts = []
+    for entry in loss["methods"]:
+        values = {key: value for key, value in entry.items() if key != "name" and not (entry["name"] == "r1" and "gamma" in given)}
+        texts.append(rows.as_text(entry["name"], values))
+    return dict(gan=loss["gan"], method=texts, **({"backbone": options["backbone"]} if "backbone" in options else {}))
+
+
+def pack_of(options):
+    """How many images D judges as one."""
+    entries = options["loss_kwargs"].get("methods", ())
+    return next((entry["m"] for entry in entries if entry["name"] == "pacgan"), 1)
+
+
+def group_of(options):
+    """Over how many of the images (or packs) that D judges its minibatch standard deviation goes; 1 where it has none."""
+    return options["D_kwargs"].get("epilogue_kwargs", {}).get("mbstd_group_size", 1)
+
+
+def check_packs(options):
+    """A microbatch must fall into whole packs."""
+    pack, batch_gpu = pack_of(options), options["batch_gpu"]
+    if batch_gpu % pack:
+        per_step = options["num_gpus"] * pack
+        raise UserError(
+            f"--method=pacgan:m={pack} lets D judge {pack} images as one, and {batch_gpu} images at a time (--batch / --gpus, or --batch-gpu) do not "
+            f"divide into packs of {pack}: use --batch-gpu={max(batch_gpu // pack, 1) * pack} or another multiple of {pack}, with --batch a multiple of {per_step}"
+        )
