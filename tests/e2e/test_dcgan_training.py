@@ -108,7 +108,7 @@ def test_resume_is_bitwise(tmp_path, dcgan_options, variant):
     options.update(total_kimg=0.04, kimg_per_tick=0.016)
     run(tmp_path / "whole", options)
     with pytest.raises(SystemExit) as stopped:
-        run(tmp_path / "parts", options, abort_fn=StopAfter(2))
+        run(tmp_path / "parts", options, abort_fn=StopAfter(3))
     assert stopped.value.code == distributed.EXIT_STOPPED
     run(tmp_path / "parts", options, resume_state=state.latest_state(tmp_path / "parts"))
     assert_same_state(tmp_path / "whole", tmp_path / "parts")
@@ -206,7 +206,8 @@ def test_two_processes_train_as_one(tmp_path, dcgan_options):
     one, two = train(tmp_path / "one", options, 1), train(tmp_path / "two", options, 2)
     for letter in "GD":
         for name, value in one[letter].items():
-            tolerance = 0.1 if "running" in name else 1e-3
-            difference = float((value - two[letter][name]).abs().max())
-            assert difference <= tolerance * max(float(value.abs().max()), 1e-3), (letter, name)
-            assert not ("running" in name and difference == 0)
+            difference, scale = float((value - two[letter][name]).abs().max()), max(float(value.abs().max()), 1e-3)
+            if "running" in name:  # what they began with counts 0.9^80 in one process, 0.9^40 in two
+                assert 0 < difference <= 0.1 * scale + 0.9**40, (letter, name)
+            else:
+                assert difference <= 1e-3 * scale, (letter, name)

@@ -63,9 +63,9 @@ def _norm_for(choice):
     return "batch", "as in its paper"
 
 
-def of_class(class_name):
-    """The backbone that a generator class of the training options belongs to."""
-    return "dcgan" if class_name == f"{NETWORKS}.DCGANGenerator" else "stylegan2"
+def of_generator(G_kwargs):
+    """The backbone that the training options of a generator belong to, also where another class is wrapped around it."""
+    return "dcgan" if f"{NETWORKS}.DCGANGenerator" in (G_kwargs.get("class_name"), G_kwargs.get("base_class_name")) else "stylegan2"
 
 
 def check_size(side, where):
