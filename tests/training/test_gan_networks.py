@@ -242,6 +242,17 @@ def test_gradients_reach_every_parameter_also_of_a_penalty(name):
 
 
 @pytest.mark.parametrize("name", VARIANTS)
+def test_features_are_what_the_last_layer_reads(name):
+    torch.manual_seed(0)
+    D = VARIANTS[name]().eval()
+    img, c = judged(D)
+    logits, features = logits_and_features(D, img, c)
+    assert torch.equal(logits, D(img, c)) and features.shape == (4, 256 if not name.startswith("stylegan2") else 16)
+    features.square().sum().backward()  # feature matching learns through them
+    assert next(D.parameters()).grad.abs().max() > 0
+
+
+@pytest.mark.parametrize("name", VARIANTS)
 def test_pickles_open_without_trust_and_go_on_the_same(name):
     torch.manual_seed(0)
     D = VARIANTS[name]()
