@@ -211,3 +211,9 @@ def test_two_processes_train_as_one(tmp_path, dcgan_options):
                 assert 0 < difference <= 0.1 * scale + 0.9**40, (letter, name)
             else:
                 assert difference <= 1e-3 * scale, (letter, name)
+
+
+def test_two_processes_keep_the_same_singular_vectors(tmp_path, dcgan_options):
+    """Each moves its own u and v; the loop compares them when it saves. They have made half as many iterations as one process's."""
+    parts = train(tmp_path / "two", dcgan_options(D_kwargs=dict(norm="spectral")), 2)
+    assert any(name.endswith("spectral_norm.u") for name in parts["D"]) and parts["progress"]["batch_idx"] == 4
