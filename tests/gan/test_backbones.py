@@ -12,7 +12,7 @@ import madr_plugin.options
 import train
 from dnnlib import cli
 from training import networks as stylegan2
-from training.gan import networks
+from training.gan import methods, networks
 from training.training_loop import training_loop
 
 
@@ -95,6 +95,15 @@ def test_architectures_train(options_of, data16, backbone, chosen):
     kernels = [module for module in data["D"].modules() if isinstance(module, networks.MinibatchDiscrimination)]
     assert bool(spectral) == ("spectral-norm" in chosen) and len(kernels) == len(chosen) - bool(spectral)
     assert all(module.T.shape[1:] == (3, 2) for module in kernels)
+
+
+ROWS = [dict(gan=name) for name in methods.RECIPES] + [dict(method=[name]) for name in methods.METHODS if name != "no-minibatch-std"]
+
+
+@pytest.mark.parametrize("flags", ROWS, ids=lambda flags: str(flags.get("gan") or flags["method"][0]))
+def test_every_row_trains_on_dcgan(options_of, data16, flags):
+    data = trained(options_of(backbone="dcgan", steps=2, **flags), data16 / "run")
+    assert all(bool(tensor.isfinite().all()) for letter in "GD" for tensor in data[letter].state_dict().values())
 
 
 def test_other_rows_join_dcgan(options_of, data16):
