@@ -137,6 +137,12 @@ def looked_through(flags):
     return space, detectors, device_name
 
 
+def beside_rejection(flags):
+    """{flag: value} of what --drs does not go with."""
+    others = {f"--{name.replace('_', '-')}": flags[name] for name in ("baseline", "fakes", "reals", "fake_features", "real_features")}
+    return {**others, f"--gpus={flags.gpus}": flags.gpus > 1}
+
+
 def job_of(flags):
     """The flags as a job; opens the network, which says what it was trained on."""
     import legacy
@@ -288,17 +294,7 @@ def main(ctx, **flags):
     requested.check_per_class(flags.per_class, flags.metrics, {"--baseline": flags.baseline, "--repeats": flags.repeats != 1})
     requested.check_seeds(flags.seed, flags.repeats)
     if flags.drs:
-        requested.check_rejection(
-            flags.metrics,
-            {
-                "--baseline": flags.baseline,
-                f"--gpus={flags.gpus}": flags.gpus > 1,
-                "--fakes": flags.fakes,
-                "--reals": flags.reals,
-                "--fake-features": flags.fake_features,
-                "--real-features": flags.real_features,
-            },
-        )
+        requested.check_rejection(flags.metrics, beside_rejection(flags))
     if flags.reals is not None or flags.fakes is not None:
         judge_two_sets(flags)
         return
