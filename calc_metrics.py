@@ -16,6 +16,7 @@ from dnnlib.errors import UserError
 from dnnlib.grouped_help import GroupedCommand, Option
 from madr_spaces import names
 from metrics import listing
+from training.drawing.options import check_drs, drs_options
 
 # Whatever imports torch is imported inside the functions, so that --help comes at once.
 
@@ -136,6 +137,12 @@ def looked_through(flags):
     return space, detectors, device_name
 
 
+def beside_rejection(flags):
+    """{flag: value} of what --drs does not go with."""
+    others = {f"--{name.replace('_', '-')}": flags[name] for name in ("baseline", "fakes", "reals", "fake_features", "real_features")}
+    return {**others, f"--gpus={flags.gpus}": flags.gpus > 1}
+
+
 def job_of(flags):
     """The flags as a job; opens the network, which says what it was trained on."""
     import legacy
@@ -151,6 +158,13 @@ def job_of(flags):
             print(f'Baseline: "{flags.baseline}"', flush=True)
     snapshot = legacy.open_network(flags.network, trust=flags.trust_pickle, verbose=verbose)
     dataset_kwargs = trained_network.dataset_options(snapshot, flags.data, flags.mirror, flags.trust_pickle)
+    rejection = None
+    if flags.drs:
+        from training.gan import drs
+
+        drs.check_networks(snapshot["G_ema"], snapshot["D"], flags.network)
+        loss = drs.loss_of_run(trained_network.training_options(flags.network), flags.network)
+        rejection = loss, drs.Settings(flags.drs_gamma, flags.drs_percentile, flags.drs_burn_in)
     if flags.per_class and not snapshot["G_ema"].c_dim:
         raise UserError(f"--per-class needs a network that takes class labels, and {flags.network} takes none (train.py --cond=1); leave it out.")
     if flags.baseline is not None:
@@ -173,6 +187,7 @@ def job_of(flags):
         strict_ties=flags.madr_ties == "ignore",
         trained_in={path: trained_network.trained_in(path) for path in networks},
         snapshots={path: trained_network.snapshot_paths(path) for path in networks},
+        drs=rejection,
         **{name: flags[name] for name in ("network", "seed", "num_gen", "num_real", "batch_size", "baseline", "repeats", "modes", "per_class")},
     )
 
@@ -211,6 +226,7 @@ _judged, _how, _space, _files, _machine = (functools.partial(_option, help_group
     help="Count only the stacked-digit modes with labels below this, as dataset_tool.py --modes draws them; 777 is the MADR paper's number",
 )
 @_how("--per-class", is_flag=True, help="Judge every class by itself; --num-gen images of each")
+@drs_options(cls=Option, help_group=_HOW, details=dict(advanced=True))
 @_how("--cache", type=click.Choice(list(_CACHE_SWITCH)), default="on", show_default=True, help="Use and keep statistics of the real images")
 @_space("--metric-space", metavar="NAME", help=f"Feature space of the madr_* metrics: {names.HELP}  [default: dino]")
 @_space("--madr-extractor", metavar="NAME", help="Old spelling of --metric-space", advanced=True)
@@ -268,6 +284,7 @@ def main(ctx, **flags):
         and not os.path.exists(flags.network)
     ):
         raise UserError(f"Cannot open {flags.network}: there is no such file; check the path (a web address must begin with https:// or http://).")
+    check_drs(ctx, flags)
     from metrics import requested
     from torch_utils import distributed
 
@@ -276,6 +293,8 @@ def main(ctx, **flags):
     requested.check_modes(flags.modes, flags.metrics)
     requested.check_per_class(flags.per_class, flags.metrics, {"--baseline": flags.baseline, "--repeats": flags.repeats != 1})
     requested.check_seeds(flags.seed, flags.repeats)
+    if flags.drs:
+        requested.check_rejection(flags.metrics, beside_rejection(flags))
     if flags.reals is not None or flags.fakes is not None:
         judge_two_sets(flags)
         return

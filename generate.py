@@ -9,7 +9,7 @@ from click.core import ParameterSource
 from dnnlib import cli, console
 from dnnlib.errors import UserError
 from training.drawing import video
-from training.drawing.options import label_options, network_option, noise_option, trunc_option
+from training.drawing.options import check_drs, drs_options, label_options, network_option, noise_option, trunc_option
 
 DEFAULT_FRAMES = 60
 _FLAG_OF = dict(seeds="--seeds", class_texts="--class", label_vectors="--label")
@@ -44,6 +44,7 @@ _FLAG_OF = dict(seeds="--seeds", class_texts="--class", label_vectors="--label")
 )
 @click.option("--loop", is_flag=True, help="Let the video end where it begins")
 @click.option("--fps", type=cli.IntRange(1, 240), default=30, show_default=True, help="Frames per second of video.mp4")
+@drs_options()
 @click.option("--outdir", required=True, metavar="DIR", help="Where the pictures go")
 @cli.device_option
 @cli.trust_option
@@ -60,6 +61,7 @@ def main(ctx, **flags):
     """
     typed = {name for name in flags if ctx.get_parameter_source(name) is not ParameterSource.DEFAULT}
     _check_flags(flags, typed)
+    check_drs(ctx, flags)
 
     from torch_utils import devices  # Only here: --help and a wrong flag need no torch.
     from training import pictures
@@ -69,6 +71,7 @@ def main(ctx, **flags):
     device = devices.resolve(flags["device"])
     pictures.prepare_outdir(flags["outdir"])
     generator, facts = pictures.open_generator(flags["network"], device, trust=flags["trust_pickle"])
+    flags["sifted"] = _sifted(generator, flags, device) if flags["drs"] else None
     started = time.perf_counter()
     if flags["wants_video"] or flags["frames"] is not None:
         told = _draw_video(generator, facts, flags, device)
@@ -76,6 +79,8 @@ def main(ctx, **flags):
         told = _draw_sheet(generator, facts, flags, device)
     else:
         told = _draw_pictures(generator, facts, flags, device)
+    if flags["sifted"] is not None:
+        console.result(flags["sifted"].as_text())
     console.result(f"{told} in {flags['outdir']}, {time.perf_counter() - started:.1f} s.")
 
 
@@ -86,6 +91,14 @@ def _check_flags(flags, typed):
     if flags["batch"] < 1:
         raise UserError(f"--batch must be at least 1 (got {flags['batch']}); leave it out for the default")
     has_way = flags["wants_video"] or flags["frames"] is not None
+    if flags["drs"]:
+        for flag, given, reason in (
+            ("--projected-w", projected, "projected latents are drawn as they are"),
+            ("--video", has_way, "a video leads through latents that nobody sifts"),
+            ("--noise-mode=random", flags["noise_mode"] == "random", "D judges the very picture that is drawn; take --noise-mode=const"),
+        ):
+            if given:
+                raise UserError(f"--drs and {flag} were both given, but {reason}; leave one of the two out")
     if flags["sheet"]:
         for flag, given in (("--video", flags["wants_video"]), ("--frames", flags["frames"] is not None), ("--projected-w", projected)):
             if given:
@@ -95,6 +108,25 @@ def _check_flags(flags, typed):
             raise UserError(f"--{name} has no effect without {reason}; add it, or leave --{name} out")
     if projected and "trunc" in typed and not (has_way and seeds):
         raise UserError("--trunc has no effect on projected latents, which are drawn as they are; leave out --trunc or --projected-w")
+
+
+def _sifted(generator, flags, device):
+    """The seeds' latents, sifted by the network's D."""
+    import legacy
+    from training import trained_network
+    from training.drawing import sifting
+    from training.gan import drs
+
+    network = legacy.located(flags["network"])
+    D = legacy.open_network(network, trust=flags["trust_pickle"], verbose=False)["D"].eval().requires_grad_(False).to(device)
+    drs.check_networks(generator, D, network)
+    loss = drs.loss_of_run(trained_network.training_options(network), network)
+    settings = drs.Settings(flags["drs_gamma"], flags["drs_percentile"], flags["drs_burn_in"])
+    return sifting.Sifted(generator, D, loss, settings, flags["trunc"], flags["noise_mode"], device)
+
+
+def _latents_of(flags):
+    return None if flags["sifted"] is None else flags["sifted"].latents_of
 
 
 def _drawing_options(flags, device):
@@ -133,7 +165,14 @@ def _draw_pictures(generator, facts, flags, device):
             raise UserError(f"{len(chosen)} labels were given, and a picture has one; add --sheet or --video, or draw them one by one")
         if chosen[0].text:
             print(f"Drawing {chosen[0].text}.")
-        drawn = draw.drawn_from_seeds(generator, flags["seeds"], chosen[0].vector, truncation_psi=flags["trunc"], **_drawing_options(flags, device))
+        drawn = draw.drawn_from_seeds(
+            generator,
+            flags["seeds"],
+            chosen[0].vector,
+            truncation_psi=flags["trunc"],
+            latents_of=_latents_of(flags),
+            **_drawing_options(flags, device),
+        )
         total, name, kind = len(flags["seeds"]), "seed{:04d}.png", "seed"
     done, written, num_replaced = 0, set(), 0
     try:
@@ -157,7 +196,7 @@ def _draw_sheet(generator, facts, flags, device):
     choices = _choices(generator, facts, flags, device) if given else labels.all_classes(generator, facts, device)
     pictures.check_channels(generator.img_channels, flags["outdir"])
     draw.check_sheet(len(choices), len(flags["seeds"]), generator.img_resolution)
-    options = dict(truncation_psi=flags["trunc"], **_drawing_options(flags, device))
+    options = dict(truncation_psi=flags["trunc"], latents_of=_latents_of(flags), **_drawing_options(flags, device))
     draw.draw_sheet(generator, flags["seeds"], choices, flags["outdir"], facts, **options)
     return f"sheet.png and sheet.json ({pictures.counted(len(choices), 'row')}, {pictures.counted(len(flags['seeds']), 'column')})"
 

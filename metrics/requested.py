@@ -24,6 +24,7 @@ from metrics import (
     metric_utils,
     per_class,
     progress as showing,
+    rejected,
     repeats,
 )
 from metrics.listing import MAX_SEED
@@ -56,6 +57,7 @@ class Job:
     per_class: bool = False
     trained_in: dict = field(default_factory=dict)  # {network: extractor whose features led its training, or None}
     snapshots: dict = field(default_factory=dict)  # {network: paths of the snapshots of its run}
+    drs: tuple | None = None  # (drs.Loss, drs.Settings) of rejection sampling
 
     @property
     def networks(self):
@@ -95,6 +97,14 @@ def check_per_class(is_asked, names, others):
                 raise UserError(f"{flag} does not go with --per-class, which gives a number of every class; leave one of them out.")
 
 
+def check_rejection(names, others):
+    """Refuse --drs for metrics of the network itself, and beside options that it does not go with. others: {flag: value}."""
+    rejected.check([metric_main.row_of(name) for name in names])
+    for flag, value in others.items():
+        if value:
+            raise UserError(f"{flag} does not go with --drs, which sifts the images of one network in one process; leave one of them out.")
+
+
 def check_seeds(seed, num_repeats):
     if seed + num_repeats > MAX_SEED + 1:
         raise UserError(f"--seed={seed} with --repeats={num_repeats} goes beyond the largest seed {MAX_SEED}; take a smaller --seed.")
@@ -119,6 +129,9 @@ def evaluate(rank, job):
     networks = {path: open_generator(path, job.trust, device) for path in job.networks}
     if rank == 0 and job.verbose:
         _print_summary(networks[job.network], device)
+    if job.drs is not None:
+        D = legacy.open_network(job.network, trust=job.trust, verbose=False)["D"].eval().requires_grad_(False).to(device)
+        networks[job.network] = rejected.Rejected(networks[job.network], D, *job.drs)
     for metric in job.metrics:
         results, items = {}, {}
         for path, G in networks.items():
@@ -189,6 +202,8 @@ def _report(job, results, items, same_latents):
         )
         metric_main.report_metric(theirs, snapshot_pkl=job.baseline)
     metric_main.report_metric(result, run_dir=job.run_dir, snapshot_pkl=job.network)
+    if job.drs is not None and job.verbose:
+        console.result(rejected.as_text(result.facts))
     if job.baseline is not None:
         console.result(comparison.as_text(compared))
         console.result(

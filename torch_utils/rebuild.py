@@ -47,6 +47,7 @@ _known_classes = {
         "training.networks",
     ),
     "AugmentPipe": "training.augment",
+    **dict.fromkeys(["DCGANGenerator", "DCGANDiscriminator", "StyleGAN2Discriminator"], "training.gan.networks"),
     **dict.fromkeys(["MixtureGenerator", "MixtureMapping"], "training.gan.latents"),
 }
 

@@ -11,7 +11,7 @@ import math
 import dnnlib
 from dnnlib.errors import UserError
 from training import flag_table, presets
-from training.gan import choosing
+from training.gan import backbones, choosing
 
 IMAGE_FOLDER = "training.dataset.ImageFolderDataset"  # what opens the data of every tool
 BF16 = "bf16"
@@ -67,7 +67,7 @@ def _general(run, flags):
 def _data(run, flags):
     wants_labels = bool(flags.get("cond", False))
     kwargs = dnnlib.EasyDict(class_name=IMAGE_FOLDER, path=flags.data, use_labels=wants_labels, max_size=None, xflip=False)
-    name, num_images, has_labels = _inspect(run, kwargs)
+    name, num_images, has_labels = _inspect(run, kwargs, flags.get("backbone", "").partition(":")[0])
     if wants_labels and not has_labels:
         raise UserError(
             "--cond=1 needs labels. "
@@ -92,8 +92,8 @@ def _data(run, flags):
     run.options.data_loader_kwargs = dnnlib.EasyDict(pin_memory=True, num_workers=flags.get("workers", 3), prefetch_factor=2)
 
 
-def _inspect(run, kwargs):
-    """Open the data set once; fills kwargs.resolution. Returns (name, number of images, has labels)."""
+def _inspect(run, kwargs, backbone):
+    """Open the data set once; fills kwargs.resolution. backbone: its name. Returns (name, number of images, has labels)."""
     try:
         dataset = dnnlib.util.construct_class_by_name(**kwargs)
         try:
@@ -106,7 +106,9 @@ def _inspect(run, kwargs):
         text = str(error)
         raise UserError(text if "--data" in text else f"--data={kwargs.path}: {text}") from error
     channels, height, width = run.image_shape
-    if height != width or height < 4 or height & (height - 1):
+    if backbone == "dcgan" and height == width:
+        backbones.check_size(height, f"--data={kwargs.path} holds images of")
+    elif height != width or height < 4 or height & (height - 1):
         size = max(1 << (min(height, width).bit_length() - 1), 4)
         raise UserError(
             f"--data={kwargs.path} holds images of {width}x{height} pixels; the networks need squares of 4, 8, 16, 32, ... pixels: "

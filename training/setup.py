@@ -17,7 +17,7 @@ from torch_utils import custom_ops, distributed, misc
 from torch_utils.ops import conv2d_gradfix, grid_sample_gradfix, plugins
 from training import loss, phases, sampler, snapshots
 from training.data import foreign
-from training.gan import judge
+from training.gan import backbones, judge
 
 # Sets up to this size (uncompressed) are held in memory when training on a CPU: decoding PNGs over and over would take
 # a good part of a core that the networks need.
@@ -55,12 +55,14 @@ def check_unchanged(saved, present, path):
         )
 
 
-def build_training_set(training_set_kwargs, device):
-    """The data set, and whether its images come from memory."""
+def build_training_set(training_set_kwargs, device, G_kwargs=None):
+    """The data set, and whether its images come from memory. G_kwargs: options of the generator, which decide what sizes there may be."""
     training_set = foreign.as_dataset(dnnlib.util.construct_class_by_name(**training_set_kwargs))
     in_memory = device.type == "cpu" and training_set.use_cache(IN_MEMORY_MB)
     resolution = training_set.resolution
-    if resolution < 4 or resolution & (resolution - 1):
+    if backbones.of_generator(G_kwargs or {}) == "dcgan":
+        backbones.check_size(resolution, f"{training_set.name} has images of")
+    elif resolution < 4 or resolution & (resolution - 1):
         size = max(1 << (resolution.bit_length() - 1), 4)
         raise UserError(
             f"{training_set.name}: the networks need a power of two of at least 4 px (got {resolution}x{resolution}); "

@@ -104,7 +104,7 @@ class Trainer:
     def build_data(self):
         o = self.options
         self.say("Loading training set...")
-        self.training_set, self.in_memory = setup.build_training_set(o.training_set_kwargs, self.device)
+        self.training_set, self.in_memory = setup.build_training_set(o.training_set_kwargs, self.device, o.G_kwargs)
         if self.is_first:
             self.training_set.check_images()
         self.labels = setup.all_labels(self.training_set)

@@ -13,6 +13,7 @@ import torch
 import dnnlib
 from madr_plugin import augment_pipe as pipes
 from training import augment, networks
+from training.gan import networks as gan_networks
 
 CHECKOUT = Path(__file__).parent / "family_checkout"
 
@@ -69,9 +70,30 @@ def make_snapshot(in_G, in_D):
     return dict(G=G, D=D, G_ema=G, augment_pipe=pipe, training_set_kwargs=dnnlib.EasyDict(path="x.zip"))
 
 
+def make_other_snapshots(pipe):
+    """Of DCGAN, and of StyleGAN2's discriminator with its additions."""
+    G = (
+        gan_networks.DCGANGenerator(z_dim=8, c_dim=2, img_resolution=16, img_channels=3, synthesis_kwargs=dnnlib.EasyDict(channel_base=128))
+        .eval()
+        .requires_grad_(False)
+    )
+    made = {}
+    for norm in gan_networks.NORMS:
+        made[norm] = gan_networks.DCGANDiscriminator(2, 16, 3, channel_base=128, norm=norm, minibatch_kernels=3)
+    made["additions"] = gan_networks.StyleGAN2Discriminator(
+        2, 16, 3, spectral_norm=True, minibatch_kernels=3, channel_base=256, channel_max=16, epilogue_kwargs=dnnlib.EasyDict(mbstd_num_channels=0)
+    )
+    training_set_kwargs = dnnlib.EasyDict(path="x.zip")
+    return {
+        f"dcgan-{name}.pkl": dict(G=G, D=D.eval().requires_grad_(False), G_ema=G, augment_pipe=pipe, training_set_kwargs=training_set_kwargs)
+        for name, D in made.items()
+    }
+
+
 def test_snapshots_draw_the_same_image_elsewhere(tmp_path):
     torch.manual_seed(0)
     snapshots = {f"{in_G}-{in_D}.pkl": make_snapshot(in_G, in_D) for in_G, in_D in [("skip", "resnet"), ("resnet", "skip"), ("orig", "orig")]}
+    snapshots.update(make_other_snapshots(snapshots["orig-orig.pkl"]["augment_pipe"]))
     carrier = pipes.MADRAugmentPipe(base=snapshots["orig-orig.pkl"]["augment_pipe"]).eval().requires_grad_(False)
     carrier.carry(pipes.flatten(dict(step=7, memory=dict(features=torch.ones(3, 2)))))
     snapshots["madr.pkl"] = dict(snapshots["orig-orig.pkl"], augment_pipe=carrier)

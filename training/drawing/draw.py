@@ -20,11 +20,14 @@ _LINE_INTERVAL_SEC = 5.0  # between the lines of progress in a log: most videos 
 # Pictures.
 
 
-def drawn_from_seeds(generator, seeds, label, *, truncation_psi=1.0, noise_mode="const", batch=1, device="cpu"):
-    """Yield (seeds of the batch, pixels uint8 [N,H,W,C])."""
+def drawn_from_seeds(generator, seeds, label, *, truncation_psi=1.0, noise_mode="const", batch=1, device="cpu", latents_of=None):
+    """Yield (seeds of the batch, pixels uint8 [N,H,W,C]). latents_of(seeds, label) -> [N, z_dim], in place of the seeds' own."""
     for start in range(0, len(seeds), batch):
         chosen = seeds[start : start + batch]
-        z = torch.cat([pictures.latent_of_seed(seed, generator.z_dim, device) for seed in chosen])
+        if latents_of is None:
+            z = torch.cat([pictures.latent_of_seed(seed, generator.z_dim, device) for seed in chosen])
+        else:
+            z = latents_of(chosen, label)
         with torch.no_grad():
             ws = generator.mapping(z, label.expand(len(chosen), -1), truncation_psi=truncation_psi)
         yield chosen, pictures.drawn_from_ws(generator, ws, chosen, noise_mode)

@@ -8,6 +8,7 @@ import os
 import re
 
 import click
+from click.core import ParameterSource
 
 from dnnlib import cli
 from dnnlib.errors import UserError
@@ -104,6 +105,46 @@ def label_options(several):
             help=f"Label to draw as its numbers, such as 5,90; for a network whose labels are no classes{more}",
         ),
     )
+
+
+def drs_options(details=None, **look):
+    """--drs and what it takes. look: further keywords of every option; details: of those that only say how."""
+    details = {**look, **(details or {})}
+    return cli.option_group(
+        click.option("--drs", is_flag=True, help="Discriminator rejection sampling: keep of G's images those that D finds as likely real", **look),
+        click.option(
+            "--drs-percentile",
+            type=cli.FloatRange(0, 100),
+            default=95,
+            show_default=True,
+            metavar="P",
+            help="What is accepted with a chance of one half: that percentile of the first images; higher is stricter",
+            **details,
+        ),
+        click.option("--drs-gamma", type=FiniteNumber(), metavar="X", help="gamma itself, in place of --drs-percentile", **details),
+        click.option(
+            "--drs-burn-in",
+            type=cli.IntRange(min=100),
+            default=10_000,
+            show_default=True,
+            metavar="N",
+            help="Images from which the largest logit is taken before any is kept",
+            **details,
+        ),
+    )
+
+
+def check_drs(ctx, flags):
+    """Refuse options of --drs without it, and two rules for gamma."""
+    typed = [name for name in ("drs_percentile", "drs_gamma", "drs_burn_in") if ctx.get_parameter_source(name) is not ParameterSource.DEFAULT]
+    if typed and not flags["drs"]:
+        raise UserError(
+            f"--{typed[0].replace('_', '-')}={flags[typed[0]]} has no effect without --drs; add it, or leave --{typed[0].replace('_', '-')} out"
+        )
+    if "drs_percentile" in typed and "drs_gamma" in typed:
+        raise UserError(
+            f"--drs-gamma={flags['drs_gamma']:g} and --drs-percentile={flags['drs_percentile']:g} both choose gamma; leave one of them out"
+        )
 
 
 network_option = click.option(

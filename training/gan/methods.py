@@ -5,7 +5,7 @@ with networks or a memory of its own, an Extra (extras.py); what it needs of the
 sources'. Must not import torch: --help and --list-methods show the rows.
 """
 
-from training.gan import changes
+from training.gan import backbones, changes
 from training.gan.rows import Backbone, Method, Parameter, Recipe
 from training.gan.schedule import Schedule, adam, rmsprop
 
@@ -275,6 +275,32 @@ _METHODS = (
         (Parameter("n", int, 5, "steps of D per step of G", low=1, high=1000),),
         change=changes.n_critic,
     ),
+    Method(
+        "spectral-norm",
+        "A",
+        "D's weights divided by their largest singular values",
+        "Miyato 2018, 1802.05957",
+        "two small matrix products per layer of D",
+        change=backbones.spectral_norm,
+    ),
+    Method(
+        "minibatch-discrimination",
+        "A",
+        "o_ib = sum_j exp(-|M_ib - M_jb|) joins D's features, M_i = f_i T",
+        "Salimans 2016, 1606.03498",
+        "kernels x dim x features parameters of D",
+        (Parameter("kernels", int, 50, "columns of o", low=1, high=256), Parameter("dim", int, 5, "rows of M_ib", low=1, high=256)),
+        change=backbones.minibatch_discrimination,
+    ),
+    Method(
+        "no-minibatch-std",
+        "A",
+        "StyleGAN2's D without the standard deviation of its minibatch",
+        "Karras 2018, 1710.10196, which has it",
+        "none",
+        change=backbones.no_minibatch_std,
+        flags_excluded={"mbstd_group": "there is no group any more; leave one of the two out"},
+    ),
 )
 METHODS = {row.name: row for row in _METHODS}
 
@@ -282,5 +308,29 @@ METHODS = {row.name: row for row in _METHODS}
 # ------------------------------------------------------------------------------------------
 # --backbone
 
-_BACKBONES = (Backbone("stylegan2", "the networks of --cfg", "Karras 2020, 1912.04958", "-"),)
+_BACKBONES = (
+    Backbone("stylegan2", "the networks of --cfg", "Karras 2020, 1912.04958", "-"),
+    Backbone(
+        "dcgan",
+        "4x4 convolutions of stride 2 with batch normalisation, 14 to 128 pixels, no styles, no noise, one w per image",
+        "Radford 2015, 1511.06434",
+        "a fraction of StyleGAN2's",
+        build=backbones.dcgan,
+        has_styles=False,
+        D_batch_norm=backbones.has_batch_norm,
+        recipe="non-saturating",
+        schedule=Schedule(adam(2e-4, 0.5, 0.999), adam(2e-4, 0.5, 0.999)),
+        parameters=(
+            Parameter(
+                "norm",
+                str,
+                None,
+                "of D",
+                choices=("batch", "layer", "spectral", "none"),
+                default_text="batch, or layer with penalties on single images",
+            ),
+            Parameter("z_dim", int, 100, "values of a latent", low=1, high=4096),
+        ),
+    ),
+)
 BACKBONES = {row.name: row for row in _BACKBONES}
