@@ -15,7 +15,7 @@ from dnnlib.errors import UserError
 from dnnlib.grouped_help import GroupedCommand
 from madr_plugin import options as madr
 from training import config, flag_table
-from training.gan import listing
+from training.gan import choosing, listing
 
 # Whatever imports torch is imported inside the functions, so that --help comes at once.
 
@@ -25,6 +25,8 @@ def build(flags):
     resolved = config.resolve({name: value for name, value in flags.items() if not name.startswith("madr")})
     madr.apply(resolved.options, flags)
     if flags.get("madr"):
+        if madr.weighs_logits(resolved.options):
+            choosing.check_logits_are_of_single_reals(resolved.options, "--madr-tilt-form=weight", "--madr-tilt-form=draw")
         resolved.name_parts.append("-".join(filter(None, ["madr", flags.get("madr_preset")])))
         resolved.options.setdefault("diversity_monitor", 1)  # without --madr=1 a run stays what it is elsewhere
     return resolved

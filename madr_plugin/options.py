@@ -163,6 +163,12 @@ def apply(training_options, flags):
     training_options["augment_kwargs"] = pipe_kwargs
 
 
+def weighs_logits(training_options):
+    """Whether a run with these options weighs the logits of single reals (madr_plugin/tilt/tilted_logits.py)."""
+    chosen = training_options["loss_kwargs"].get("madr", {})
+    return bool(chosen.get("tilt")) and chosen.get("tilt_form") == "weight"
+
+
 def _click_type(row):
     if row.choices is not None:
         return click.Choice(row.choices)

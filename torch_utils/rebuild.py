@@ -48,6 +48,7 @@ _known_classes = {
     ),
     "AugmentPipe": "training.augment",
     **dict.fromkeys(["DCGANGenerator", "DCGANDiscriminator", "StyleGAN2Discriminator"], "training.gan.networks"),
+    **dict.fromkeys(["MixtureGenerator", "MixtureMapping"], "training.gan.latents"),
 }
 
 

@@ -58,6 +58,9 @@ def estimate(options, image_shape, label_dim) -> Estimate:
     phases = [kept("G", options.batch_gpu) + kept("D", options.batch_gpu), kept("D", options.batch_gpu) * DOUBLE_BACKWARD_FACTOR]
     if options.loss_kwargs.get("pl_weight", 2):
         phases.append(kept("G", options.batch_gpu / options.loss_kwargs.get("pl_batch_shrink", 2)) * DOUBLE_BACKWARD_FACTOR)
+    if "gan" in options.loss_kwargs:  # reals and fakes go backwards together, and with them penalties that are not lazy
+        factor = 2 + (DOUBLE_BACKWARD_FACTOR if options.get("D_reg_interval", 16) is None and choosing.penalties_of(options) else 0)
+        phases.append(kept("D", options.batch_gpu) * factor)
     # G, D and the average of G; gradients; two moments of Adam.
     fixed = 2 * weights_G + weights_D + 3 * trained
     ticks = max(int(options.total_kimg / options.get("kimg_per_tick", presets.KIMG_PER_TICK)), 1)

@@ -7,7 +7,7 @@ import torch
 
 from training.gan import adversarial, penalties, views
 from training.gan.judge import Judge, packed
-from training.gan.latent_networks import MixtureMapping
+from training.gan.latents import MixtureMapping
 from training.gan.step import Step
 
 SOFTPLUS = {-2: 0.12692801104297263, -1: 0.31326168751822286, 0: math.log(2), 1: 1.3132616875182228, 2: 2.1269280110429727, 3: 3.048587351573742}

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 import train
+from tests.gan.counting import Counting
 from training import loss, phases
 from training.gan import adversarial, choosing, judge, methods, part, rows
-from training.gan.extras import Extra, of_all_processes
 from training.gan.loss import GANLoss
 
 
@@ -186,33 +186,13 @@ def test_hooks_change_what_the_loss_is_made_of(toy, batch):
     torch.testing.assert_close(learn(made, "Dmain", batch(), D), list(torch.autograd.grad(total, D.parameters())))
 
 
-class Counting(Extra):
-    """A network that learns to name the latents from the images, and the last images."""
-
-    def __init__(self):
-        super().__init__()
-        self.seen = []
-
-    def build(self, context):
-        self.add_network("reader", torch.nn.Linear(4, 3, dtype=torch.float64), dict(class_name="torch.optim.Adam", lr=0.1))
-        self.add_memory("images", torch.zeros([0, 4], dtype=torch.float64))
-
-    def generator_term(self, step):
-        flat = step.fakes.flatten(1)
-        self.seen.append(flat)
-        return (self.networks["reader"](flat) - step.z).square().sum(1)
-
-    def remember(self, phase):
-        if phase == "Gmain":
-            self.memory["images"], self.seen = of_all_processes(self.seen), []
-
-
 def extra_run(toy, batch, steps, state=None):
     made, D, synthesis = toy("lsgan")
     counting = Counting()
     counting.name = "counting"
     made.parts = [counting]
     torch.manual_seed(123 + steps)  # what the extra network is made of does not depend on it
+    synthesis.img_channels, synthesis.img_resolution, synthesis.z_dim = 1, 2, 3
     made.attach(dict(G=synthesis, D=D, device="cpu", random_seed=4))
     if state is not None:
         made.load_state_dict(state)

@@ -84,7 +84,7 @@ def gm_gan(choice, values):
             values[name] = default
     base = choice.options.G_kwargs
     choice.options.G_kwargs = type(base)(
-        class_name="training.gan.latent_networks.MixtureGenerator",
+        class_name="training.gan.latents.MixtureGenerator",
         base_class_name=base.class_name,
         kind=values["kind"],
         num_means=values["means"],

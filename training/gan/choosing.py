@@ -163,10 +163,13 @@ def _write_loss(choice):
 
 
 def _name_parts(flags):
-    """What was typed, as parts of the name of the run folder: 'pacgan:m=4' -> 'pacgan-m4'."""
-    for text in (flags.get("backbone"), flags.get("gan"), *(flags.get("method") or ())):
+    """What was typed, as parts of the name of the run folder: 'PacGAN:m=4' -> 'pacgan-m4'."""
+    typed = [("backbone", flags.get("backbone"), methods.BACKBONES), ("gan", flags.get("gan"), methods.RECIPES)]
+    typed += [("method", text, methods.METHODS) for text in flags.get("method") or ()]
+    for flag, text, table in typed:
         if text:
-            yield text.replace(":", "-").replace(",", "-").replace("=", "")
+            row, values = rows.parse(text, table, f"--{flag}")
+            yield rows.as_text(row.name, values).replace(":", "-").replace(",", "-").replace("=", "")
 
 
 # ------------------------------------------------------------------------------------------
@@ -192,6 +195,25 @@ def pack_of(options):
     """How many images D judges as one."""
     entries = options["loss_kwargs"].get("methods", ())
     return next((entry["m"] for entry in entries if entry["name"] == "pacgan"), 1)
+
+
+def penalties_of(options):
+    """The names of the methods that differentiate a gradient of D."""
+    return [entry["name"] for entry in options["loss_kwargs"].get("methods", ()) if entry["name"] in ("r1", "r2", "gradient-penalty")]
+
+
+def check_logits_are_of_single_reals(options, asking, instead):
+    """Refuse methods with which D's logits are not each of one real as it came. asking: the flag that needs it; instead: the other one."""
+    loss = options["loss_kwargs"]
+    if "gan" not in loss:
+        return
+    why = {"pacgan": "D judges packs of images", "diffaugment": "D sees no image as it came"}
+    against = next((f"--method={entry['name']}" for entry in loss["methods"] if entry["name"] in why), None)
+    reason = why.get((against or "").removeprefix("--method="), "each real is judged against a fake")
+    if against is None and methods.RECIPES[loss["gan"]].terms == "relativistic":
+        against = f"--gan={loss['gan']}"
+    if against is not None:
+        raise UserError(f"{asking} weighs D's logits of single reals, and with {against} {reason}: use {instead}")
 
 
 def group_of(options):

@@ -249,7 +249,7 @@ _METHODS = (
         "none",
         (
             Parameter("kind", str, "circle", "where the means lie", choices=("circle", "uniform")),
-            Parameter("means", int, None, "their number", low=1, high=10000, default_text="8, uniform: 10"),
+            Parameter("means", int, None, "their number", low=1, high=256, default_text="8, uniform: 10"),
             Parameter("radius", float, None, "of the circle, or bound of each coordinate", low=0, high=1e6, default_text="2, uniform: .1"),
             Parameter("std", float, None, "standard deviation of each component", low=1e-6, high=1e6, default_text="1, uniform: .15"),
         ),
