@@ -301,6 +301,28 @@ _METHODS = (
         change=backbones.no_minibatch_std,
         flags_excluded={"mbstd_group": "there is no group any more; leave one of the two out"},
     ),
+    Method(
+        "image-pool",
+        "JX",
+        "half of D's fakes are of the past",
+        "Shrivastava 2017, 1612.07828",
+        "the images' memory, here and in each training state",
+        (Parameter("size", int, 1000, "images in the pool", low=1, high=100000),),
+        part="training.gan.image_pool.ImagePool",
+        change=changes.image_pool,
+    ),
+    Method(
+        "feature-matching",
+        "T",
+        "G: weight |E f(x) - E f(G(z))|^2, f what D's last layer reads",
+        "Salimans 2016, 1606.03498",
+        "one pass of D on reals in G's step",
+        (
+            _weight("weight", 1.0, "weight of the squared distance, summed over features"),
+            _weight("adversarial", 0.0, "weight of G's adversarial term, whose place it takes by default"),
+        ),
+        part="training.gan.feature_matching.FeatureMatching",
+    ),
 )
 METHODS = {row.name: row for row in _METHODS}
 
