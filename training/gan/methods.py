@@ -312,6 +312,28 @@ _METHODS = (
         change=changes.image_pool,
     ),
     Method(
+        "imle",
+        "X",
+        "G: weight |G(z_j) - x|^2 for each real x and the nearest of a pool of fakes",
+        "Li 2018, 1809.09087; Yu 2020, 2004.03355",
+        "a second pass of G in its step, and of size / interval images without gradient",
+        (
+            _weight("weight", 1.0, "weight of the squared distance, a mean over pixels"),
+            Parameter("size", int, 512, "latents in the pool", low=1, high=100000),
+            Parameter("interval", int, 100, "steps of G for which a pool stays", low=1, high=1000000),
+        ),
+        part="training.gan.imle.IMLE",
+    ),
+    Method(
+        "historical-averaging",
+        "X",
+        "G and D: weight |theta - mean of past theta|^2",
+        "Salimans 2016, 1606.03498",
+        "a copy of the weights of both networks",
+        (_weight("weight", 1.0, "weight of the squared distance, summed over parameters"),),
+        part="training.gan.historical.HistoricalAveraging",
+    ),
+    Method(
         "feature-matching",
         "T",
         "G: weight |E f(x) - E f(G(z))|^2, f what D's last layer reads",
