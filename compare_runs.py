@@ -33,14 +33,16 @@ from reporting.run_table import selection
 @click.option("--kimg", type=cli.IntRange(min=0), metavar="INT", help="This kimg  [default: the largest that all runs have a line of]")
 @click.option("--format", "form", type=click.Choice(selection.FORMATS), default="markdown", show_default=True, help="Form of the table")
 @click.option("--out", metavar="FILE", help="Write the table there instead of printing it")
+@click.option("--page", metavar="FILE", help="Write a page with the runs side by side, a column each, instead of the table (2 to 6 runs)")
 @click.option("--force", is_flag=True, help="Compare lines that are not alike, with a note in the table")
-def main(run_folders, baseline, metrics, groups, policy, at, kimg, form, out, force):
+def main(run_folders, baseline, metrics, groups, policy, at, kimg, form, out, page, force):
     """Compare training runs: mean and standard error over seeds, and the difference to a baseline paired by seed.
 
     \b
     python compare_runs.py runs/*                                       # methods by their options, at equal kimg
     python compare_runs.py runs/* --at=time --format=latex --out=table.tex
     python compare_runs.py runs/* --policy=best --metrics=fid10k_full
+    python compare_runs.py runs/00000-* runs/00001-* --page=both.html   # samples, modes, coverage side by side
     python compare_runs.py runs/* --group 'tilt=*-tilt' --group 'plain=*-tiny' --baseline=plain
 
     Lines of other data, detectors, counts or rules are refused, by name of run and fact, unless --force.
@@ -49,6 +51,9 @@ def main(run_folders, baseline, metrics, groups, policy, at, kimg, form, out, fo
         raise UserError("No run is named; give run folders, such as: compare_runs.py runs/*")
     if kimg is not None and at == "time":
         raise UserError(f"--kimg={kimg} and --at=time cannot be combined; leave one of them out.")
+    if page is not None:
+        write_page(page, run_folders, groups)
+        return
     from metrics import metric_main
     from reporting.run_table import render, runs
     from reporting.run_table.table import Choices, make_table
@@ -62,6 +67,16 @@ def main(run_folders, baseline, metrics, groups, policy, at, kimg, form, out, fo
         return
     files.atomic_write_text(out, text)
     print(f"Wrote {out}: {len(table.rows)} rows, {len(table.notes)} notes.")
+
+
+def write_page(dest, run_folders, groups):
+    """The runs side by side; --group names them, else their folders do."""
+    from reporting import side_by_side
+    from reporting.run_table import runs
+
+    columns = side_by_side.read_columns(list(zip(runs.names_of(run_folders, groups), run_folders)))
+    side_by_side.write(dest, columns, " beside ".join(column.name for column in columns))
+    print(f"Wrote {dest}: {len(columns)} runs.")
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ def snapshot_of(run_dir, network):
     return path
 
 
-def look_at_diversity(network, *, data, num_gen, num_real, space, detector_paths, device, trust):
+def look_at_diversity(network, *, data, num_gen, num_real, space, detector_paths, device, trust, copies=True):
     """Have the diversity file of a snapshot: kept and still true, else made now. Returns its path."""
     import torch
 
@@ -56,7 +56,7 @@ def look_at_diversity(network, *, data, num_gen, num_real, space, detector_paths
         space=space,
         trained_in=led_by,
     )
-    path, key = diversity_file.path_for(network), diversity_file.key_of(diversity_sheets.inputs(opts, network, num_gen, num_real))
+    path, key = diversity_file.path_for(network), diversity_file.key_of(diversity_sheets.inputs(opts, network, num_gen, num_real, copies))
     try:
         kept = diversity_file.load(path, key)
     except diversity_file.DAMAGED as error:
@@ -64,7 +64,7 @@ def look_at_diversity(network, *, data, num_gen, num_real, space, detector_paths
         kept = None
     if kept is None:
         print(f"Looking at the diversity of {os.path.basename(network)} in the space {space}{f' ({reason})' if reason else ''}...", flush=True)
-        facts, arrays = diversity_sheets.compute(opts, num_gen, num_real)
+        facts, arrays = diversity_sheets.compute(opts, num_gen, num_real, copies)
         diversity_file.save(path, key, dict(facts, version=diversity_file.VERSION, space_reason=reason, torch=torch.__version__), arrays)
     return path
 
@@ -73,6 +73,7 @@ def look_at_diversity(network, *, data, num_gen, num_real, space, detector_paths
 @click.argument("run_folder_path", metavar="RUN_FOLDER")
 @click.option("--dest", metavar="FILE", help="Where the page goes  [default: RUN_FOLDER/report.html]")
 @click.option("--no-diversity", is_flag=True, help="Do not look at images and networks: quick; what was found out before is shown")
+@click.option("--no-copies", is_flag=True, help="Do not look for copies of training images, which takes longest in a large set")
 @click.option("--network", metavar="PKL", help="The snapshot of the run whose diversity is looked at  [default: the newest]")
 @click.option("--data", metavar="PATH", help="The training data, zip or folder, if it has moved")
 @click.option("--num-gen", type=cli.IntRange(min=10), default=counts.NUM_GEN, show_default=True, help="Generated images to look at")
@@ -91,7 +92,9 @@ def look_at_diversity(network, *, data, num_gen, num_real, space, detector_paths
 @click.option("--madr-weights", metavar="PATH", help="File with the weights of that space")
 @cli.device_option
 @cli.trust_option
-def main(run_folder_path, dest, no_diversity, network, data, num_gen, num_real, metric_space, madr_extractor, madr_weights, device, trust_pickle):
+def main(
+    run_folder_path, dest, no_diversity, no_copies, network, data, num_gen, num_real, metric_space, madr_extractor, madr_weights, device, trust_pickle
+):
     """Write one HTML page about a training run: samples over time, what is missing, near copies, curves, metrics, settings.
 
     \b
@@ -126,6 +129,7 @@ def main(run_folder_path, dest, no_diversity, network, data, num_gen, num_real, 
                     detector_paths=detector_paths,
                     device=devices.resolve(device),
                     trust=trust_pickle,
+                    copies=not no_copies,
                 )
         except (UserError, MADRError) as error:  # the rest of the page is worth having
             problems.append(f"What is missing could not be looked at: {error}")

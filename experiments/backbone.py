@@ -15,7 +15,6 @@ import click
 
 from dnnlib import cli
 from madr_plugin import config
-from madr_plugin.loss import NOT_CONFIG
 from madr_plugin.options import ROWS
 
 REPO = Path(__file__).resolve().parent.parent
@@ -45,7 +44,7 @@ def snapshot_of(outdir, data, method, seed, kimg):
     """The network that a run has saved at `kimg`, or None. Seeds are told apart by the runs' own options; a run of other MADR options is none."""
     for options in sorted(folder_of(outdir, data, method).glob("*/training_options.json")):
         network, stated = options.parent / f"network-snapshot-{kimg:06d}.pkl", json.loads(options.read_text(encoding="utf-8"))
-        trained = {name: value for name, value in stated["loss_kwargs"].get("madr", {}).items() if name not in NOT_CONFIG}
+        trained = {name: value for name, value in stated["loss_kwargs"].get("madr", {}).items() if name not in config.NOT_CONFIG}
         trained = config.resolve(trained).as_dict() if trained else trained  # a knob that came later stood at its default
         if stated["random_seed"] == seed and trained == madr_of(method) and network.exists():
             return network

@@ -4,7 +4,7 @@ Importing the package does no work and imports nothing of the host; see madr_plu
 """
 
 __version__ = "0.1.0"
-__all__ = ["install", "uninstall"]
+__all__ = ["attach", "install", "uninstall"]
 
 
 def install(**options):
@@ -19,3 +19,10 @@ def uninstall():
     from madr_plugin import forks
 
     forks.uninstall()
+
+
+def attach(generator, reference, **options):
+    """Build MADR's term for any generator that draws in one step. See attached.attach."""
+    from madr_plugin import attached
+
+    return attached.attach(generator, reference, **options)

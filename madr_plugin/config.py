@@ -18,6 +18,8 @@ from madr_spaces.errors import MADRError
 
 PRESET_NAMES = ("default", "witness", "moments", "paper", "enhanced")
 VIEW_PARTS = ("flip", "shift", "crop")
+# What stands beside the knobs in loss_kwargs.madr.
+NOT_CONFIG = ("random_seed", "training_set_kwargs", "resume_pkl")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,7 +114,7 @@ PRESETS = {
     "default": {},
     "witness": dict(replay_weight=0.0),
     # Two parts with a rest each, and moments that say much more than a batch: stronger, and with less caution, than the witness alone.
-    "moments": dict(term="witness+moments", weight=2.0, shrink=1.0, moments_horizon="auto", replay_weight=0.0),
+    "moments": dict(term="witness+moments", weight=2.0, shrink=1.0, replay_weight=0.0),
     "paper": _PAPER,
     "enhanced": dict(_PAPER, term="enhanced", controller="adaptive", memory="progressive", extractor="ensemble:dino+clip+resnet50"),
 }

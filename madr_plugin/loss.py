@@ -11,7 +11,7 @@ import torch
 
 from madr_plugin import augment_pipe as pipes, metrics
 from madr_plugin.base import collective
-from madr_plugin.config import resolve
+from madr_plugin.config import NOT_CONFIG, resolve
 from madr_plugin.engine import Engine
 from madr_plugin.host import base_loss, cost, rest, snapshots, telemetry
 from madr_plugin.host.construct import construct, named
@@ -23,7 +23,6 @@ from madr_spaces.errors import MADRError
 
 GENERATOR_PHASES = ("Gmain", "Gboth", "G")  # the last: R3GAN's name
 REPORT_IMAGES, REPORT_STEPS = 2048, 32  # statistics are told after so many images, at the latest after so many steps
-NOT_CONFIG = ("random_seed", "training_set_kwargs", "resume_pkl")
 
 
 class MADRLoss:

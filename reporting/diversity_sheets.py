@@ -12,7 +12,7 @@ from dnnlib.errors import UserError
 from dnnlib.util import construct_class_by_name
 from madr_spaces import names, neighbours, sampling
 from madr_spaces.errors import MADRError
-from metrics import METRICS_VERSION, coverage_map, detectors, digit_classifier, diversity, memorisation, metric_utils, mode_coverage, modes
+from metrics import METRICS_VERSION, coverage_map, detectors, digit_network, diversity, memorisation, metric_utils, mode_coverage, modes
 from reporting.counts import MAX_SEARCHED, NUM_REAL
 
 NUM_MISSING, NUM_COPIES = 18, 12  # shown
@@ -38,8 +38,8 @@ def data_options(kwargs, num_real):
     return dict(kwargs, xflip=False, max_size=num_real if max_size is None else min(num_real, max_size))
 
 
-def inputs(opts, network, num_gen, num_real):
-    """Everything that the sheets depend on, as JSON."""
+def inputs(opts, network, num_gen, num_real, copies=True):
+    """Everything that the sheets depend on, as JSON. copies: whether near copies of training images are looked for."""
     source = detectors.find_detector(detectors.space_url(opts.space), opts.detectors)
     dataset = metric_utils.construct_dataset(opts)
     return dict(
@@ -52,11 +52,13 @@ def inputs(opts, network, num_gen, num_real):
         subset=[opts.dataset_kwargs.get("max_size"), opts.dataset_kwargs.get("random_seed", 0)],
         num_gen=num_gen,
         num_real=num_real,
+        **({} if copies else dict(copies=False)),
     )
 
 
-def compute(opts, num_gen, num_real=NUM_REAL):
+def compute(opts, num_gen, num_real=NUM_REAL, copies=True):
     """(facts, arrays) of a network. opts: MetricOptions with G, data set, space; of the training set the training's own subset.
+    copies: look for near copies of training images, too, which takes longest in a large set.
 
     A part for which the data set does not do is left out; facts["problems"] says why.
     """
@@ -67,7 +69,9 @@ def compute(opts, num_gen, num_real=NUM_REAL):
     training = _with_labels(dict(opts.dataset_kwargs, xflip=False))
     facts.update(num_images=len(training), fingerprint=training.content_fingerprint(), data=training.name)
     features, pictures, answers = _generate(opts, training, num_gen, facts)
-    parts = [lambda: _coverage(opts, features, pictures, num_real), lambda: _memorisation(opts, training, pictures)]
+    parts = [lambda: _coverage(opts, features, pictures, num_real)]
+    if copies:
+        parts.append(lambda: _memorisation(opts, training, pictures))
     if answers is not None:
         parts.append(lambda: _modes(training, answers, opts.seed))
     for part in parts:
@@ -94,7 +98,7 @@ def _generate(opts, training, num_gen, facts):
     classifier = None
     if "digits" in (training.provenance or {}) and opts.G.img_channels == 3:
         try:
-            classifier = digit_classifier.obtain(training, opts.device, use_cache=opts.cache, monitor=opts.progress.sub())
+            classifier = digit_network.obtain(training, opts.device, use_cache=opts.cache, monitor=opts.progress.sub())
         except UserError as error:
             facts["problems"].append(str(error))
     batch_gen = opts.batch_size or sampling.batch_size(opts.G.img_resolution, 64)

@@ -111,7 +111,11 @@ class MomentsObjective(Objective):
         self.horizon = min(max(self.horizon * 2 ** (RATE * doublings), LEAST_STEPS * step_kimg), MOST_KIMG)
 
     def signals(self, measured, microbatch):
-        return {"moments": (measured["distance"], measured["null_distance"])} if "distance" in measured else {}
+        # In units of the null distance, which falls as the memory fills: a mean of distances would tell for long of the few images it began with.
+        if "distance" not in measured:
+            return {}
+        null = measured["null_distance"]
+        return {"moments": (measured["distance"] / null.clamp(min=1e-30), torch.ones_like(null))}
 
     def notes(self):
         return list(self.reals.notes())

@@ -85,4 +85,7 @@ class Strength:
             self.controller.load(state["controller"])
         self.balance.load(state["balance"], device)
         for part, signal in self.signals.items():
-            signal.load(state.get("signal" if part == "witness" else "signal_moments"), device)
+            saved = state.get("signal" if part == "witness" else "signal_moments")
+            if saved and part == "moments" and float(saved["null"]) > 0:  # in units of the null, which the first version kept apart
+                saved = dict(power=saved["power"] / saved["null"], null=torch.ones_like(saved["null"]))
+            signal.load(saved, device)

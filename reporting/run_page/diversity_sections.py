@@ -150,10 +150,11 @@ def _sheet(cards, left, right):
 
 
 def _pair(left, right, caption, note):
-    return f'<figure class="pair">{_picture(left)}{_picture(right)}<figcaption>{caption}<br>{note}</figcaption></figure>'
+    return f'<figure class="pair">{picture_of(left)}{picture_of(right)}<figcaption>{caption}<br>{note}</figcaption></figure>'
 
 
-def _picture(image_CSS):
+def picture_of(image_CSS):
+    """Make an <img> of uint8 [C, S, S], shown 64 pixels wide."""
     pixels = np.moveaxis(image_CSS, 0, 2)
     pixels = np.ascontiguousarray(pixels.repeat(3, axis=2) if pixels.shape[2] == 1 else pixels)
     return f'<img class="crisp" src="{pictures.jpeg_address(pixels, MAX_PICTURE_BYTES)}" width="64" height="64" alt="" loading="lazy">'

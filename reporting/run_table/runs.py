@@ -83,6 +83,13 @@ def read_runs(paths, groups=()):
     return runs, sorted(notes)
 
 
+def names_of(paths, groups=()):
+    """Name each run for a reader: by the group whose pattern its folder matches, else by its folder, the same parts left out. In the order of `paths`."""
+    names = _short_names(list(paths))
+    given = _given_methods(names, groups)
+    return [given.get(path, names[path]) for path in paths]
+
+
 def _open_folders(paths):
     """({path: RunFolder}, sentences) in order of the path, each folder once however it is spelt."""
     folders, notes, seen = {}, [], set()

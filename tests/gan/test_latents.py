@@ -12,6 +12,7 @@ import torch
 import legacy
 from tests.compat.test_other_checkouts import CHECKOUT
 from training.gan.latents import MixtureGenerator
+from training.networks import Discriminator
 
 READER = """
 import pickle, sys
@@ -44,8 +45,9 @@ def test_means():
 def test_a_snapshot_is_read_without_running_its_code_and_elsewhere(tmp_path):
     G, z = generator(), torch.randn(6, 8)
     image = G(z, torch.zeros([6, 0]), truncation_psi=0.7, noise_mode="const")
+    D = Discriminator(c_dim=0, img_resolution=16, img_channels=3, channel_base=64, channel_max=8)
     path = tmp_path / "network-snapshot-000000.pkl"
-    path.write_bytes(pickle.dumps(dict(G=G, D=None, G_ema=G, augment_pipe=None, training_set_kwargs={})))
+    path.write_bytes(pickle.dumps(dict(G=G, D=D, G_ema=G, augment_pipe=None, training_set_kwargs={})))
     read = legacy.open_network(str(path), trust=False)["G_ema"]
     torch.testing.assert_close(read(z, torch.zeros([6, 0]), truncation_psi=0.7, noise_mode="const"), image)
     np.save(tmp_path / "z.npy", z.numpy())

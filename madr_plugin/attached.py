@@ -1,0 +1,201 @@
+"""Puts MADR's term on any generator that draws in one step and has a gradient at its image: no GAN, no host, no loop of ours.
+
+    term = madr_plugin.attach(generator, "images.zip")      # or a tensor of images, or of points [N, D]
+    for step in range(steps):
+        images = generator(torch.randn(16, 64))
+        (term(images) + other_loss).backward()
+        optimizer.step(), optimizer.zero_grad()
+        term.step()                                          # remember what was generated
+
+Students of diffusion distillation, moment-matching networks, or a GAN whose loop is one's own. Must not know adversaries.
+"""
+
+import copy
+import hashlib
+import os
+
+import numpy as np
+import torch
+
+from madr_plugin import config, objectives
+from madr_plugin.base import collective, view
+from madr_plugin.host.construct import construct
+from madr_plugin.reals import reference as references
+from madr_plugin.strength.signal_share import SignalShare
+from madr_spaces import registry
+from madr_spaces.errors import MADRError
+from madr_spaces.images import classes_of
+from madr_spaces.seeds import generator_for
+
+# Knobs that mean something without an adversary, a replay and a discriminator that sees reals.
+KNOBS = ("term", "weight", "kernel", "reals", "shrink", "moments_horizon", "moments_shrink", "extractor", "weights", "weights_sha256")
+KNOBS += ("width", "input_size", "view", "reference_cap", "anchors")
+LARGEST = 1.0  # of what images are expected to hold, as networks of this family draw them
+
+
+class TensorSet:
+    """Images [N, C, H, W] in [-1, 1] (or uint8), or points [N, D] of any scale, in the shape of a data set of images, with labels [N, c] or none."""
+
+    def __init__(self, values, labels=None):
+        values = torch.as_tensor(values).detach().cpu()
+        if values.ndim not in (2, 4) or len(values) < 2:
+            raise MADRError(f"the reference must be images [N, C, H, W] or points [N, D], two or more of them (got shape {list(values.shape)})")
+        if values.dtype == torch.uint8:
+            values = values.to(torch.float32) / 127.5 - 1
+        if not values.is_floating_point() or not bool(values.isfinite().all()):
+            raise MADRError(f"the reference must hold finite floating-point numbers, or images of type uint8 (got {values.dtype})")
+        if values.ndim == 4 and float(values.abs().max()) > LARGEST + 1e-3:
+            low, high = float(values.min()), float(values.max())
+            raise MADRError(
+                f"images of the reference must lie in [-1, 1] (got {low:g} to {high:g}); scale them as the generator draws them, or give uint8"
+            )
+        self.values = values.to(torch.float32)
+        self.image_shape = list(values.shape[1:]) if values.ndim == 4 else [values.shape[1], 1, 1]
+        self.labels = np.zeros([len(values), 0], np.float32) if labels is None else np.asarray(labels, np.float32)
+        if len(self.labels) != len(values):
+            raise MADRError(f"the reference has {len(values)} images and {len(self.labels)} labels; give one label vector per image")
+
+    def __len__(self):
+        return len(self.values)
+
+    def __getitem__(self, index):
+        return ((self.values[index].numpy() + 1) * 127.5).reshape(self.image_shape), self.labels[index]
+
+    def content_fingerprint(self):
+        return hashlib.sha256(self.values.numpy().tobytes() + self.labels.tobytes()).hexdigest()
+
+
+def attach(generator, reference, *, labels=None, seed=0, device=None, announce=print, **knobs):
+    """Build MADR's term for a generator.
+
+    generator: torch.nn.Module that learns. reference: what it shall cover: a folder or zip of images, a data set object of the StyleGAN2-ADA
+    kind, images [N, C, H, W] in [-1, 1] or uint8, or points [N, D], which are their own features. labels: [N, c] one-hot for a tensor reference,
+    to compare within classes. seed: of all that the term draws. device: of the features, the generator's by default. knobs: as --madr-*, without
+    the prefix, of those in KNOBS; the preset `moments` where they are not given.
+
+    Raises MADRError, with what to do, for a generator without parameters that learn, an unknown knob or a reference that cannot be used.
+    """
+    parameters = [parameter for parameter in generator.parameters() if parameter.requires_grad]
+    if not parameters:
+        raise MADRError("attach(): no parameter of the generator learns; call generator.requires_grad_(True), or give the module that is trained")
+    strange = sorted(set(knobs) - set(KNOBS))
+    if strange:
+        raise MADRError(f"attach() takes the knobs {', '.join(KNOBS)}, not {strange[0]!r}: others belong to a GAN's training loop")
+    dataset = _opened(reference, labels)
+    if dataset.image_shape[1:] == [1, 1]:
+        knobs = dict(extractor="pca", width=dataset.image_shape[0]) | knobs  # all components: the points themselves, turned
+    resolved = config.resolve(dict(preset="moments") | knobs)
+    if resolved.horizon_kimg is None:
+        raise MADRError("attach(): moments_horizon=auto follows remembered latents, which attach() does not see; give a number of kimg, such as 0.8")
+    if not resolved.parts:
+        raise MADRError(f"attach(): term={resolved.term} is not for use without a GAN; take witness+moments, witness or moments")
+    device = torch.device(device) if device is not None else parameters[0].device
+    extractor = registry.build(
+        resolved.extractor, dataset.image_shape, resolved.width, seed, resolved.input_size, resolved.weights, resolved.weights_sha256
+    )
+    extractor = extractor.eval().requires_grad_(False).to(device)
+    real_features = references.build(dataset, extractor, resolved, seed, device, announce)
+    term = AttachedTerm(resolved, real_features, extractor, seed, device, dataset.image_shape)
+    for note in term.objective.notes():
+        announce(f"MADR: note: {note}")
+    return term
+
+
+def _opened(reference, labels):
+    if isinstance(reference, (str, os.PathLike)):
+        if not os.path.exists(reference):
+            raise MADRError(f"attach(): the reference {reference} does not exist; give a folder or zip of images, or a tensor")
+        try:
+            return construct(class_name="training.dataset.ImageFolderDataset", path=os.fspath(reference), use_labels=False)
+        except ImportError as error:
+            raise MADRError("attach(): no package training.dataset here reads files; give the reference as a tensor or a data set object") from error
+    if hasattr(reference, "image_shape") and hasattr(reference, "__getitem__"):
+        return reference
+    return TensorSet(reference, labels)
+
+
+class AttachedTerm:
+    """MADR's term: call it with generated images, step() after the optimizer. Keeps what it remembers in state_dict().
+
+    The gradient of what it returns is the mixture of the term's parts at the images' features, of mean size weight x the share of it that is
+    signal and not sampling noise (strength/signal_share.py): in collapse near `weight`, near 0 where generated and real agree. Its value says
+    nothing; `measured` has what was found. The same numbers on any number of processes, if each calls it equally often per step.
+    """
+
+    def __init__(self, resolved, real_features, extractor, seed, device, image_shape):
+        self.config, self.reference, self.extractor, self.seed, self.device = resolved, real_features, extractor, seed, device
+        self.image_shape = list(image_shape)
+        self.view_parts = config.parse_view(resolved.view, extractor.default_view)
+        built = objectives.build(resolved, real_features, seed)
+        self.objective = built if isinstance(built, objectives.MixedObjective) else objectives.MixedObjective({resolved.parts[0]: built})
+        self.signals = {part: SignalShare(device, exponent) for part, exponent in resolved.measured_parts.items()}
+        self.steps = 0
+        self.measured = {}  # of the newest call: name -> number
+        self._rounds = []
+
+    def __call__(self, images, labels=None):
+        """Compute the term of a generated batch -> 0-d with a graph to the images.
+
+        images: [B, C, H, W] in [-1, 1] as the reference's, or points [B, D]; B of 2 or more. labels: one-hot [B, c] where classes are compared.
+        """
+        images = self._checked(images)
+        rank, processes = collective.world()
+        microbatch = len(self._rounds) * processes + rank
+        generator = generator_for(self.seed, self.steps, microbatch, "term")
+        features_BD = self.extractor(view.apply(images, self.view_parts, generator)).to(torch.float32)
+        label_BL = torch.zeros([len(images), 0]) if labels is None else torch.as_tensor(labels, dtype=torch.float32).to(images.device)
+        class_B = classes_of(label_BL).to(images.device)
+        shares = {part: signal.factor() for part, signal in self.signals.items()}
+        gradient_BD, measured = self.objective.gradient(features_BD.detach(), generator, objectives.Seen(class_B=class_B, shares=shares))
+        self._rounds.append((features_BD.detach(), class_B, {name: value.detach().to(torch.float32) for name, value in measured.items()}))
+        strength = self.config.weight * (torch.stack(list(shares.values())).max() if shares else 1.0)
+        self.measured = {name: float(value) for name, value in measured.items()} | dict(strength=float(strength))
+        if gradient_BD is None:
+            return features_BD.sum() * 0
+        return (features_BD * (gradient_BD * strength / len(images))).sum()
+
+    def _checked(self, images):
+        """Refuse what would teach the generator nothing, or something wrong."""
+        if not images.requires_grad:
+            raise MADRError("the generated images carry no gradient; call the generator outside torch.no_grad(), and do not detach its images")
+        images = images[:, :, None, None] if images.ndim == 2 else images
+        if list(images.shape[1:]) != self.image_shape:
+            raise MADRError(
+                f"generated images must be of the reference's shape {self.image_shape} (got {list(images.shape[1:])}); resize one of both"
+            )
+        if len(images) < 2:
+            raise MADRError("the term compares the images of a batch, and this is a single one; give 2 or more")
+        return images.to(torch.float32)
+
+    @torch.no_grad()
+    def step(self):
+        """Take in what was generated since the last step, once; call it after the optimizer's step."""
+        if not self._rounds:
+            raise MADRError("step() without a batch: call the term with generated images first")
+        rounds, self._rounds = self._rounds, []
+        if len({len(features_BD) for features_BD, _, _ in rounds}) > 1:
+            raise MADRError(f"the batches of one step must be of one size (got {[len(features_BD) for features_BD, _, _ in rounds]})")
+        features = collective.gather_microbatches([features_BD for features_BD, _, _ in rounds])
+        class_B = collective.gather_microbatches([class_B for _, class_B, _ in rounds]).flatten(0, 1)
+        names = sorted(rounds[0][2])
+        measured = {name: collective.gather_microbatches([found[name] for _, _, found in rounds]).nanmean() for name in names}
+        microbatch, features_BD = features.shape[1], features.flatten(0, 1)
+        for part, (power, null) in self.objective.signals(measured, microbatch).items():
+            if part in self.signals:
+                self.signals[part].update(power, null)
+        self.objective.after_step(self.steps, None, objectives.Batch(features_BD, class_B, len(features_BD), microbatch, measured))
+        self.steps += 1
+
+    def state_dict(self):
+        """Return what a resumed run needs: plain tensors and numbers. Call it between steps."""
+        live = dict(objective=self.objective.live_state(), signals={part: signal.live_state() for part, signal in self.signals.items()})
+        return dict(copy.deepcopy(live), steps=self.steps, fingerprint=self.reference.fingerprint)
+
+    def load_state_dict(self, state):
+        """Take up what state_dict() gave. Raises MADRError where it is of other reals or another feature space."""
+        if state["fingerprint"] != self.reference.fingerprint:
+            raise MADRError("this state is of another reference or feature space; attach() with the former ones, or start anew")
+        self.objective.load(state["objective"], self.device)
+        for part, signal in self.signals.items():
+            signal.load(state["signals"].get(part, {}), self.device)
+        self.steps, self._rounds = int(state["steps"]), []

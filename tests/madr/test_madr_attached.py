@@ -1,0 +1,186 @@
+"""The term on a generator without a GAN: what it teaches, that it rests, resumes exactly, and what it refuses."""
+
+import copy
+import re
+
+import pytest
+import torch
+
+import madr_plugin
+from experiments import spiral
+from madr_plugin import attached
+from madr_spaces.errors import MADRError
+
+
+def quiet(*_args, **_kwargs):
+    pass
+
+
+def mixture(count, seed=0):
+    """Two clumps of points in 4 dimensions."""
+    generator = torch.Generator().manual_seed(seed)
+    side = torch.randint(2, [count, 1], generator=generator) * 4.0 - 2
+    return side * torch.ones([1, 4]) + 0.3 * torch.randn([count, 4], generator=generator)
+
+
+def network(seed=0, inputs=3, outputs=4):
+    torch.manual_seed(seed)
+    return torch.nn.Sequential(torch.nn.Linear(inputs, 32), torch.nn.ReLU(), torch.nn.Linear(32, outputs))
+
+
+def learn(G, term, steps, batch=16, first=0, inputs=3, optimizer=None):
+    optimizer = optimizer or torch.optim.Adam(G.parameters(), 3e-3)
+    for step in range(first, first + steps):
+        for group in optimizer.param_groups:
+            group["lr"] = 3e-3 if step < 400 else 3e-4  # the end says where it goes, not how far one batch throws it
+        z = torch.randn([batch, inputs], generator=torch.Generator().manual_seed(step))
+        optimizer.zero_grad(set_to_none=True)
+        term(G(z)).backward()
+        optimizer.step()
+        term.step()
+    return optimizer
+
+
+@pytest.mark.parametrize("knobs", [{}, dict(term="witness"), dict(term="moments"), dict(moments_horizon="0")], ids=str)
+def test_a_generator_learns_both_clumps_by_the_term_alone(knobs):
+    G = network()
+    term = madr_plugin.attach(G, mixture(2000), announce=quiet, **knobs)
+    learn(G, term, 600, batch=32)
+    drawn = G(torch.randn([1000, 3], generator=torch.Generator().manual_seed(9)))
+    reals = mixture(1000, 5)
+    assert torch.allclose(drawn.mean(0), reals.mean(0), atol=0.5) and torch.allclose(drawn.std(0), reals.std(0), atol=0.5)
+    assert 0.25 < float((drawn.mean(1) > 0).float().mean()) < 0.75
+
+
+def test_at_equilibrium_it_rests_and_in_collapse_it_acts_in_full():
+    class Draws(torch.nn.Module):
+        """Draws from the reals' own distribution, or one point."""
+
+        def __init__(self):
+            super().__init__()
+            self.shift = torch.nn.Parameter(torch.zeros(4))
+
+        def forward(self, points):
+            return points + self.shift
+
+    strengths = {}
+    for name, points in (("equal", lambda step: mixture(16, 100 + step)), ("collapsed", lambda step: torch.full([16, 4], 2.0))):
+        G = Draws()
+        term = madr_plugin.attach(G, mixture(4000), announce=quiet)
+        for step in range(120):
+            term(G(points(step))).backward()
+            term.step()
+        strengths[name] = term.measured["strength"] / term.config.weight
+    assert strengths["equal"] < 0.35 and strengths["collapsed"] > 0.9
+
+
+def test_the_gradient_is_that_of_its_parts_at_the_features():
+    G = network()
+    term = madr_plugin.attach(G, mixture(500), announce=quiet, term="witness", shrink=0, weight=3)
+    points = G(torch.randn([8, 3], generator=torch.Generator().manual_seed(1)))
+    [gradient] = torch.autograd.grad(term(points), points, retain_graph=True)
+    scale = float(term.extractor.basis_PD.norm(dim=0).mean())  # features are turned points of another scale
+    assert float(gradient.norm(dim=1).mean() * len(points)) == pytest.approx(3 * scale, rel=1e-4)  # mean size at the features: the weight
+    part = term.objective.objectives["witness"]
+    generator = attached.generator_for(0, 0, 0, "term")
+    [expected] = torch.autograd.grad(part.loss(term.extractor(points[:, :, None, None]), generator), points)
+    assert torch.nn.functional.cosine_similarity(gradient.flatten(), expected.flatten(), dim=0) == pytest.approx(1, abs=1e-5)
+
+
+def test_several_batches_a_step_are_one_step():
+    G = network()
+    terms = [madr_plugin.attach(G, mixture(500), announce=quiet, term="moments") for _ in range(2)]
+    batches = [G(torch.randn([8, 3], generator=torch.Generator().manual_seed(seed))) for seed in range(2)]
+    for batch in batches:
+        terms[0](batch)
+    terms[0].step()
+    terms[1](torch.cat(batches))
+    terms[1].step()
+    first, second = (term.state_dict()["objective"]["moments"] for term in terms)
+    assert all(torch.allclose(first[name], second[name]) for name in ("weight_G", "first_GD", "second_GDD") if name in first)
+    assert terms[0].objective.objectives["moments"].images_per_step == 16
+
+
+def test_a_resumed_run_is_the_same_to_the_last_bit():
+    def start():
+        G = network()
+        return G, madr_plugin.attach(G, mixture(500), announce=quiet)
+
+    whole, term = start()
+    optimizer = learn(whole, term, 6)
+    saved = copy.deepcopy((whole.state_dict(), optimizer.state_dict(), term.state_dict()))
+    learn(whole, term, 6, first=6, optimizer=optimizer)
+    resumed, again = start()
+    resumed.load_state_dict(saved[0])
+    adam = torch.optim.Adam(resumed.parameters(), 3e-3)
+    adam.load_state_dict(saved[1])
+    again.load_state_dict(saved[2])
+    learn(resumed, again, 6, first=6, optimizer=adam)
+    assert all(torch.equal(a, b) for a, b in zip(whole.state_dict().values(), resumed.state_dict().values()))
+
+
+def test_images_of_a_folder_and_of_a_tensor(tiny_zip):
+    path = tiny_zip(num_images=40, resolution=16)
+    G = torch.nn.Sequential(torch.nn.Linear(3, 3 * 16 * 16), torch.nn.Tanh(), torch.nn.Unflatten(1, [3, 16, 16]))
+    from training.dataset import ImageFolderDataset
+
+    images = torch.stack([torch.from_numpy(ImageFolderDataset(path)[index][0].copy()) for index in range(40)])
+    found = []
+    for reference in (path, images, images.to(torch.float32) / 127.5 - 1):
+        term = madr_plugin.attach(G, reference, announce=quiet, width=8)
+        batch = G(torch.randn([4, 3], generator=torch.Generator().manual_seed(1)))
+        found.append(torch.autograd.grad(term(batch), batch)[0])
+    assert torch.allclose(found[0], found[1], atol=1e-6) and torch.allclose(found[1], found[2], atol=1e-6) and found[0].abs().max() > 0
+
+
+def test_refusals(tmp_path):
+    G, points = network(), mixture(100)
+
+    def refused(match, *args, **kwargs):
+        with pytest.raises(MADRError, match=match):
+            madr_plugin.attach(*args, announce=quiet, **kwargs)
+
+    refused("no parameter of the generator learns; call generator.requires_grad_", copy.deepcopy(G).requires_grad_(False), points)
+    refused("takes the knobs term, weight.* not 'replay_weight'", G, points, replay_weight=1)
+    refused("does not exist; give a folder or zip", G, tmp_path / "gone.zip")
+    refused("two or more of them", G, points[:1])
+    refused("finite", G, torch.full([5, 4], float("nan")))
+    refused(re.escape("must lie in [-1, 1] (got 0 to 200)"), G, torch.linspace(0, 200, 5 * 48).reshape(5, 3, 4, 4))
+    refused("moments_horizon=auto", G, points, moments_horizon="auto")
+    refused("term=paper is not for use without a GAN", G, points, term="paper")
+    refused("one label vector per image", G, points, labels=torch.zeros([3, 2]))
+    term = madr_plugin.attach(G, points, announce=quiet)
+    for match, call in (
+        ("carry no gradient", lambda: term(G(torch.randn(4, 3)).detach())),
+        ("a single one", lambda: term(G(torch.randn(1, 3)))),
+        (r"shape \[4, 1, 1\] \(got \[2, 1, 1\]\)", lambda: term(torch.zeros([4, 2], requires_grad=True))),
+        ("step.. without a batch", term.step),
+        ("another reference", lambda: madr_plugin.attach(G, mixture(100, 3), announce=quiet).load_state_dict(term.state_dict())),
+    ):
+        with pytest.raises(MADRError, match=match):
+            call()
+    term(G(torch.randn(4, 3))), term(G(torch.randn(6, 3)))
+    with pytest.raises(MADRError, match=re.escape("of one size (got [4, 6])")):
+        term.step()
+
+
+def test_the_example_of_the_readme_learns(repo, tmp_path, tiny_zip, monkeypatch):
+    text = (repo / "madr_plugin" / "README.md").read_text(encoding="utf-8")
+    [example] = re.findall(r"```python\n(import torch\n.*?madr_plugin\.attach.*?)```", text, re.DOTALL)
+    assert len(example.strip().splitlines()) <= 20
+    monkeypatch.chdir(tmp_path)
+    import shutil
+
+    shutil.copy(tiny_zip(num_images=40, resolution=32), tmp_path / "digits.zip")
+    names = {}
+    exec(compile(example.replace("range(3000)", "range(3)"), "README", "exec"), names)
+    assert names["term"].steps == 3 and float(names["term"].measured["strength"]) > 0
+
+
+def test_the_spiral_is_measured_by_its_definition():
+    at_anchors = (spiral.curve(spiral.NUM_ANCHORS) @ spiral.embedding(0)).to(torch.float32)
+    assert spiral.measure(at_anchors, 0) == dict(recall=1.0, distance=pytest.approx(0, abs=1e-3))
+    half = spiral.measure(at_anchors[:30], 0)
+    assert 0.5 <= half["recall"] < 0.6
+    assert spiral.measure(spiral.reals(0), 0)["distance"] == pytest.approx(0.0337, abs=0.003)  # the normal's median times the noise
+    assert set(spiral.train("witness+moments", 8, 0, 3)) == {"recall", "distance"}
