@@ -73,6 +73,22 @@ def bcr(choice, values):
     return []
 
 
+def image_pool(choice, values):
+    """A batch must have a half."""
+    options, pack = choice.options, choice.values.get("pacgan", {}).get("m", 1)
+    if "batch" in choice.flags and options.batch_size < 2 * pack:
+        raise UserError(
+            f"--method=image-pool fills half of D's batch with fakes of the past, and --batch={options.batch_size} is a single "
+            f"{'image' if pack == 1 else 'pack'}: use --batch={2 * pack} or more"
+        )
+    channels, height, width = choice.image_shape
+    megabytes = values["size"] * channels * height * width * 2 / 1e6
+    return [
+        f"half of D's fakes come from a pool of {values['size']}, which takes {megabytes:.3g} MB in each process and training state: "
+        f"{choice.why('image-pool')}"
+    ]
+
+
 # Of GM-GAN: number of means, their radius, standard deviation of each component.
 _MIXTURES = {"circle": (8, 2.0, 1.0), "uniform": (10, 0.1, 0.15)}
 

@@ -301,6 +301,50 @@ _METHODS = (
         change=backbones.no_minibatch_std,
         flags_excluded={"mbstd_group": "there is no group any more; leave one of the two out"},
     ),
+    Method(
+        "image-pool",
+        "JX",
+        "half of D's fakes are of the past",
+        "Shrivastava 2017, 1612.07828",
+        "the images' memory, here and in each training state",
+        (Parameter("size", int, 1000, "images in the pool", low=1, high=100000),),
+        part="training.gan.image_pool.ImagePool",
+        change=changes.image_pool,
+    ),
+    Method(
+        "imle",
+        "X",
+        "G: weight |G(z_j) - x|^2 for each real x and the nearest of a pool of fakes",
+        "Li 2018, 1809.09087; Yu 2020, 2004.03355",
+        "a second pass of G in its step, and of size / interval images without gradient",
+        (
+            _weight("weight", 1.0, "weight of the squared distance, a mean over pixels"),
+            Parameter("size", int, 512, "latents in the pool", low=1, high=100000),
+            Parameter("interval", int, 100, "steps of G for which a pool stays", low=1, high=1000000),
+        ),
+        part="training.gan.imle.IMLE",
+    ),
+    Method(
+        "historical-averaging",
+        "X",
+        "G and D: weight |theta - mean of past theta|^2",
+        "Salimans 2016, 1606.03498",
+        "a copy of the weights of both networks",
+        (_weight("weight", 1.0, "weight of the squared distance, summed over parameters"),),
+        part="training.gan.historical.HistoricalAveraging",
+    ),
+    Method(
+        "feature-matching",
+        "T",
+        "G: weight |E f(x) - E f(G(z))|^2, f what D's last layer reads",
+        "Salimans 2016, 1606.03498",
+        "one pass of D on reals in G's step",
+        (
+            _weight("weight", 1.0, "weight of the squared distance, summed over features"),
+            _weight("adversarial", 0.0, "weight of G's adversarial term, whose place it takes by default"),
+        ),
+        part="training.gan.feature_matching.FeatureMatching",
+    ),
 )
 METHODS = {row.name: row for row in _METHODS}
 
