@@ -24,7 +24,7 @@ from dnnlib import cli
 from dnnlib.errors import UserError
 from dnnlib.files import atomic_write_text
 from experiments import records
-from madr_plugin import check_extractor, command
+from madr_plugin import command, space_fitness
 from madr_plugin.reals import real_images
 from madr_spaces import registry
 
@@ -57,7 +57,7 @@ def main(data, spaces, max_images, out):
     for space in spaces:
         name, _, weights = space.partition("=")
         extractor = registry.build(name, dataset.image_shape, 0, 0, 0, weights, "").eval().requires_grad_(False)
-        rows.append(dict(space="file:" + Path(name).name if name.startswith("file:") else name, **check_extractor.check(extractor, images, class_N)))
+        rows.append(dict(space="file:" + Path(name).name if name.startswith("file:") else name, **space_fitness.check(extractor, images, class_N)))
         print(rows[-1], flush=True)
     result = dict(
         data=Path(data).name,

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from madr_spaces.sampling import stream
-from metrics import digit_classifier, kernels, modes
+from metrics import digit_network, kernels, modes
 from metrics.digit_data import Digits
 from training.data import builders, mnist
 
@@ -125,16 +125,16 @@ class Discriminator(torch.nn.Module):
 def obtain_classifier(mnist_folder, side=14):
     """The digit classifier of digits of this size with its accuracy on MNIST's test digits; kept in the cache folder."""
     digits, held_out = load_digits(mnist_folder, "train", side), load_digits(mnist_folder, "test", side)
-    recipe = digit_classifier.Recipe()
-    key = hashlib.sha256(repr((digit_classifier.VERSION, recipe)).encode() + digits.images.tobytes() + held_out.images.tobytes()).hexdigest()
-    path = digit_classifier.cache_path(key)
-    classifier, _ = digit_classifier.load(path, key, "cpu")
+    recipe = digit_network.Recipe()
+    key = hashlib.sha256(repr((digit_network.VERSION, recipe)).encode() + digits.images.tobytes() + held_out.images.tobytes()).hexdigest()
+    path = digit_network.cache_path(key)
+    classifier, _ = digit_network.load(path, key, "cpu")
     if classifier is None:
-        net = digit_classifier.train(digits, "cpu", recipe)
-        classifier = digit_classifier.DigitClassifier(net, float("nan"), float("nan"), len(digits), len(held_out), key)
-        accuracy, confidence = digit_classifier.accuracy_on(classifier, held_out)
-        classifier = digit_classifier.DigitClassifier(net, accuracy, confidence, len(digits), len(held_out), key)
-        digit_classifier.save(path, classifier)
+        net = digit_network.train(digits, "cpu", recipe)
+        classifier = digit_network.DigitClassifier(net, float("nan"), float("nan"), len(digits), len(held_out), key)
+        accuracy, confidence = digit_network.accuracy_on(classifier, held_out)
+        classifier = digit_network.DigitClassifier(net, accuracy, confidence, len(digits), len(held_out), key)
+        digit_network.save(path, classifier)
     return classifier
 
 
@@ -143,7 +143,7 @@ def look_at(classifier, images):
     """uint8 [N, 3, H, W] -> (digits int64 [N, 3], mean probability of the answers [N], features [N, 192]: the layer below the classes)."""
     digits, confidence, features = [], [], []
     for planes in torch.from_numpy(images).flatten(0, 1).split(1536):
-        body = classifier.net.body(digit_classifier.prepare(planes))
+        body = classifier.net.body(digit_network.prepare(planes))
         best = classifier.net.head(body).softmax(dim=1).max(dim=1)
         digits.append(best.indices), confidence.append(best.values), features.append(body)
     count = len(images)

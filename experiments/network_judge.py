@@ -11,7 +11,7 @@ import torch
 from dnnlib.errors import UserError
 from experiments import digit_bed
 from madr_spaces import sampling
-from metrics import detectors, digit_classifier, diversity, diversity_kernels, kernels, metric_main, metric_utils
+from metrics import detectors, digit_network, diversity, diversity_kernels, kernels, metric_main, metric_utils
 
 RARE_BELOW = 0.05  # classes of a smaller share of the reals count as rare
 SEED = 0  # of latents: the same for all networks
@@ -172,7 +172,7 @@ class NetworkJudge:
 
     def _real_digits(self):
         """(the classifier, moments of its features of the reals, how sure it is of them)"""
-        classifier = digit_classifier.obtain(self.training, torch.device("cpu"))
+        classifier = digit_network.obtain(self.training, torch.device("cpu"))
         images = np.stack([self.reals[index][0] for index in range(len(self.reals))])
         _, confidence, features = digit_bed.look_at(classifier, images)
         return classifier, kernels.mean_and_covariance(features), float(confidence.mean())

@@ -112,7 +112,7 @@ PRESETS = {
     "default": {},
     "witness": dict(replay_weight=0.0),
     # Two parts with a rest each, and moments that say much more than a batch: stronger, and with less caution, than the witness alone.
-    "moments": dict(term="witness+moments", weight=2.0, shrink=1.0, moments_horizon="auto", replay_weight=0.0),
+    "moments": dict(term="witness+moments", weight=2.0, shrink=1.0, replay_weight=0.0),
     "paper": _PAPER,
     "enhanced": dict(_PAPER, term="enhanced", controller="adaptive", memory="progressive", extractor="ensemble:dino+clip+resnet50"),
 }

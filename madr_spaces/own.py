@@ -1,7 +1,7 @@
 """`own`: a small encoder trained without labels on the user's own images (python -m madr_plugin.own_extractor), joined
 with the principal components of the pixels.
 
-This module has the network and its file; the training is in madr_plugin/own_extractor.py.
+This module has the network and its file; the training is in madr_plugin/own_training.py.
 """
 
 import json

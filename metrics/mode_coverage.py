@@ -1,6 +1,6 @@
 """The modes metric: how many of the stacked-digit modes a generator reaches, and how evenly.
 
-Generated images -> one digit per channel (metrics/digit_classifier.py) -> counts of 1000 modes -> numbers (metrics/modes.py).
+Generated images -> one digit per channel (metrics/digit_network.py) -> counts of 1000 modes -> numbers (metrics/modes.py).
 """
 
 import functools
@@ -11,7 +11,7 @@ import torch
 from dnnlib import console
 from dnnlib.errors import UserError
 from madr_spaces import sampling
-from metrics import digit_classifier, digit_data, metric_utils, modes
+from metrics import digit_data, digit_network, metric_utils, modes
 from metrics.feature_stats import FeatureStats
 from metrics.metric import Group, Metric, Takes
 
@@ -99,7 +99,7 @@ def record_classifier(opts, classifier):
         detector=dict(name="digit-classifier", sha256=classifier.key, hash_of="recipe and data", resize_filter="bilinear, antialiased"),
         classifier=dict(
             key=classifier.key,
-            version=digit_classifier.VERSION,
+            version=digit_network.VERSION,
             num_train=classifier.num_train,
             num_held_out=classifier.num_held_out,
             confidence=classifier.confidence,
@@ -116,11 +116,11 @@ def obtain_on_all_ranks(opts, dataset):
 def _obtain_in_turn(opts, dataset):
     classifier = None
     if opts.rank == 0:
-        classifier = digit_classifier.obtain(dataset, opts.device, use_cache=opts.cache, monitor=opts.progress.sub(rel_hi=0.5))
+        classifier = digit_network.obtain(dataset, opts.device, use_cache=opts.cache, monitor=opts.progress.sub(rel_hi=0.5))
     if opts.num_gpus > 1:
         box = [classifier.to_plain() if opts.rank == 0 else None]
         torch.distributed.broadcast_object_list(box, src=0, device=opts.device if opts.device.type == "cuda" else None)
-        classifier = digit_classifier.DigitClassifier.from_plain(box[0], opts.device)
+        classifier = digit_network.DigitClassifier.from_plain(box[0], opts.device)
     return classifier
 
 

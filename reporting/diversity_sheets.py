@@ -12,7 +12,7 @@ from dnnlib.errors import UserError
 from dnnlib.util import construct_class_by_name
 from madr_spaces import names, neighbours, sampling
 from madr_spaces.errors import MADRError
-from metrics import METRICS_VERSION, coverage_map, detectors, digit_classifier, diversity, memorisation, metric_utils, mode_coverage, modes
+from metrics import METRICS_VERSION, coverage_map, detectors, digit_network, diversity, memorisation, metric_utils, mode_coverage, modes
 from reporting.counts import MAX_SEARCHED, NUM_REAL
 
 NUM_MISSING, NUM_COPIES = 18, 12  # shown
@@ -94,7 +94,7 @@ def _generate(opts, training, num_gen, facts):
     classifier = None
     if "digits" in (training.provenance or {}) and opts.G.img_channels == 3:
         try:
-            classifier = digit_classifier.obtain(training, opts.device, use_cache=opts.cache, monitor=opts.progress.sub())
+            classifier = digit_network.obtain(training, opts.device, use_cache=opts.cache, monitor=opts.progress.sub())
         except UserError as error:
             facts["problems"].append(str(error))
     batch_gen = opts.batch_size or sampling.batch_size(opts.G.img_resolution, 64)

@@ -1,7 +1,8 @@
 """What a configuration will cost, and what is doubtful about it, told before anything runs.
 
-Parameters and activations are counted on PyTorch's meta device, so nothing is allocated. Estimates are for planning:
-right within about a third. Must not know click or run folders.
+Parameters and activations are counted on PyTorch's meta device, so nothing is allocated; those of small networks on the CPU,
+since the meta device first imports half of PyTorch's compiler, which takes longer than the passes. Estimates are for
+planning: right within about a third. Must not know click or run folders.
 """
 
 import dataclasses
@@ -19,6 +20,8 @@ FLOAT_BYTES, HALF_BYTES = 4, 2
 DOUBLE_BACKWARD_FACTOR = 3
 # Images compress; photographs in PNG take about this share of their raw size.
 PNG_SHARE = 0.7
+# Networks up to these sizes are counted by passes on the CPU, which take milliseconds.
+SMALL_RESOLUTION, SMALL_CHANNELS = 64, 128
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,10 +47,11 @@ def estimate(options, image_shape, label_dim) -> Estimate:
     """Count what the options of a run come to."""
     channels, resolution, _ = image_shape
     common = dict(c_dim=label_dim, img_resolution=resolution, img_channels=channels)
-    with torch.device("meta"), _StayOnMeta():
+    device = counting_device(options, resolution)
+    with torch.random.fork_rng(devices=[]), torch.device(device), _StayOnMeta():
         G = dnnlib.util.construct_class_by_name(**options.G_kwargs, **common)
         D = dnnlib.util.construct_class_by_name(**options.D_kwargs, **common)
-    activations = _activation_bytes(G, D, options, resolution)
+        activations = _activation_bytes(G, D, options, resolution, device)
     weights_G, weights_D = _tensor_bytes(G), _tensor_bytes(D)
     trained = sum(_parameter_count(module) for module in (G, D)) * FLOAT_BYTES
 
@@ -71,6 +75,12 @@ def estimate(options, image_shape, label_dim) -> Estimate:
         grid=_grid_bytes(options, image_shape),
         num_grids=_count_saves(ticks, options.image_snapshot_ticks) + 2,
     )
+
+
+def counting_device(options, resolution):
+    """'cpu' for networks so small that a pass costs nothing, else 'meta'."""
+    channels = [kwargs.get("channel_max", 512) for kwargs in (options.G_kwargs.synthesis_kwargs, options.D_kwargs)]
+    return "cpu" if resolution <= SMALL_RESOLUTION and max(channels) <= SMALL_CHANNELS else "meta"
 
 
 class _StayOnMeta(torch.overrides.TorchFunctionMode):
@@ -100,7 +110,7 @@ def _tensor_bytes(module):
     return sum(tensor.numel() * tensor.element_size() for tensor in [*module.parameters(), *module.buffers()])
 
 
-def _activation_bytes(G, D, options, resolution):
+def _activation_bytes(G, D, options, resolution, device):
     """(bytes for any batch, bytes per image) that autograd keeps in one pass, of G and of D."""
 
     def num_fp16(kwargs):
@@ -109,8 +119,8 @@ def _activation_bytes(G, D, options, resolution):
     sizes = {"G": [], "D": []}
     small, large = _batches_on_meta(options.D_kwargs.epilogue_kwargs.mbstd_group_size)
     for count in (small, large):
-        z = torch.empty([count, G.z_dim], device="meta")
-        c = torch.empty([count, G.c_dim], device="meta")
+        z = torch.zeros([count, G.z_dim], device=device)
+        c = torch.zeros([count, G.c_dim], device=device)
         images, size = _saved_bytes(lambda z=z, c=c: G(z, c), num_fp16(options.G_kwargs.synthesis_kwargs), resolution)
         sizes["G"].append(size)
         sizes["D"].append(_saved_bytes(lambda images=images, c=c: D(images.detach().requires_grad_(), c), num_fp16(options.D_kwargs), resolution)[1])

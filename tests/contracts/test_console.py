@@ -198,6 +198,10 @@ QUICK = {
     "calc_metrics": ["--network=gone.pkl"],
     "export": ["--source=gone.pkl", "--dest=new"],
     "doctor": ["--no-such"],
+    "metrics.photo_export": ["--model=resnet18"],
+    "metrics.digit_classifier": ["--cache=on"],
+    "madr_plugin.check_extractor": ["--images=3"],
+    "madr_plugin.own_extractor": ["--data=gone.zip"],
 }
 
 

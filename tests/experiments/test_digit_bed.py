@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from experiments import digit_bed
-from metrics import digit_classifier
+from metrics import digit_network
 from metrics.digit_data import Digits
 
 
@@ -33,7 +33,7 @@ class Rows(torch.nn.Module):
 
 @pytest.fixture(scope="module")
 def classifier():
-    return digit_classifier.DigitClassifier(Rows(), 1.0, 1.0, 1, 1, "rows")
+    return digit_network.DigitClassifier(Rows(), 1.0, 1.0, 1, 1, "rows")
 
 
 def test_halving_averages_two_by_two():

@@ -6,7 +6,7 @@ import torch
 
 from dnnlib.errors import UserError
 from experiments import network_judge
-from metrics import digit_classifier
+from metrics import digit_network
 from tests.experiments.test_digit_bed import Rows, planes
 from training.data import builders, writer
 
@@ -93,8 +93,8 @@ def test_held_out_images_that_cannot_be_compared_are_refused(parts, tmp_path):
 @pytest.fixture
 def digits(tmp_path, monkeypatch):
     """Options of stacked digits that a child could read, and their images."""
-    classifier = digit_classifier.DigitClassifier(Reader(), 1.0, 1.0, 1, 1, "rows")
-    monkeypatch.setattr(digit_classifier, "obtain", lambda *args, **kwargs: classifier)
+    classifier = digit_network.DigitClassifier(Reader(), 1.0, 1.0, 1, 1, "rows")
+    monkeypatch.setattr(digit_network, "obtain", lambda *args, **kwargs: classifier)
     random, drawn = np.random.RandomState(0), planes()
     labels = random.randint(0, 1000, 300)
     labels[0] = 999

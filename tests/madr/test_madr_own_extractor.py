@@ -8,7 +8,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from madr_plugin import check_extractor, command, own_extractor
+from madr_plugin import check_extractor, command, own_extractor, own_training, space_fitness
 from madr_plugin.base import progress
 from madr_plugin.config import resolve
 from madr_plugin.reals import real_images, reference
@@ -45,7 +45,7 @@ def encoder(pictures, tmp_path_factory):
 def test_training_lowers_the_contrastive_loss(pictures):
     images = real_images.read_images(command.open_images(str(pictures)), np.arange(48))
     lines = []
-    own_extractor.train(images, 8, 25, 32, seed=0, announce=lines.append)
+    own_training.train(images, 8, 25, 32, seed=0, announce=lines.append)
     losses = [float(line.split("loss")[1].split()[0]) for line in lines]
     assert losses[-1] < 0.7 * losses[0]
 
@@ -67,7 +67,7 @@ def test_file_is_read_back_frozen_and_differentiable(pictures, encoder):
 
 def test_training_is_reproducible(pictures):
     images = real_images.read_images(command.open_images(str(pictures)), np.arange(48))
-    one, two = (own_extractor.train(images, 4, 2, 16, seed=3, announce=len) for _ in range(2))
+    one, two = (own_training.train(images, 4, 2, 16, seed=3, announce=len) for _ in range(2))
     assert all(torch.equal(one[name], two[name]) for name in one)
 
 
@@ -146,12 +146,12 @@ def test_check_command_recommends(pictures, encoder):
 def test_figures_of_the_check():
     class_N = torch.tensor([0, 0, 0, 1, 1])
     apart = torch.tensor([[0.0], [0.1], [0.2], [5.0], [5.1]])
-    assert check_extractor.neighbour_accuracy(apart, class_N) == (1.0, pytest.approx(0.6))
-    assert check_extractor.neighbour_accuracy(torch.tensor([[0.0], [5.0], [9.0], [0.1], [5.1]]), class_N)[0] < 0.5
+    assert space_fitness.neighbour_accuracy(apart, class_N) == (1.0, pytest.approx(0.6))
+    assert space_fitness.neighbour_accuracy(torch.tensor([[0.0], [5.0], [9.0], [0.1], [5.1]]), class_N)[0] < 0.5
     generator = torch.Generator().manual_seed(0)
     wide = torch.randn([300, 4000], generator=generator)  # distances of independent noise in many dimensions agree
-    assert check_extractor.relative_spread(wide, generator) < 0.05 < 0.3 < check_extractor.relative_spread(wide[:, :2], generator)
-    assert check_extractor.retrieval_accuracy(apart, apart + 0.01) == 1
+    assert space_fitness.relative_spread(wide, generator) < 0.05 < 0.3 < space_fitness.relative_spread(wide[:, :2], generator)
+    assert space_fitness.retrieval_accuracy(apart, apart + 0.01) == 1
 
 
 class Detached(torch.nn.Module):
@@ -166,13 +166,13 @@ class Detached(torch.nn.Module):
 
 def test_an_extractor_without_gradient_is_not_recommended():
     images = torch.rand([20, 3, 8, 8], generator=torch.Generator().manual_seed(0)) * 2 - 1
-    detached = check_extractor.check(Detached(), images, None)
-    good = check_extractor.check(registry.build("pca", (3, 8, 8)), images, None)
-    assert "gradient" in check_extractor.faults(detached)[0]
-    assert check_extractor.recommended(dict(a=detached)) is None
+    detached = space_fitness.check(Detached(), images, None)
+    good = space_fitness.check(registry.build("pca", (3, 8, 8)), images, None)
+    assert "gradient" in space_fitness.faults(detached)[0]
+    assert space_fitness.recommended(dict(a=detached)) is None
     fit = dict(good, accuracy=0.5, guess=0.1, spread=0.3)
-    assert check_extractor.recommended(dict(a=detached, slow=dict(fit, accuracy=0.51, ms=9.0), cheap=dict(fit, ms=1.0))) == "cheap"
-    assert check_extractor.recommended(dict(slow=dict(fit, accuracy=0.8, ms=9.0), cheap=dict(fit, ms=1.0))) == "slow"
+    assert space_fitness.recommended(dict(a=detached, slow=dict(fit, accuracy=0.51, ms=9.0), cheap=dict(fit, ms=1.0))) == "cheap"
+    assert space_fitness.recommended(dict(slow=dict(fit, accuracy=0.8, ms=9.0), cheap=dict(fit, ms=1.0))) == "slow"
 
 
 def test_commands_answer_bad_data_with_a_sentence(capsys, monkeypatch, tmp_path):
@@ -193,7 +193,7 @@ def test_commands_know_the_home_folder_and_end_on_ctrl_c_in_a_sentence(capsys, m
     def interrupted(*_args, **_kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(own_extractor, "train", interrupted)
+    monkeypatch.setattr(own_training, "train", interrupted)
     for out, code, words in ((tmp_path / "own.safetensors", 130, "interrupted"), (tmp_path, 1, f"{tmp_path}/own.safetensors")):
         monkeypatch.setattr("sys.argv", ["own_extractor", f"--data=~/{pictures.name}", f"--out={out}"])
         with pytest.raises(SystemExit) as stopped:

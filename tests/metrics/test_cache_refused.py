@@ -5,7 +5,7 @@ import os
 import pytest
 
 from dnnlib import cache, download
-from metrics import digit_classifier, metric_main, stats_cache
+from metrics import digit_network, metric_main, stats_cache
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def test_a_full_disk_is_said_and_survived(tmp_path, monkeypatch, capsys):
 
 
 def test_digit_classifiers_are_kept_in_the_same_way(no_cache):
-    assert cache.keep(digit_classifier.cache_path("0" * 40), lambda path: pytest.fail("nothing can be written there")) is False
+    assert cache.keep(digit_network.cache_path("0" * 40), lambda path: pytest.fail("nothing can be written there")) is False
 
 
 def test_it_is_tried_before_the_work(no_cache, capsys):

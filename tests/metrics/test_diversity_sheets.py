@@ -6,7 +6,7 @@ import torch
 
 from dnnlib.errors import UserError
 from madr_spaces import hub
-from metrics import digit_classifier, digit_data
+from metrics import digit_data, digit_network
 from metrics.metric_utils import MetricOptions
 from reporting import diversity_sheets
 from training.data.builders import build_stacked_digits
@@ -52,7 +52,7 @@ class ReadsLabels:
 
 
 def compute(G, path, monkeypatch, shown):
-    monkeypatch.setattr(digit_classifier, "obtain", lambda *_, **__: ReadsLabels(shown))
+    monkeypatch.setattr(digit_network, "obtain", lambda *_, **__: ReadsLabels(shown))
     kwargs = dict(class_name="training.dataset.ImageFolderDataset", path=path, use_labels=False)
     return diversity_sheets.compute(MetricOptions(G=G, dataset_kwargs=kwargs, device="cpu", space="pixels", cache=False), NUM_GEN)
 
@@ -84,7 +84,7 @@ def test_a_set_without_a_classifier_keeps_the_rest(stacked, monkeypatch):
     def refuse(*_, **__):
         raise UserError("too few digits")
 
-    monkeypatch.setattr(digit_classifier, "obtain", refuse)
+    monkeypatch.setattr(digit_network, "obtain", refuse)
     kwargs = dict(class_name="training.dataset.ImageFolderDataset", path=stacked[0], use_labels=False)
     facts, arrays = diversity_sheets.compute(
         MetricOptions(G=Shows(stacked[0]), dataset_kwargs=kwargs, device="cpu", space="pixels", cache=False), 50, num_real=100

@@ -8,12 +8,12 @@ import torch
 from click.testing import CliRunner
 
 from dnnlib.errors import UserError
-from metrics import digit_classifier, digit_data, metric_main, metric_utils, mode_coverage, modes
+from metrics import digit_classifier, digit_data, digit_network, metric_main, metric_utils, mode_coverage, modes
 from training.data.builders import build_stacked_digits, build_stacked_mnist
 from training.dataset import ImageFolderDataset
 
-QUICK = digit_classifier.Recipe(min_steps=150, max_steps=150, batch_size=64)
-HASTY = digit_classifier.Recipe(min_steps=15, max_steps=15, batch_size=32)
+QUICK = digit_network.Recipe(min_steps=150, max_steps=150, batch_size=64)
+HASTY = digit_network.Recipe(min_steps=15, max_steps=15, batch_size=32)
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def open_set(path):
 def classifier(stacked, tmp_path_factory):
     old = os.environ.get("DNNLIB_CACHE_DIR")
     os.environ["DNNLIB_CACHE_DIR"] = str(tmp_path_factory.mktemp("cache"))
-    yield digit_classifier.obtain(open_set(stacked[0]), torch.device("cpu"), recipe=QUICK)
+    yield digit_network.obtain(open_set(stacked[0]), torch.device("cpu"), recipe=QUICK)
     os.environ.pop("DNNLIB_CACHE_DIR") if old is None else os.environ.update(DNNLIB_CACHE_DIR=old)
 
 
@@ -74,7 +74,7 @@ def test_sets_that_are_not_stacked_digits_are_sentences(tiny_zip):
     with pytest.raises(UserError, match="has none.*--data"):
         digit_data.check_stacked(open_set(tiny_zip(num_images=30)))
     with pytest.raises(UserError, match="too few different digits|recognises only"):
-        digit_classifier.obtain(open_set(tiny_zip(num_images=30, num_classes=3)), torch.device("cpu"), recipe=HASTY)
+        digit_network.obtain(open_set(tiny_zip(num_images=30, num_classes=3)), torch.device("cpu"), recipe=HASTY)
 
 
 def test_contradicting_labels_are_a_sentence(stacked):
@@ -93,24 +93,24 @@ def test_contradicting_labels_are_a_sentence(stacked):
 def test_classifier_learns_and_generalises(classifier, stacked):
     assert classifier.accuracy > 0.93  # a quick recipe; the real one is in test_real_mnist
     others = digit_data.collect_digits(open_set(stacked[1]))
-    assert digit_classifier.accuracy_on(classifier, others)[0] > 0.93
+    assert digit_network.accuracy_on(classifier, others)[0] > 0.93
     images = torch.from_numpy(np.stack([open_set(stacked[1])[i][0] for i in range(60)]))
     truth = digit_data.mode_labels(open_set(stacked[1]))[:60]
     assert (classifier.predict_modes(images)[0].numpy() == truth).mean() > 0.8
 
 
 def test_classifier_is_kept_and_found_again(stacked, monkeypatch, capsys):
-    get = lambda: digit_classifier.obtain(open_set(stacked[0]), torch.device("cpu"), recipe=HASTY)
-    monkeypatch.setattr(digit_classifier, "LOWEST_ACCURACY", 0.0)
+    get = lambda: digit_network.obtain(open_set(stacked[0]), torch.device("cpu"), recipe=HASTY)
+    monkeypatch.setattr(digit_network, "LOWEST_ACCURACY", 0.0)
     first = get()
     trained = []
-    train = digit_classifier.train
-    monkeypatch.setattr(digit_classifier, "train", lambda *a: trained.append(1) or train(*a))
+    train = digit_network.train
+    monkeypatch.setattr(digit_network, "train", lambda *a: trained.append(1) or train(*a))
     again = get()
     assert trained == [] and again.accuracy == first.accuracy
     for name, value in first.net.state_dict().items():
         assert torch.equal(again.net.state_dict()[name], value)
-    path = digit_classifier.cache_path(first.key)
+    path = digit_network.cache_path(first.key)
     with open(path, "r+b") as file:
         file.truncate(1000)
     assert get().accuracy == first.accuracy and trained == [1]  # the same again: training is seeded
@@ -122,15 +122,15 @@ def test_training_leaves_the_callers_generator_alone():
     torch.manual_seed(3)
     expected = torch.rand(2)
     torch.manual_seed(3)
-    digit_classifier.train(digits, torch.device("cpu"), digit_classifier.Recipe(min_steps=2, max_steps=2))
+    digit_network.train(digits, torch.device("cpu"), digit_network.Recipe(min_steps=2, max_steps=2))
     assert torch.equal(torch.rand(2), expected)
 
 
 def test_command_line(stacked, monkeypatch):
     monkeypatch.setattr(
-        digit_classifier,
+        digit_network,
         "obtain",
-        lambda dataset, device, use_cache, monitor: digit_classifier.DigitClassifier(digit_classifier.DigitNet().eval(), 0.5, 0.5, 1, 1, "k"),
+        lambda dataset, device, use_cache, monitor: digit_network.DigitClassifier(digit_network.DigitNet().eval(), 0.5, 0.5, 1, 1, "k"),
     )
     result = CliRunner().invoke(digit_classifier.main, ["--data", stacked[0], "--test-data", stacked[1], "--device=cpu"])
     assert result.exit_code == 0 and "digits of " + stacked[1] in result.output
@@ -142,7 +142,7 @@ def test_command_line(stacked, monkeypatch):
 
 @pytest.fixture
 def measure(classifier, stacked, monkeypatch):
-    monkeypatch.setattr(digit_classifier, "obtain", lambda *a, **k: classifier)
+    monkeypatch.setattr(digit_network, "obtain", lambda *a, **k: classifier)
 
     def run(G, **more):
         return metric_main.calc_metric(
@@ -195,7 +195,7 @@ def test_grey_networks_are_a_sentence(measure, stacked):
 
 
 def test_cycling_counts_the_digit_modes(classifier, stacked, monkeypatch):
-    monkeypatch.setattr(digit_classifier, "obtain", lambda *a, **k: classifier)
+    monkeypatch.setattr(digit_network, "obtain", lambda *a, **k: classifier)
     labels = np.unique(digit_data.mode_labels(open_set(stacked[0])))
     halves = [FromData(stacked[0], half) for half in np.array_split(labels, 2)]
     result = metric_main.calc_metric(
@@ -268,7 +268,7 @@ class ShowsModes(torch.nn.Module):
 
 
 def test_the_first_modes_alone_count(stacked, monkeypatch):
-    monkeypatch.setattr(digit_classifier, "obtain", lambda *args, **kwargs: Counted())
+    monkeypatch.setattr(digit_network, "obtain", lambda *args, **kwargs: Counted())
     present = np.unique(digit_data.mode_labels(open_set(stacked[0])))
     inside = present[present < 500]
 
@@ -297,7 +297,7 @@ def test_imbalanced_sets_are_compared_with_their_own_histogram(tmp_path, monkeyp
     """GDPP's variant: a generator of the data's own histogram reaches the floor; an even one, perfect elsewhere, does not."""
     path = str(tmp_path / "imbalanced.zip")
     build_stacked_digits(path, num_images=6000, imbalanced=True)
-    monkeypatch.setattr(digit_classifier, "obtain", lambda *args, **kwargs: Counted())
+    monkeypatch.setattr(digit_network, "obtain", lambda *args, **kwargs: Counted())
     labels = digit_data.mode_labels(open_set(path))
 
     def measure(chosen):
@@ -328,6 +328,6 @@ def test_real_mnist(tmp_path):
         pytest.skip("set MADR_TEST_MNIST to a folder with MNIST's idx files")
     build_stacked_mnist(str(tmp_path / "train.zip"), source=folder, num_images=60_000)
     build_stacked_mnist(str(tmp_path / "test.zip"), source=folder, split="test", num_images=20_000)
-    classifier = digit_classifier.obtain(open_set(str(tmp_path / "train.zip")), torch.device("cpu"))
+    classifier = digit_network.obtain(open_set(str(tmp_path / "train.zip")), torch.device("cpu"))
     assert classifier.accuracy >= 0.993
-    assert digit_classifier.accuracy_on(classifier, digit_data.collect_digits(open_set(str(tmp_path / "test.zip"))))[0] >= 0.995
+    assert digit_network.accuracy_on(classifier, digit_data.collect_digits(open_set(str(tmp_path / "test.zip"))))[0] >= 0.995

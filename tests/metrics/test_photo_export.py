@@ -8,7 +8,7 @@ from click.testing import CliRunner
 
 from dnnlib.download import file_digest
 from madr_spaces.registry import build
-from metrics import photo_export
+from metrics import photo_export, photo_features
 
 MODEL = "test_efficientnet.r160_in1k"  # timm's toy of a few thousand parameters
 
@@ -116,7 +116,7 @@ def test_sizes_that_a_transformer_cannot_take_are_sentences(tmp_path):
     )
     assert "--size=64 does not fit --model=mixer_s16_224: mixer_s16_224 takes images of 224 pixels alone" in said("mixer_s16_224", 64)
     torch.save(timm.create_model("deit_tiny_patch16_224", pretrained=False).state_dict(), tmp_path / "weights.pth")
-    features, facts = photo_export.build("deit_tiny_patch16_224", str(tmp_path / "weights.pth"), 64)
+    features, facts = photo_features.build("deit_tiny_patch16_224", str(tmp_path / "weights.pth"), 64)
     assert facts["size"] == 64 and features(torch.zeros([1, 3, 32, 32])).shape == (1, 192)
 
 

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from metrics import digit_classifier, diversity, metric_main, metric_utils
+from metrics import digit_network, diversity, metric_main, metric_utils
 from reporting.run_table import likeness
 from training.data.builders import build_stacked_digits
 
@@ -31,7 +31,7 @@ def digits(tmp_path_factory):
     path = tmp_path_factory.mktemp("digits") / "stacked.zip"
     build_stacked_digits(str(path), num_images=300)
     torch.manual_seed(0)
-    return str(path), digit_classifier.DigitClassifier(digit_classifier.DigitNet().eval(), 0.5, 0.5, 1, 1, "c" * 64)
+    return str(path), digit_network.DigitClassifier(digit_network.DigitNet().eval(), 0.5, 0.5, 1, 1, "c" * 64)
 
 
 def check_complete(facts):
@@ -78,7 +78,7 @@ def test_every_line_states_what_it_depends_on(metric, options, toy_generator, mo
 @pytest.mark.parametrize("metric", [*ON_DIGITS, "madr_cycling"])
 def test_metrics_of_digits(metric, digits, toy_generator, monkeypatch):
     path, classifier = digits
-    monkeypatch.setattr(digit_classifier, "obtain", lambda *args, **kwargs: classifier)
+    monkeypatch.setattr(digit_network, "obtain", lambda *args, **kwargs: classifier)
     dataset_kwargs = dict(class_name="training.dataset.ImageFolderDataset", path=path)
     lines = [
         line_of(metric, [toy_generator(resolution=32, scale=scale), toy_generator(resolution=32)], dataset_kwargs=dict(dataset_kwargs))
@@ -93,9 +93,9 @@ def test_metrics_of_digits(metric, digits, toy_generator, monkeypatch):
 def test_the_digest_of_the_weights_follows_them(digits):
     _, classifier = digits
     torch.manual_seed(1)
-    other = digit_classifier.DigitClassifier(digit_classifier.DigitNet().eval(), 0.5, 0.5, 1, 1, "c" * 64)
+    other = digit_network.DigitClassifier(digit_network.DigitNet().eval(), 0.5, 0.5, 1, 1, "c" * 64)
     assert classifier.weights_digest() != other.weights_digest()
-    again = digit_classifier.DigitClassifier.from_plain(classifier.to_plain(), torch.device("cpu"))
+    again = digit_network.DigitClassifier.from_plain(classifier.to_plain(), torch.device("cpu"))
     assert again.weights_digest() == classifier.weights_digest()
 
 

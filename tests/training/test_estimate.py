@@ -1,5 +1,6 @@
 """What a dry run foretells: counts against real networks, sizes against real files, a warning for each doubt."""
 
+import dataclasses
 import json
 import os
 
@@ -40,6 +41,20 @@ def test_a_run_shorter_than_one_snapshot_interval_is_told_in_kimg(tiny_zip):
     told = warnings(resolved(tiny_zip, kimg=1, snap=10, tick=4))
     assert "--snap=10 ticks of 4 kimg are longer than the whole run (1 kimg)" in told
     assert "longer than the whole run" not in warnings(resolved(tiny_zip, kimg=40, snap=10, tick=4))
+
+
+@pytest.mark.parametrize("flags", [dict(), dict(cond=True, fp32=True), dict(madr="1")], ids=str)
+def test_small_networks_are_counted_on_the_cpu_as_on_the_meta_device(flags, tiny_zip, monkeypatch):
+    run = resolved(tiny_zip, cfg="tiny", **flags)
+    assert estimate.counting_device(run.options, 32) == "cpu"
+    state = torch.get_rng_state()
+    found = estimate.estimate(run.options, run.image_shape, run.label_dim)
+    assert torch.equal(torch.get_rng_state(), state)
+    monkeypatch.setattr(estimate, "SMALL_RESOLUTION", 16)
+    assert estimate.counting_device(run.options, 32) == "meta"
+    on_meta = estimate.estimate(run.options, run.image_shape, run.label_dim)
+    assert dataclasses.replace(on_meta, memory=0) == dataclasses.replace(found, memory=0)
+    assert 0.75 < found.memory / on_meta.memory < 1.05  # operators in place take no place of their own on a real device alone
 
 
 def test_nothing_is_allocated(tiny_zip):
