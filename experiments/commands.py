@@ -10,7 +10,9 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
+REPO = Path(__file__).resolve().parent.parent
 GO_ON, SAVE_AND_STOP, STOP_AT_ONCE = 0, 1, 2  # what stop() answers
 _POLL_SEC = 0.05
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
@@ -37,7 +39,8 @@ def threads_of(jobs, available=None):
 
 def environment(threads, gpu=None):
     """Variables of a child. gpu: number of the one that it gets; None: what this process sees."""
-    variables = dict(os.environ, **{name: str(threads) for name in _THREAD_VARIABLES}, PYTHONUNBUFFERED="1")
+    path = os.pathsep.join(filter(None, [str(REPO), os.environ.get("PYTHONPATH")]))
+    variables = dict(os.environ, **{name: str(threads) for name in _THREAD_VARIABLES}, PYTHONUNBUFFERED="1", PYTHONPATH=path)
     if gpu is not None:
         visible = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
         variables["CUDA_VISIBLE_DEVICES"] = visible[gpu] if gpu < len(visible) else str(gpu)
@@ -92,6 +95,11 @@ def _signal(process, number, whole_group):
         pass  # it ended by itself in the same moment
 
 
-def python(repo, program, *arguments):
+def python(program, *arguments):
     """The command line of a program of this repository, or of one elsewhere."""
-    return [sys.executable, str(repo / program), *arguments]
+    return [sys.executable, str(REPO / program), *arguments]
+
+
+def module(name, *arguments):
+    """The command line of a module of this repository."""
+    return [sys.executable, "-m", name, *arguments]

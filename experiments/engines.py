@@ -14,10 +14,9 @@ from pathlib import Path
 from dnnlib import cli, files
 from dnnlib.errors import UserError
 from experiments import commands, one_run, study
-from experiments.study import REPO
 
 LOOK_SEC = 1.0  # between two looks at how far the runs are
-NEEDS_RAY = "--engine=ray needs the package ray: pip install 'ray>=2.60' (the extra `ray` of pyproject.toml), or leave it out to run on this machine."
+NEEDS_RAY = "--engine=ray needs the package ray: pip install ray==2.60.0 (the extra `ray` of pyproject.toml), or leave it out to run on this machine."
 
 
 # ----------------------------------------------------------------------------------------------------------------
@@ -107,7 +106,7 @@ def run_on_ray(spec, todo, prepared, jobs, stop, board):
     ray = import_ray()
     threads = todo[0].threads if todo else 1
     where = {} if os.environ.get("RAY_ADDRESS") else dict(num_cpus=jobs * threads)
-    python_path = os.pathsep.join(filter(None, [str(REPO), os.environ.get("PYTHONPATH")]))
+    python_path = os.pathsep.join(filter(None, [str(commands.REPO), os.environ.get("PYTHONPATH")]))
     ray.init(**where, include_dashboard=False, log_to_driver=False, runtime_env=dict(env_vars=dict(PYTHONPATH=python_path)))
     stop_file = Path(todo[0].outdir).resolve() / todo[0].study.name / f".stop-{uuid.uuid4().hex}"
     try:
@@ -186,6 +185,6 @@ def slurm_script(spec, study_name, outdir, num_runs, jobs, threads, more):
 #SBATCH --output="{outdir}/{study_name}-%a.log"
 #SBATCH --signal=B:TERM@300
 # On a cluster with GPUs add: #SBATCH --gpus-per-task=1
-cd {shlex.quote(str(REPO))} || exit 1
+cd {shlex.quote(str(commands.REPO))} || exit 1
 exec {typed} --index=$SLURM_ARRAY_TASK_ID
 """

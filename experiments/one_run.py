@@ -21,7 +21,7 @@ import torch
 from dnnlib import files
 from dnnlib.errors import UserError
 from experiments import commands, records, study_data
-from experiments.study import REPO, TRAIN, Row, Study
+from experiments.study import TRAIN, Row, Study
 from reporting import run_folder
 from reporting.run_table import methods, runs
 from torch_utils import distributed, snapshot_names
@@ -29,7 +29,8 @@ from torch_utils.process_lock import LockTimeout, ProcessLock
 from training import state
 
 FINISHED, STOPPED, FAILED, BUSY = "finished", "stopped", "failed", "busy"  # how execute() ends; busy: another process is at it
-RUN, PARTS, LOG, TRAINED, JUDGED, RESULTS = "run.json", "parts.json", "log.txt", "trained.json", "judged.json", "results.json"
+RUN, PARTS, LOG, TRAINED, JUDGED = "run.json", "parts.json", "log.txt", "trained.json", "judged.json"
+RESULT, RESULTS = "result.json", "results.json"
 
 
 @dataclass(frozen=True)
@@ -96,15 +97,17 @@ def method_flags(work):
 def train_command(work, resumes=False):
     """The command that trains the run, as a user would type it."""
     given = study_data.filled(work.study, method_flags(work), work.known)
-    place = [f"--outdir={work.folder}", f"--data={work.known[TRAIN]}"]
     length = [f"--kimg={work.kimg}", f"--seed={work.row.seed}"]
-    return commands.python(REPO, work.study.train_program, *place, *given, *length, *(["--resume=latest"] if resumes else []))
+    if work.bed.script:
+        return commands.module(work.bed.script, f"--outdir={work.folder}", *given, *length)
+    place = [f"--outdir={work.folder}", f"--data={work.known[TRAIN]}"]
+    return commands.python(work.study.train_program, *place, *given, *length, *(["--resume=latest"] if resumes else []))
 
 
 def judge_command(work, judge, network):
     """The command of one judge of one network; it prints one line of JSON per metric."""
     given = study_data.filled(work.study, judge.flags, work.known)
-    return commands.python(REPO, work.study.judge_program, f"--network={network}", *given, "--verbose=0", "--quiet")
+    return commands.python(work.study.judge_program, f"--network={network}", *given, "--verbose=0", "--quiet")
 
 
 def store(study, bed, outdir, data):
@@ -172,16 +175,14 @@ def execute(work, data, stop):
 
     Raises UserError for a folder of another run, before anything is changed.
     """
-    check_folder(work, data[TRAIN])
+    check_folder(work, data.get(TRAIN))
     results = store(work.study, work.bed, work.outdir, data)
     work.folder.mkdir(parents=True, exist_ok=True)
     try:
         with ProcessLock(work.folder / ".lock", limit_sec=0, say=lambda _text: None) as lock:
             if results.get(work.row.method, work.row.seed) is None:
-                files.atomic_write_text(work.folder / RUN, json.dumps(_identity(work, data[TRAIN]), indent=1) + "\n")
-                run_dir = _train(work, stop, lock)
-                judged = _judge(work, run_dir, stop, lock)
-                results.put(work.row.method, work.row.seed, _entry(work, run_dir, judged))
+                files.atomic_write_text(work.folder / RUN, json.dumps(_identity(work, data.get(TRAIN)), indent=1) + "\n")
+                results.put(work.row.method, work.row.seed, _come_to(work, stop, lock))
             return Outcome(work.row, FINISHED, log=str(work.log), result=results.get(work.row.method, work.row.seed))
     except LockTimeout:
         return Outcome(work.row, BUSY, log=str(work.log))
@@ -189,6 +190,18 @@ def execute(work, data, stop):
         return Outcome(work.row, STOPPED, log=str(work.log))
     except _Failed as error:
         return Outcome(work.row, FAILED, reason=str(error), log=str(work.log))
+
+
+def _come_to(work, stop, lock):
+    """The entry of the run, after all that is left to do of it."""
+    if work.bed.script:
+        _command(work, train_command(work), "training", stop, lock)
+        result = _read(work.folder / RESULT, None)
+        if result is None:
+            raise _Failed(f"{work.bed.script} ended without {RESULT}")
+        return _complete(work, result, options="")
+    run_dir = _train(work, stop, lock)
+    return _entry(work, run_dir, _judge(work, run_dir, stop, lock))
 
 
 def _train(work, stop, lock):
@@ -263,20 +276,18 @@ def _entry(work, run_dir, judged):
             seconds = timed.seconds_at(kimg)
             share = seconds / total if seconds is not None and total else None
             curve.append(dict(results, kimg=kimg, seconds=seconds, cpu_seconds=None if share is None or cpu is None else cpu * share))
-    last = dict(curve[-1], seconds=total, cpu_seconds=cpu)
-    missing = [measure.name for measure in work.bed.measures if last.get(measure.name) is None]
-    if missing:
-        raise _Failed(f"its judges gave no {', '.join(missing)}, but {', '.join(sorted(last))}")
+    last = dict(curve[-1], seconds=total, cpu_seconds=cpu, **(dict(curve=curve) if work.study.curve else {}))
     options = json.dumps(sorted((list(place), value) for place, value in methods.signature(folder.options).items()))
-    further = dict(curve=curve) if work.study.curve else {}
+    return _complete(work, last, hashlib.sha256(options.encode()).hexdigest()[:12])
+
+
+def _complete(work, result, options):
+    """A result with what every entry tells; refuses one that lacks a measure. options: hash of the training options."""
+    missing = [measure.name for measure in work.bed.measures if result.get(measure.name) is None]
+    if missing:
+        raise _Failed(f"it gave no {', '.join(missing)}, but {', '.join(sorted(result))}")
     ran_on = dict(threads=work.threads, gpu=torch.cuda.get_device_name() if torch.cuda.is_available() else None)
-    return dict(
-        last,
-        **ran_on,
-        wall_seconds=_sum(part["wall_seconds"] for part in parts),
-        options=hashlib.sha256(options.encode()).hexdigest()[:12],
-        **further,
-    )
+    return dict(result, **ran_on, wall_seconds=_sum(part["wall_seconds"] for part in _read(work.folder / PARTS, [])), options=options)
 
 
 def _sum(values):

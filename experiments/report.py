@@ -30,15 +30,15 @@ def main(study_name, outdir, page):
     python -m experiments.report backbone                                          the same page from the results kept here
     python -m experiments.report my_study.py --outdir=out --page=out/my_study.md   a page of your own
     """
-    from experiments import study
+    from experiments import commands, study
 
     chosen = study.load(study_name)
     if page is not None and not page.resolve().parent.is_dir():
         raise UserError(f"--page={page}: there is no folder {page.parent}; make it first, or choose another.")
     results, sources = _results(chosen, outdir)
-    kept = study.REPO / "experiments" / "results" / chosen.name
+    kept = commands.REPO / "experiments" / "results" / chosen.name
     if page is None:
-        page = study.REPO / "docs" / "studies" / f"{chosen.name}.md"
+        page = commands.REPO / "docs" / "studies" / f"{chosen.name}.md"
         if outdir is not None:
             _keep(sources, kept)
     _write(chosen, results, page)
@@ -50,13 +50,13 @@ def main(study_name, outdir, page):
 
 def _results(chosen, outdir):
     """({bed: (facts, {method: {seed: entry}})}, {bed: path}) of the beds that have some."""
-    from experiments import one_run, records, study
+    from experiments import commands, one_run, records
 
     if outdir is not None:
         one_run.check_version(chosen, outdir)
     results, sources = {}, {}
     for bed in chosen.beds:
-        kept = study.REPO / "experiments" / "results" / chosen.name / f"{bed.name}.json"
+        kept = commands.REPO / "experiments" / "results" / chosen.name / f"{bed.name}.json"
         path = kept if outdir is None else Path(outdir) / chosen.name / bed.name / one_run.RESULTS
         if not path.exists():
             continue

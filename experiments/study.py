@@ -13,7 +13,6 @@ from pathlib import Path
 
 from dnnlib.errors import UserError
 
-REPO = Path(__file__).resolve().parent.parent
 STUDIES = Path(__file__).resolve().parent / "studies"
 _NAME = re.compile(r"[A-Za-z0-9][\w.+-]*")  # of beds and methods: parts of paths, and of --only
 TRAIN = "train"  # the part of a bed's data that the runs learn from
@@ -47,15 +46,21 @@ class Measure:
 @dataclass(frozen=True)
 class Bed:
     """One data set with its judges. build: {part: flags of dataset_tool.py}, of which `train` is what runs learn from; in flags of
-    judges and of the build, {NAME} stands for a file that the person gives, or for a part. kimg: None for the study's."""
+    judges and of the build, {NAME} stands for a file that the person gives, or for a part. kimg: None for the study's.
+
+    script: a module of this repository that trains and judges a run by itself, such as experiments.toy_points, for what train.py cannot train. It takes
+    the flags, --outdir, --kimg and --seed, and writes OUTDIR/result.json: the measures, kimg, seconds, cpu_seconds and, with a curve, its
+    points. Such a bed needs no data and no judges; a run that was stopped begins anew.
+    """
 
     name: str
     build: Mapping[str, tuple[str, ...]]
     judges: tuple[Judge, ...]
     measures: tuple[Measure, ...]
     primary: str  # the measure that decides
-    flags: tuple[str, ...] = ()  # of train.py
+    flags: tuple[str, ...] = ()  # of train.py, or of the script
     kimg: int | None = None
+    script: str = ""
 
     def measure(self, name):
         return next(measure for measure in self.measures if measure.name == name)
@@ -148,8 +153,10 @@ def _check(study):
     if strangers:
         raise UserError(f"The study {study.name} names {', '.join(strangers)} in `ours` or `more_seeds`, which is none of its methods.")
     for bed in study.beds:
-        if TRAIN not in bed.build:
+        if TRAIN not in bed.build and not bed.script:
             raise UserError(f"The bed {bed.name} of the study {study.name} builds no part {TRAIN!r}; its runs would have nothing to learn from.")
+        if bool(bed.judges) == bool(bed.script):
+            raise UserError(f"The bed {bed.name} of the study {study.name} needs judges, or a script that judges by itself, and not both.")
         if bed.primary not in [measure.name for measure in bed.measures]:
             raise UserError(f"The bed {bed.name} of the study {study.name} has no measure {bed.primary!r}, its primary one.")
     for mark in study.marks:

@@ -10,7 +10,6 @@ from pathlib import Path
 from dnnlib import download, files
 from dnnlib.errors import UserError
 from experiments import commands
-from experiments.study import REPO
 from torch_utils.process_lock import ProcessLock
 
 _PLACE = re.compile(r"\{([\w-]+)(\??)\}")
@@ -59,7 +58,7 @@ def build_commands(study, bed, outdir, given):
     """{part: command} of the parts that are not there yet."""
     paths, there = parts_of(study, bed, outdir), _read(study, bed, outdir)
     return {
-        part: commands.python(REPO, study.build_program, *filled(study, flags, {**given, **paths}), f"--dest={paths[part]}")
+        part: commands.python(study.build_program, *filled(study, flags, {**given, **paths}), f"--dest={paths[part]}")
         for part, flags in bed.build.items()
         if part not in there
     }

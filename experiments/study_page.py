@@ -54,9 +54,11 @@ def rows_part(study):
     beds = ["| bed | length | primary figure | flags of train.py | data | judged by |", "|---|---|---|---|---|---|"]
     for bed in study.beds:
         built = "; ".join(f"{part}: `dataset_tool.py {' '.join(flags)}`" for part, flags in bed.build.items())
-        judged = "; ".join(f"`{' '.join(judge.flags)}`" for judge in bed.judges)
+        judged = "; ".join(f"`{' '.join(judge.flags)}`" for judge in bed.judges) or f"`{bed.script}`"
         flags = " ".join([*study.flags, *bed.flags])
-        beds.append(f"| {bed.name} | {study.kimg_of(bed)} kimg | {bed.measure(bed.primary).heading} | `{flags}` | {built} | {judged} |")
+        beds.append(
+            f"| {bed.name} | {study.kimg_of(bed)} kimg | {bed.measure(bed.primary).heading} | `{flags or '(none)'}` | {built or 'its own'} | {judged} |"
+        )
     published = [study.published] if study.published else []
     return "\n\n".join([f"Version {study.version} of the study.", "\n".join(lines), "\n".join(beds), *published])
 

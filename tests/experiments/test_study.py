@@ -6,7 +6,7 @@ import shlex
 import pytest
 
 from dnnlib.errors import UserError
-from experiments import engines, one_run, pace, study, study_data
+from experiments import commands, engines, one_run, pace, study, study_data
 from experiments.study import Bed, Judge, Mark, Measure, Row, Study
 from metrics import metric_main
 
@@ -31,6 +31,8 @@ def test_rows_come_seed_by_seed_and_some_methods_have_more_seeds():
         (dict(time="hours"), "states time='hours'"),
         (dict(beds=(dataclasses.replace(BED, primary="kl"),)), "has no measure 'kl'"),
         (dict(beds=(dataclasses.replace(BED, build=dict(eval=())),)), "builds no part 'train'"),
+        (dict(beds=(dataclasses.replace(BED, script="experiments.x"),)), "not both"),
+        (dict(beds=(dataclasses.replace(BED, judges=()),)), "needs judges, or a script"),
         (dict(marks=(Mark("ring", "ours", "kl", "at least", bound=1),)), "names a bed, method or measure"),
         (dict(marks=(Mark("ring", "ours", "modes", "better", bound=1),)), "neither a bound"),
         (dict(marks=(Mark("ring", "ours", "modes", "at least"),)), "neither a bound"),
@@ -72,12 +74,13 @@ def test_the_studies_here_ask_for_what_their_judges_give(name):
     assert loaded.name == name
     for bed in loaded.beds:
         metrics = {}
+        assert not bed.script or (commands.REPO / (bed.script.replace(".", "/") + ".py")).is_file()
         for judge in bed.judges:
             [asked] = [flag.removeprefix("--metrics=") for flag in judge.flags if flag.startswith("--metrics=")]
             metric_main.check_names(asked.split(","))
             metrics.update({judge.prefix + metric: metric for metric in asked.split(",")})
         for measure in bed.measures:
-            assert any(measure.name == known or measure.name.startswith(known + "_") for known in metrics), measure
+            assert bed.script or any(measure.name == known or measure.name.startswith(known + "_") for known in metrics), measure
 
 
 # ----------------------------------------------------------------------------------------------------------------
