@@ -50,7 +50,7 @@ class Bed:
 
     script: a module of this repository that trains and judges a run by itself, such as experiments.toy_points, for what train.py cannot train. It takes
     the flags, --outdir, --kimg and --seed, and writes OUTDIR/result.json: the measures, kimg, seconds, cpu_seconds and, with a curve, its
-    points. Such a bed needs no data and no judges; a run that was stopped begins anew.
+    points. Such a bed needs no data and no judges; a run that was stopped begins anew. without: methods that it cannot have.
     """
 
     name: str
@@ -61,6 +61,7 @@ class Bed:
     flags: tuple[str, ...] = ()  # of train.py, or of the script
     kimg: int | None = None
     script: str = ""
+    without: tuple[str, ...] = ()
 
     def measure(self, name):
         return next(measure for measure in self.measures if measure.name == name)
@@ -120,11 +121,14 @@ class Study:
     def seeds_of(self, method):
         return tuple(self.more_seeds.get(method, self.seeds))
 
+    def methods_of(self, bed):
+        return [method for method in self.methods if method not in bed.without]
+
     def rows(self):
         """Every (bed, method, seed), seed by seed, so that an interrupted study has whole pairs."""
         seeds = {method: self.seeds_of(method) for method in self.methods}
         every = sorted({seed for of_method in seeds.values() for seed in of_method})
-        return [Row(bed.name, method, seed) for bed in self.beds for seed in every for method in self.methods if seed in seeds[method]]
+        return [Row(bed.name, method, seed) for bed in self.beds for seed in every for method in self.methods_of(bed) if seed in seeds[method]]
 
 
 @dataclass(frozen=True, order=True)
@@ -157,6 +161,9 @@ def _check(study):
             raise UserError(f"The bed {bed.name} of the study {study.name} builds no part {TRAIN!r}; its runs would have nothing to learn from.")
         if bool(bed.judges) == bool(bed.script):
             raise UserError(f"The bed {bed.name} of the study {study.name} needs judges, or a script that judges by itself, and not both.")
+        strangers = sorted(set(bed.without) - set(study.methods))
+        if strangers:
+            raise UserError(f"The bed {bed.name} of the study {study.name} is without {', '.join(strangers)}, which is none of its methods.")
         if bed.primary not in [measure.name for measure in bed.measures]:
             raise UserError(f"The bed {bed.name} of the study {study.name} has no measure {bed.primary!r}, its primary one.")
     for mark in study.marks:
@@ -166,6 +173,7 @@ def _check(study):
 def _check_mark(study, mark):
     methods = [name for name in (mark.method, mark.other) if name is not None]
     known = mark.bed in [bed.name for bed in study.beds] and all(name in study.methods for name in methods)
+    known = known and not set(methods) & set(study.bed(mark.bed).without)
     if not known or mark.measure not in [measure.name for measure in study.bed(mark.bed).measures]:
         raise UserError(f"A mark of the study {study.name} names a bed, method or measure that it does not have: {mark}.")
     absolute = mark.kind in MARKS[:2]

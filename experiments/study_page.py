@@ -49,16 +49,15 @@ def parts_of(study, results):
 
 def rows_part(study):
     """What is compared: methods with their flags, seeds, beds with their primary figure."""
-    lines = ["| method | flags of train.py | seeds |", "|---|---|---|"]
+    lines = ["| method | flags | seeds |", "|---|---|---|"]
     lines += [f"| {name} | `{' '.join(flags) or '(none)'}` | {', '.join(map(str, study.seeds_of(name)))} |" for name, flags in study.methods.items()]
-    beds = ["| bed | length | primary figure | flags of train.py | data | judged by |", "|---|---|---|---|---|---|"]
+    beds = ["| bed | length | primary figure | flags | data | judged by | without |", "|---|---|---|---|---|---|---|"]
     for bed in study.beds:
         built = "; ".join(f"{part}: `dataset_tool.py {' '.join(flags)}`" for part, flags in bed.build.items())
         judged = "; ".join(f"`{' '.join(judge.flags)}`" for judge in bed.judges) or f"`{bed.script}`"
-        flags = " ".join([*study.flags, *bed.flags])
-        beds.append(
-            f"| {bed.name} | {study.kimg_of(bed)} kimg | {bed.measure(bed.primary).heading} | `{flags or '(none)'}` | {built or 'its own'} | {judged} |"
-        )
+        flags = " ".join([*study.flags, *bed.flags]) or "(none)"
+        cells = [bed.name, f"{study.kimg_of(bed)} kimg", bed.measure(bed.primary).heading, f"`{flags}`", built or "its own", judged]
+        beds.append(f"| {' | '.join([*cells, ', '.join(bed.without)])} |")
     published = [study.published] if study.published else []
     return "\n\n".join([f"Version {study.version} of the study.", "\n".join(lines), "\n".join(beds), *published])
 
@@ -154,7 +153,7 @@ def check_alike(bed, runs):
 
 def missing(study, bed, runs):
     """A sentence on the runs that have no result; '' if all have."""
-    absent = [f"{name} {seed}" for name in study.methods for seed in study.seeds_of(name) if seed not in runs.get(name, {})]
+    absent = [f"{name} {seed}" for name in study.methods_of(bed) for seed in study.seeds_of(name) if seed not in runs.get(name, {})]
     return f" Without a result so far (method and seed): {', '.join(absent)}." if absent else ""
 
 

@@ -54,7 +54,7 @@ def test_it_is_ready_but_for_the_gpu(name, tmp_path, monkeypatch, capsys):
         plans[row.method] = capsys.readouterr().out
         for judge in work.bed.judges:
             calc_metrics.main.make_context(
-                "calc_metrics", one_run.judge_command(work, judge, study_data.parts_of(loaded, work.bed, "out")["train"])[2:]
+                "calc_metrics", one_run.judge_command(work, judge, study_data.parts_of(loaded, work.bed, "out")["train"])[2:-1]
             )
     assert list(plans) == list(loaded.methods) and all(f"Training duration:  {loaded.kimg} kimg" in plan for plan in plans.values())
     assert '"madr"' not in plans["plain"] and '"madr"' in plans["default"]

@@ -17,6 +17,8 @@ FAKE = Study("fake", 1, "?", (BED,), {"plain": (), "ours": ("--madr=1",)}, "ours
 def test_rows_come_seed_by_seed_and_some_methods_have_more_seeds():
     more = dataclasses.replace(FAKE, more_seeds={"ours": (0, 1, 2)})
     assert [(row.method, row.seed) for row in more.rows()] == [("plain", 0), ("ours", 0), ("plain", 1), ("ours", 1), ("ours", 2)]
+    fewer = dataclasses.replace(FAKE, beds=(dataclasses.replace(BED, without=("plain",)),))
+    assert [(row.method, row.seed) for row in fewer.rows()] == [("ours", 0), ("ours", 1)]
     assert more.kimg_of(BED) == 2 and more.kimg_of(dataclasses.replace(BED, kimg=7)) == 7
 
 
@@ -33,6 +35,7 @@ def test_rows_come_seed_by_seed_and_some_methods_have_more_seeds():
         (dict(beds=(dataclasses.replace(BED, build=dict(eval=())),)), "builds no part 'train'"),
         (dict(beds=(dataclasses.replace(BED, script="experiments.x"),)), "not both"),
         (dict(beds=(dataclasses.replace(BED, judges=()),)), "needs judges, or a script"),
+        (dict(beds=(dataclasses.replace(BED, without=("other",)),)), "is without other, which is none"),
         (dict(marks=(Mark("ring", "ours", "kl", "at least", bound=1),)), "names a bed, method or measure"),
         (dict(marks=(Mark("ring", "ours", "modes", "better", bound=1),)), "neither a bound"),
         (dict(marks=(Mark("ring", "ours", "modes", "at least"),)), "neither a bound"),

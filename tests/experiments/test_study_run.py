@@ -113,7 +113,7 @@ def test_a_script_that_judges_by_itself(tmp_path, monkeypatch, capsys):
     runs = records.load(Path("out/toy/ring/results.json"))[1]
     assert {method: [entry["modes"] for entry in entries.values()] for method, entries in runs.items()} == dict(plain=[3, 4], ours=[7, 8])
     assert cli.call(report.main, ["toy.py", "--outdir=out", "--page=page.md"]) == 0
-    assert "| plain | +4.0 ± 0.0 better |" in Path("page.md").read_text() and "| its own | `points` |" in Path("page.md").read_text()
+    assert "| plain | +4.0 ± 0.0 better |" in Path("page.md").read_text() and "| its own | `points` |  |" in Path("page.md").read_text()
     Path("points.py").write_text("")
     assert cli.call(run.main, ["toy.py", "--outdir=other", "--index=0"]) == 1 and "points ended without result.json" in capsys.readouterr().err
 
@@ -278,7 +278,7 @@ def test_a_real_run_of_a_few_steps(tmp_path, monkeypatch, tiny_zip, capsys):
         "from experiments.study import Bed, Judge, Measure, Study\n"
         'BED = Bed("tiny", dict(train=("--source={pictures}",)), (Judge(("--metrics=madr_prdc", "--metric-space=random-conv", "--num-gen=20")),),\n'
         '    (Measure("madr_prdc_coverage", "coverage", 3, True),), "madr_prdc_coverage")\n'
-        'FLAGS = ("--cfg=tiny", "--cbase=64", "--cmax=4", "--batch=4", "--aug=noaug", "--map-depth=1", "--snap-res=1080p", "--device=cpu")\n'
+        'FLAGS = ("--cfg=tiny", "--cbase=64", "--cmax=4", "--batch=32", "--aug=noaug", "--map-depth=1", "--snap-res=1080p", "--device=cpu")\n'
         'STUDY = Study("real", 1, "?", (BED,), {"plain": ()}, "plain", (0,), 1, FLAGS, files=dict(pictures="some"))\n'
     )
     given = ["--file", f"pictures={tiny_zip(num_images=24, resolution=16)}"]
