@@ -53,7 +53,7 @@ class Board:
         from tqdm import tqdm
 
         shown = dict(file=self.stream, dynamic_ncols=True, leave=False)
-        whole = tqdm(total=self.total, initial=self.done, position=0, bar_format="{desc} {bar} {n_fmt}/{total_fmt} runs {postfix}", **shown)
+        whole = tqdm(total=self.total, initial=self.done, position=0, bar_format="{bar} {n_fmt}/{total_fmt} runs{postfix}", **shown)
         single = [tqdm(total=1.0, position=place + 1, bar_format="{desc} {bar} {percentage:3.0f}%", **shown) for place in range(self.jobs)]
         return [whole, *single]
 

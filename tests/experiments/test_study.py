@@ -6,7 +6,7 @@ import shlex
 import pytest
 
 from dnnlib.errors import UserError
-from experiments import commands, engines, one_run, pace, study, study_data
+from experiments import commands, engines, one_run, pace, pages, study, study_data, study_page
 from experiments.study import Bed, Judge, Mark, Measure, Row, Study
 from metrics import metric_main
 
@@ -84,6 +84,16 @@ def test_the_studies_here_ask_for_what_their_judges_give(name):
             metrics.update({judge.prefix + metric: metric for metric in asked.split(",")})
         for measure in bed.measures:
             assert bed.script or any(measure.name == known or measure.name.startswith(known + "_") for known in metrics), measure
+
+
+@pytest.mark.parametrize("name", [name for name in study.names() if (commands.REPO / "docs" / "studies" / f"{name}.md").exists()])
+def test_the_pages_here_tell_of_the_studies_as_they_are(name):
+    """Rows and marks, at least: python -m experiments.report writes them."""
+    loaded, page = study.load(name), commands.REPO / "docs" / "studies" / f"{name}.md"
+    text = page.read_text(encoding="utf-8")
+    assert pages.replaced(text, f"{name}-rows", study_page.rows_part(loaded)) == text
+    for mark in loaded.marks:
+        assert f"| {mark.bed} | {mark.method} | {loaded.bed(mark.bed).measure(mark.measure).heading} | {mark.kind} " in text
 
 
 # ----------------------------------------------------------------------------------------------------------------
