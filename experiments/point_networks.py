@@ -35,6 +35,7 @@ class PointGenerator(torch.nn.Module):
     def __init__(self, z_dim, c_dim=0, img_channels=2, img_resolution=1):
         super().__init__()
         self.z_dim, self.c_dim, self.img_channels, self.img_resolution = z_dim, c_dim, img_channels, img_resolution
+        self.w_dim, self.num_ws = z_dim, 1
         self.mapping, self.synthesis = Mapping(), Synthesis(z_dim)
 
     def forward(self, z, c, **_further):
