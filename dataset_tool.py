@@ -13,15 +13,15 @@ import click
 
 from dnnlib import cli, console
 from dnnlib.errors import UserError
-from training.data import builders, deep, image_check, sources, transforms, writer
+from training.data import builders, deep, image_check, long_tail, sources, transforms, writer
 
 _NOTES_SHOWN = 20  # lines per kind of mere note when converting; --check shows all
 _ALIKE_SHOWN = 10  # more files with the very same fault are summed up in a line
 _ALIKE_NAMED = 3  # ... that names so many of them
 _CLASS_ROWS_SHOWN = 30  # larger sets of classes are summed up in a line
 # Options that belong to converting and to building.
-_CONVERTING = ["max_images", "resize_filter", "transform", "width", "height", "labels", "fix", "value_range", "check"]
-_BUILDING = ["split", "seed", "num_images", "modes", "imbalanced"]
+_CONVERTING = ["max_images", "resize_filter", "transform", "width", "height", "labels", "fix", "value_range", "check", "tail_ratio"]
+_BUILDING = ["split", "num_images", "modes", "imbalanced"]
 
 
 class _RequiredUnless(click.Option):
@@ -113,6 +113,14 @@ class _Range(click.ParamType):
     help="Pictures with more than 8 bits per channel: the values that become black and white, like 0,4095. With --fix the default is the range "
     "that fits the whole set.",
 )
+@click.option(
+    "--long-tail",
+    "tail_ratio",
+    type=cli.FloatRange(min=1, min_open=True),
+    metavar="RATIO",
+    help="Keep a long-tailed part of a source with classes: of K classes, number k with RATIO^(-k/(K-1)) times the images of number 0. "
+    "CIFAR10-LT is 100.",
+)
 @click.option("--check", is_flag=True, is_eager=True, help="Only list what is wrong with the source; write nothing.")
 @click.option(
     "--build",
@@ -128,7 +136,9 @@ class _Range(click.ParamType):
     show_default=True,
     help="With --build: training digits, or the digits kept for evaluation (no digit is in both).",
 )
-@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="With --build: seed of the random triples.")
+@click.option(
+    "--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Seed of the triples of --build, or of the choice of --long-tail."
+)
 @click.option(
     "--num-images",
     type=click.IntRange(min=1),
@@ -165,16 +175,19 @@ def main(ctx, source, dest, build, **options):
             _refuse_flags(ctx, f"--build={build} makes its own images", _CONVERTING)
             _build(build, source, dest, options["split"], {name: options[name] for name in ("seed", "num_images", "modes", "imbalanced")})
         else:
-            _refuse_flags(ctx, "it belongs to --build=" + "|".join(builders.BUILDERS), _BUILDING)
-            _convert_or_check(source, dest, **{name: options[name] for name in _CONVERTING})
+            needless = _BUILDING if options["tail_ratio"] is not None else [*_BUILDING, "seed"]
+            _refuse_flags(ctx, "it belongs to --build=" + "|".join(builders.BUILDERS), needless)
+            _convert_or_check(source, dest, **{name: options[name] for name in [*_CONVERTING, "seed"]})
 
 
-def _convert_or_check(source, dest, max_images, resize_filter, transform, width, height, labels, fix, value_range, check):
+def _convert_or_check(source, dest, max_images, resize_filter, transform, width, height, labels, fix, value_range, check, tail_ratio, seed):
     transforms.output_size(transform, width, height)
     transforms.check_both_sides(width, height)
     if not check:
         writer.check_destination(dest, source)
     images = sources.open_source(source, labels, max_images)
+    if tail_ratio is not None:
+        images = long_tail.LongTail(images, tail_ratio, seed, f"--source={source}")
     for remark in images.remarks:
         console.note(remark)
     convert = transforms.make_transform(transform, width, height, resize_filter)
@@ -182,7 +195,7 @@ def _convert_or_check(source, dest, max_images, resize_filter, transform, width,
     if check:
         _check(images, convert, ranges)
     else:
-        _convert(images, convert, dest, fix, ranges, show_classes=labels in ("folders", "renumber"))
+        _convert(images, convert, dest, fix, ranges, show_classes=labels in ("folders", "renumber") or tail_ratio is not None)
 
 
 def _refuse_flags(ctx, reason, names):

@@ -37,6 +37,7 @@ PACKAGES = (
     "onnx",
     "onnxscript",
     "onnxruntime",
+    "ray",
     "matplotlib",
     "ninja",
     "setuptools",

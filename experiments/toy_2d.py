@@ -24,6 +24,8 @@ def mode_layout(layout):
         axis = np.array([-4.0, -2.0, 0.0, 2.0, 4.0])
         return np.stack(np.meshgrid(axis, axis), -1).reshape(-1, 2), np.full(25, 1 / 25), 0.05
     angle = 2 * np.pi * np.arange(8) / 8
+    if layout == "small-ring":  # PacGAN's
+        return np.stack([np.cos(angle), np.sin(angle)], 1), np.full(8, 1 / 8), 0.01
     masses = np.array([0.32, 0.02, 0.22, 0.01, 0.20, 0.01, 0.20, 0.02]) if layout == "imbalanced" else np.full(8, 1 / 8)
     return 2 * np.stack([np.cos(angle), np.sin(angle)], 1), masses, 0.05
 

@@ -54,6 +54,10 @@ class ProcessLock:
             raise
         return self
 
+    def fileno(self) -> int:
+        """The descriptor of the lock while it is held: a process that inherits it holds the lock as well, until it ends."""
+        return self._file.fileno()
+
     def __exit__(self, *_exception: object) -> None:
         self._write("")
         self._file.close()

@@ -75,7 +75,7 @@ def read_runs(paths, groups=()):
                 folders[path].last("Progress/kimg"),
                 folders[path].total_kimg,
                 lines,
-                _training_seconds(folders[path]),
+                training_seconds(folders[path]),
             )
         )
     runs.sort(key=lambda run: (run.method, run.seed, run.name))
@@ -172,7 +172,7 @@ def _lines_by_kimg(folder):
 # Time.
 
 
-def _training_seconds(folder):
+def training_seconds(folder):
     """[(kimg, seconds)] of the ticks: total time less what snapshots and evaluations took."""
     maintenance = dict(folder.series.get("Timing/maintenance_sec", []))
     found, spent = [], 0.0

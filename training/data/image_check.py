@@ -212,7 +212,7 @@ def convert(
             report = one_pass.run(progress)
             if not report.is_sound(fix) or one_pass.channels != report.channels or one_pass.lacks_ranges:
                 raise _Abandon
-            writer.class_names = source.class_names
+            writer.class_names, writer.provenance = source.class_names, source.provenance
     except _Abandon:
         if report.is_sound(fix):
             # Mended the wrong way round, because the first picture was of the minority's kind, or the range of the set was not

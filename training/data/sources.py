@@ -41,10 +41,15 @@ class Source:
     num_images = 0
     has_labels = False
     class_names: list[str] | None = None
+    provenance: dict[str, Any] | None = None  # what the data set should tell of its making
 
     def __init__(self):
         self.notes: list[tuple[str, str]] = []  # (file name, kind of note) for what is not a picture of the set
         self.remarks: list[str] = []  # sentences on the labels, for the person
+
+    def labels(self) -> list[Any]:
+        """The labels of the pictures in their order, None for those without; no picture is read."""
+        return [None] * self.num_images
 
     def __iter__(self) -> Iterator[SourceImage]:
         raise NotImplementedError(f"{type(self).__name__} must define __iter__")
@@ -133,6 +138,9 @@ class FileSource(Source):
         number_of = {former: number for number, former in enumerate(numbers)}
         return {name: number_of[label] for name, label in labels.items()}
 
+    def labels(self) -> list[Any]:
+        return [self._labels.get(name) for name in self._names]
+
     def __iter__(self) -> Iterator[SourceImage]:
         for name in self._names:
             label = self._labels.get(name)
@@ -153,6 +161,9 @@ class ArraySource(Source):
         self.num_images = len(images)
         self.has_labels = labels is not None
         self.class_names = class_names if self.has_labels else None
+
+    def labels(self) -> list[Any]:
+        return super().labels() if self._labels is None else self._labels.tolist()
 
     def __iter__(self) -> Iterator[SourceImage]:
         for index, pixels in enumerate(self._images):

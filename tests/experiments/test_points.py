@@ -1,0 +1,55 @@
+"""Runs on PacGAN's ring and grid with the methods of train.py, and the study of methods."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dnnlib import cli
+from experiments import points, study, toy_2d
+
+methods = pytest.importorskip("training.gan.methods", reason="there is no table of methods")
+
+
+def test_the_ring_is_pacgans():
+    centres, masses, spread = toy_2d.mode_layout("small-ring")
+    assert np.allclose(np.linalg.norm(centres, axis=1), 1) and len(centres) == 8 and spread == 0.01 and np.allclose(masses, 1 / 8)
+    # What perfect samples get: 1 - exp(-9/2) of them within three standard deviations, and KL (K - 1) / 2N.
+    real = toy_2d.PointSet("small-ring", count=100_000, seed=1).points
+    found = [toy_2d.measure(part, "small-ring") for part in np.split(real, 40)]
+    assert np.mean([entry["quality"] for entry in found]) == pytest.approx(1 - np.exp(-4.5), abs=2e-3)
+    assert np.mean([entry["kl"] for entry in found]) == pytest.approx(7 / 5000, rel=0.3) and {entry["hit"] for entry in found} == {8}
+
+
+@pytest.mark.parametrize("flags", [["--gan=non-saturating"], ["--gan=wgan-gp"], ["--method=pacgan:m=3"], ["--madr=1"]], ids=str)
+def test_a_run_of_a_few_steps_is_written_and_repeats(flags, tmp_path, capsys):
+    for name in ("one", "two"):
+        assert cli.call(points.main, ["--layout=ring", "--kimg=1", "--seed=3", *flags, f"--outdir={tmp_path / name}"]) == 0, capsys.readouterr().err
+    one, two = (json.loads((tmp_path / name / "result.json").read_text()) for name in ("one", "two"))
+    timeless = lambda entry: {key: value for key, value in entry.items() if key not in ("seconds", "cpu_seconds", "curve")}
+    assert timeless(one) == timeless(two) and one["kimg"] == 1 and len(one["curve"]) == 10  # ten steps
+    assert 0 <= one["modes"] <= 8 and one["cpu_seconds"] > 0 and np.isfinite(one["kl"])
+
+
+def test_packs_are_as_many_as_points_would_be():
+    options = points.options_of(dict(layout="grid", gan="non-saturating", method=["pacgan:m=4"], kimg=1, seed=0))
+    assert options.batch_size == options.batch_gpu == 400 and options.D_kwargs.img_channels == 8
+    _, G, D, _, rows = points.built(options)
+    assert D.hidden.in_features == 8 and [phase.name for phase in rows] == ["Gboth", "Dboth"] and G.z_dim == 2
+
+
+@pytest.mark.parametrize("flags, words", [(["--gan=nosuch"], "nosuch"), (["--method=spectral-norm"], "spectral-norm")])
+def test_refusals(flags, words, tmp_path, capsys):
+    assert cli.call(points.main, [*flags, "--kimg=1", f"--outdir={tmp_path / 'x'}"]) == 1
+    assert words in capsys.readouterr().err and not Path(tmp_path / "x").exists()
+
+
+def test_the_study_names_rows_of_the_table():
+    loaded = study.load("methods")
+    for flags in loaded.methods.values():
+        for flag in flags:
+            name, _, value = flag.partition("=")
+            if name in ("--gan", "--method"):
+                assert value.split(":")[0] in (methods.RECIPES if name == "--gan" else methods.METHODS), flag
+    assert set(loaded.bed("ring").measure("kl").row) == {"kl", "KL (nats)", 3, False}
