@@ -96,3 +96,19 @@ def gm_gan(choice, values):
         f"latents of {values['means']} normal distributions ({values['kind']}, radius {values['radius']:g}, standard deviation {values['std']:g}): "
         f"{choice.why('gm-gan')}"
     ]
+
+
+def dia_gan(choice, values):
+    """When logits are noted, and when they begin to count, by the length of the run."""
+    kimg = choice.options.total_kimg
+    if values["start"] is None:
+        values["start"] = float(f"{0.75 * kimg:.5g}")
+    if values["record"] is None:
+        values["record"] = float(f"{values['start'] / 2:.5g}")
+    record, start = values["record"], values["start"]
+    if not record < start < kimg:
+        raise UserError(
+            f"--method=dia-gan:record={record:g},start={start:g}: logits are noted from record to start, and reals drawn from start to the end of "
+            f"the run (--kimg={kimg:g}): use record < start < {kimg:g}"
+        )
+    return [f"logits of reals are noted from kimg {record:g}, reals drawn by them from kimg {start:g}: {choice.why('dia-gan')}"]

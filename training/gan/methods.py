@@ -99,6 +99,7 @@ RECIPES = {row.name: row for row in _RECIPES}
 # ------------------------------------------------------------------------------------------
 # --method
 
+_GAN = "training.gan"
 _REGULARISERS, _GENERATOR, _VIEWS = "training.gan.regularisers", "training.gan.generator_parts", "training.gan.views"
 
 _BCR = (_weight("real", 10.0, "weight at reals"), _weight("fake", 10.0, "weight at fakes"))
@@ -274,6 +275,22 @@ _METHODS = (
         "n steps of D per step of G",
         (Parameter("n", int, 5, "steps of D per step of G", low=1, high=1000),),
         change=changes.n_critic,
+    ),
+    Method(
+        "dia-gan",
+        "XJ",
+        "D's reals drawn by mean + k std of their past logits",
+        "Lee 2021, 2102.12033",
+        "three numbers per real; once reals are drawn, they are read by the training process itself",
+        (
+            Parameter("k", float, 0.3, "weight of the standard deviation", low=0, high=1e3),
+            Parameter("record", float, None, "kimg from which logits are noted", low=0, high=1e9, default_text="half of start"),
+            Parameter("start", float, None, "kimg from which reals are drawn", low=0, high=1e9, default_text="3/4 of --kimg"),
+        ),
+        part=f"{_GAN}.dia_gan.DiaGAN",
+        change=changes.dia_gan,
+        excludes=dict(pacgan="D's logits of packs tell nothing of single reals; leave one of them out"),
+        only_terms=("minimax", "non-saturating"),
     ),
 )
 METHODS = {row.name: row for row in _METHODS}
