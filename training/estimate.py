@@ -128,7 +128,8 @@ def _activation_bytes(G, D, options, resolution, device):
         c = torch.zeros([count, G.c_dim], device=device)
         images, size = _saved_bytes(lambda z=z, c=c: G(z, c), num_fp16(options.G_kwargs.get("synthesis_kwargs", {})), resolution)
         sizes["G"].append(size)
-        seen, told = (tensor.detach().reshape(count // pack, pack * tensor.shape[1], *tensor.shape[2:]) for tensor in (images, c))
+        seen = images.detach().reshape(count // pack, pack * images.shape[1], *images.shape[2:])
+        told = torch.zeros([count // pack, D.c_dim], device=device)
         sizes["D"].append(_saved_bytes(lambda seen=seen, told=told: D(seen.requires_grad_(), told), num_fp16(options.D_kwargs), resolution)[1])
     slopes = {name: (pair[1] - pair[0]) / (large - small) for name, pair in sizes.items()}
     return {name: (pair[0] - slopes[name] * small, slopes[name]) for name, pair in sizes.items()}

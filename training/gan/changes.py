@@ -27,7 +27,7 @@ def pacgan(choice, values):
     options, m = choice.options, values["m"]
     options.D_kwargs.img_channels = m * choice.image_shape[0]
     if options.training_set_kwargs.use_labels:
-        options.D_kwargs.c_dim = m * choice.label_dim
+        options.D_kwargs.setdefault("c_dim", m * choice.label_dim)  # with VEEGAN it is more
     told = [f"D judges {m} images as one: {choice.why('pacgan')}"]
     if "batch" not in choice.flags:
         options.batch_size *= m
@@ -96,6 +96,14 @@ def gm_gan(choice, values):
         f"latents of {values['means']} normal distributions ({values['kind']}, radius {values['radius']:g}, standard deviation {values['std']:g}): "
         f"{choice.why('gm-gan')}"
     ]
+
+
+def veegan(choice, values):
+    """D is told latents beside labels, of every image of a pack."""
+    options = choice.options
+    labels = choice.label_dim if options.training_set_kwargs.use_labels else 0
+    options.D_kwargs.c_dim = choice.values.get("pacgan", {}).get("m", 1) * (labels + options.G_kwargs.z_dim)
+    return [f"D judges images beside their {options.G_kwargs.z_dim} latents: {choice.why('veegan')}"]
 
 
 def dia_gan(choice, values):

@@ -277,6 +277,20 @@ _METHODS = (
         change=changes.n_critic,
     ),
     Method(
+        "veegan",
+        "XJ",
+        "weight E |z - F(G(z))|^2 + adversarial on pairs (z, G(z)) against (F(x), x)",
+        "Srivastava 2017, 1705.07761",
+        "a small network F: a pass and a step of it per step of G, a pass per step of D",
+        (
+            _weight("weight", 1.0, "weight of the squared distance, summed over z"),
+            Parameter("rate", float, 1e-3, "learning rate of F", low=1e-12, high=1e3),
+            Parameter("width", int, 32, "channels of F's first layer", low=1, high=1024),
+        ),
+        part=f"{_GAN}.veegan.VEEGAN",
+        change=changes.veegan,
+    ),
+    Method(
         "dia-gan",
         "XJ",
         "D's reals drawn by mean + k std of their past logits",
