@@ -98,6 +98,14 @@ def gm_gan(choice, values):
     ]
 
 
+def unrolled(choice, values):
+    """The rule of the unrolled steps must be that of D's optimizer, whose moments it begins with."""
+    name = choice.options.D_opt_kwargs.class_name.rpartition(".")[2]
+    if values["surrogate"] == "adam" and name != "Adam":
+        raise UserError(f"--method=unrolled unrolls Adam, and D learns by {name}: use --method=unrolled:surrogate=sgd, or another --gan")
+    return []
+
+
 def veegan(choice, values):
     """D is told latents beside labels, of every image of a pack."""
     options = choice.options

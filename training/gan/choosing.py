@@ -222,6 +222,12 @@ def check_reals_come_in_order(options, asking):
         raise UserError(f"--method=dia-gan and {asking} both decide which reals D sees: leave one of them out")
 
 
+def unrolled_steps_of(options):
+    """Through how many steps of D the step of G is differentiated."""
+    entries = options["loss_kwargs"].get("methods", ())
+    return next((entry["k"] for entry in entries if entry["name"] == "unrolled"), 0)
+
+
 def group_of(options):
     """Over how many of the images (or packs) that D judges its minibatch standard deviation goes; 1 where it has none."""
     return options["D_kwargs"].get("epilogue_kwargs", {}).get("mbstd_group_size", 1)

@@ -277,6 +277,22 @@ _METHODS = (
         change=changes.n_critic,
     ),
     Method(
+        "unrolled",
+        "OX",
+        "G learns from what D would be k steps later, differentiated through them",
+        "Metz 2017, 1611.02163",
+        "k differentiated steps of D per step of G, and the memory of their graphs",
+        (
+            Parameter("k", int, 5, "steps of D", low=1, high=100),
+            Parameter("surrogate", str, "adam", "their rule", choices=("adam", "sgd")),
+            Parameter("rate", float, 0.0, "their learning rate; 0: D's own", low=0, high=1e3),
+        ),
+        part=f"{_GAN}.unrolled.Unrolled",
+        change=changes.unrolled,
+        excludes=dict.fromkeys(["gradient-penalty", "clip"], "without it D's unrolled steps would have no bound; leave one of them out"),
+        only_terms=("minimax", "non-saturating", "least-squares", "whole-squares", "hinge"),
+    ),
+    Method(
         "veegan",
         "XJ",
         "weight E |z - F(G(z))|^2 + adversarial on pairs (z, G(z)) against (F(x), x)",
