@@ -181,21 +181,14 @@ _LEARNING = [
     *_OVERRIDES,
 ]
 
-# Where a row of training/gan/methods.py may have the word; whole optimizers and networks, for some bring their own.
-_METHOD_PLACES = ("loss_kwargs.class_name", "loss_kwargs.gan", "loss_kwargs.methods", "loss_kwargs.r1_gamma", "n_critic")
-_METHOD_PLACES += ("G_opt_kwargs", "D_opt_kwargs", "G_reg_interval", "D_reg_interval", "G_kwargs", "D_kwargs", "batch_size")
-
+# What of these is chosen stands at one place each. What else a row of training/gan/methods.py sets (networks, optimizers, batch) follows from
+# it, and on a resume from --cfg as well, which need not be typed again.
 _WHICH_GAN = [
-    Flag("gan", "Adversarial loss with its penalty and optimizers, by name [default: StyleGAN2's]", None, _METHOD_PLACES, metavar="NAME"),
+    Flag("gan", "Adversarial loss with its penalty and optimizers, by name [default: StyleGAN2's]", None, ("loss_kwargs.gan",), metavar="NAME"),
     Flag(
-        "method",
-        "Add a method, such as pacgan:m=4; may be repeated",
-        None,
-        (*_METHOD_PLACES, "augment_kwargs", "ada_target"),
-        metavar="NAME[:KEY=VALUE,...]",
-        repeatable=True,
+        "method", "Add a method, such as pacgan:m=4; may be repeated", None, ("loss_kwargs.methods",), metavar="NAME[:KEY=VALUE,...]", repeatable=True
     ),
-    Flag("backbone", "Networks, by name [default: stylegan2]", None, ("backbone", "loss_kwargs.pl_weight", *_METHOD_PLACES), metavar="NAME"),
+    Flag("backbone", "Networks, by name [default: stylegan2]", None, ("backbone",), metavar="NAME"),
 ]
 
 _AUGMENTATION = [

@@ -144,8 +144,7 @@ def _clashes(saved, flags, given, build, plugin_flags):
 
 def _as_started(saved, flags, given):
     """The flags with those that a typed one does not replace as the run was started: on how many GPUs, from which weights, with which methods."""
-    methods = {flag: text for flag, text in choosing.flags_of(saved, given).items() if flag not in given}
-    return dict(flags, gpus=saved.num_gpus, resume=_started_from(saved), batch_gpu=None, **methods)
+    return dict(flags, gpus=saved.num_gpus, resume=_started_from(saved), batch_gpu=None, **choosing.not_typed(saved, flags, given))
 
 
 def _started_from(saved):

@@ -191,6 +191,16 @@ def flags_of(options, given=()):
     return dict(gan=loss["gan"], method=texts, **({"backbone": options["backbone"]} if "backbone" in options else {}))
 
 
+def not_typed(options, flags, given):
+    """Of the flags that make a run with these training options, those that were not typed (`given`: names that were)."""
+    kept = {flag: text for flag, text in flags_of(options, given).items() if flag not in given}
+    weights = [entry["gamma"] for entry in options["loss_kwargs"].get("methods", ()) if entry["name"] == "r1"]
+    names_r1 = any(text.partition(":")[0] in ("r1", "R1") for text in flags.get("method") or ())
+    if "method" in given and "gamma" not in given and weights and not names_r1:
+        kept["gamma"] = weights[0]  # else it would be that of --cfg, which need not be typed again
+    return kept
+
+
 def pack_of(options):
     """How many images D judges as one."""
     entries = options["loss_kwargs"].get("methods", ())
