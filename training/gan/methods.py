@@ -281,7 +281,7 @@ _METHODS = (
         "OX",
         "G learns from what D would be k steps later, differentiated through them",
         "Metz 2017, 1611.02163",
-        "k differentiated steps of D per step of G, and the memory of their graphs",
+        "k differentiated steps of D per step of G, each about two plain ones, and the memory of their graphs",
         (
             Parameter("k", int, 5, "steps of D", low=1, high=100),
             Parameter("surrogate", str, "adam", "their rule", choices=("adam", "sgd")),
