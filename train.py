@@ -27,6 +27,8 @@ def build(flags):
     if flags.get("madr"):
         if madr.weighs_logits(resolved.options):
             choosing.check_logits_are_of_single_reals(resolved.options, "--madr-tilt-form=weight", "--madr-tilt-form=draw")
+        if resolved.options.loss_kwargs["madr"]["tilt"]:
+            choosing.check_reals_come_in_order(resolved.options, "--madr-tilt=1")
         resolved.name_parts.append("-".join(filter(None, ["madr", flags.get("madr_preset")])))
         resolved.options.setdefault("diversity_monitor", 1)  # without --madr=1 a run stays what it is elsewhere
     return resolved

@@ -12,6 +12,7 @@ import psutil
 import torch
 
 import dnnlib
+from dnnlib.errors import UserError
 from torch_utils import devices
 from training import flag_table, half_precision, presets
 from training.gan import choosing
@@ -23,6 +24,8 @@ DOUBLE_BACKWARD_FACTOR = 3
 PNG_SHARE = 0.7
 # Networks up to these sizes are counted by passes on the CPU, which take milliseconds.
 SMALL_RESOLUTION, SMALL_CHANNELS = 64, 128
+# From this resolution on, a run that unrolls D is refused where the estimate exceeds the memory; below, it is warned.
+UNROLLED_IN_DOUBT = 256
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,6 +68,9 @@ def estimate(options, image_shape, label_dim) -> Estimate:
     if "gan" in options.loss_kwargs:  # reals and fakes go backwards together, and with them penalties that are not lazy
         factor = 2 + (DOUBLE_BACKWARD_FACTOR if options.get("D_reg_interval", 16) is None and choosing.penalties_of(options) else 0)
         phases.append(kept("D", options.batch_gpu) * factor)
+    # Of every unrolled step: reals and fakes, the pass and its gradient with a graph; the weights and moments that it makes.
+    steps = choosing.unrolled_steps_of(options)
+    phases[0] += steps * (2 * kept("D", options.batch_gpu) * DOUBLE_BACKWARD_FACTOR + 4 * weights_D)
     # G, D and the average of G; gradients; two moments of Adam.
     fixed = 2 * weights_G + weights_D + 3 * trained
     ticks = max(int(options.total_kimg / options.get("kimg_per_tick", presets.KIMG_PER_TICK)), 1)
@@ -135,7 +141,8 @@ def _activation_bytes(G, D, options, resolution, device):
         c = torch.zeros([count, G.c_dim], device=device)
         images, size = _saved_bytes(lambda z=z, c=c: G(z, c), num_fp16(options.G_kwargs.get("synthesis_kwargs", {})), resolution)
         sizes["G"].append(size)
-        seen, told = (tensor.detach().reshape(count // pack, pack * tensor.shape[1], *tensor.shape[2:]) for tensor in (images, c))
+        seen = images.detach().reshape(count // pack, pack * images.shape[1], *images.shape[2:])
+        told = torch.zeros([count // pack, D.c_dim], device=device)
         sizes["D"].append(_saved_bytes(lambda seen=seen, told=told: D(seen.requires_grad_(), told), num_fp16(options.D_kwargs), resolution)[1])
     slopes = {name: (pair[1] - pair[0]) / (large - small) for name, pair in sizes.items()}
     return {name: (pair[0] - slopes[name] * small, slopes[name]) for name, pair in sizes.items()}
@@ -272,18 +279,34 @@ def _warn_resources(options, costs, device, free_disk):
         )
     if device == "cuda" and not torch.cuda.is_available():
         return
-    if device == "cuda":
-        if options.num_gpus > torch.cuda.device_count():
-            yield f"--gpus={options.num_gpus}, but this machine shows {torch.cuda.device_count()}; fine if the run will be elsewhere"
-        available, where = torch.cuda.get_device_properties(device).total_memory, "the GPU"
-        needed = costs.memory
-    else:
-        available, where = psutil.virtual_memory().available, "this machine, free now"
-        needed = costs.memory * options.num_gpus
+    if device == "cuda" and options.num_gpus > torch.cuda.device_count():
+        yield f"--gpus={options.num_gpus}, but this machine shows {torch.cuda.device_count()}; fine if the run will be elsewhere"
+    needed, available, where = _memory(options, costs, device)
     if needed > available:
         yield f"about {gigabytes(needed)} of memory needed, {gigabytes(available)} in {where}; {flag_table.remedies('memory')}"
     if free_disk is not None and costs.disk > free_disk:
         yield f"about {gigabytes(costs.disk)} of disk needed, {gigabytes(free_disk)} free; {flag_table.remedies('disk')}"
+
+
+def _memory(options, costs, device):
+    """(bytes needed, bytes there are, where)."""
+    if device == "cuda":
+        return costs.memory, torch.cuda.get_device_properties(device).total_memory, "the GPU"
+    return costs.memory * options.num_gpus, psutil.virtual_memory().available, "this machine, free now"
+
+
+def check_unrolled(options, costs, resolution):
+    """Refuse to unroll D at sizes where that takes more memory than there is. Raises UserError."""
+    steps, device = choosing.unrolled_steps_of(options), planned_device(options)
+    if not steps or resolution < UNROLLED_IN_DOUBT or device == "cuda" and not torch.cuda.is_available():
+        return
+    needed, available, where = _memory(options, costs, device)
+    if needed > available:
+        raise UserError(
+            f"--method=unrolled:k={steps} keeps {steps} steps of D at {resolution} pixels for the step of G, about {gigabytes(needed)} of memory with "
+            f"{options.batch_gpu} images at a time, and there are {gigabytes(available)} in {where}: use a smaller k, a smaller --batch-gpu or smaller "
+            "images, or leave --method=unrolled out"
+        )
 
 
 def gigabytes(size) -> str:

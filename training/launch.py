@@ -108,6 +108,7 @@ def costs_and_doubts(resolved, outdir):
         nearest = os.path.dirname(nearest)
     options = resolved.options
     costs = estimate.estimate(options, resolved.image_shape, resolved.label_dim)
+    estimate.check_unrolled(options, costs, resolved.image_shape[1])
     doubts = estimate.warnings_for(options, costs, resolved.image_shape, options.training_set_kwargs.max_size, shutil.disk_usage(nearest).free)
     return estimate.report(resolved, costs, doubts), doubts
 

@@ -39,8 +39,9 @@ class Loss:
     def attach(self, context: dict) -> None:
         """Called once, before the first step and before load_state_dict(), when everything else of the run is built.
 
-        context: G, D, G_ema (modules); rank, num_gpus, device; run_dir; training_set (the object), training_set_kwargs; random_seed;
-        batch_size, batch_gpu; keeps_state: True where the caller stores state_dict() itself and hands it back when the run goes on.
+        context: G, D, G_ema (modules); optimizers ({'G', 'D'}, to be read alone); rank, num_gpus, device; run_dir; training_set (the object),
+        training_set_kwargs; random_seed; batch_size, batch_gpu; keeps_state: True where the caller stores state_dict() itself and hands it back
+        when the run goes on.
         May read files and data and talk to the other processes, all of which are here. Must leave the networks as they are.
         """
 

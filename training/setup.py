@@ -131,7 +131,8 @@ def print_summaries(G, D, batch_gpu, device):
     with torch.no_grad(), misc.evaluation_mode(G, D):
         img = misc.print_module_summary(G, [z, c])
         pack = D.img_channels // G.img_channels  # images that D judges as one
-        misc.print_module_summary(D, [judge.packed(rows, pack) for rows in (img, c)])
+        seen = judge.packed(img, pack)
+        misc.print_module_summary(D, [seen, seen.new_zeros([len(seen), D.c_dim])])
 
 
 def build_augment_pipe(augment_kwargs, augment_p, ada_target, device):

@@ -156,6 +156,7 @@ class Trainer:
                 G=self.G,
                 D=self.D,
                 G_ema=self.G_ema,
+                optimizers=self.optimizers,
                 training_set=self.training_set,
                 keeps_state=True,
             )

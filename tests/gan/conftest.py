@@ -9,6 +9,7 @@ import torch
 
 import train
 from dnnlib import cli
+from training.gan import choosing
 
 
 class Linear(torch.nn.Module):
@@ -124,6 +125,8 @@ def options_of(data16):
             dict(dict(data="data16.zip", cfg="tiny", cbase=128, cmax=8, batch=8, workers=0, tick=1, snap=1, snap_res=128), **flags)
         ).options
         options.update(total_kimg=steps * options.batch_size / 1000, device="cpu", metrics=[])
+        if "veegan" in [entry.name for entry in options.loss_kwargs.get("methods", ())]:  # D is told latents
+            options.D_kwargs.c_dim -= choosing.pack_of(options) * (options.G_kwargs.z_dim - 8)
         options.G_kwargs.update(z_dim=8, **({"w_dim": 8} if "w_dim" in options.G_kwargs else {}))
         return options
 

@@ -27,7 +27,7 @@ def pacgan(choice, values):
     options, m = choice.options, values["m"]
     options.D_kwargs.img_channels = m * choice.image_shape[0]
     if options.training_set_kwargs.use_labels:
-        options.D_kwargs.c_dim = m * choice.label_dim
+        options.D_kwargs.setdefault("c_dim", m * choice.label_dim)  # with VEEGAN it is more
     told = [f"D judges {m} images as one: {choice.why('pacgan')}"]
     if "batch" not in choice.flags:
         options.batch_size *= m
@@ -112,3 +112,35 @@ def gm_gan(choice, values):
         f"latents of {values['means']} normal distributions ({values['kind']}, radius {values['radius']:g}, standard deviation {values['std']:g}): "
         f"{choice.why('gm-gan')}"
     ]
+
+
+def unrolled(choice, values):
+    """The rule of the unrolled steps must be that of D's optimizer, whose moments it begins with."""
+    name = choice.options.D_opt_kwargs.class_name.rpartition(".")[2]
+    if values["surrogate"] == "adam" and name != "Adam":
+        raise UserError(f"--method=unrolled unrolls Adam, and D learns by {name}: use --method=unrolled:surrogate=sgd, or another --gan")
+    return []
+
+
+def veegan(choice, values):
+    """D is told latents beside labels, of every image of a pack."""
+    options = choice.options
+    labels = choice.label_dim if options.training_set_kwargs.use_labels else 0
+    options.D_kwargs.c_dim = choice.values.get("pacgan", {}).get("m", 1) * (labels + options.G_kwargs.z_dim)
+    return [f"D judges images beside their {options.G_kwargs.z_dim} latents: {choice.why('veegan')}"]
+
+
+def dia_gan(choice, values):
+    """When logits are noted, and when they begin to count, by the length of the run."""
+    kimg = choice.options.total_kimg
+    if values["start"] is None:
+        values["start"] = float(f"{0.75 * kimg:.5g}")
+    if values["record"] is None:
+        values["record"] = float(f"{values['start'] / 2:.5g}")
+    record, start = values["record"], values["start"]
+    if not record < start < kimg:
+        raise UserError(
+            f"--method=dia-gan:record={record:g},start={start:g}: logits are noted from record to start, and reals drawn from start to the end of "
+            f"the run (--kimg={kimg:g}): use record < start < {kimg:g}"
+        )
+    return [f"logits of reals are noted from kimg {record:g}, reals drawn by them from kimg {start:g}: {choice.why('dia-gan')}"]

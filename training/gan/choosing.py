@@ -226,6 +226,18 @@ def check_logits_are_of_single_reals(options, asking, instead):
         raise UserError(f"{asking} weighs D's logits of single reals, and with {against} {reason}: use {instead}")
 
 
+def check_reals_come_in_order(options, asking):
+    """Refuse methods that know the reals of a step by their position, where others are shown. asking: the flag that shows others."""
+    if any(entry["name"] == "dia-gan" for entry in options["loss_kwargs"].get("methods", ())):
+        raise UserError(f"--method=dia-gan and {asking} both decide which reals D sees: leave one of them out")
+
+
+def unrolled_steps_of(options):
+    """Through how many steps of D the step of G is differentiated."""
+    entries = options["loss_kwargs"].get("methods", ())
+    return next((entry["k"] for entry in entries if entry["name"] == "unrolled"), 0)
+
+
 def group_of(options):
     """Over how many of the images (or packs) that D judges its minibatch standard deviation goes; 1 where it has none."""
     return options["D_kwargs"].get("epilogue_kwargs", {}).get("mbstd_group_size", 1)

@@ -99,6 +99,7 @@ RECIPES = {row.name: row for row in _RECIPES}
 # ------------------------------------------------------------------------------------------
 # --method
 
+_GAN = "training.gan"
 _REGULARISERS, _GENERATOR, _VIEWS = "training.gan.regularisers", "training.gan.generator_parts", "training.gan.views"
 
 _BCR = (_weight("real", 10.0, "weight at reals"), _weight("fake", 10.0, "weight at fakes"))
@@ -344,6 +345,53 @@ _METHODS = (
             _weight("adversarial", 0.0, "weight of G's adversarial term, whose place it takes by default"),
         ),
         part="training.gan.feature_matching.FeatureMatching",
+    ),
+    Method(
+        "unrolled",
+        "OX",
+        "G learns from what D would be k steps later, differentiated through them",
+        "Metz 2017, 1611.02163",
+        "k differentiated steps of D per step of G, each about two plain ones, and the memory of their graphs",
+        (
+            Parameter("k", int, 5, "steps of D", low=1, high=100),
+            Parameter("surrogate", str, "adam", "their rule", choices=("adam", "sgd")),
+            Parameter("rate", float, 0.0, "their learning rate; 0: D's own", low=0, high=1e3),
+        ),
+        part=f"{_GAN}.unrolled.Unrolled",
+        change=changes.unrolled,
+        excludes=dict.fromkeys(["gradient-penalty", "clip"], "without it D's unrolled steps would have no bound; leave one of them out"),
+        only_terms=("minimax", "non-saturating", "least-squares", "whole-squares", "hinge"),
+    ),
+    Method(
+        "veegan",
+        "XJ",
+        "weight E |z - F(G(z))|^2 + adversarial on pairs (z, G(z)) against (F(x), x)",
+        "Srivastava 2017, 1705.07761",
+        "a small network F: a pass and a step of it per step of G, a pass per step of D",
+        (
+            _weight("weight", 1.0, "weight of the squared distance, summed over z"),
+            Parameter("rate", float, 1e-3, "learning rate of F", low=1e-12, high=1e3),
+            Parameter("width", int, 32, "channels of F's first layer", low=1, high=1024),
+        ),
+        part=f"{_GAN}.veegan.VEEGAN",
+        change=changes.veegan,
+        excludes={"image-pool": "D judges pairs of an image and the latents that drew it, and the pool keeps images alone; leave one of them out"},
+    ),
+    Method(
+        "dia-gan",
+        "XJ",
+        "D's reals drawn by mean + k std of their past logits",
+        "Lee 2021, 2102.12033",
+        "three numbers per real; once reals are drawn, they are read by the training process itself",
+        (
+            Parameter("k", float, 0.3, "weight of the standard deviation", low=0, high=1e3),
+            Parameter("record", float, None, "kimg from which logits are noted", low=0, high=1e9, default_text="half of start"),
+            Parameter("start", float, None, "kimg from which reals are drawn", low=0, high=1e9, default_text="3/4 of --kimg"),
+        ),
+        part=f"{_GAN}.dia_gan.DiaGAN",
+        change=changes.dia_gan,
+        excludes=dict(pacgan="D's logits of packs tell nothing of single reals; leave one of them out"),
+        only_terms=("minimax", "non-saturating"),
     ),
 )
 METHODS = {row.name: row for row in _METHODS}

@@ -107,9 +107,13 @@ class Step:
             return self._judged("reals", self.reals)
 
     def _judged(self, kind, images):
-        labels = self._labels_for_D[kind]()
+        labels = self.labels_for_D(kind)
         self._replays[kind] = Replay(images.device)
         return self.judge(images, labels)
+
+    def labels_for_D(self, kind):
+        """[N, any]: what D is told beside 'fakes' or 'reals'."""
+        return self._labels_for_D[kind]()
 
     @functools.cached_property
     def _labels_for_D(self):
@@ -125,4 +129,4 @@ class Step:
         """D's logits of other images in the place of `kind` ('fakes', 'reals'), augmented by the same draws. [N, C, H, W] -> [groups, 1]."""
         self.fake_logits if kind == "fakes" else self.real_logits  # noqa: B018
         with self._replays[kind]:
-            return self.judge(images, self._labels_for_D[kind]())
+            return self.judge(images, self.labels_for_D(kind))
