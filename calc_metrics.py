@@ -160,11 +160,12 @@ def job_of(flags):
     dataset_kwargs = trained_network.dataset_options(snapshot, flags.data, flags.mirror, flags.trust_pickle)
     rejection = None
     if flags.drs:
+        from torch_utils import rejection_sampling
         from training.gan import drs
 
-        drs.check_networks(snapshot["G_ema"], snapshot["D"], flags.network)
+        rejection_sampling.check_networks(snapshot["G_ema"], snapshot["D"], flags.network)
         loss = drs.loss_of_run(trained_network.training_options(flags.network), flags.network)
-        rejection = loss, drs.Settings(flags.drs_gamma, flags.drs_percentile, flags.drs_burn_in)
+        rejection = loss, rejection_sampling.Settings(flags.drs_gamma, flags.drs_percentile, flags.drs_burn_in)
     if flags.per_class and not snapshot["G_ema"].c_dim:
         raise UserError(f"--per-class needs a network that takes class labels, and {flags.network} takes none (train.py --cond=1); leave it out.")
     if flags.baseline is not None:

@@ -113,15 +113,16 @@ def _check_flags(flags, typed):
 def _sifted(generator, flags, device):
     """The seeds' latents, sifted by the network's D."""
     import legacy
+    from torch_utils import rejection_sampling
     from training import trained_network
     from training.drawing import sifting
     from training.gan import drs
 
     network = legacy.located(flags["network"])
     D = legacy.open_network(network, trust=flags["trust_pickle"], verbose=False)["D"].eval().requires_grad_(False).to(device)
-    drs.check_networks(generator, D, network)
+    rejection_sampling.check_networks(generator, D, network)
     loss = drs.loss_of_run(trained_network.training_options(network), network)
-    settings = drs.Settings(flags["drs_gamma"], flags["drs_percentile"], flags["drs_burn_in"])
+    settings = rejection_sampling.Settings(flags["drs_gamma"], flags["drs_percentile"], flags["drs_burn_in"])
     return sifting.Sifted(generator, D, loss, settings, flags["trunc"], flags["noise_mode"], device)
 
 

@@ -1,4 +1,4 @@
-"""A generator whose images D has sifted (training/gan/drs.py), in the place of a generator. Must not know any metric."""
+"""A generator whose images D has sifted (torch_utils/rejection_sampling.py), in the place of a generator. Must not know any metric."""
 
 import copy
 
@@ -9,7 +9,7 @@ from dnnlib.errors import UserError
 from madr_spaces import sampling
 from metrics import metric_utils
 from metrics.metric import Takes
-from training.gan import drs
+from torch_utils import rejection_sampling as drs
 
 
 def check(rows):

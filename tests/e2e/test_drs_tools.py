@@ -11,7 +11,7 @@ import generate
 from madr_spaces import sampling
 from metrics import extractors
 from tests.e2e.drawing_fixtures import assert_sentence, read_png, save_snapshot, tiny_generator
-from training.gan import drs
+from torch_utils import rejection_sampling as drs
 
 QUICK = ["--drs", "--drs-burn-in=128"]
 

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from dnnlib.errors import UserError
-from training.gan import drs
+from torch_utils import rejection_sampling as drs
+from training.gan import drs as losses
 
 DOUBLE = dict(dtype=torch.float64)
 
@@ -147,8 +148,8 @@ def test_an_endless_search_ends_in_a_sentence(monkeypatch):
 
 
 def test_losses_by_the_options_of_the_run():
-    assert drs.loss_of_run(None, "n.pkl") == drs.loss_of_run({}, "n.pkl") == drs.Loss()
+    assert losses.loss_of_run(None, "n.pkl") == losses.loss_of_run({}, "n.pkl") == drs.Loss()
     plugin = dict(class_name="madr_plugin.loss.MADRLoss", base_class_name="training.loss.StyleGAN2Loss")
-    assert drs.loss_of_run(dict(loss_kwargs=plugin), "n.pkl") == drs.Loss()
+    assert losses.loss_of_run(dict(loss_kwargs=plugin), "n.pkl") == drs.Loss()
     with pytest.raises(UserError, match="somebodys.OwnLoss"):
-        drs.loss_of_run(dict(loss_kwargs=dict(class_name="somebodys.OwnLoss")), "n.pkl")
+        losses.loss_of_run(dict(loss_kwargs=dict(class_name="somebodys.OwnLoss")), "n.pkl")

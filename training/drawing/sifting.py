@@ -1,4 +1,4 @@
-"""The latents of seeds whose pictures D finds as likely real: discriminator rejection sampling (training/gan/drs.py) for pictures.
+"""The latents of seeds whose pictures D finds as likely real: discriminator rejection sampling (torch_utils/rejection_sampling.py) for pictures.
 
 Must not know the command line.
 """
@@ -7,8 +7,8 @@ import numpy as np
 import torch
 
 from dnnlib import console
+from torch_utils import rejection_sampling as drs
 from training import pictures
-from training.gan import drs
 
 
 class Sifted:

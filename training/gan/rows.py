@@ -68,6 +68,11 @@ class Parameter:
         return self.default_text if self.default is None else f"{self.default:g}" if self.kind is not str else self.default
 
 
+def weight(name, default, meaning):
+    """Make the row of a factor of a term, 0 or more."""
+    return Parameter(name, float, default, meaning, low=0)
+
+
 @dataclasses.dataclass(frozen=True)
 class Method:
     """A row of --method: what composes with any adversarial loss.
