@@ -1,4 +1,5 @@
-"""Write the reference from the rows: docs/flags.md of train.py's flags, the table of all metrics in docs/metrics.md, their names for --help.
+"""Write the reference from the rows: docs/flags.md of train.py's flags, the table of all metrics in docs/metrics.md, their names for --help,
+the table of methods in docs/baselines.md.
 
     python docs/make_reference.py
 
@@ -22,9 +23,11 @@ from dnnlib.grouped_help import grouped, record
 from metrics import metric_main
 from metrics.metric import Group, Reals
 from training import flag_table
+from training.gan import methods
 
 FLAGS_PAGE, METRICS_PAGE, LISTING = REPO / "docs" / "flags.md", REPO / "docs" / "metrics.md", REPO / "metrics" / "listing.py"
 BEGIN, END = "<!-- metrics: begin -->", "<!-- metrics: end -->"
+METHODS_PAGE, METHODS_BEGIN, METHODS_END = REPO / "docs" / "baselines.md", "<!-- methods: begin -->", "<!-- methods: end -->"
 _HEAD = """# The flags of train.py
 
 Made by `python docs/make_reference.py` from the rows of `training/flag_table.py` and of `madr_plugin/options.py`. `train.py --help` shows those in
@@ -100,6 +103,19 @@ def metrics_page():
     return f"{before}{BEGIN}\n{metrics_table()}\n{END}{after}"
 
 
+def methods_page():
+    """The text of docs/baselines.md with its table made anew from the rows of training/gan/."""
+    before, _, rest = METHODS_PAGE.read_text(encoding="utf-8").partition(METHODS_BEGIN)
+    _, _, after = rest.partition(METHODS_END)
+    lines = []
+    for flag, rows in (("--gan", methods.RECIPES), ("--method", methods.METHODS), ("--backbone", methods.BACKBONES)):
+        lines += ["", f"| `{flag}` | touches | what | values, with defaults | cost | source |", "|---|---|---|---|---|---|"]
+        for row in rows.values():
+            values = ", ".join(f"`{parameter.name}={parameter.shown_default}`" for parameter in row.parameters)
+            lines.append("| " + " | ".join(map(_cell, (f"`{row.name}`", row.touches, row.meaning, values, row.cost, row.source))) + " |")
+    return f"{before}{METHODS_BEGIN}\n" + "\n".join(lines[1:]) + f"\n{METHODS_END}{after}"
+
+
 def listing():
     """The text of metrics/listing.py with the names of all metrics made anew."""
     rows = [metric_main.row_of(name) for name in metric_main.list_valid_metrics()]
@@ -111,8 +127,8 @@ def listing():
 
 @click.command()
 def main():
-    """Write docs/flags.md, the table of all metrics in docs/metrics.md and their names in metrics/listing.py."""
-    for path, text in ((FLAGS_PAGE, flags_page()), (METRICS_PAGE, metrics_page()), (LISTING, listing())):
+    """Write docs/flags.md, the tables of metrics and methods in docs/metrics.md and docs/baselines.md, and the names in metrics/listing.py."""
+    for path, text in ((FLAGS_PAGE, flags_page()), (METRICS_PAGE, metrics_page()), (METHODS_PAGE, methods_page()), (LISTING, listing())):
         atomic_write_text(str(path), text)
         print(f"Wrote {path.relative_to(REPO)}.")
 

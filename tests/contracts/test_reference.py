@@ -118,6 +118,10 @@ def test_help_comes_without_torch(repo):
     assert done.returncode == 0 and "--outdir" in done.stdout, done.stderr
 
 
+def test_methods_page_is_made_from_the_rows(make):
+    assert make.METHODS_PAGE.read_text(encoding="utf-8") == make.methods_page(), "run: python docs/make_reference.py"
+
+
 def test_flags_page_is_made_from_the_rows(make):
     assert make.FLAGS_PAGE.read_text(encoding="utf-8") == make.flags_page(), "run: python docs/make_reference.py"
 
