@@ -8,18 +8,19 @@ import sys
 import time
 from pathlib import Path
 
-from madr_spaces.distances import pairwise_distances, quantile_of_sorted
-
 REPO = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPO))
 
+import click
 import faiss
 import torch
 
+from dnnlib import cli
 from dnnlib.files import atomic_write_text
 from experiments import records
 from madr_plugin.maths import kernels
 from madr_plugin.reals import anchors
+from madr_spaces.distances import pairwise_distances, quantile_of_sorted
 from madr_spaces.seeds import generator_for
 
 NUM_POINTS, NUM_CLUSTERS, WIDTH, SPREAD = 50_000, 1000, 64, 0.3
@@ -34,7 +35,9 @@ def points():
     return centres[cluster] + SPREAD * torch.randn([NUM_POINTS, WIDTH], generator=generator)
 
 
+@click.command()
 def main():
+    """Measure what weighted anchors lose of 50,000 points; write benchmarks/results/anchors.json."""
     torch.set_num_threads(1)
     faiss.omp_set_num_threads(1)
     features_ND = points()
@@ -54,4 +57,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)

@@ -32,7 +32,7 @@ def check_row(row, side, count, remedy=None):
 def _of_two_sets(opts, side):
     """What to do where two sets are compared and no network could draw more; else None."""
     real = side == "real"
-    if opts.sides or (hasattr(opts.G, "batches") and not opts.G.z_dim):
+    if opts.sides or (hasattr(opts.G, "batches") and not getattr(opts.G, "z_dim", 0)):
         flag = "--reals" if real else "--fakes"
         return f"make the file of {flag} from more pictures" if side in opts.sides else f"put more pictures into {flag}"
     if opts.given is not None:

@@ -67,6 +67,8 @@ def test_only_the_options_name_classes(repo):
         "config.py",
         "choosing.py",
         "schedule.py",
+        "network_methods.py",
+        "drs.py",  # whose logits mean what
         "changes.py",
         "latents.py",
     }  # all but the first: what --gan and --method make of the options

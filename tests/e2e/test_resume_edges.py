@@ -239,8 +239,10 @@ def test_what_a_foreign_loss_has_of_the_protocol_is_called(tmp_path, loop_option
 
 
 CONTEXT = (
-    "G D G_ema rank num_gpus device run_dir training_set training_set_kwargs random_seed batch_size batch_gpu keeps_state"  # as Loss.attach tells
-).split()
+    (
+        "G D G_ema rank num_gpus device run_dir training_set training_set_kwargs random_seed batch_size batch_gpu keeps_state optimizers"  # as Loss.attach tells
+    ).split()
+)
 
 
 class ForeignImages(torch.utils.data.Dataset):

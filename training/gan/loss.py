@@ -4,9 +4,12 @@ Each phase makes a step.Step and adds up the terms, each averaged over its own r
 and stay as training/loss.py has them. A run without those flags has training.loss.StyleGAN2Loss and none of this.
 """
 
+import contextlib
+
 import dnnlib
 from dnnlib.errors import UserError
 from torch_utils import distributed, training_stats
+from training import half_precision
 from training.gan import adversarial, methods
 from training.gan.judge import Judge
 from training.gan.step import Step
@@ -70,13 +73,14 @@ class GANLoss(StyleGAN2Loss):
         leaves = {kind for part in in_term for kind in part.leaves} if learner == "D" else ()
         microbatch = self._round * distributed.get_world_size() + distributed.get_rank()
         step = Step(self, phase, learner, microbatch, real_img, real_c, gen_z, gen_c, sync, leaves)
-        if learner == "D":
-            self.discriminator_step(step, main, in_term, gain)
-        else:
-            if main:
+        # Parts may differentiate D's gradient, by which every image that D sees in the step is judged.
+        with half_precision.full_for_derivatives(self.D) if in_term else contextlib.nullcontext():
+            if learner == "D":
+                self.discriminator_step(step, main, in_term, gain)
+            elif main:
                 self.generator_step(step, gain)
-            if regularise and self.pl_weight != 0:
-                self.generator_regularise(gen_z, gen_c, sync, gain)
+        if learner == "G" and regularise and self.pl_weight != 0:
+            self.generator_regularise(gen_z, gen_c, sync, gain)
         self._round += 1
         if sync:
             self._round = 0
