@@ -213,6 +213,7 @@ def test_two_processes_train_as_one(tmp_path, dcgan_options):
                 assert difference <= 1e-3 * scale, (letter, name)
 
 
+@pytest.mark.slow
 def test_two_processes_keep_the_same_singular_vectors(tmp_path, dcgan_options):
     """Each moves its own u and v; the loop compares them when it saves. They have made half as many iterations as one process's."""
     parts = train(tmp_path / "two", dcgan_options(D_kwargs=dict(norm="spectral")), 2)

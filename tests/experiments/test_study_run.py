@@ -219,6 +219,7 @@ def test_slurm_prints_the_same_command(fake, capsys):
 # Ray.
 
 
+@pytest.mark.slow
 def test_ray_does_the_same_on_two_workers(fake, repo):
     pytest.importorskip("ray", reason="ray is not installed: pip install ray==2.60.0 (the extra `ray`)")
     command = [sys.executable, "-m", "experiments.run", fake, f"--outdir={os.path.abspath('out')}", "--engine=ray", "--jobs=2", "--only=seed=0"]
@@ -271,6 +272,7 @@ def test_a_page_can_be_made_before_the_runs(fake, capsys):
 # The real programs.
 
 
+@pytest.mark.slow
 def test_a_real_run_of_a_few_steps(tmp_path, monkeypatch, tiny_zip, capsys):
     """Built by dataset_tool.py, trained by train.py and judged by calc_metrics.py, at 16 px."""
     monkeypatch.chdir(tmp_path)

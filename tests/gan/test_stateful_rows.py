@@ -54,6 +54,7 @@ def difference(a, b):
     return 0
 
 
+@pytest.mark.slow
 def test_two_processes_equal_one(options_of, data16):
     options = options_of(steps=6, method=TOGETHER, batch=16, batch_gpu=8)
     options.loss_kwargs.methods[-1].update(start=0.048)

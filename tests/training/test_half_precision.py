@@ -248,6 +248,7 @@ def _train(rank, options):
     training_loop(rank=rank, **options)
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one(tmp_path, half_options):
     """Few steps: sums of gradients differ in their last bits, and bfloat16 rounds some of that up to its own."""
     options = half_options(
