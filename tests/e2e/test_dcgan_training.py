@@ -199,6 +199,7 @@ def test_metrics_take_it(call, network, tmp_path, tiny_zip):
 # --- several processes ---
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one(tmp_path, dcgan_options):
     """Batch normalisation is over the microbatch of one process. With microbatches of one size weights are those of one process; the
     running averages are not: one process moves them once for each microbatch, several move them in parallel and take the mean."""

@@ -158,6 +158,7 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(tmp_path, monkeypatch, repo):
         assert len(trained) == 2 and results()[method][0]["cpu_seconds"] == pytest.approx(sum(trained))
 
 
+@pytest.mark.slow
 def test_a_killed_study_leaves_its_run_to_nobody_else(tmp_path, monkeypatch, repo, capsys):
     monkeypatch.chdir(tmp_path)
     fake = study_stubs.write_study(tmp_path, flags=["--pause=0.8"])

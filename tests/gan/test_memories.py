@@ -15,6 +15,7 @@ def all_at_once(options_of):
     return options_of(steps=4, method=ALL, cond=True, batch=16, batch_gpu=8)
 
 
+@pytest.mark.slow
 def test_two_processes_remember_what_one_does(all_at_once, data16):
     one, two = run("one", all_at_once), run("two", all_at_once, num_gpus=2)
     for part in ("G", "D", "loss"):
