@@ -2,7 +2,7 @@
 
     python -m experiments.spiral --batches=8,32,128 --seeds=3
 
-Protocol of iRDM's toy (arXiv 2026, rdm/toy): a spiral of two turns, radius .5 to 2.5, normal noise of .05, embedded in 64 dimensions by a
+Protocol of the toy example of iRDM (vita-epfl/RDM, folder rdm/toy): a spiral of two turns, radius .5 to 2.5, normal noise of .05, embedded in 64 dimensions by a
 random orthogonal map; an MLP 2-256x4-64 with ReLU; Adam 1e-3, cosine to 1e-4, gradients clipped at norm 2; 8000 steps. Recall: the share of
 60 anchors along the curve with a generated point within .15. Distance: the median distance of generated points to the curve. Writes
 experiments/results/spiral.json, resumable.

@@ -30,7 +30,7 @@ from madr_spaces.seeds import generator_for
 # Knobs that mean something without an adversary, a replay and a discriminator that sees reals.
 KNOBS = ("term", "weight", "kernel", "reals", "shrink", "moments_horizon", "moments_shrink", "extractor", "weights", "weights_sha256")
 KNOBS += ("width", "input_size", "view", "reference_cap", "anchors")
-LARGEST = 1.0  # of what images are expected to hold, as networks of this family draw them
+LARGEST = 1.0  # of a pixel: images are given as networks of this family draw them
 
 
 class TensorSet:

@@ -16,7 +16,7 @@ def randn(card, *shape, seed=0, dtype=torch.float64):
     return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)).to(dtype).to(card)
 
 
-def near(actual, expected, dtype):
+def assert_near(actual, expected, dtype):
     assert actual.dtype == dtype and actual.is_cuda
     scale = max(1.0, expected.abs().max().item())
     torch.testing.assert_close(actual.double(), expected.double(), rtol=0, atol=TOLERANCE[dtype] * scale)
@@ -41,15 +41,15 @@ def test_numbers_and_gradients(kernels, card, act, layout, dtype):
         actual = bias_act.bias_act(x, b, act=act, clamp=2)
         expected = bias_act.bias_act(exact_x, exact_b, act=act, clamp=2, impl="ref")
         assert actual.is_contiguous(memory_format=layout)
-        near(actual.detach(), expected.detach(), dtype)
+        assert_near(actual.detach(), expected.detach(), dtype)
         to_x, to_b = torch.autograd.grad(actual, [x, b], gradient)
         exact_to_x, exact_to_b = torch.autograd.grad(expected, [exact_x, exact_b], gradient.double())
         # At the limits and kinks a rounded z may lie on the other side: those elements have another gradient in any implementation.
         margin = 4 * TOLERANCE[dtype] * 2
         sure = ((expected.abs() - 2).abs() > margin) & (expected.abs() > margin)
-        near(to_x * sure, exact_to_x * sure, dtype)
+        assert_near(to_x * sure, exact_to_x * sure, dtype)
         if dtype in (torch.float64, torch.float32):
-            near(to_b, exact_to_b, dtype)
+            assert_near(to_b, exact_to_b, dtype)
 
 
 @pytest.mark.parametrize("act", ACTS)
@@ -68,14 +68,14 @@ def test_noise_and_demodulation_in_the_same_pass(kernels, card, dtype):
         b, scale, noise = (randn(card, *shape, seed=seed, dtype=dtype) for seed, shape in enumerate(([8], [3, 8], [3, 1, 6, 10]), 1))
         actual = kernels.activate(x, b, scale, noise, 1, "lrelu", 0.2, 1.4, 1.5)
         z = x.double() * scale.double()[:, :, None, None] + noise.double() + b.double()[:, None, None]
-        near(actual, (torch.nn.functional.leaky_relu(z, 0.2) * 1.4).clamp(-1.5, 1.5), dtype)
+        assert_near(actual, (torch.nn.functional.leaky_relu(z, 0.2) * 1.4).clamp(-1.5, 1.5), dtype)
 
 
 def test_odd_shapes_addresses_and_empty_tensors(kernels, card):
     unaligned = torch.empty(1 + 3 * 8, device=card)[1:].view(3, 8).copy_(randn(card, 3, 8))
     for x, dim in ((unaligned, 1), (randn(card, 7, dtype=torch.float32), 0), (randn(card, 5, 3, dtype=torch.float32), -1), (unaligned[:, ::2], 1)):
         b = randn(card, x.shape[dim], seed=3, dtype=torch.float32)
-        near(
+        assert_near(
             bias_act.bias_act(x, b, dim=dim, act="swish"), bias_act.bias_act(x.double(), b.double(), dim=dim, act="swish", impl="ref"), torch.float32
         )
     assert bias_act.bias_act(torch.zeros(0, 3, 4, 4, device=card), torch.zeros(3, device=card), act="lrelu").shape == (0, 3, 4, 4)
@@ -92,8 +92,8 @@ def test_more_than_two_to_the_31_elements(kernels, card, room):
     b = torch.arange(channels, dtype=torch.float16, device=card) / 8
     y = bias_act.bias_act(x.requires_grad_(), b, act="lrelu")
     expected = bias_act.bias_act(x.detach()[-1:, :, -1:].double(), b.double(), act="lrelu", impl="ref")
-    near(y.detach()[-1:, :, -1:], expected, torch.float16)
-    near(
+    assert_near(y.detach()[-1:, :, -1:], expected, torch.float16)
+    assert_near(
         y.detach()[:1, :, :1, :64],
         bias_act.bias_act(torch.zeros(1, 8, 1, 64, device=card).double(), b.double(), act="lrelu", impl="ref"),
         torch.float16,
@@ -115,7 +115,7 @@ def test_the_current_stream_is_used(kernels, card):
         result = bias_act.bias_act(x, b, act="lrelu")
     x.copy_(randn(card, 2, 8, 16, 16, seed=5, dtype=torch.float32))
     graph.replay()
-    near(result, bias_act.bias_act(x.double(), b.double(), act="lrelu", impl="ref"), torch.float32)
+    assert_near(result, bias_act.bias_act(x.double(), b.double(), act="lrelu", impl="ref"), torch.float32)
 
 
 def test_tensors_on_another_card_than_the_current_one(kernels, several):

@@ -19,7 +19,7 @@ def randn(card, *shape, seed=0, dtype=torch.float64):
     return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)).to(dtype).to(card)
 
 
-def near(actual, expected, dtype):
+def assert_near(actual, expected, dtype):
     assert actual.dtype == dtype and actual.is_cuda
     scale = max(1.0, expected.abs().max().item())
     torch.testing.assert_close(actual.double(), expected.double(), rtol=0, atol=TOLERANCE[dtype] * scale)
@@ -38,10 +38,10 @@ def test_numbers_and_gradients(kernels, card, name, layout, dtype):
             assert plugins.find("upfirdn2d", "cuda", x) is kernels
             actual, expected = ops.upfirdn2d(x, f, **options), ops.upfirdn2d(exact, f.double(), **options, impl="ref")
             assert actual.is_contiguous(memory_format=layout)
-            near(actual.detach(), expected.detach(), dtype)
+            assert_near(actual.detach(), expected.detach(), dtype)
             gradient = randn(card, *actual.shape, seed=9, dtype=dtype)
             (mine,), (theirs,) = torch.autograd.grad(actual, x, gradient), torch.autograd.grad(expected, exact, gradient.double())
-            near(mine, theirs, dtype)
+            assert_near(mine, theirs, dtype)
 
 
 @pytest.mark.parametrize("name", FILTERS)
@@ -62,7 +62,7 @@ def test_views_and_empty_batches(kernels, card):
     f = ops.setup_filter(FILTERS["1331"], device=card)
     base = randn(card, 2, 8, 20, 22, dtype=torch.float32)
     for view in (base[:, :, ::2, 1::3], base[:, ::2], base.transpose(2, 3), base[:1].expand(3, -1, -1, -1), base[:, :, 2:9, 3:10]):
-        near(ops.upsample2d(view, f), ops.upsample2d(view.double(), f.double(), impl="ref"), torch.float32)
+        assert_near(ops.upsample2d(view, f), ops.upsample2d(view.double(), f.double(), impl="ref"), torch.float32)
     assert ops.downsample2d(torch.zeros(0, 3, 8, 8, device=card), f).shape == (0, 3, 4, 4)
 
 
@@ -95,7 +95,7 @@ def test_the_current_stream_is_used(kernels, card):
         result = ops.upsample2d(x, f)
     x.copy_(randn(card, 2, 8, 16, 16, seed=5, dtype=torch.float32))
     graph.replay()
-    near(result, ops.upsample2d(x.double(), f.double(), impl="ref"), torch.float32)
+    assert_near(result, ops.upsample2d(x.double(), f.double(), impl="ref"), torch.float32)
 
 
 def test_images_on_another_card_than_the_current_one(kernels, several):
