@@ -101,14 +101,22 @@ void activate_row(S* y, const S* x, const S* noise, T scale, T bias, int64_t cou
   }
 }
 
-// Channels [0, width) of the pixels [begin, end), which belong to one image. A width that the compiler knows fills its registers.
+// Channels [0, width) of the pixels [begin, end), which belong to one image. A width that the compiler knows fills its registers, and
+// what it computes on are copies: of an argument it would have to assume that the result might be written over it.
 template <int known_width, typename S, typename T, typename Rule>
 void activate_block(S* y, const S* x, const S* noise, const T* scale, const T* bias, int64_t begin, int64_t end, int64_t channels, int64_t width, const Rule& rule) {
   if constexpr (known_width > 0) width = known_width;
+  const Rule own_rule = rule;
+  T factor[kBlock], addend[kBlock], result[kBlock];
+  std::copy(scale, scale + width, factor);
+  std::copy(bias, bias + width, addend);
   for (int64_t pixel = begin; pixel < end; ++pixel) {
     const int64_t at = pixel * channels;
     const T added = noise ? cpu::load(noise + pixel) : T(0);
-    for (int64_t c = 0; c < width; ++c) cpu::store(y + at + c, rule(scale[c] * cpu::load(x + at + c) + added + bias[c]));
+#pragma omp simd
+    for (int64_t c = 0; c < width; ++c) result[c] = own_rule(factor[c] * cpu::load(x + at + c) + added + addend[c]);
+#pragma omp simd
+    for (int64_t c = 0; c < width; ++c) cpu::store(y + at + c, result[c]);
   }
 }
 
@@ -206,19 +214,26 @@ template <int known_width, bool wants_noise, bool wants_scale, typename S, typen
 void backward_block(const Backward<S>& of, const T* scale, int64_t begin, int64_t count, int64_t channels, int64_t width, const PartSums<T>& sums,
                     const FromResult<T>& slope) {
   if constexpr (known_width > 0) width = known_width;
-  T bias_sum[kBlock] = {}, scale_sum[kBlock] = {};
+  const FromResult<T> own_slope = slope;
+  T factor[kBlock], dz[kBlock] = {}, bias_sum[kBlock] = {}, scale_sum[kBlock] = {};
+  std::copy(scale, scale + width, factor);
   for (int64_t p = 0; p < count; ++p) {
     const int64_t at = (begin + p) * channels;
-    T total = 0;
-#pragma omp simd reduction(+ : total)
-    for (int64_t c = 0; c < width; ++c) {
-      const T dz = cpu::load(of.gradient + at + c) * slope(cpu::load(of.y + at + c));
-      cpu::store(of.to_x + at + c, dz * scale[c]);
-      bias_sum[c] += dz;
-      if constexpr (wants_scale) scale_sum[c] += dz * cpu::load(of.x + at + c);
-      if constexpr (wants_noise) total += dz;
+#pragma omp simd
+    for (int64_t c = 0; c < width; ++c) dz[c] = cpu::load(of.gradient + at + c) * own_slope(cpu::load(of.y + at + c));
+#pragma omp simd
+    for (int64_t c = 0; c < width; ++c) bias_sum[c] += dz[c];
+    if constexpr (wants_scale)
+#pragma omp simd
+      for (int64_t c = 0; c < width; ++c) scale_sum[c] += dz[c] * cpu::load(of.x + at + c);
+#pragma omp simd
+    for (int64_t c = 0; c < width; ++c) cpu::store(of.to_x + at + c, dz[c] * factor[c]);
+    if constexpr (wants_noise) {  // by halves: a sum from left to right would wait for every addition
+      for (int half = kBlock / 2; half > 0; half /= 2)
+#pragma omp simd
+        for (int c = 0; c < half; ++c) dz[c] += dz[c + half];
+      sums.noise[p] += dz[0];
     }
-    if constexpr (wants_noise) sums.noise[p] += total;
   }
   std::copy(bias_sum, bias_sum + width, sums.bias);
   if constexpr (wants_scale) std::copy(scale_sum, scale_sum + width, sums.scale);

@@ -37,18 +37,24 @@ struct Axis {
     }
   }
 
+  // The same for an image that goes on beyond its borders.
+  Meeting unbounded_meeting(int64_t at) const {
+    const int64_t place = at * down - before, tap = first_tap(place);
+    return {tap, std::max<int64_t>((int64_t(taps.size()) - tap + up - 1) / up, 0), (place + tap) / up};
+  }
+
  private:
   // The first tap that meets a pixel and no inserted zero, with tap 0 at `place` of the spread image.
   int64_t first_tap(int64_t place) const { return ((-place) % up + up) % up; }
 
   Meeting meeting(int64_t at) const {
-    const int64_t place = at * down - before;
-    int64_t tap = first_tap(place), pixel = (place + tap) / up;
+    auto [tap, by_taps, pixel] = unbounded_meeting(at);
     if (pixel < 0) {
       tap -= pixel * up;
       pixel = 0;
     }
-    const int64_t by_taps = (int64_t(taps.size()) - tap + up - 1) / up, count = std::min(by_taps, size_in - pixel);
+    by_taps = (int64_t(taps.size()) - tap + up - 1) / up;
+    const int64_t count = std::min(by_taps, size_in - pixel);
     return count > 0 ? Meeting{tap, count, pixel} : Meeting{0, 0, 0};
   }
 };
@@ -204,23 +210,85 @@ void resample_planes(S* y, const S* x, int64_t planes, const Axis<T>& along_y, c
   });
 }
 
+constexpr int kBlock = 16;  // channels at once where they lie side by side
+
+// out [width] = sum over k < count of taps[k * step] * x[k * stride ...]. A width and a count that the compiler knows fill its registers.
+template <int known_width, int known_count, typename S, typename T>
+void weigh_block(S* out, const T* x, int64_t stride, int64_t width, const T* taps, int64_t step, int64_t count) {
+  if constexpr (known_width > 0) width = known_width;
+  if constexpr (known_count > 0) count = known_count;
+  T sum[kBlock];
+  const T first = taps[0];
+#pragma omp simd
+  for (int64_t c = 0; c < width; ++c) sum[c] = first * x[c];
+  for (int64_t k = 1; k < count; ++k) {
+    const T tap = taps[k * step];
+    const T* source = x + k * stride;
+#pragma omp simd
+    for (int64_t c = 0; c < width; ++c) sum[c] += tap * source[c];
+  }
+#pragma omp simd
+  for (int64_t c = 0; c < width; ++c) cpu::store(out + c, sum[c]);
+}
+
+template <int known_count, typename S, typename T>
+void weigh_blocks(S* out, const T* x, int64_t stride, int64_t width, const T* taps, int64_t step, int64_t count) {
+  int64_t c = 0;
+  for (; c + kBlock <= width; c += kBlock) weigh_block<kBlock, known_count>(out + c, x + c, stride, kBlock, taps, step, count);
+  if (c < width) weigh_block<0, known_count>(out + c, x + c, stride, width - c, taps, step, count);
+}
+
+// The taps along a row of pixels whose channels lie side by side. One object per thread: it owns the intermediate row.
+//
+// row() is where the caller writes the weighted sum of rows; around it are zeros, so that no tap needs to be checked.
+template <typename T>
+class PixelFilter {
+ public:
+  PixelFilter(const Axis<T>& axis, int64_t channels) : axis_(axis), channels_(channels) {
+    int64_t first = 0, last = axis.size_in;
+    for (int64_t o = 0; o < axis.size_out; ++o) {
+      const auto meeting = axis.unbounded_meeting(o);
+      places_.push_back(meeting);
+      first = std::min(first, meeting.pixel);
+      last = std::max(last, meeting.pixel + meeting.count);
+    }
+    margin_ = -first * channels;
+    padded_.assign((last - first) * channels, T(0));
+  }
+
+  T* row() { return padded_.data() + margin_; }
+
+  template <typename S>
+  void write(S* out) {
+    if (axis_.up == 1 && axis_.down == 1) return weigh(out, places_[0], axis_.size_out * channels_);  // all outputs have the same taps
+    for (int64_t o = 0; o < axis_.size_out; ++o) weigh(out + o * channels_, places_[o], channels_);
+  }
+
+ private:
+  template <typename S>
+  void weigh(S* out, const typename Axis<T>::Meeting& at, int64_t width) {
+    const T *x = row() + at.pixel * channels_, *taps = axis_.taps.data() + at.tap;
+    if (at.count == 4) return weigh_blocks<4>(out, x, channels_, width, taps, axis_.up, 4);
+    if (at.count == 2) return weigh_blocks<2>(out, x, channels_, width, taps, axis_.up, 2);
+    if (at.count > 0) return weigh_blocks<0>(out, x, channels_, width, taps, axis_.up, at.count);
+    for (int64_t c = 0; c < width; ++c) cpu::store(out + c, T(0));
+  }
+
+  const Axis<T>& axis_;
+  int64_t channels_, margin_;
+  std::vector<T> padded_;
+  std::vector<typename Axis<T>::Meeting> places_;
+};
+
 template <typename S, typename T>
 void resample_pixels(S* y, const S* x, int64_t images, int64_t channels, const Axis<T>& along_y, const Axis<T>& along_x) {
   const int64_t row_in = along_x.size_in * channels, row_out = along_x.size_out * channels;
   cpu::in_parallel(images * along_y.size_out, row_out * 4, [&](int64_t first, int64_t last) {
-    std::vector<T> row(row_in), pixel(channels);
+    PixelFilter<T> filter(along_x, channels);
     for (int64_t item = first; item < last; ++item) {
       const int64_t n = item / along_y.size_out;
-      weigh_rows(row.data(), x + n * along_y.size_in * row_in, row_in, row_in, along_y, item % along_y.size_out);
-      for (int64_t o = 0; o < along_x.size_out; ++o) {
-        S* out = y + item * row_out + o * channels;
-        if constexpr (std::is_same_v<S, T>) {
-          weigh_rows(out, row.data(), channels, channels, along_x, o);
-        } else {
-          weigh_rows(pixel.data(), row.data(), channels, channels, along_x, o);
-          store_row(out, pixel.data(), channels);
-        }
-      }
+      weigh_rows(filter.row(), x + n * along_y.size_in * row_in, row_in, row_in, along_y, item % along_y.size_out);
+      filter.write(y + item * row_out);
     }
   });
 }
