@@ -101,14 +101,19 @@ def synchronise_gradients(parameters: Iterable[torch.nn.Parameter]) -> torch.Ten
     A stray overflow is normal with float16 and must not reach the weights: nan -> 0, +-inf -> +-1e5. The caller
     counts; a run in which this happens step after step is broken and must stop.
     """
-    gradients = [p.grad for p in parameters if p.grad is not None]
-    if not gradients:
+    learning = [p for p in parameters if p.grad is not None]
+    if not learning:
         return torch.zeros([], dtype=torch.int64)
+    for p in learning:
+        if p.grad.stride() != p.stride():  # rare; a fused optimizer would take its numbers in another order
+            p.grad = torch.empty_like(p).copy_(p.grad)
+    gradients = [p.grad for p in learning]
     flat = torch.cat([grad.reshape(-1) for grad in gradients])
     distributed.all_reduce_mean_(flat)
+    if distributed.get_world_size() == 1 and flat.device.type == "cpu" and torch.isfinite(flat.sum()):
+        # As they were: what is not finite would show in the sum. A GPU would have to wait for this answer.
+        return torch.zeros([], dtype=torch.int64)
     num_nonfinite = (~torch.isfinite(flat)).sum()
-    if distributed.get_world_size() == 1 and flat.device.type == "cpu" and not num_nonfinite:
-        return num_nonfinite  # as they were; a GPU would have to wait for this answer
     torch.nan_to_num(flat, nan=0, posinf=1e5, neginf=-1e5, out=flat)
     for grad, clean in zip(gradients, flat.split([grad.numel() for grad in gradients])):
         grad.copy_(clean.reshape(grad.shape))

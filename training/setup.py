@@ -4,6 +4,7 @@ Must not know the order of training, files of the run, or who calls.
 """
 
 import contextlib
+import gc
 import re
 import signal
 
@@ -22,6 +23,8 @@ from training.gan import backbones, judge
 # Sets up to this size (uncompressed) are held in memory when training on a CPU: decoding PNGs over and over would take
 # a good part of a core that the networks need.
 IN_MEMORY_MB = 1024
+# Python's own thresholds are 700, 10, 10: new objects between two searches for unreachable cycles, and how often older ones are searched.
+GARBAGE_THRESHOLDS = 10000, 10, 10
 # Buffers that training itself moves; ranks see different samples, so they are averaged.
 RUNNING_BUFFERS = re.compile(r"(^|\.)(w_avg|running_mean|running_var)$")
 
@@ -44,6 +47,23 @@ def backend_settings(cudnn_benchmark, allow_tf32):
     finally:
         for (owner, name, _), value in zip(switches, previous):
             setattr(owner, name, value)
+
+
+@contextlib.contextmanager
+def rare_garbage_collection():
+    """Inside, Python searches seldom for unreachable cycles, and not among what is there already: libraries, networks, data.
+
+    A step makes thousands of objects and hardly a cycle; to search took 4% of the CPU time of a small network's steps.
+    """
+    previous = gc.get_threshold()
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*GARBAGE_THRESHOLDS)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*previous)
+        gc.unfreeze()
 
 
 def check_unchanged(saved, present, path):
@@ -113,6 +133,15 @@ def build_networks(G_kwargs, D_kwargs, training_set, device, random_seed):
         network = dnnlib.util.construct_class_by_name(**{**common, **kwargs})  # a D that judges packs takes more channels
         networks.append(network.train().requires_grad_(False).to(device))
     return networks
+
+
+def on_this_device(opt_kwargs, device):
+    """Optimizer keywords as this device runs them best: where the C++ kernels are, Adam takes one pass over all of a network.
+
+    A run that goes on keeps what its optimizers' state says: that is restored with it.
+    """
+    is_adam = opt_kwargs.get("class_name") == "torch.optim.Adam" and "fused" not in opt_kwargs and "foreach" not in opt_kwargs
+    return {**opt_kwargs, "fused": True} if is_adam and device.type == "cpu" and plugins.in_use("cpu") else opt_kwargs
 
 
 def load_pretrained(resume_pkl, targets, partial, trust):

@@ -69,6 +69,7 @@ def training_loop(
         stop = stack.enter_context(monitor.StopRequest())
         trainer = Trainer(options, stop)
         stack.callback(trainer.close)
+        stack.enter_context(setup.rare_garbage_collection())
         trainer.run()
 
 
@@ -142,9 +143,8 @@ class Trainer:
         o = self.options
         self.say("Setting up training phases...")
         self.loss = setup.build_loss(o.loss_kwargs, self.G, self.D, self.augment_pipe, self.device)
-        self.phases, self.optimizers = phases.setup_phases(
-            self.G, self.D, o.G_opt_kwargs, o.D_opt_kwargs, o.G_reg_interval, o.D_reg_interval, o.n_critic
-        )
+        of_G, of_D = (setup.on_this_device(opt_kwargs, self.device) for opt_kwargs in (o.G_opt_kwargs, o.D_opt_kwargs))
+        self.phases, self.optimizers = phases.setup_phases(self.G, self.D, of_G, of_D, o.G_reg_interval, o.D_reg_interval, o.n_critic)
         self.teller.begin_statistics(self.phases, self.G.z_dim, self.labels)
         self.ada_stats = training_stats.Collector(regex="Loss/signs/real") if self.augment_pipe is not None and o.ada_target is not None else None
         self.loss.attach(

@@ -1,6 +1,7 @@
 """Training with the C++ kernels: the same gradients up to rounding, and a resumed run that is the whole run bit for bit."""
 
 import copy
+import gc
 import os
 
 import pytest
@@ -8,7 +9,7 @@ import torch
 
 import dnnlib
 from torch_utils.ops import bias_act, conv2d_gradfix, plugins
-from training import loss, phases, state
+from training import loss, phases, setup, state
 from training.training_loop import training_loop
 
 
@@ -141,3 +142,37 @@ def test_resume_is_bitwise_with_kernels(cpu_kernels, tmp_path, loop_options, cap
             differs |= not torch.equal(tensor, without[name][key])
             torch.testing.assert_close(tensor, without[name][key], rtol=1e-2, atol=1e-2)
     assert differs, "kernels were not used, or --kernels=off used them"
+
+
+def test_adam_takes_one_pass_where_the_kernels_are(cpu_kernels, monkeypatch):
+    adam, cpu = dict(class_name="torch.optim.Adam", lr=0.1), torch.device("cpu")
+    assert setup.on_this_device(adam, cpu) == dict(adam, fused=True)
+    for options, device in ((dict(adam, foreach=True), cpu), (dict(class_name="torch.optim.SGD", lr=0.1), cpu), (adam, torch.device("cuda"))):
+        assert setup.on_this_device(options, device) is options
+    monkeypatch.setenv("MADR_KERNELS", "off")
+    assert setup.on_this_device(adam, cpu) is adam
+
+
+def test_a_run_that_goes_on_keeps_its_optimizer(cpu_kernels):
+    """A state of before, or of a run without kernels, has Adam tensor by tensor, and its bits go on so."""
+    before, after = (torch.nn.Parameter(torch.ones(3)) for _ in range(2))
+    old, new = (
+        torch.optim.Adam([before], lr=0.1),
+        torch.optim.Adam(
+            [after],
+            **{k: v for k, v in setup.on_this_device(dict(class_name="torch.optim.Adam", lr=0.1), torch.device("cpu")).items() if k != "class_name"},
+        ),
+    )
+    before.grad = torch.ones(3)
+    old.step()
+    assert new.param_groups[0]["fused"]
+    new.load_state_dict(old.state_dict())
+    assert not new.param_groups[0]["fused"]
+
+
+def test_garbage_collection_is_rare_in_training_and_as_before_afterwards():
+    before = gc.get_threshold()
+    with pytest.raises(KeyError), setup.rare_garbage_collection():
+        assert gc.get_threshold() == setup.GARBAGE_THRESHOLDS and gc.get_freeze_count() > 0 and gc.isenabled()
+        raise KeyError
+    assert gc.get_threshold() == before and gc.get_freeze_count() == 0

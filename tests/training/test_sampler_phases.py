@@ -84,6 +84,27 @@ def test_sound_gradients_of_one_process_stay_where_they_are():
     assert (p.grad.data_ptr(), p.grad._version) == place and p.grad.tolist()[:2] == [1.0, -2.0]
 
 
+def test_gradients_take_the_layout_of_their_weights():
+    """Fused Adam goes through memory: with other strides it would give numbers to weights that they do not belong to."""
+    start, gradient = torch.randn(4, 3, 2, 2).contiguous(memory_format=torch.channels_last), torch.randn(4, 3, 2, 2)
+    ends = []
+    for fused in (True, False):
+        p = torch.nn.Parameter(start.clone())
+        p.grad = gradient.clone()
+        assert p.grad.stride() != p.stride()
+        phases.synchronise_gradients([p])
+        torch.optim.Adam([p], lr=0.1, fused=fused).step()
+        ends.append(p.detach())
+    torch.testing.assert_close(*ends)
+    assert not torch.equal(ends[0], start)
+
+
+def test_finite_gradients_whose_sum_overflows_are_not_taken_for_infinite():
+    p = torch.nn.Parameter(torch.zeros(2))
+    p.grad = torch.tensor([3e38, 3e38])
+    assert int(phases.synchronise_gradients([p])) == 0 and torch.equal(p.grad, torch.tensor([3e38, 3e38]))
+
+
 def test_lazy_regularisation_rescales_the_optimizer():
     G, D = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)
     kwargs = dict(class_name="torch.optim.Adam", lr=0.5, betas=[0.25, 0.81], eps=1e-8)
