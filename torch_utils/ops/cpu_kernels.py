@@ -5,6 +5,7 @@ Must not know autograd, networks or when a kernel is used.
 """
 
 import ctypes
+import functools
 import os
 import platform
 import sys
@@ -77,8 +78,9 @@ class Functions:
         to_scale = gradient.new_empty(y.shape[:2]) if "scale" in wanted else None
         to_noise = gradient.new_empty([y.shape[0], 1, *y.shape[2:]]) if "noise" in wanted else None
         x = x if "scale" in wanted else None
+        beside = [(y, gradient.shape)] if x is None else [(y, gradient.shape), (x, gradient.shape)]
         sizes = _sizes(y, dim, scale if to_scale is None else to_scale)
-        _check(gradient, to_x, (y, gradient.shape), (x, gradient.shape), *_shaped(y, dim, to_b, scale, to_noise))
+        _check(gradient, to_x, *beside, *_shaped(y, dim, to_b, scale, to_noise))
         rule = self._rule(y, act, alpha, gain, clamp)
         self._compiled.bias_act_backward(*map(_address, (to_x, to_b, to_scale, to_noise, gradient, y, x, scale)), *sizes, *rule)
         return to_x, to_b, to_scale, to_noise
@@ -104,6 +106,7 @@ def _address(tensor):
     return 0 if tensor is None else tensor.data_ptr()
 
 
+@functools.lru_cache(maxsize=256)
 def _axis(plan, size_in, size_out):
     """(what C++ wants to know of one axis, the memory that it points to)."""
     taps = (ctypes.c_double * len(plan.taps))(*plan.taps)
@@ -123,18 +126,22 @@ def _sizes(x, dim, scale):
 
 
 def _shaped(x, dim, b, scale, noise):
-    """(tensor, the shape that it must have) of the tensors beside x."""
-    return [(b, (x.shape[dim],)), (scale, x.shape[:2]), (noise, (x.shape[0], 1, *x.shape[2:]))]
+    """(tensor, the shape that it must have) of the tensors beside x that there are."""
+    shaped = [] if b is None else [(b, (x.shape[dim],))]
+    if scale is not None:
+        shaped.append((scale, x.shape[:2]))
+    if noise is not None:
+        shaped.append((noise, (x.shape[0], 1, *x.shape[2:])))
+    return shaped
 
 
 def _check(x, like, *shaped):
-    """Refuse what would read or write memory of others: a fault of the caller, never of a user."""
-    pixels_last = x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last)
-    if x.device.type != "cpu" or x.dtype not in _DTYPE_NUMBERS or not (x.is_contiguous() or pixels_last) or like.stride() != x.stride():
-        raise ValueError(f"a kernel for CPUs got {x.dtype} {list(x.shape)} with strides {x.stride()} on {x.device}")
-    for tensor, shape in shaped:
-        if tensor is None:
-            continue
-        dense = tensor.stride() == x.stride() if tensor.shape == x.shape else tensor.is_contiguous()
-        if tensor.dtype != x.dtype or tensor.device != x.device or tensor.shape != tuple(shape) or not dense:
-            raise ValueError(f"a kernel got {tensor.dtype} {list(tensor.shape)} with strides {tensor.stride()} beside {x.dtype} {list(x.shape)}")
+    """Refuse what would read or write memory of others: a fault of the caller, never of a user. Runs several hundred times per step."""
+    shape, strides, dtype = x.shape, x.stride(), x.dtype
+    dense = x.is_contiguous() or (len(shape) == 4 and x.is_contiguous(memory_format=torch.channels_last))
+    if not dense or not x.is_cpu or dtype not in _DTYPE_NUMBERS or like.stride() != strides:
+        raise ValueError(f"a kernel for CPUs got {dtype} {list(shape)} with strides {strides} on {x.device}")
+    for tensor, wanted in shaped:
+        dense = tensor.stride() == strides if tensor.shape == shape else tensor.is_contiguous()
+        if not dense or not tensor.is_cpu or tensor.dtype != dtype or tensor.shape != wanted:
+            raise ValueError(f"a kernel got {tensor.dtype} {list(tensor.shape)} with strides {tensor.stride()} beside {dtype} {list(shape)}")

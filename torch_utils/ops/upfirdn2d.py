@@ -4,6 +4,7 @@ Must not know about convolution weights or networks. Paddings, like torch.nn.fun
 [left, right, top, bottom]; factors as one number or [horizontal, vertical]. Negative padding crops.
 """
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -95,7 +96,13 @@ def _may_look_at(x, f):
 
 def _axis_plans(dtype, f, spec):
     """The two axes' plans where f is separable to the accuracy of dtype, else None."""
-    f = _scaled(f, spec)
+    return _plans_of_taps(tuple(f.flatten().tolist()), f.shape, f.dtype, dtype, spec)
+
+
+@lru_cache(maxsize=128)
+def _plans_of_taps(taps, shape, filter_dtype, dtype, spec):
+    """_axis_plans() of a filter's numbers: a network has a few filters and asks for each in every layer."""
+    f = _scaled(torch.tensor(taps, dtype=filter_dtype, device="cpu").reshape(shape), spec)
     if not spec.flip_filter:
         f = f.flip(list(range(f.ndim)))
     if f.ndim == 1:
