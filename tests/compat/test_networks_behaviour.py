@@ -399,6 +399,24 @@ def test_minibatch_std_by_hand(count, group_size, num_channels):
             assert torch.allclose(y[n, 6 + f], part.mean().expand(2, 2))
 
 
+@pytest.mark.parametrize("c_dim, num_channels, group_size", [(0, 1, 4), (3, 2, 2), (0, 0, 4)])
+def test_two_batches_in_one_pass(c_dim, num_channels, group_size):
+    """Each image is compared with those of its own batch alone, in the groups that the batch has alone."""
+    D = make_D(c_dim=c_dim, epilogue_kwargs=dict(mbstd_group_size=group_size, mbstd_num_channels=num_channels)).double()
+    batches = [(scale * torch.randn(8, 3, 16, 16, dtype=torch.float64), torch.randn(8, c_dim, dtype=torch.float64)) for scale in (1, 5)]
+    together = D.judge_together(*batches[0], *batches[1])
+    for logits, batch in zip(together, batches):
+        torch.testing.assert_close(logits, D(*batch), rtol=1e-10, atol=1e-10)
+    if num_channels:
+        neighbours = D(torch.cat([batch[0] for batch in batches]), torch.cat([batch[1] for batch in batches]))
+        assert not torch.allclose(neighbours, torch.cat(together)), "the groups did not matter here"
+
+
+def test_which_batches_go_in_one_pass():
+    can = {size: make_D(epilogue_kwargs=dict(mbstd_group_size=size)).can_judge_together for size in (4, None)}
+    assert can[4](4) and can[4](8) and not can[4](2) and not can[4](6) and not can[None](8)
+
+
 def test_minibatch_that_cannot_be_grouped_is_refused():
     with pytest.raises(ValueError, match="6 images.*groups of 4"):
         networks.MinibatchStdLayer(4)(torch.zeros(6, 2, 4, 4))

@@ -67,6 +67,46 @@ def test_gradients_in_float32(cpu_kernels):
             )
 
 
+def test_fakes_and_reals_in_one_pass(cpu_kernels, monkeypatch):
+    """By one pass where nothing stands against it, with the random numbers of two; by two where somebody counts on them."""
+    G, D = networks(torch.float32)
+    D.requires_grad_(True)
+    calls, hook = [], []
+    forward = type(D).forward
+    monkeypatch.setattr(type(D), "forward", lambda self, img, c, **more: calls.append(len(img)) or forward(self, img, c, **more))
+
+    def passes(terms, num_images=4, phase="Dmain"):
+        calls.clear()
+        torch.manual_seed(5)
+        z, c = torch.zeros(num_images, 8), torch.zeros(num_images, 0)
+        terms.accumulate_gradients(phase=phase, real_img=torch.zeros(num_images, 3, 16, 16), real_c=c, gen_z=z, gen_c=c, sync=True, gain=1)
+        return list(calls), torch.rand(())
+
+    def augment(images):
+        return images + torch.randn_like(images)
+
+    class Other(loss.StyleGAN2Loss):
+        def run_D(self, img, c, sync):
+            return super().run_D(img, c, sync)
+
+    parts = dict(device=torch.device("cpu"), G_mapping=G.mapping, G_synthesis=G.synthesis, D=D, augment_pipe=augment)
+    ours = loss.StyleGAN2Loss(**parts)
+    assert passes(ours)[0] == [8] and passes(Other(**parts))[0] == [4, 4]
+    assert passes(ours)[1] == passes(Other(**parts))[1]
+    assert passes(ours, phase="Dboth")[0] == [4, 4] and passes(ours, num_images=2)[0] == [2, 2]
+    hook.append(D.register_forward_hook(lambda *_: None))
+    assert passes(ours)[0] == [4, 4]
+    hook[0].remove()
+    ours.judges_at_once = False
+    assert passes(ours)[0] == [4, 4]
+    ours.judges_at_once = True
+    monkeypatch.setattr(loss, "AT_ONCE_UP_TO_PIXELS", 4 * 16 * 16 - 1)
+    assert passes(ours)[0] == [4, 4]
+    monkeypatch.undo()
+    plugins.choose(False)
+    assert not ours._judges_at_once(torch.zeros(4, 8), torch.zeros(4, 3, 16, 16))
+
+
 @pytest.mark.parametrize("noise_mode", ["random", "const", "none"])
 @pytest.mark.parametrize("architecture", ["orig", "skip", "resnet"])
 def test_generator_in_every_mode(cpu_kernels, noise_mode, architecture):
