@@ -49,7 +49,9 @@ class MomentsObjective(Objective):
         memory, decay, group_B = self._compared_with(features_BD, NOTHING_SEEN)
         found = memory.blended(self.reals.projected(features_BD), group_B, decay)
         shares = self._shares(found, group_B)
-        return sum(shares[group] * moments.frechet_distance(mean_D, second_DD, self.reals.targets[group]) for group, (mean_D, second_DD, _) in found.items())
+        return sum(
+            shares[group] * moments.frechet_distance(mean_D, second_DD, self.reals.targets[group]) for group, (mean_D, second_DD, _) in found.items()
+        )
 
     @torch.no_grad()
     def gradient(self, features_BD, generator, seen=NOTHING_SEEN):
