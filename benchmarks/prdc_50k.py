@@ -49,11 +49,12 @@ def draw(num_items, dims, seed):
 
 def ours():
     """The very function that the metrics call, with their progress lines."""
+    from madr_spaces import neighbours
     from metrics import diversity
     from metrics.metric_utils import MetricOptions
     from metrics.progress import ProgressMonitor
 
-    diversity.K_PRECISION_RECALL = diversity.K_DENSITY_COVERAGE = K
+    neighbours.K_PRECISION_RECALL = neighbours.K_DENSITY_COVERAGE = K
 
     def compute(real, fake):
         opts = MetricOptions(device="cpu", strict_ties=True, progress=ProgressMonitor(verbose=True))

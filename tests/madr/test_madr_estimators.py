@@ -9,7 +9,6 @@ from madr_plugin.maths import coverage, estimators, terms
 from madr_spaces.errors import MADRError
 from tests.madr.toy_host import Host, madr_loss
 
-
 HALF_LEVEL = 0.51 / estimators.IncrementalScore.LEVELS + 1e-6  # and the rounding of float32
 
 
