@@ -80,7 +80,7 @@ class Products:
         self.rows, self.columns, self.dtype = rows, columns, rows.dtype
         self.rounding = 0.51 * torch.finfo(self.dtype).eps  # of the result: half a unit in the last place
         width, size = len(columns.columns_NE), torch.finfo(self.dtype).bits // 8
-        self.block_rows = max(32, min(_BLOCK_ROWS, _BLOCK_BYTES // (size * width)))
+        self.block_rows = max(32, min(_BLOCK_ROWS, _BLOCK_BYTES // (size * width)) // _GROUP * _GROUP)
 
     def blocks(self, first, last):
         """Yield (first row, its end, products [n, columns with padding])."""
@@ -120,31 +120,97 @@ def kth_distances(x_ND, origin_D, orders, rows, measure, progress=None):
     many items within the bound.
     """
     own = RoundedSet(x_ND, origin_D)
-    products = Products(own, own)
-    integer, k = _INTEGERS[own.dtype], int(orders.max())
     radii = torch.zeros([rows[1] - rows[0], *orders.shape], dtype=torch.float64)
     found = torch.zeros([rows[1] - rows[0]], dtype=torch.bool)
-    for start, end, product_nM in products.blocks(*rows) if own.is_usable else ():
-        bits_nM, place_n = product_nM.view(integer), torch.arange(end - start)
-        bits_nM[place_n, place_n + start] = torch.iinfo(integer).max
-        # The k-th smallest of the groups' least is no smaller than the k-th of all: that many items are as near for certain.
-        least_nG = bits_nM.view(end - start, _GROUP, -1).amin(1)
-        kth_n = least_nG.kthvalue(k, dim=1).values if k <= least_nG.shape[1] else torch.full_like(place_n, torch.iinfo(integer).max, dtype=integer)
-        bound_n = own.bound(own, slice(start, end))
-        half_square_n = products.at_most(kth_n.view(own.dtype), bound_n).nan_to_num(nan=_FAR)
-        row_P, column_P = pairs_of(bits_nM <= products.threshold(half_square_n, bound_n)[:, None])
-        if len(row_P) <= MOST_PAIRS * (end - start):
-            distance_P = measure(row_P + start, column_P)
-            order = distance_P.argsort()
+    if not own.is_usable:
+        return radii, found
+    search = _NearPairs(own, int(orders.max()))
+    blocks = search.of_all() if rows == (0, own.count) else search.of_rows(*rows)
+    for start, end, pairs in blocks:
+        if pairs is not None:
+            distance_P = measure(*pairs)
+            row_P, order = pairs[0] - start, distance_P.argsort()
             distance_P = distance_P[order[row_P[order].argsort(stable=True)]]
             count_n = torch.bincount(row_P, minlength=end - start)
             place = (count_n.cumsum(0) - count_n).reshape(-1, *[1] * orders.ndim) + (orders - 1)
-            enough_n = count_n >= k
+            enough_n = count_n >= search.k
             radii[start - rows[0] : end - rows[0]][enough_n] = distance_P[place[enough_n]]
             found[start - rows[0] : end - rows[0]] = enough_n
         if progress is not None:
             progress(end - rows[0])
     return radii, found
+
+
+class _NearPairs:
+    """Yields, block by block of rows, the pairs (i_P, j_P) among which the k nearest others of each row are; None where there are too many."""
+
+    def __init__(self, own, k):
+        self.own, self.k, self.products = own, k, Products(own, own)
+        self.integer = _INTEGERS[own.dtype]
+        self.most = torch.iinfo(self.integer).max
+        self.bound_N = own.bound(own)
+
+    def limit(self, kth_n, rows):
+        """The bits up to which an item may be among the k nearest, where the k-th of some others has the bits kth_n."""
+        half_square_n = self.products.at_most(kth_n.view(self.own.dtype), self.bound_N[rows]).nan_to_num(nan=_FAR)
+        return self.products.threshold(half_square_n, self.bound_N[rows])
+
+    def of_rows(self, first, last):
+        for start, end, product_nM in self.products.blocks(first, last):
+            bits_nM, place_n = product_nM.view(self.integer), torch.arange(end - start)
+            bits_nM[place_n, place_n + start] = self.most
+            # The k-th smallest of the groups' least is no smaller than the k-th of all: that many items are as near for certain.
+            least_nG = bits_nM.view(end - start, _GROUP, -1).amin(1)
+            rows = slice(start, end)
+            row_P, column_P = pairs_of(bits_nM <= self.limit(self._kth(least_nG), rows)[:, None])
+            yield start, end, (row_P + start, column_P) if len(row_P) <= MOST_PAIRS * (end - start) else None
+
+    def _kth(self, least_nG):
+        return least_nG.kthvalue(self.k, dim=1).values if self.k <= least_nG.shape[1] else least_nG.new_full([len(least_nG)], self.most)
+
+    def of_all(self):
+        """The same of all rows, with each product of two blocks computed once: what a later block's rows may need of it is kept for them."""
+        count, size = self.own.count, self.products.block_rows
+        nearest_kN = torch.full([self.k, len(self.own.columns_NE)], self.most, dtype=self.integer)  # least of groups so far
+        kept = {}  # by block: pairs (later row, its column, bits)
+        for start in range(0, count, size):
+            end = min(start + size, count)
+            product_nM = self.own.rows(slice(start, end)) @ self.own.columns_NE[start:].T
+            bits_nM, place_n = product_nM.view(self.integer), torch.arange(end - start)
+            bits_nM[place_n, place_n] = self.most
+            least_nG = bits_nM.view(end - start, _GROUP, -1).amin(1)
+            limit_n = self.limit(self._kth(torch.cat([nearest_kN[:, start:end].T, least_nG], dim=1)), slice(start, end))
+            mask_nM = bits_nM <= limit_n[:, None]
+            if end < count:
+                least_gM = bits_nM[:, size:].view(_GROUP, size // _GROUP, -1).amin(0)
+                nearest_kN[:, end:] = torch.cat([nearest_kN[:, end:], least_gM]).topk(self.k, dim=0, largest=False).values
+                later_M = self.limit(nearest_kN[:, end:count].amax(0), slice(end, count))
+                mask_nM[:, size : size + count - end] |= bits_nM[:, size : size + count - end] <= later_M
+            row_P, column_P = pairs_of(mask_nM)
+            earlier = kept.pop(start // size, [])
+            if len(row_P) > MOST_PAIRS * (end - start):
+                yield from self.of_rows(start, count)
+                return
+            bits_P = bits_nM[row_P, column_P]
+            if end < count:
+                mine = column_P >= size
+                mine[mine.clone()] = bits_P[mine] <= later_M[column_P[mine] - size]
+                self._keep(kept, column_P[mine] + start, row_P[mine] + start, bits_P[mine], size)
+            own = bits_P <= limit_n[row_P]
+            pairs = [(row_P[own] + start, column_P[own] + start)]
+            for later, column, bits in earlier:
+                still = bits <= limit_n[later - start]
+                pairs.append((later[still], column[still]))
+            yield start, end, tuple(map(torch.cat, zip(*pairs)))
+
+    @staticmethod
+    def _keep(kept, row_P, column_P, bits_P, size):
+        order = row_P.argsort()
+        row_P, column_P, bits_P = row_P[order], column_P[order], bits_P[order]
+        blocks, counts = (row_P // size).unique_consecutive(return_counts=True)
+        parts = zip(*(values.split(counts.tolist()) for values in (row_P, column_P, bits_P)))
+        for block, part in zip(blocks.tolist(), parts):
+            kept.setdefault(block, []).append(part)
 
 
 class BallPairs:
