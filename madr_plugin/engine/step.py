@@ -203,7 +203,7 @@ class Engine:
         measured = [name for name in ("host", "term", "replay") if "norm_" + name in rounds[0]]
         norms_RT = [torch.stack([result.pop("norm_" + name) for name in measured]) for result in rounds]
         norms = dict(zip(measured, collective.gather_microbatches(norms_RT).nanmean(0).unbind()))
-        gathered = {name: collective.gather_microbatches([result[name].contiguous() for result in rounds]) for name in sorted(rounds[0])}
+        gathered = {name: collective.gather_microbatches([result[name] for result in rounds]) for name in sorted(rounds[0])}
         reaches = {name: gathered.pop("reach_" + name).nanmean(0) for name in ("host", "term", "replay") if "reach_" + name in gathered}
         self.strength.balance.update(norms, reaches)
         measured = {name[len(MEASURED) :]: gathered.pop(name).nanmean() for name in sorted(gathered) if name.startswith(MEASURED)}
