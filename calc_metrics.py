@@ -73,6 +73,7 @@ def judge_given_features(flags, cache_is_typed):
             "--cache": cache_is_typed,
             "--trust-pickle": flags.trust_pickle,
             "--per-class": flags.per_class,
+            "--held-out": flags.held_out,
         },
         devices.resolve(flags.device),
         progress=metric_utils.ProgressMonitor(verbose=flags.verbose),
@@ -111,7 +112,9 @@ def judge_two_sets(flags):
         space=space,
         strict_ties=flags.madr_ties == "ignore",
         mirror=bool(flags.mirror),
-        **{name: flags[name] for name in ("reals", "fakes", "verbose", "seed", "num_gen", "num_real", "batch_size", "modes", "per_class")},
+        **{
+            name: flags[name] for name in ("reals", "fakes", "verbose", "seed", "num_gen", "num_real", "batch_size", "modes", "per_class", "held_out")
+        },
     )
     distributed.launch(judged_sets.evaluate, job, num_processes=job.num_gpus, device_name=job.device_name)
 
@@ -189,7 +192,10 @@ def job_of(flags):
         trained_in={path: trained_network.trained_in(path) for path in networks},
         snapshots={path: trained_network.snapshot_paths(path) for path in networks},
         drs=rejection,
-        **{name: flags[name] for name in ("network", "seed", "num_gen", "num_real", "batch_size", "baseline", "repeats", "modes", "per_class")},
+        **{
+            name: flags[name]
+            for name in ("network", "seed", "num_gen", "num_real", "batch_size", "baseline", "repeats", "modes", "per_class", "held_out")
+        },
     )
 
 
@@ -211,6 +217,7 @@ _judged, _how, _space, _files, _machine = (functools.partial(_option, help_group
 @_judged("--data", metavar="PATH", help="Data set to compare with, zip or folder  [default: that of the training]")
 @_judged("--mirror", type=bool, metavar="BOOL", help="Whether the data set includes mirrored copies  [default: as in the training]")
 @_judged("--baseline", metavar="PATH", help="A second network, judged on the same images and latents; prints the difference and its interval")
+@_judged("--held-out", metavar="PATH", help="Real images that nobody trained on, folder or zip, for the metrics that compare with them")
 @_how("--seed", type=click.IntRange(0, listing.MAX_SEED), default=0, show_default=True, help="Seed of latents, labels and subsets")
 @_how(
     "--repeats",
@@ -293,6 +300,7 @@ def main(ctx, **flags):
     requested.check_counts(flags.metrics, flags.num_gen, flags.num_real)
     requested.check_modes(flags.modes, flags.metrics)
     requested.check_per_class(flags.per_class, flags.metrics, {"--baseline": flags.baseline, "--repeats": flags.repeats != 1})
+    requested.check_held_out(flags.held_out, flags.metrics)
     requested.check_seeds(flags.seed, flags.repeats)
     if flags.drs:
         requested.check_rejection(flags.metrics, beside_rejection(flags))

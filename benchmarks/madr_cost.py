@@ -4,7 +4,8 @@
 
 Beds: a 14-pixel DCGAN with a weak discriminator (a few milliseconds per step, where every overhead shows) and StyleGAN2 of
 --cfg=tiny at 32 pixels with lazy R1. The methods take turns within each round, in CPU seconds of this process, so that a busy
-machine slows all of them alike; the memory is full before the first round. Writes benchmarks/results/madr_cost.json.
+machine slows all of them alike; the memory is full before the first round. Writes benchmarks/results/madr_cost.json and the table in
+docs/performance.md.
 """
 
 import datetime
@@ -27,6 +28,7 @@ import torch
 from dnnlib import cli
 from dnnlib.files import atomic_write_text
 from dnnlib.machine import processor_name
+from experiments import pages
 from madr_plugin.loss import MADRLoss
 from training.loss import StyleGAN2Loss
 from training.networks import Discriminator, Generator
@@ -40,6 +42,7 @@ METHODS = {
     "paper": dict(preset="paper", extractor="pca"),
 }
 WARM_UP_STEPS = 12
+RESULTS, PAGE = REPO / "benchmarks" / "results" / "madr_cost.json", REPO / "docs" / "performance.md"
 
 
 class Triples:
@@ -203,18 +206,36 @@ def measure(bed, rounds, steps, num_reals):
     return report
 
 
+def table(report):
+    """Markdown."""
+    beds = dict(dcgan="14 px", tiny="StyleGAN2, 32 px")
+    lines = [
+        "| method | " + " | ".join(f"{beds[bed]}, CPU ms | times plain (quartiles)" for bed in report["beds"]) + " |",
+        "|---|" + "---|---|" * len(report["beds"]),
+    ]
+    for method in METHODS:
+        cells = [
+            f"{own['cpu_ms_per_step']:.1f} | {own['times_plain']:.2f} ({own['quartiles'][0]:.2f} to {own['quartiles'][1]:.2f})"
+            for own in (report["beds"][bed][method] for bed in report["beds"])
+        ]
+        lines.append(f"| {method} | {' | '.join(cells)} |")
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"{report['processor']}, {report['threads']} thread(s), PyTorch {report['torch']}, {report['num_reals']:,} reals, {report['date']}, load average "
+            f"{report['load_average']}; medians of {report['rounds']} rounds of {report['steps_per_round']} steps.",
+        ]
+    )
+
+
 @click.command()
 @click.option("--rounds", type=cli.IntRange(min=2), default=25, show_default=True, help="Rounds in which the methods take turns")
 @click.option("--steps", type=cli.IntRange(min=1), default=16, show_default=True, help="Training steps of each method per round")
 @click.option("--reals", type=cli.IntRange(min=64), default=50000, show_default=True, help="Images of the data set")
 @click.option("--threads", type=cli.IntRange(min=1), default=1, show_default=True, help="CPU threads")
 @click.option("--bed", type=click.Choice(["dcgan", "tiny", "both"]), default="both", show_default=True, help="Which networks")
-@click.option(
-    "--out",
-    default=str(REPO / "benchmarks" / "results" / "madr_cost.json"),
-    show_default="benchmarks/results/madr_cost.json",
-    help="Where to write the figures",
-)
+@click.option("--out", default=str(RESULTS), show_default="benchmarks/results/madr_cost.json", help="Where to write the figures")
 def main(rounds, steps, reals, threads, bed, out):
     """Times a training step of the plain GAN and of MADR's presets."""
     torch.set_num_threads(threads)
@@ -227,6 +248,7 @@ def main(rounds, steps, reals, threads, bed, out):
         rounds=rounds,
         steps_per_round=steps,
         num_reals=reals,
+        load_average=round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None,
         beds={},
     )
     with tempfile.TemporaryDirectory() as cache:
@@ -239,6 +261,8 @@ def main(rounds, steps, reals, threads, bed, out):
                 )
             Path(out).parent.mkdir(parents=True, exist_ok=True)
             atomic_write_text(out, json.dumps(report, indent=1) + "\n")
+    if Path(out).resolve() == RESULTS and bed == "both":
+        pages.write_between(PAGE, "madr cost", table(report))
 
 
 if __name__ == "__main__":

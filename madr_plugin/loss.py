@@ -44,6 +44,7 @@ class MADRLoss:
         self.resumed = snapshots.resumed_by(D, G_mapping, G_synthesis)  # before a step changes them
         self.base = base_loss.whole(construct(base_class_name, **given))
         self.signature = inspect.signature(self.base.accumulate_gradients)
+        self._argument_names = tuple(self.signature.parameters)
         self.generator_access = GeneratorAccess(G_mapping, G_synthesis)
         self.engine = None
         self.round_index = 0
@@ -160,9 +161,9 @@ class MADRLoss:
 
     def accumulate_gradients(self, *args, **kwargs):
         """As the base's, with MADR's terms in the generator's main phase."""
-        bound = self.signature.bind(*args, **kwargs)
-        arguments = bound.arguments
-        phase = arguments["phase"]
+        # signature.bind() alone would take as long as a term; a call that does not fit is refused by the base itself.
+        arguments = {**dict(zip(self._argument_names, args)), **kwargs}
+        phase = arguments.get("phase", "")
         if phase not in GENERATOR_PHASES:
             self._note_foreign(phase)
             # Loops without `sync` do not say which microbatch is the step's last; the next phase does, and the count is the next step's.
@@ -170,7 +171,8 @@ class MADRLoss:
                 self.rounds_per_step, self._rounds_of_phase = self._rounds_of_phase, 0
             self._finish_step_if_open()
             if self.config.tilt and phase.startswith("D"):
-                with self._tilted_reals_of(phase, arguments):
+                bound = self.signature.bind(*args, **kwargs)
+                with self._tilted_reals_of(phase, bound.arguments):
                     return self.base.accumulate_gradients(*bound.args, **bound.kwargs)
             return self.base.accumulate_gradients(*args, **kwargs)
 

@@ -1,14 +1,15 @@
 """Nearest-neighbour numbers: improved precision and recall, density and coverage. Arrays in, numbers out.
 
-Exact, blockwise, under bounded memory, and independent of the block size to the last count: float64 matrix products
-say which pairs are clearly nearer or farther than asked, and every pair that rounding could decide is measured again by
-one function whose result for a pair depends on that pair alone. Must not know where features come from.
+Exact, blockwise, under bounded memory, and independent of the block size to the last count: matrix products (on a CPU
+rounded ones, rounded_products.py, else in float64) say which pairs are clearly nearer or farther than asked, and every pair
+that rounding could decide is measured again by one function whose result for a pair depends on that pair alone. Must not
+know where features come from.
 Legend: N reals or ball centres, M fakes or points, D feature dimensions, P pairs.
 """
 
 import torch
 
-from madr_spaces import faiss_neighbours
+from madr_spaces import rounded_products
 from madr_spaces.errors import MADRError
 from madr_spaces.feature_sets import check_same_width, checked_matrix
 
@@ -74,12 +75,12 @@ class Tiles:
             yield start, squared, factor * norms_n[:, None], factor * norms_m[None]
 
 
-def kth_neighbour_distances(features_ND, k, *, rows=None, device="cpu", tile_bytes=TILE_BYTES, progress=None, through_faiss=None):
+def kth_neighbour_distances(features_ND, k, *, rows=None, device="cpu", tile_bytes=TILE_BYTES, progress=None, rounded=None):
     """Distance of each item to its k-th nearest OTHER item of the same set, [N] float64; for a tuple of k: [N, len(k)].
 
     The item itself is left out by its index, not by its distance, so that duplicates count as neighbours.
-    rows: (first, last) to compute a part only; progress: called with the number of finished rows. through_faiss: whether
-    faiss proposes the neighbours (None: where it is faster); the numbers are the same to the last bit.
+    rows: (first, last) to compute a part only; progress: called with the number of finished rows. rounded: whether
+    rounded products propose the neighbours (None: where it is faster); the numbers are the same to the last bit.
     """
     x_ND = prepare(features_ND, "Given", device)
     orders = torch.as_tensor(k, device=x_ND.device)
@@ -90,16 +91,20 @@ def kth_neighbour_distances(features_ND, k, *, rows=None, device="cpu", tile_byt
         )
     first, last = rows or (0, len(x_ND))
     own_R = torch.arange(first, last, device=x_ND.device)
-    if through_faiss is None:
-        through_faiss = x_ND.device.type == "cpu" and len(x_ND) >= faiss_neighbours.FEWEST_ITEMS and faiss_neighbours.is_available()
-    if not through_faiss or first == last:
+    if not _rounded_pays(rounded, x_ND) or first == last:
         return _kth_by_tiles(x_ND, own_R, orders, tile_bytes, progress)
-    radii, proven_R = faiss_neighbours.kth_distances(
-        x_ND, mean_row(x_ND), orders, k + _SPARE_CANDIDATES, (first, last), lambda i, j: pair_distances(x_ND, x_ND, i, j), progress
+    radii, found_R = rounded_products.kth_distances(
+        x_ND, mean_row(x_ND), orders, (first, last), lambda i, j: pair_distances(x_ND, x_ND, i, j), progress
     )
-    if not proven_R.all():
-        radii[~proven_R] = _kth_by_tiles(x_ND, own_R[~proven_R], orders, tile_bytes, None)
+    if not found_R.all():
+        radii[~found_R] = _kth_by_tiles(x_ND, own_R[~found_R], orders, tile_bytes, None)
     return radii
+
+
+def _rounded_pays(asked, *sets):
+    if asked is not None:
+        return asked
+    return all(len(x_ND) >= rounded_products.FEWEST_ITEMS and x_ND.device.type == "cpu" for x_ND in sets)
 
 
 def _kth_by_tiles(x_ND, own_R, orders, tile_bytes, progress):
@@ -128,36 +133,91 @@ def _kth_by_tiles(x_ND, own_R, orders, tile_bytes, progress):
     return torch.cat(radii) if done else torch.zeros([0, *orders.shape], dtype=torch.float64, device=x_ND.device)
 
 
-def ball_hits(points_MD, centres_ND, radii_N, *, strict=False, rows=None, device="cpu", tile_bytes=TILE_BYTES, progress=None):
+def ball_hits(points_MD, centres_ND, radii_N, *, strict=False, **how):
     """How many balls hold each point [M], and how many points each ball holds [N], int64.
 
     A ball (centre, radius) holds a point when distance <= radius, or < radius with `strict`.
     rows: (first, last) of the points to compute a part only (the second result then counts those points alone).
     """
+    per_point, per_ball, _ = all_ball_hits(points_MD, centres_ND, torch.as_tensor(radii_N)[:, None], strict=strict, **how)
+    return per_point[:, 0], per_ball[:, 0]
+
+
+def all_ball_hits(
+    points_MD, centres_ND, radii_NK, own_radii_M=None, *, strict=False, rows=None, device="cpu", tile_bytes=TILE_BYTES, progress=None, rounded=None
+):
+    """The same of several balls about each centre, and of one about each point, in one pass over the pairs.
+
+    Returns (balls per point [M, K], points per ball [N, K], balls of points per centre [N], None without own_radii_M), int64.
+    """
     y_MD, x_ND = prepare(points_MD, "Point", device), prepare(centres_ND, "Centre", device)
     check_same_width(x_ND, y_MD, ("Centre", "Point"))
-    radii_N = torch.as_tensor(radii_N, dtype=torch.float64).to(x_ND.device)
-    first, last = rows or (0, len(y_MD))
+    radii_NK = torch.as_tensor(radii_NK, dtype=torch.float64).to(x_ND.device)
+    if own_radii_M is not None:
+        own_radii_M = torch.as_tensor(own_radii_M, dtype=torch.float64).to(x_ND.device)
+    rows = rows or (0, len(y_MD))
+    hits = _Hits(rows, len(x_ND), radii_NK.shape[1], own_radii_M is not None, x_ND.device)
+    pairs = None
+    if _rounded_pays(rounded, y_MD, x_ND):
+        measure = lambda i, j: pair_distances(y_MD, x_ND, i, j)
+        pairs = rounded_products.BallPairs(y_MD, x_ND, mean_row(x_ND), radii_NK, own_radii_M, measure)
+    if pairs is not None and pairs.is_usable:
+        for start, end, found in pairs.blocks(*rows):
+            if found is None:
+                _hits_by_tiles(hits, y_MD, x_ND, radii_NK, own_radii_M, strict, (start, end), tile_bytes, None)
+            else:
+                row_P, column_P, side_PK = found
+                hits.add_pairs(start + row_P, column_P, side_PK < 0 if strict else side_PK <= 0)
+            if progress is not None:
+                progress(end - rows[0])
+    else:
+        _hits_by_tiles(hits, y_MD, x_ND, radii_NK, own_radii_M, strict, rows, tile_bytes, progress)
+    return hits.result()
+
+
+class _Hits:
+    """Counts: column k < K the k-th ball about each centre, the last one that about each point, where there are any."""
+
+    def __init__(self, rows, num_centres, num_radii, of_points, device):
+        self.first, self.num_radii, self.of_points = rows[0], num_radii, of_points
+        columns = num_radii + of_points
+        self.per_point = torch.zeros([rows[1] - rows[0], columns], dtype=torch.long, device=device)
+        self.per_centre = torch.zeros([num_centres, columns], dtype=torch.long, device=device)
+
+    def add_pairs(self, row_P, column_P, inside_PK):
+        for k, inside_P in enumerate(inside_PK.unbind(1)):
+            self.per_point[:, k] += torch.bincount(row_P[inside_P] - self.first, minlength=len(self.per_point))
+            self.per_centre[:, k] += torch.bincount(column_P[inside_P], minlength=len(self.per_centre))
+
+    def result(self):
+        own = self.per_centre[:, -1] if self.of_points else None
+        return self.per_point[:, : self.num_radii], self.per_centre[:, : self.num_radii], own
+
+
+def _hits_by_tiles(hits, y_MD, x_ND, radii_NK, own_radii_M, strict, rows, tile_bytes, progress):
+    """Add those of the points of `rows`, through products in float64."""
     tiles = Tiles(y_MD, x_ND, tile_bytes)
-    balls_per_point = torch.zeros(last - first, dtype=torch.long, device=x_ND.device)
-    points_per_ball = torch.zeros(len(x_ND), dtype=torch.long, device=x_ND.device)
-    for start, y_mD, norms_m in tiles.row_blocks(first, last):
+    for start, y_mD, norms_m in tiles.row_blocks(*rows):
+        at = start - hits.first
         for col, squared, bound_rows, bound_cols in tiles.column_blocks(y_mD, norms_m):
-            radii = radii_N[col : col + squared.shape[1]]
-            squared -= radii[None].square()
-            inside = squared < 0
-            # The squared radius is rounded too: 4 units in the last place cover the square and the root behind it.
-            bound_cols = bound_cols + radii[None].square() * (4 * torch.finfo(torch.float64).eps)
-            doubtful = (squared.abs_() <= bound_rows + bound_cols).nonzero()
-            if len(doubtful):
-                i, j = doubtful[:, 0], doubtful[:, 1]
-                exact = pair_distances(y_MD, x_ND, i + start, j + col)
-                inside[i, j] = exact < radii[j] if strict else exact <= radii[j]
-            balls_per_point[start - first : start - first + len(y_mD)] += inside.sum(dim=1)
-            points_per_ball[col : col + len(radii)] += inside.sum(dim=0)
+            n, m = squared.shape
+            of_centres = [radii_NK[col : col + m, k][None] for k in range(radii_NK.shape[1])]
+            of_points = [] if own_radii_M is None else [own_radii_M[start : start + n][:, None]]
+            for k, radii in enumerate(of_centres + of_points):
+                beyond = squared - radii.square()
+                inside = beyond < 0
+                # The squared radius is rounded too: 4 units in the last place cover the square and the root behind it.
+                bound = bound_rows + bound_cols + radii.square() * (4 * torch.finfo(torch.float64).eps)
+                doubtful = (beyond.abs_() <= bound).nonzero()
+                if len(doubtful):
+                    i, j = doubtful[:, 0], doubtful[:, 1]
+                    exact = pair_distances(y_MD, x_ND, i + start, j + col)
+                    limit = radii.expand(n, m)[i, j]
+                    inside[i, j] = exact < limit if strict else exact <= limit
+                hits.per_point[at : at + n, k] += inside.sum(dim=1)
+                hits.per_centre[col : col + m, k] += inside.sum(dim=0)
         if progress is not None:
-            progress(start + len(y_mD) - first)
-    return balls_per_point, points_per_ball
+            progress(at + len(y_mD))
 
 
 # ----------------------------------------------------------------------------------------------------------------
@@ -202,21 +262,22 @@ def density_coverage(real_ND, fake_MD, k=5, *, strict=False, **how):
 def prdc_items(real, fake, numbers, radii, hits):
     """{number: (which items, float64 value of each)} of the wanted NUMBERS; each is the mean over its items, real or generated ones.
 
-    radii(features, k or tuple of k, what it is for), hits(points, centres, radii, what for): the two kernels above, which a
-    caller may share among processes.
+    radii(features, k or tuple of k, what it is for), hits(points, centres, radii_NK, own_radii_M or None, what for): the kernels above,
+    which a caller may share among processes. The pairs of real and generated items are looked at once.
     """
     wanted, items = set(numbers), {}
-    ks = tuple(k for k, those in ((K_PRECISION_RECALL, {"precision"}), (K_DENSITY_COVERAGE, {"density", "coverage"})) if those & wanted)
-    if ks:
-        real_radii = dict(zip(ks, radii(real, ks, "radii of reals").T))
+    ks = [k for k, those in ((K_PRECISION_RECALL, {"precision"}), (K_DENSITY_COVERAGE, {"density", "coverage"})) if those & wanted]
+    real_radii = radii(real, tuple(ks), "radii of reals") if ks else torch.zeros([len(real), 0], dtype=torch.float64)
+    fake_radii = radii(fake, K_PRECISION_RECALL, "radii of generated") if "recall" in wanted else None
+    per_fake, per_ball, per_real = hits(fake, real, real_radii, fake_radii, "inside")
     if "precision" in wanted:
-        items["precision"] = "generated", hits(fake, real, real_radii[K_PRECISION_RECALL], "precision")[0] > 0
+        items["precision"] = "generated", per_fake[:, ks.index(K_PRECISION_RECALL)] > 0
     if {"density", "coverage"} & wanted:
-        per_fake, per_ball = hits(fake, real, real_radii[K_DENSITY_COVERAGE], "density and coverage")
-        items["density"] = "generated", per_fake.double() / K_DENSITY_COVERAGE
-        items["coverage"] = "real", per_ball > 0
+        column = ks.index(K_DENSITY_COVERAGE)
+        items["density"] = "generated", per_fake[:, column].double() / K_DENSITY_COVERAGE
+        items["coverage"] = "real", per_ball[:, column] > 0
     if "recall" in wanted:
-        items["recall"] = "real", hits(real, fake, radii(fake, K_PRECISION_RECALL, "radii of generated"), "recall")[0] > 0
+        items["recall"] = "real", per_real > 0
     return {name: (items[name][0], items[name][1].double().cpu().numpy()) for name in numbers}
 
 
@@ -224,7 +285,7 @@ def prdc(real_ND, fake_MD, **how):
     """{number: value} of the four, each with the k of the metrics that bear its name. how: as for the kernels."""
     real, fake = check_sets(real_ND, fake_MD, max(K_PRECISION_RECALL, K_DENSITY_COVERAGE))
     radii = lambda features, k, _what: kth_neighbour_distances(features, k, **how)
-    hits = lambda points, centres, radii_N, _what: ball_hits(points, centres, radii_N, **how)
+    hits = lambda points, centres, radii_NK, own_radii_M, _what: all_ball_hits(points, centres, radii_NK, own_radii_M, **how)
     return {name: float(values.mean()) for name, (_, values) in prdc_items(real, fake, NUMBERS, radii, hits).items()}
 
 

@@ -135,18 +135,21 @@ class _SharedNeighbours:
         radii = neighbours.kth_neighbour_distances(features, ks, **self._stage(tag, len(features)))
         return join_rows(radii, self.opts.num_gpus, len(features))
 
-    def hits(self, points, centres, radii, tag):
-        """(balls per point, points per ball)"""
-        per_point, per_ball = neighbours.ball_hits(points, centres, radii, strict=self.strict, **self._stage(tag, len(points)))
+    def hits(self, points, centres, radii, own_radii, tag):
+        """(balls per point, points per ball, balls of points per centre)"""
+        stage = self._stage(tag, len(points))
+        per_point, *per_centre = neighbours.all_ball_hits(points, centres, radii, own_radii, strict=self.strict, **stage)
         if self.opts.num_gpus > 1:
-            torch.distributed.all_reduce(per_ball)
-        return join_rows(per_point, self.opts.num_gpus, len(points)), per_ball
+            for counted in per_centre:
+                if counted is not None:
+                    torch.distributed.all_reduce(counted)
+        return join_rows(per_point, self.opts.num_gpus, len(points)), *per_centre
 
 
 def per_item_numbers(opts, real, fake, numbers, rel_lo=0, rel_hi=1):
     """{number: (which items, float64 value of each)}; each number is the mean over its items, real or generated ones."""
     real, fake = neighbours.check_sets(real, fake, max(K_PRECISION_RECALL, K_DENSITY_COVERAGE))
-    shared = _SharedNeighbours(opts, opts.strict_ties, rel_lo, rel_hi, num_stages=5)
+    shared = _SharedNeighbours(opts, opts.strict_ties, rel_lo, rel_hi, num_stages=3)
     return neighbours.prdc_items(real, fake, numbers, shared.radii, shared.hits)
 
 

@@ -33,6 +33,7 @@ class SetsJob:
     modes: int | None
     mirror: bool
     per_class: bool
+    held_out: str | None = None
 
 
 def check_given(reals, fakes):
@@ -94,6 +95,7 @@ def _calc(metric, job, rank, device, sides, reals, fakes, **more):
         space=job.space,
         strict_ties=job.strict_ties,
         modes=job.modes,
+        held_out=job.held_out,
         given=two_sets.as_given_features(sides) if metric_main.takes_given_features(metric) else None,
         sides={side.name: side.stats for side in sides if side.stats is not None},
         **more,

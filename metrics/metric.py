@@ -21,6 +21,7 @@ class Group(enum.Enum):
     QUICK = "Quick looks: 10,000 generated images, not comparable with 50,000"
     DIGITS = "Stacked digits"
     DIVERSITY = "Diversity in the feature space of --metric-space"
+    HELD_OUT = "Against held-out reals, given with --held-out"
     OWN = "Registered by others"
 
 
@@ -74,6 +75,7 @@ class Metric:
     fewest: Fewest = Fewest()
     per_class: bool = True  # means something of the images of one class alone
     counts_modes: bool = False  # heeds --modes
+    needs_held_out: bool = False  # compares with real images that nobody trained on
     prepare: Callable | None = None  # of the --detector paths: finds what the metric needs, long before it is due
 
     def __call__(self, opts):

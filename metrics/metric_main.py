@@ -20,6 +20,7 @@ from metrics import (
     diversity,
     frechet_inception_distance,
     further_diversity,
+    held_out,
     inception_score,
     kernel_inception_distance,
     metric as rows,
@@ -38,6 +39,7 @@ _FILES = (
     mode_coverage,
     diversity,
     further_diversity,
+    held_out,
     cycling,
 )
 _metrics = {row.name: row for group in rows.Group for file in _FILES for row in file.METRICS if row.group is group}

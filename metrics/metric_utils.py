@@ -60,7 +60,7 @@ class MetricOptions:
     snapshots: {name: function that opens its G} of the network's run, in order. given: GivenFeatures in place of network and
     data set. modes: count only the modes of stacked digits below this label. kept: a dict that holds what was computed of the
     reals, for later calls with other seeds. sides: {'real' or 'generated': FeatureStats} of files, in place of images. only_class:
-    the OneClass of the data set to compare with. on_warning: what gets the sentences of warn. `facts` collects what the result
+    the OneClass of the data set to compare with. on_warning: what gets the sentences of warn. held_out: path of real images that nobody trained on. `facts` collects what the result
     depends on, for the result line.
     """
 
@@ -91,6 +91,7 @@ class MetricOptions:
         sides=None,
         only_class=None,
         on_warning=None,
+        held_out=None,
     ):
         assert 0 <= rank < num_gpus
         self.G = G
@@ -116,6 +117,7 @@ class MetricOptions:
         self.kept = kept
         self.sides = dict(sides or {})
         self.only_class = only_class
+        self.held_out = held_out
         self.on_warning = on_warning or showing.warn
         self.asking = None  # the row of the metric that is computed
         self.facts = {}

@@ -55,6 +55,7 @@ class Job:
     repeats: int = 1
     modes: int | None = None
     per_class: bool = False
+    held_out: str | None = None
     trained_in: dict = field(default_factory=dict)  # {network: extractor whose features led its training, or None}
     snapshots: dict = field(default_factory=dict)  # {network: paths of the snapshots of its run}
     drs: tuple | None = None  # (drs.Loss, drs.Settings) of rejection sampling
@@ -103,6 +104,21 @@ def check_rejection(names, others):
     for flag, value in others.items():
         if value:
             raise UserError(f"{flag} does not go with --drs, which sifts the images of one network in one process; leave one of them out.")
+
+
+def check_held_out(path, names):
+    """Refuse metrics against held-out images without those, and those without such metrics."""
+    asking = [name for name in names if metric_main.row_of(name).needs_held_out]
+    if asking and path is None:
+        raise UserError(
+            f"--metrics={asking[0]} compares with real images that nobody trained on; give a folder or zip of them with --held-out=PATH "
+            "(images of the same kind that are not in the training set)."
+        )
+    if path is not None and not asking:
+        those = [name for name in metric_main.list_valid_metrics() if metric_main.row_of(name).needs_held_out]
+        raise UserError(f"--held-out={path} has no effect on {', '.join(names)}; leave it out, or take one of {', '.join(those)}.")
+    if path is not None and not (os.path.isdir(path) or path.lower().endswith(".zip") and os.path.isfile(path)):
+        raise UserError(f"--held-out={path} is neither a folder nor a zip of images; give one that holds real images which nobody trained on.")
 
 
 def check_seeds(seed, num_repeats):
@@ -170,6 +186,7 @@ def _calc(metric, path, G, job, rank, device, items):
         batch_size=job.batch_size,
         space=job.space,
         strict_ties=job.strict_ties,
+        held_out=job.held_out,
         trained_in=job.trained_in.get(path),
         snapshots=openers(job.snapshots.get(path, []), job.trust, device),
     )

@@ -1,5 +1,6 @@
 """What metrics need before they can be computed, asked for before a run begins rather than hours into it."""
 
+from dnnlib.errors import UserError
 from metrics import counts, detectors, metric_main
 
 _URLS = {"inception": detectors.INCEPTION_URL, "vgg16": detectors.VGG16_URL}
@@ -14,6 +15,11 @@ def check(metrics, detector_paths):
     for metric in metrics:
         metric_main.check_names([metric])
         row = metric_main.row_of(metric)
+        if row.needs_held_out:
+            raise UserError(
+                f"--metrics={metric} compares with real images that nobody trained on, which a training does not know; leave it out here, and ask "
+                "for it later: calc_metrics.py --held-out=PATH."
+            )
         if row.prepare is not None:
             row.prepare(detector_paths)
         elif row.detector in _URLS:

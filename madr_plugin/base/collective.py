@@ -23,7 +23,7 @@ def world() -> tuple[int, int]:
 
 def gather_microbatches(rounds: list[torch.Tensor]) -> torch.Tensor:
     """Gather tensors of equal shape, one per local round -> those of all processes, [num_microbatches, ...] in global order."""
-    local = torch.stack(rounds) if len(rounds) > 1 else rounds[0][None]
+    local = torch.stack(rounds) if len(rounds) > 1 else rounds[0].contiguous()[None]
     _, num_processes = world()
     if num_processes == 1:
         return local

@@ -120,27 +120,25 @@ class Engine:
         self._results.append(result)
         self._generated += len(image)
 
-        def loss_of(x):
-            features_BD, gradient_BD = self.features(x, generator), None
-            result["features"] = features_BD.detach()
-            if self.term_is_due:
-                seen = objectives.Seen(
-                    self._witness_weights(), self._pull_weights(), classes_of(result["labels"]).to(image.device), self.strength.shares(), fresh
-                )
-                gradient_BD, measured = self.objective.gradient(result["features"], generator, seen)
-                result.update({MEASURED + name: value for name, value in measured.items()})
-            return features_BD.sum() * 0 if gradient_BD is None else (features_BD * gradient_BD).sum()
+        def gradient_of(features_BD):
+            result["features"] = features_BD
+            seen = objectives.Seen(
+                self._witness_weights(), self._pull_weights(), classes_of(result["labels"]).to(image.device), self.strength.shares(), fresh
+            )
+            gradient_BD, measured = self.objective.gradient(features_BD, generator, seen)
+            result.update({MEASURED + name: value for name, value in measured.items()})
+            return gradient_BD
 
         gradient, factor = None, 0.0
         if self.term_is_due:
-            gradient, _ = tap.gradient_at(image[:count], loss_of)
+            gradient = tap.gradient_through(image[:count], lambda x: self.features(x, generator), gradient_of)
             if count < len(image):
                 gradient = torch.cat([gradient, torch.zeros_like(image[count:], dtype=torch.float32)])
             result["norm_term"] = balance.mean_norm(gradient)
             factor = self.strength.factor("term") * (self.config.interval * gain)
         else:
             with torch.no_grad():
-                loss_of(image[:count].detach())
+                result["features"] = self.features(image[:count].detach(), generator)
 
         self._watch_host_gradient(generator_access, image, gradient, factor, gain, result)
 
@@ -205,7 +203,7 @@ class Engine:
         measured = [name for name in ("host", "term", "replay") if "norm_" + name in rounds[0]]
         norms_RT = [torch.stack([result.pop("norm_" + name) for name in measured]) for result in rounds]
         norms = dict(zip(measured, collective.gather_microbatches(norms_RT).nanmean(0).unbind()))
-        gathered = {name: collective.gather_microbatches([result[name].contiguous() for result in rounds]) for name in sorted(rounds[0])}
+        gathered = {name: collective.gather_microbatches([result[name] for result in rounds]) for name in sorted(rounds[0])}
         reaches = {name: gathered.pop("reach_" + name).nanmean(0) for name in ("host", "term", "replay") if "reach_" + name in gathered}
         self.strength.balance.update(norms, reaches)
         measured = {name[len(MEASURED) :]: gathered.pop(name).nanmean() for name in sorted(gathered) if name.startswith(MEASURED)}

@@ -16,6 +16,15 @@ def gradient_at(image, loss_of):
     return gradient, value.detach()
 
 
+def gradient_through(image, features_of, gradient_of):
+    """Compute d / dx of features_of(x) at x = image.detach(), times gradient_of(those features [B, D]); zeros where that is None."""
+    with torch.enable_grad():
+        x = image.detach().to(torch.float32).requires_grad_(True)
+        features_BD = features_of(x)
+        gradient_BD = gradient_of(features_BD.detach())
+        return torch.zeros_like(x) if gradient_BD is None else torch.autograd.grad(features_BD, x, gradient_BD)[0]
+
+
 def add_gradient(image, gradient, factor, on_host_gradient):
     """MADR: at backward, factor * gradient (None: nothing) joins what arrives at `image`; on_host_gradient sees the host's part first."""
     inside = []

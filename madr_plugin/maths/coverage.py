@@ -53,7 +53,7 @@ def assign_to_cells(features_BD, centroids_CD, radii_C, class_B=None, class_C=No
     if class_C is not None:
         squared_BC = squared_BC.masked_fill((class_C[None, :] >= 0) & (class_C[None, :] != class_B[:, None]), float("inf"))
     squared_B, cell_B = squared_BC.min(dim=1)
-    return torch.where(squared_B <= radii_C[cell_B].square(), cell_B, torch.full_like(cell_B, -1))
+    return torch.where(squared_B <= radii_C[cell_B].square(), cell_B, -1)
 
 
 def cell_counts(cell_W, num_cells):

@@ -32,6 +32,15 @@ class MixtureKernel:
         slope = k0.add(k1, alpha=4).add_(k2, alpha=16).add_(k3, alpha=64).mul_(-0.125 / self.scale**2)
         return k0.add_(k1).add_(k2).add_(k3).div_(4), slope
 
+    @torch.no_grad()
+    def slope_in_place(self, squared):
+        """The slope alone, written over `squared`."""
+        k0 = squared.mul_(-0.5 / self.scale**2).exp_()
+        k1 = k0.square().square_()
+        k2 = k1.square().square_()
+        k3 = k2.square().square_()
+        return k0.add_(k1, alpha=4).add_(k2, alpha=16).add_(k3, alpha=64).mul_(-0.125 / self.scale**2)
+
 
 class RationalQuadraticKernel:
     """k(a, b) = 1/5 sum_alpha (1 + |a - b|^2 / (2 alpha scale^2))^-alpha,  alpha in {.2, .5, 1, 2, 5}."""
@@ -53,6 +62,10 @@ class RationalQuadraticKernel:
         values = [base**-alpha for base, alpha in zip(bases, self.ALPHAS)]
         slope = sum(value / base for value, base in zip(values, bases)) * (-0.5 / (self.scale**2 * len(values)))
         return sum(values) / len(values), slope
+
+    def slope_in_place(self, squared):
+        """The slope alone; `squared` need not be kept."""
+        return self.with_slope(squared)[1]
 
 
 KERNELS = {"mixture": MixtureKernel, "rational-quadratic": RationalQuadraticKernel}

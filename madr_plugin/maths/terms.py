@@ -30,26 +30,29 @@ def witness_loss(fake_BD, real_nD, kernel, weights_n=None):
     return _Witness.apply(fake_BD, real_nD, kernel, weights_n)
 
 
-class _Witness(torch.autograd.Function):
-    """The gradient by hand, found on the way: with C_ij = dL/d|f_i - y_j|^2 over all y it is 2 sum_j C_ij (f_i - y_j).
+@torch.no_grad()
+def witness_gradient(fake_BD, real_nD, kernel, weights_n=None):
+    """Compute dL_wit / df -> [B, D], by hand: with C_ij = dL/d|f_i - y_j|^2 over all y it is 2 sum_j C_ij (f_i - y_j).
 
     At small batches the number of operations is what costs, and a graph doubles it.
     """
+    B = len(fake_BD)
+    centred_BD, both_MD, squared_BM = _witness_distances(fake_BD, real_nD)
+    return _gradient_of_slopes(kernel.slope_in_place(squared_BM), centred_BD, both_MD, *_witness_shares(B, real_nD, weights_n))
+
+
+class _Witness(torch.autograd.Function):
+    """The value with its gradient, found on the way."""
 
     @staticmethod
     def forward(ctx, fake_BD, real_nD, kernel, weights_n):
-        B, n = len(fake_BD), len(real_nD)
-        among, pull = 1 / (B * max(B - 1, 1)), -2 / B * (1 / n if weights_n is None else weights_n)
-        centre_D = real_nD.mean(0)  # far from the origin the differences would be lost in rounding
-        fake_BD = fake_BD - centre_D
-        both_MD = torch.cat([fake_BD, real_nD - centre_D])
-        values_BM, slope_BM = kernel.with_slope(squared_distances(fake_BD, both_MD))
+        B = len(fake_BD)
+        among, pull = _witness_shares(B, real_nD, weights_n)
+        centred_BD, both_MD, squared_BM = _witness_distances(fake_BD, real_nD)
+        values_BM, slope_BM = kernel.with_slope(squared_BM)
         loss = (values_BM[:, :B].sum() - values_BM.diagonal().sum()) * among + (values_BM[:, B:].sum(0) * pull).sum()
         if ctx.needs_input_grad[0]:
-            slope_BM[:, :B].mul_(2 * among)  # a pair of the batch stands in the sum twice
-            slope_BM[:, B:].mul_(pull)
-            slope_BM.fill_diagonal_(0)
-            ctx.save_for_backward(torch.addmm(slope_BM.sum(1, keepdim=True) * fake_BD, slope_BM, both_MD, alpha=-1).mul_(2))
+            ctx.save_for_backward(_gradient_of_slopes(slope_BM, centred_BD, both_MD, among, pull))
         return loss
 
     @staticmethod
@@ -57,6 +60,29 @@ class _Witness(torch.autograd.Function):
     def backward(ctx, gradient):
         [gradient_BD] = ctx.saved_tensors
         return gradient * gradient_BD, None, None, None
+
+
+def _witness_shares(B, real_nD, weights_n):
+    """Each pair's weight in L_wit: (of two of the batch, of one and a real)."""
+    return 1 / (B * max(B - 1, 1)), -2 / B * (1 / len(real_nD) if weights_n is None else weights_n)
+
+
+def _witness_distances(fake_BD, real_nD):
+    """(f [B, D], all y = f and x [M, D], |f_i - y_j|^2 [B, M]), from the reals' mean: far from the origin differences would be lost in rounding."""
+    both_MD = torch.cat([fake_BD, real_nD]).sub_(real_nD.mean(0))
+    fake_BD = both_MD[: len(fake_BD)]
+    square_M = both_MD.square().sum(1)
+    squared_BM = torch.addmm(square_M[: len(fake_BD), None] + square_M, fake_BD, both_MD.T, alpha=-2).clamp_(min=0)
+    return fake_BD, both_MD, squared_BM
+
+
+def _gradient_of_slopes(slope_BM, fake_BD, both_MD, among, pull):
+    """2 sum_j C_ij (f_i - y_j) of the kernel's slopes, which are changed on the way."""
+    B = len(fake_BD)
+    slope_BM[:, :B].mul_(2 * among)  # a pair of the batch stands in the sum twice
+    slope_BM[:, B:].mul_(pull)
+    slope_BM.fill_diagonal_(0)
+    return torch.addmm(slope_BM.sum(1, keepdim=True) * fake_BD, slope_BM, both_MD, alpha=-1).mul_(2)
 
 
 def imle_loss(fake_RD, real_RD, scale, active_R=None):

@@ -29,32 +29,50 @@ class MomentsMemory:
         """
         features_BD, found = features_BD.to(torch.float64), {}
         gain = (1 - decay) / max(len(features_BD), 1)
-        for group in group_B.unique().tolist() if len(self.weight_G) > 1 else [0]:
-            own_BD = features_BD[group_B == group] if len(self.weight_G) > 1 else features_BD
-            if group < 0 or not len(own_BD):
-                continue
+        for group, rows in self._groups_of(group_B):
+            own_BD = features_BD[rows]
             weight = decay * self.weight_G[group] + gain * len(own_BD)
             mean_D = (decay * self.first_GD[group] + gain * own_BD.sum(0)) / weight
-            second_DD = (decay * self.second_GDD[group] + gain * own_BD.T @ own_BD) / weight
+            second_DD = torch.addmm(self.second_GDD[group], own_BD.T, own_BD, beta=decay, alpha=gain) / weight
             effective = weight.square() / (decay**2 * self.square_G[group] + gain**2 * len(own_BD))
             found[group] = mean_D, second_DD, effective
         return found
 
     @torch.no_grad()
+    def slopes_on_features(self, features_BD, group_B, decay, slopes):
+        """Take slopes {group: (per mean_D, per second_DD, symmetric)} of what blended() gives back to the features -> float64 [B, D]."""
+        features_BD = features_BD.to(torch.float64)
+        gain, result_BD = (1 - decay) / max(len(features_BD), 1), torch.zeros_like(features_BD)
+        for group, rows in self._groups_of(group_B):
+            own_BD, (slope_D, slope_DD) = features_BD[rows], slopes[group]
+            weight = decay * self.weight_G[group] + gain * len(own_BD)
+            result_BD[rows] = torch.addmm(slope_D, own_BD, slope_DD, alpha=2) * (gain / weight)
+        return result_BD
+
+    def _groups_of(self, group_B):
+        """List the groups that a batch shows, each with its rows. A single group is asked for nothing: it takes all."""
+        if len(self.weight_G) == 1:
+            return [(0, slice(None))] if len(group_B) else []
+        return [(group, group_B == group) for group in group_B.unique().tolist() if group >= 0]
+
+    @torch.no_grad()
     def update(self, features_BD, group_B, decay):
         """Take in a step's images. Rows that are not finite are passed over."""
         finite_B = torch.isfinite(features_BD).all(1)
-        features_BD, group_B = features_BD[finite_B].to(torch.float64), group_B[finite_B]
+        if not bool(finite_B.all()):
+            features_BD, group_B = features_BD[finite_B], group_B[finite_B]
         if not len(features_BD):
             return
+        features_BD = features_BD.to(torch.float64)
         gain = (1 - decay) / len(features_BD)
         for name, factor in zip(self.NAMES, (decay, decay, decay, decay**2)):
             getattr(self, name).mul_(factor)
-        for group in set(group_B.tolist()) - {-1}:
-            own_BD = features_BD[group_B == group]
+        groups = set(group_B.tolist())
+        for group in groups - {-1}:
+            own_BD = features_BD if len(groups) == 1 else features_BD[group_B == group]
             self.weight_G[group] += gain * len(own_BD)
-            self.first_GD[group] += gain * own_BD.sum(0)
-            self.second_GDD[group] += gain * own_BD.T @ own_BD
+            self.first_GD[group].add_(own_BD.sum(0), alpha=gain)
+            self.second_GDD[group].addmm_(own_BD.T, own_BD, alpha=gain)
             self.square_G[group] += gain**2 * len(own_BD)
 
     def live_state(self):

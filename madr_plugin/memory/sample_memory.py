@@ -58,10 +58,10 @@ class SampleMemory:
         source_of_slot = {slot: row for row, slot in enumerate(slots) if slot >= 0}  # a later sample replaces an earlier one
         if source_of_slot:
             slot_index, row_index = torch.tensor([list(source_of_slot), list(source_of_slot.values())], device=features_BD.device).unbind()
-            for name in self.FIELDS:
-                kept = self.tensors[name]
+            for name, kept in self.tensors.items():
                 if kept.numel():
-                    kept[slot_index] = samples[name].index_select(0, row_index).to(kept.dtype)  # images of one latent fill the places of two
+                    rows = samples[name].index_select(0, row_index).to(kept.dtype)
+                    kept.index_copy_(0, slot_index, rows.expand(-1, *kept.shape[1:]))  # images of one latent fill the places of two
         return len(source_of_slot)
 
     @torch.no_grad()

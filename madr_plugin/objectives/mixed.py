@@ -23,6 +23,7 @@ class MixedObjective(Objective):
     def drift_age(self):
         return next((objective.drift_age for objective in self.objectives.values() if objective.drift_age is not None), None)
 
+    @torch.no_grad()
     def gradient(self, features_BD, generator, seen=NOTHING_SEEN):
         total, weight, measured = None, 0.0, {}
         for part, objective in self.objectives.items():
@@ -30,24 +31,24 @@ class MixedObjective(Objective):
             measured.update(own)
             if gradient_BD is None:
                 continue
-            norm = gradient_BD.norm(dim=1).mean()
-            measured[f"size_{part}"] = norm
+            norm = measured[f"size_{part}"] = gradient_BD.norm(dim=1).mean()
             known = self.norms[part].to(norm.device)
             share = seen.shares.get(part, 1.0)
-            scaled_BD = gradient_BD * (share / torch.where(known > 0, known, norm).clamp(min=1e-30))
-            total, weight = scaled_BD if total is None else total + scaled_BD, weight + share
+            scaled_BD = gradient_BD * (share / torch.where(known > 0, known, norm).clamp_(min=1e-30))
+            total, weight = scaled_BD if total is None else total.add_(scaled_BD), weight + share
         if total is None:
             return None, measured
-        return total / torch.as_tensor(weight).clamp(min=1e-12), measured
+        return total.div_(weight.clamp(min=1e-12) if torch.is_tensor(weight) else max(weight, 1e-12)), measured
 
     def after_step(self, step, memory, batch=None):
-        for part, objective in self.objectives.items():
+        for objective in self.objectives.values():
             objective.after_step(step, memory, batch)
-            norm, known = batch.measured.get(f"size_{part}"), self.norms[part]
-            if norm is not None:
-                known = known.to(norm.device)
-                blended = torch.where(known < 0, norm, DECAY * known + (1 - DECAY) * norm)
-                self.norms[part] = torch.where(torch.isfinite(norm) & (norm > 0), blended, known)
+        new = {part: batch.measured[f"size_{part}"] for part in self.objectives if f"size_{part}" in batch.measured}
+        if new:
+            norm_T = torch.stack(list(new.values()))
+            known_T = torch.stack([self.norms[part].to(norm_T.device) for part in new])
+            blended_T = torch.where(known_T < 0, norm_T, DECAY * known_T + (1 - DECAY) * norm_T)
+            self.norms.update(zip(new, torch.where(torch.isfinite(norm_T) & (norm_T > 0), blended_T, known_T).unbind()))
 
     def signals(self, measured, microbatch):
         return {part: found for objective in self.objectives.values() for part, found in objective.signals(measured, microbatch).items()}

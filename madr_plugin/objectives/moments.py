@@ -45,33 +45,41 @@ class MomentsObjective(Objective):
         return max(0.0, 1 - generated / (1000 * self.horizon)) if self.horizon > 0 and generated > 0 else 0.0
 
     def loss(self, features_BD, generator, weight_N=None, pull_N=None):
-        return self._compare(features_BD, NOTHING_SEEN)[0]
+        """Compute the distance with a graph to the features: slow, and what gradient() is held to."""
+        memory, decay, group_B = self._compared_with(features_BD, NOTHING_SEEN)
+        found = memory.blended(self.reals.projected(features_BD), group_B, decay)
+        shares = self._shares(found, group_B)
+        return sum(
+            shares[group] * moments.frechet_distance(mean_D, second_DD, self.reals.targets[group]) for group, (mean_D, second_DD, _) in found.items()
+        )
 
+    @torch.no_grad()
     def gradient(self, features_BD, generator, seen=NOTHING_SEEN):
-        fake_BD = features_BD.detach().requires_grad_()
-        with torch.enable_grad():
-            distance, null = self._compare(fake_BD, seen)
-            if distance is None:
-                return None, {}
-            [gradient_BD] = torch.autograd.grad(distance, fake_BD)
-        return gradient_BD, dict(distance=distance.detach().to(torch.float32), null_distance=null.to(torch.float32))
+        memory, decay, group_B = self._compared_with(features_BD, seen)
+        projected_BK = self.reals.projected(features_BD)
+        found = memory.blended(projected_BK, group_B, decay)
+        if not found:
+            return None, {}
+        shares, slopes, distance, null = self._shares(found, group_B), {}, 0.0, 0.0
+        for group, (mean_D, second_DD, effective) in found.items():
+            own, slope_D, slope_DD = moments.frechet_slopes(mean_D, second_DD, self.reals.targets[group])
+            slopes[group] = shares[group] * slope_D, shares[group] * slope_DD
+            distance, null = distance + shares[group] * own, null + shares[group] * self.null_distance(group, float(effective))
+        gradient_BK = memory.slopes_on_features(projected_BK, group_B, decay, slopes)
+        gradient_BD = self.reals.gradient_before_projection(gradient_BK.to(features_BD.dtype))
+        return gradient_BD, dict(distance=distance.to(torch.float32), null_distance=null.to(torch.float32))
 
-    def _compare(self, features_BD, seen):
-        """Compute (distance with a graph, that of as many images of the reals' own) over the groups that the batch shows; None without one."""
+    def _compared_with(self, features_BD, seen):
+        """Choose what a batch is blended with: (memory, decay, group of each image)."""
         class_B = torch.full([len(features_BD)], -1, device=features_BD.device) if seen.class_B is None else seen.class_B
         memory, decay = self.memory, self.decay(self.images_per_step)
         if seen.fresh is not None:
             memory, decay = self._of_fresh(*seen.fresh, len(features_BD))
-        group_B = self.reals.groups(class_B)
-        found = memory.blended(self.reals.projected(features_BD), group_B, decay)
-        if not found:
-            return None, None
-        share = {group: float((group_B == group).sum()) / len(group_B) for group in found} if len(self.reals.targets) > 1 else {0: 1.0}
-        distance = sum(
-            share[group] * moments.frechet_distance(mean_D, second_DD, self.reals.targets[group]) for group, (mean_D, second_DD, _) in found.items()
-        )
-        null = sum(share[group] * self.null_distance(group, float(effective)) for group, (_, _, effective) in found.items())
-        return distance, null
+        return memory, decay, self.reals.groups(class_B)
+
+    def _shares(self, found, group_B):
+        """Weigh the groups that a batch shows by their images."""
+        return {group: float((group_B == group).sum()) / len(group_B) for group in found} if len(self.reals.targets) > 1 else {0: 1.0}
 
     @torch.no_grad()
     def _of_fresh(self, features_FD, class_F, batch):

@@ -3,7 +3,7 @@
 import torch
 
 from madr_plugin.maths import kernels, terms
-from madr_plugin.objectives.objective import Objective
+from madr_plugin.objectives.objective import NOTHING_SEEN, Objective
 from madr_plugin.strength import signal_share
 
 
@@ -31,19 +31,24 @@ class WitnessObjective(Objective):
         return self._null_power[batch]
 
     def loss(self, features_BD, generator, weight_N=None, pull_N=None):
+        return terms.witness_loss(features_BD, *self._compared(generator, weight_N, pull_N))
+
+    @torch.no_grad()
+    def gradient(self, features_BD, generator, seen=NOTHING_SEEN):
+        gradient_BD = terms.witness_gradient(features_BD, *self._compared(generator, seen.weight_N, seen.pull_N))
+        return gradient_BD, dict(power=signal_share.feature_power(gradient_BD))
+
+    def _compared(self, generator, weight_N, pull_N):
+        """What a batch is compared with: (features of reals, kernel, their weights or None)."""
         mass_N = self.reference.mass_N
         if mass_N is not None and len(mass_N) <= self.reals:  # all anchors cost less than a draw, and have none of its noise
             share_N = mass_N if weight_N is None else mass_N * weight_N
             share_N = share_N if pull_N is None else share_N * pull_N
-            return terms.witness_loss(features_BD, self.reference.features_ND, self.kernel, share_N / share_N.sum())
+            return self.reference.features_ND, self.kernel, share_N / share_N.sum()
         rows = self.reference.draw(self.reals, generator, weight_N)
         # The weights of a draw add up to 1, so that the whole attraction stays in balance with the repulsion.
         weight_n = None if pull_N is None else pull_N[rows] / pull_N[rows].sum()
-        return terms.witness_loss(features_BD, self.reference.features_ND.index_select(0, rows), self.kernel, weight_n)
-
-    def gradient(self, features_BD, generator, seen):
-        gradient_BD, measured = super().gradient(features_BD, generator, seen)
-        return gradient_BD, measured if gradient_BD is None else dict(measured, power=signal_share.feature_power(gradient_BD))
+        return self.reference.features_ND.index_select(0, rows), self.kernel, weight_n
 
     def signals(self, measured, microbatch):
         return {"witness": (measured["power"], self.null_power(microbatch))} if "power" in measured else {}

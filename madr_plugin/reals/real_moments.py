@@ -58,6 +58,10 @@ class RealMoments:
         """Bring features to the width of the moments -> [B, K]."""
         return features_BD if self.basis_DK is None else features_BD @ self.basis_DK
 
+    def gradient_before_projection(self, gradient_BK):
+        """Take a gradient on projected features back to the features -> [B, D]."""
+        return gradient_BK if self.basis_DK is None else gradient_BK @ self.basis_DK.T
+
     def groups(self, class_B):
         """Tell the group of each image's class (-1: no class) -> int64 [B]; -1 for classes that no real has."""
         last = len(self.group_of_class) - 1

@@ -133,10 +133,10 @@ class GradientBalance:
         if norms:
             # All at once: on small networks the number of operations is felt.
             old_T, value_T = torch.stack([self.norms[name] for name in norms]), torch.stack(list(norms.values())).to(torch.float32)
-            blended_T = torch.where(old_T < 0, value_T, self.DECAY * old_T + (1 - self.DECAY) * value_T)
-            new_T = torch.where(torch.isfinite(value_T) & (value_T > 0), blended_T, old_T)
+            blended_T = torch.where(old_T < 0, value_T, torch.lerp(value_T, old_T, self.DECAY))
+            new_T = torch.where((value_T > 0) & (value_T < torch.inf), blended_T, old_T)
             self.norms.update(zip(norms, new_T.unbind()))
-            for name in self.peaks.keys() & norms:
+            for name in self.peaks.keys() & norms if self.mode == "peak" else ():
                 self.peaks[name] = torch.maximum(self.norms[name], self.PEAK_DECAY * self.peaks[name])
         for name, value_P in (reaches or {}).items():
             if not bool(torch.isfinite(value_P).all()):

@@ -46,20 +46,24 @@ class SignalShare:
         self.exponent = exponent
         self.power = torch.full([], -1.0, device=device)  # running mean; -1: not measured yet
         self.null = torch.full([], 0.0, device=device)
+        self._factor: torch.Tensor | None = None  # until something new is measured
 
     def update(self, power: torch.Tensor, null: torch.Tensor) -> None:
         """Take in both of the running step. Values that are not finite are passed over."""
         blended = torch.where(self.power < 0, power, DECAY * self.power + (1 - DECAY) * power)
         self.power = torch.where(torch.isfinite(power), blended, self.power)
-        self.null = null
+        self.null, self._factor = null, None
 
     def factor(self) -> torch.Tensor:
-        share = (1 - self.null / self.power.clamp(min=1e-30)).clamp(min=0) ** self.exponent
-        return torch.where(self.power < 0, torch.ones_like(share), share)
+        if self._factor is None:
+            share = (1 - self.null / self.power.clamp(min=1e-30)).clamp(min=0) ** self.exponent
+            self._factor = torch.where(self.power < 0, torch.ones_like(share), share)
+        return self._factor
 
     def live_state(self) -> dict[str, Any]:
         return dict(power=self.power, null=self.null)
 
     def load(self, state: dict[str, Any], device: torch.device) -> None:
         if state:
+            self._factor = None
             self.power, self.null = state["power"].to(device, copy=True), state["null"].to(device, copy=True)

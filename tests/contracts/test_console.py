@@ -201,6 +201,7 @@ QUICK = {
     "metrics.photo_export": ["--model=resnet18"],
     "metrics.digit_classifier": ["--cache=on"],
     "madr_plugin.check_extractor": ["--images=3"],
+    "madr_plugin.check_sensor": ["--images=3"],
     "madr_plugin.own_extractor": ["--data=gone.zip"],
 }
 

@@ -9,6 +9,8 @@ from madr_plugin.maths import coverage, estimators, terms
 from madr_spaces.errors import MADRError
 from tests.madr.toy_host import Host, madr_loss
 
+HALF_LEVEL = 0.51 / estimators.IncrementalScore.LEVELS + 1e-6  # and the rounding of float32
+
 
 def drawn(count, width, seed):
     return torch.randn([count, width], generator=torch.Generator().manual_seed(seed))
@@ -31,7 +33,7 @@ def test_brute_force_incremental_and_nearest_of_all_agree(num_reals, width, sigm
         size = max(size, min(grown, 40))
         memory[replaced % size] = drawn(1, width, seed + replaced)[0]
         expected = exact.scores(memory[:size], sigma)
-        assert torch.allclose(incremental.scores(memory[:size], sigma), expected, rtol=1e-4, atol=1e-6)
+        assert torch.allclose(incremental.scores(memory[:size], sigma), expected, rtol=1e-6, atol=HALF_LEVEL)
         assert torch.allclose(estimators.build("exact", real, k=40).scores(memory[:size], sigma), expected, rtol=1e-4, atol=1e-6)
 
 
@@ -42,6 +44,30 @@ def test_faiss_agrees_with_brute_force_among_the_nearest(num_reals, width, k, si
     real, memory = drawn(num_reals, width, seed), drawn(40, width, seed + 1)
     brute, faiss = (estimators.build(name, real, k=k).scores(memory, sigma) for name in ("exact", "faiss"))
     assert torch.allclose(brute, faiss, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("most_bytes", [1 << 30, 0], ids=["levels kept", "levels computed again"])
+def test_ten_thousand_updates_leave_no_error_behind(monkeypatch, most_bytes):
+    monkeypatch.setattr(estimators.IncrementalScore, "MOST_BYTES", most_bytes)
+    real, memory = drawn(70, 5, 0), drawn(30, 5, 1)
+    incremental, generator = estimators.build("incremental", real), torch.Generator().manual_seed(2)
+    for _ in range(10_000):
+        memory[torch.randint(30, [4], generator=generator)] = torch.randn([4, 5], generator=generator)
+        scores = incremental.scores(memory, 1.5)
+    expected = coverage.kernel_score(real.double(), memory.double(), 1.5)
+    assert float((scores - expected).abs().max()) < 1e-5
+    assert (incremental.levels_KN is None) == (most_bytes == 0)
+
+
+def test_a_memory_that_outgrows_the_room_for_levels_goes_on_without(monkeypatch):
+    real, memory = drawn(20, 3, 0), drawn(40, 3, 1)
+    monkeypatch.setattr(estimators.IncrementalScore, "MOST_BYTES", 2 * 20 * 25)
+    incremental = estimators.build("incremental", real)
+    for size in (10, 20, 24, 25, 26, 40):
+        memory[size // 2] += 1
+        expected = estimators.build("exact", real).scores(memory[:size], 1.0)
+        assert torch.allclose(incremental.scores(memory[:size], 1.0), expected, rtol=1e-6, atol=HALF_LEVEL)
+        assert (incremental.levels_KN is None) == (size > 25)
 
 
 def test_ratio_is_one_where_the_memory_is_as_the_reals_are():

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings, strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 
-from madr_spaces import faiss_neighbours, neighbours
+from madr_spaces import neighbours, rounded_products
 
 # On a lattice distances tie, duplicates included; the offset makes rounding large.
 SETS = st.builds(
@@ -75,58 +75,86 @@ def test_prdc_package_agrees_to_the_last_count(dims, dtype):
 
 
 # ----------------------------------------------------------------------------------------------------------------
-# Candidates from faiss.
+# Candidates from rounded products.
+
+BOTH_TYPES = pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
 
 
 @pytest.fixture
-def faiss():
-    if not faiss_neighbours.is_available():
-        pytest.skip("faiss is not installed")
+def rounding(monkeypatch, dtype):
+    monkeypatch.setattr(rounded_products, "rounded_type", lambda: dtype)
 
 
-@settings(max_examples=25, deadline=None)
-@given(sets=SETS, k=st.integers(1, 5))
-def test_faiss_changes_no_bit(sets, k):
-    if not faiss_neighbours.is_available():
-        pytest.skip("faiss is not installed")
-    x = sets[0]
-    for rows in (None, (2, 5), (4, 4)):
-        for orders in (k, (1, k)):
-            assert torch.equal(
-                neighbours.kth_neighbour_distances(x, orders, rows=rows, through_faiss=True),
-                neighbours.kth_neighbour_distances(x, orders, rows=rows, through_faiss=False),
-            )
+@BOTH_TYPES
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(sets=SETS, k=st.integers(1, 5), strict=st.booleans(), block=st.integers(1, 70))
+def test_rounded_products_change_no_bit(rounding, sets, k, strict, block):
+    real, fake = sets
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rounded_products, "_BLOCK_ROWS", block)
+        for rows in (None, (2, 5), (4, 4)):
+            for orders in (k, (1, k)):
+                one, other = (neighbours.kth_neighbour_distances(real, orders, rows=rows, rounded=rounded) for rounded in (True, False))
+                assert torch.equal(one, other)
+            radii, own = neighbours.kth_neighbour_distances(real, (1, k)), neighbours.kth_neighbour_distances(fake, k)
+            for own_radii in (own, None):
+                hits = [
+                    neighbours.all_ball_hits(fake, real, radii, own_radii, strict=strict, rows=rows, rounded=rounded) for rounded in (True, False)
+                ]
+                assert all(a is b is None or torch.equal(a, b) for a, b in zip(*hits))
 
 
-def test_rows_that_float32_could_have_swapped_are_measured_again(faiss):
-    """Neighbours at 1 + i 1e-9 from a point that lies 1e4 from the others: float32 sees them at one distance, in any order."""
+@BOTH_TYPES
+@pytest.mark.parametrize("num_dims", [4, 64])
+def test_hits_of_one_pass_are_those_of_brute_force(rounding, num_dims):
+    rng = np.random.default_rng(5)
+    points, centres = rng.standard_normal((300, num_dims)), rng.standard_normal((220, num_dims))
+    radii, own = rng.uniform(0, 1.2 * num_dims**0.5, (220, 2)), rng.uniform(0, 1.2 * num_dims**0.5, 300)
+    distance = np.linalg.norm(points[:, None] - centres[None], axis=2)
+    per_point, per_centre, of_points = neighbours.all_ball_hits(points, centres, radii, own, rounded=True)
+    for k in range(2):
+        inside = distance <= radii[None, :, k]
+        assert per_point[:, k].tolist() == inside.sum(1).tolist() and per_centre[:, k].tolist() == inside.sum(0).tolist()
+    assert of_points.tolist() == (distance <= own[:, None]).sum(0).tolist() and 0 < of_points.sum() < distance.size
+
+
+@BOTH_TYPES
+def test_neighbours_that_rounding_cannot_tell_apart_are_measured(rounding):
+    """Neighbours at 1 + i 1e-9 from a point that lies 1e4 from the others: rounded, they are at one distance, in any order."""
     rng = np.random.default_rng(0)
-    directions = rng.standard_normal((200, 6))
-    shell = directions / np.linalg.norm(directions, axis=1, keepdims=True) * (1 + 1e-9 * rng.permutation(200))[:, None]
-    x = np.concatenate([np.zeros((1, 6)), shell, 1e4 + rng.standard_normal((200, 6))])
-    tensor = torch.from_numpy(x)
-    measure = lambda i, j: neighbours.pair_distances(tensor, tensor, i, j)
-    radii, proven = faiss_neighbours.kth_distances(tensor, neighbours.mean_row(tensor), torch.tensor(3), 11, (0, 1), measure)
-    assert not proven.any()
+    directions = rng.standard_normal((100, 6))
+    shell = directions / np.linalg.norm(directions, axis=1, keepdims=True) * (1 + 1e-9 * rng.permutation(100))[:, None]
+    x = np.concatenate([np.zeros((1, 6)), shell, 1e4 + rng.standard_normal((400, 6))])
     exact = np.sort(np.linalg.norm(x[1:], axis=1))[2]
-    assert neighbours.kth_neighbour_distances(x, 3, rows=(0, 1), through_faiss=True).item() == pytest.approx(exact, abs=1e-12)
-    assert abs(radii.item() - exact) > 1e-10  # without the second measurement the number would be wrong
+    assert neighbours.kth_neighbour_distances(x, 3, rows=(0, 1), rounded=True).item() == pytest.approx(exact, abs=1e-12)
 
 
-def test_clear_neighbours_are_proven_at_once(faiss):
-    x = torch.from_numpy(np.random.default_rng(1).standard_normal((500, 32)).astype(np.float32))
-    seen = []
-    _, proven = faiss_neighbours.kth_distances(
-        x, neighbours.mean_row(x), torch.tensor(3), 11, (0, 500), lambda i, j: neighbours.pair_distances(x, x, i, j), seen.append
-    )
-    assert proven.double().mean() > 0.95 and seen[-1] == 500
+@BOTH_TYPES
+def test_where_the_bound_says_too_little_the_rows_are_named(rounding):
+    tensor = torch.zeros([400, 3], dtype=torch.float64)  # all at one place: every item is as near as the third
+    measure = lambda i, j: neighbours.pair_distances(tensor, tensor, i, j)
+    assert not rounded_products.kth_distances(tensor, tensor[0], torch.tensor(3), (0, 400), measure)[1].any()
+    far = torch.tensor([[0.0], [1.0], [1e20]], dtype=torch.float64)
+    measure = lambda i, j: neighbours.pair_distances(far, far, i, j)
+    assert not rounded_products.kth_distances(far, far.mean(0), torch.tensor(1), (0, 3), measure)[1].any()
 
 
-def test_large_sets_go_through_faiss(faiss, monkeypatch):
-    asked = []
-    genuine = faiss_neighbours.kth_distances
-    monkeypatch.setattr(faiss_neighbours, "kth_distances", lambda *args: asked.append(len(args[0])) or genuine(*args))
-    monkeypatch.setattr(faiss_neighbours, "FEWEST_ITEMS", 100)
+@BOTH_TYPES
+def test_the_bound_holds(rounding, dtype):
+    rng = np.random.default_rng(7)
+    x, y = (torch.from_numpy(rng.standard_normal((count, 300)) * rng.uniform(0.1, 10, (count, 1))) for count in (90, 70))
+    sets = [rounded_products.RoundedSet(z, torch.zeros([300], dtype=torch.float64)) for z in (x, y)]
+    products = rounded_products.Products(*sets)
+    [(_, _, product)] = products.blocks(0, 90)
+    half, bound = torch.cdist(x, y).square() / 2, sets[0].bound(sets[1])[:, None]
+    assert (products.at_least(product[:, :70], bound) <= half).all() and (half <= products.at_most(product[:, :70], bound)).all()
+    assert (bound < (0.05 if dtype == torch.bfloat16 else 1e-3) * half.mean()).all()  # and says something
+
+
+def test_large_sets_go_through_rounded_products(monkeypatch):
+    asked, genuine = [], rounded_products.kth_distances
+    monkeypatch.setattr(rounded_products, "kth_distances", lambda *args: asked.append(len(args[0])) or genuine(*args))
+    monkeypatch.setattr(rounded_products, "FEWEST_ITEMS", 100)
     x = np.random.default_rng(2).standard_normal((120, 4))
     neighbours.kth_neighbour_distances(x[:99], 3)
     assert asked == []

@@ -2,10 +2,11 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 
-from metrics import digit_network, diversity, metric_main, metric_utils
+from metrics import digit_network, diversity, held_out_kernels, metric_main, metric_utils
 from reporting.run_table import likeness
 from training.data.builders import build_stacked_digits
 
@@ -49,7 +50,11 @@ def line_of(metric, networks, **kwargs):
 
 
 @pytest.mark.parametrize("metric", OTHERS)
-def test_every_line_states_what_it_depends_on(metric, options, toy_generator, monkeypatch):
+def test_every_line_states_what_it_depends_on(metric, options, toy_generator, monkeypatch, tiny_zip):
+    beside = {}
+    if metric_main.row_of(metric).needs_held_out:
+        beside = dict(held_out=tiny_zip(num_images=40, num_classes=3, seed=1))
+        monkeypatch.setattr(held_out_kernels, "rare_classes", lambda class_N, num_classes: np.array([2]))  # all are as large here
     if metric == "fd_dino50k_full":  # DINO's weights are not here
         monkeypatch.setattr(diversity.detectors, "space_url", lambda space: "extractor:pixels")
     lines = []
@@ -63,6 +68,7 @@ def test_every_line_states_what_it_depends_on(metric, options, toy_generator, mo
                 detectors=opts.detectors,
                 space="pixels",
                 trained_in=trained_in,
+                **beside,
             )
         )
     check_complete(lines[0]["facts"])

@@ -1,0 +1,153 @@
+"""Measures whether the count of cells sees what a generator leaves out: deficits are planted, and the tilt's draw is held against the truth.
+
+Half of the images are the reals; the other half stands for a generator that draws like them, but for one group. A blind
+sensor draws that group's reals as often as they come, a perfect one with the largest weight.
+"""
+
+import dataclasses
+import types
+
+import torch
+
+from madr_plugin.base import view
+from madr_plugin.config import parse_view
+from madr_plugin.maths import cells
+from madr_plugin.memory.sensor import CellSensor
+from madr_spaces.errors import MADRError
+from madr_spaces.seeds import generator_for
+from madr_spaces.space import check_features
+
+FEWEST_OF_GROUP = 4  # images of a group: fewer cannot be split
+MOST_GROUPS = 24  # that are left out in turn, the rarest
+NUM_BLENDS = 2048
+GROUPS_WITHOUT_LABELS = 10
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """Holds how the sensor counts, as in training, and what is planted."""
+
+    window: int
+    num_cells: int
+    quantile: float
+    largest: float  # weight of a real
+    unclear: float  # share of images that are blends of two
+    repeats: int
+    seed: int
+
+
+def perfect_ratio(share, largest):
+    """Share of a group's reals drawn, over their true share, where they alone have the largest weight and all others 1."""
+    return largest / (1 - share + share * largest)
+
+
+def groups_of_pixels(images, seed, count=GROUPS_WITHOUT_LABELS):
+    """Groups of alike images for sets without labels: k-means of the pixels at 8 x 8 -> int64 [N]."""
+    small_NP = torch.nn.functional.adaptive_avg_pool2d(images, (8, 8)).flatten(1)
+    return cells.fit_cells(small_NP, count, 1.0, generator_for("sensor-groups", seed))["cell_of_real"]
+
+
+def planted_groups(class_N):
+    """Which groups are left out in turn: those with fewer than half as many images as the mean group, else all; the rarest first."""
+    count_C = torch.bincount(class_N)
+    present = (count_C > 0).sum()
+    usable = (count_C >= FEWEST_OF_GROUP).nonzero()[:, 0]
+    rare = usable[count_C[usable] < len(class_N) / (2 * present)]
+    chosen = rare if len(rare) else usable
+    if present < 2 or not len(chosen):
+        raise MADRError(
+            f"planted deficits need at least two groups, one of them of {FEWEST_OF_GROUP} images or more (got {int(present)} groups, the largest of "
+            f"{int(count_C.max())}); use a larger set"
+        )
+    return chosen[count_C[chosen].argsort(stable=True)][:MOST_GROUPS].tolist()
+
+
+def halves(class_N, generator):
+    """Split each group in two, at random -> (rows of the reals, rows of the generator)."""
+    order = torch.randperm(len(class_N), generator=generator)
+    order = order[class_N[order].argsort(stable=True)]
+    counts = torch.bincount(class_N)
+    place = torch.arange(len(order)) - (counts.cumsum(0) - counts)[class_N[order]]
+    return order[place % 2 == 0], order[place % 2 == 1]
+
+
+@torch.no_grad()
+def measure(extractor, images, class_N, plan):
+    """-> dict(ratios: {group: drawn share over true share while it is left out}, at_rest: the same with nothing left out, shares: {group: true share})."""
+    if extractor.images_to_fit:
+        extractor.fit(images[: extractor.images_to_fit])
+    parts, generator = parse_view("auto", extractor.default_view), generator_for("sensor-views", plan.seed)
+
+    def features(these):
+        found = torch.cat([extractor(view.apply(part, parts, generator)).to(torch.float32) for part in these.split(64)])
+        check_features(found, extractor.identity()["name"])
+        return found
+
+    random = generator_for("sensor", plan.seed)
+    real_rows, fake_rows = halves(class_N, random)
+    sensor_of = _sensor_maker(features(images[real_rows]), plan)
+    pool_MD, blends = features(images[fake_rows]), _blends(images, class_N, fake_rows, features, random) if plan.unclear > 0 else None
+    class_of_real, class_of_fake = class_N[real_rows], class_N[fake_rows]
+    planted, ratios = planted_groups(class_N), {}
+    shares = {group: float((class_of_real == group).double().mean()) for group in planted}
+
+    def drawn_over_truth(missing, groups):
+        """Mean over the repeats of (share of each group's reals in a tilted draw) / (true share)."""
+        pool = (class_of_fake != missing).nonzero()[:, 0]
+        total = dict.fromkeys(groups, 0.0)
+        for _ in range(plan.repeats):
+            window_WD = _window(pool_MD[pool], blends, missing, plan, random)
+            weight_N = sensor_of(window_WD)
+            for group in groups:
+                total[group] += float(weight_N[class_of_real == group].sum() / weight_N.sum()) / shares[group] / plan.repeats
+        return total
+
+    for group in planted:
+        ratios.update(drawn_over_truth(group, [group]))
+    return dict(ratios=ratios, at_rest=drawn_over_truth(-1, planted), shares=shares)
+
+
+def _sensor_maker(real_ND, plan):
+    """sensor_of(features of a window [W, D]) -> weight of each real [N]."""
+    classless_N = torch.full([len(real_ND)], -1)
+    fitted = cells.fit_cells_per_class(real_ND, classless_N, plan.num_cells, plan.quantile, generator_for("reference-cells", plan.seed))
+    reference = types.SimpleNamespace(
+        centroids_CD=fitted["centroids"],
+        radii_C=fitted["radii"],
+        shares_C=fitted["shares"],
+        class_C=fitted["class"],
+        cell_of_real_N=fitted["cell_of_real"],
+    )
+
+    def sensor_of(window_WD):
+        sensor = CellSensor(reference, plan.window, plan.largest, plan.quantile, window_WD.device)
+        sensor.note(window_WD, torch.full([len(window_WD)], -1))
+        return sensor.weight_of_reals() if plan.largest > 1 else torch.ones([len(real_ND)])
+
+    return sensor_of
+
+
+def _blends(images, class_N, rows, features, random):
+    """(features of the means of two images of unlike groups [n, D], their groups [n, 2]): what a generator draws between two modes."""
+    pairs = rows[torch.randint(len(rows), [NUM_BLENDS, 2], generator=random)]
+    pairs = pairs[class_N[pairs[:, 0]] != class_N[pairs[:, 1]]]
+    mixed = (images[pairs[:, 0]] + images[pairs[:, 1]]) / 2
+    return features(mixed), class_N[pairs]
+
+
+def _window(pool_MD, blends, missing, plan, random):
+    """Features of a window: drawn from the pool, and the unclear share from blends of other groups than the missing one."""
+    num_unclear = 0
+    unclear = pool_MD[:0]
+    if blends is not None:
+        features_nD, groups_n2 = blends
+        usable = features_nD[(groups_n2 != missing).all(1)]
+        num_unclear = round(plan.unclear * plan.window) if len(usable) else 0
+        unclear = usable[torch.randint(max(len(usable), 1), [num_unclear], generator=random)]
+    clear = pool_MD[torch.randint(len(pool_MD), [plan.window - num_unclear], generator=random)]
+    return torch.cat([clear, unclear])
+
+
+def window_for(share, largest):
+    """Images of a window that expects as many of a group as the largest weight: in a shorter one no weight can rise so far."""
+    return int(-(-largest // share)) if share > 0 else 0
