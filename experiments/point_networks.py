@@ -6,6 +6,7 @@ An image of 2 channels and 1 pixel holds a point, divided by toy_2d.EXTENT.
 import torch
 
 from experiments.toy_2d import EXTENT
+from training.gan.latents import MixtureGenerator
 
 
 class Mapping(torch.nn.Module):
@@ -40,6 +41,12 @@ class PointGenerator(torch.nn.Module):
 
     def forward(self, z, c, **_further):
         return self.synthesis(self.mapping(z, c))
+
+
+class PointMixture(MixtureGenerator):
+    """A PointGenerator whose latents are a mixture of normal distributions."""
+
+    BASES = ("experiments.point_networks.PointGenerator",)
 
 
 class PointDiscriminator(torch.nn.Module):
