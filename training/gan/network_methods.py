@@ -153,4 +153,27 @@ BACKBONES = (
             Parameter("z_dim", int, 100, "values of a latent", low=1, high=4096),
         ),
     ),
+    Backbone(
+        "weak-dcgan",
+        "Stacked MNIST before a weak D, 28 pixels: 3x3 convolutions of stride 2, batch normalisation in all of D, fewer channels in D than in G",
+        "Metz 2017, 1611.02163, as PacGAN runs it (1712.04086)",
+        "a fraction of StyleGAN2's",
+        build=backbones.weak_dcgan,
+        has_styles=False,
+        D_batch_norm=backbones.has_batch_norm,
+        recipe="non-saturating",
+        schedule=Schedule(adam(1e-4, 0.5, 0.99), adam(2e-4, 0.5, 0.99)),
+        parameters=(
+            Parameter("share", float, 0.25, "channels of D over those of G", low=0.03125, high=16),
+            Parameter(
+                "norm",
+                str,
+                None,
+                "of D",
+                choices=("batch", "layer", "spectral", "none"),
+                default_text="batch, or layer with penalties on single images",
+            ),
+            Parameter("z_dim", int, 256, "values of a latent", low=1, high=4096),
+        ),
+    ),
 )
