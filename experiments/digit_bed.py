@@ -38,7 +38,7 @@ def half_size(images_N28):
 def load_digits(mnist_folder, split, side=14):
     """Digits of 14x14 or 28x28 of a split of MNIST; downloaded if the folder is None."""
     images, labels, _ = mnist.load_mnist(mnist_folder, split)
-    return Digits(half_size(images) if side == 14 else images, labels.astype(np.int64))
+    return Digits(half_size(images) if side == 14 else np.array(images), labels.astype(np.int64))
 
 
 def tail_shares():
@@ -124,7 +124,11 @@ class Discriminator(torch.nn.Module):
 
 def obtain_classifier(mnist_folder, side=14):
     """The digit classifier of digits of this size with its accuracy on MNIST's test digits; kept in the cache folder."""
-    digits, held_out = load_digits(mnist_folder, "train", side), load_digits(mnist_folder, "test", side)
+    return classifier_of(load_digits(mnist_folder, "train", side), load_digits(mnist_folder, "test", side))
+
+
+def classifier_of(digits, held_out):
+    """The classifier that these digits teach, with its accuracy on others; kept in the cache folder."""
     recipe = digit_network.Recipe()
     key = hashlib.sha256(repr((digit_network.VERSION, recipe)).encode() + digits.images.tobytes() + held_out.images.tobytes()).hexdigest()
     path = digit_network.cache_path(key)
