@@ -80,42 +80,16 @@ class StackedSet:
 # ----------------------------------------------------------------------------------------------------------------
 # Networks: a small DCGAN with batch norm in G.
 
-
-class Generator(torch.nn.Module):
-    """z [N, 64] -> [N, 3, side, side] in [-1, 1], side 14 or 28."""
-
-    def __init__(self, side=14):
-        super().__init__()
-        self.start = torch.nn.Sequential(
-            torch.nn.Linear(Z_DIM, 32 * 49), torch.nn.Unflatten(1, (32, 7, 7)), torch.nn.BatchNorm2d(32), torch.nn.ReLU()
-        )
-        widths = [32, 16] if side == 14 else [32, 16, 8]
-        doublings = [
-            layer
-            for inputs, outputs in zip(widths, widths[1:])
-            for layer in (torch.nn.ConvTranspose2d(inputs, outputs, 4, stride=2, padding=1), torch.nn.BatchNorm2d(outputs), torch.nn.ReLU())
-        ]
-        self.rest = torch.nn.Sequential(*doublings, torch.nn.Conv2d(widths[-1], 3, 3, padding=1), torch.nn.Tanh())
-
-    def forward(self, z, c):
-        return self.rest(self.start(z))
+_NETWORKS = "training.gan.networks"
+# Channels by side: of G from 7x7 up to the full resolution, of D down from half of it, weaker than G on purpose.
+_CHANNELS = {14: ([32, 16], [8, 16]), 28: ([32, 16, 8], [4, 8, 16])}
 
 
-class Discriminator(torch.nn.Module):
-    """[N, 3 * pack, side, side] -> [N, 1]; 8 and 16 channels, 4 before them at side 28: weaker than G on purpose."""
-
-    def __init__(self, pack=1, side=14):
-        super().__init__()
-        widths = [3 * pack, 8, 16] if side == 14 else [3 * pack, 4, 8, 16]
-        halvings = [
-            layer
-            for inputs, outputs in zip(widths, widths[1:])
-            for layer in (torch.nn.Conv2d(inputs, outputs, 4, stride=2, padding=1), torch.nn.LeakyReLU(0.2))
-        ]
-        self.body = torch.nn.Sequential(*halvings, torch.nn.Flatten(), torch.nn.Linear(16 * 9, 1))
-
-    def forward(self, img, c):
-        return self.body(img)
+def networks(side=14):
+    """(G_kwargs, D_kwargs): z [N, 64] -> [N, 3, side, side] in [-1, 1] -> logits [N, 1]; first weights are PyTorch's own."""
+    of_G, of_D = _CHANNELS[side]
+    G_kwargs = dict(class_name=f"{_NETWORKS}.DCGANGenerator", z_dim=Z_DIM, synthesis_kwargs=dict(channels=of_G, init_std=None))
+    return G_kwargs, dict(class_name=f"{_NETWORKS}.DCGANDiscriminator", channels=of_D, norm="none", init_std=None)
 
 
 # ----------------------------------------------------------------------------------------------------------------

@@ -15,7 +15,6 @@ from pathlib import Path
 import click
 
 from dnnlib import cli
-from dnnlib.errors import UserError
 from madr_plugin import options as madr
 
 # Whatever imports torch is imported inside the functions, so that --help comes at once.
@@ -37,13 +36,9 @@ def options_of(flags):
     data = dict(class_name="experiments.toy_2d.PointSet", layout=LAYOUTS[flags["layout"]], count=NUM_POINTS)
     of_D = dnnlib.EasyDict(class_name=DISCRIMINATOR, epilogue_kwargs=dnnlib.EasyDict(mbstd_group_size=1))
     networks = dnnlib.EasyDict(class_name=GENERATOR, z_dim=LATENTS), of_D
-    options = row_runs.options_of(BATCH, flags["kimg"], flags["seed"], data, adam, R1_GAMMA, networks)
+    options = row_runs.options_of(BATCH, flags["kimg"], flags["seed"], data, (adam, adam), R1_GAMMA, networks)
     row_runs.choose(options, flags, IMAGE_SHAPE)
-    made = options.G_kwargs.get("base_class_name", options.G_kwargs.class_name), options.D_kwargs.class_name
-    if made != (GENERATOR, DISCRIMINATOR):
-        raise UserError(f"--method={' --method='.join(flags['method'])} changes the networks, and points have their own; leave it out here.")
-    if "base_class_name" in options.G_kwargs:
-        options.G_kwargs.class_name = MIXTURE
+    row_runs.keep_networks(options, (GENERATOR, DISCRIMINATOR), flags["method"], MIXTURE)
     return options
 
 

@@ -9,15 +9,20 @@ import time
 import torch
 
 import dnnlib
+from dnnlib.errors import UserError
 from madr_plugin import options as madr
 from training import config, phases, setup, state
 from training.gan import choosing
 
 STATE = "state.pt"
+_REFUSED = {"dia-gan": "it remembers each real of a set by its position, and here reals are drawn at random"}
 
 
-def options_of(batch, kimg, seed, training_set_kwargs, optimizer, r1_gamma, networks=None):
-    """Training options of a run without methods. optimizer: of both networks; networks: (G_kwargs, D_kwargs) where no backbone brings them."""
+def options_of(batch, kimg, seed, training_set_kwargs, optimizers, r1_gamma, networks=None):
+    """Training options of a run without methods. optimizers: those of G and of D; networks: (G_kwargs, D_kwargs) where no backbone brings them.
+
+    r1_gamma: the weight of a method that brings R1 without one.
+    """
     G_kwargs, D_kwargs = networks or (dnnlib.EasyDict(), dnnlib.EasyDict())
     return dnnlib.EasyDict(
         num_gpus=1,
@@ -28,8 +33,8 @@ def options_of(batch, kimg, seed, training_set_kwargs, optimizer, r1_gamma, netw
         training_set_kwargs=dnnlib.EasyDict(training_set_kwargs, use_labels=False),
         G_kwargs=G_kwargs,
         D_kwargs=D_kwargs,
-        G_opt_kwargs=dnnlib.EasyDict(optimizer),
-        D_opt_kwargs=dnnlib.EasyDict(optimizer),
+        G_opt_kwargs=dnnlib.EasyDict(optimizers[0]),
+        D_opt_kwargs=dnnlib.EasyDict(optimizers[1]),
         loss_kwargs=dnnlib.EasyDict(class_name="training.loss.StyleGAN2Loss", r1_gamma=r1_gamma, pl_weight=0, style_mixing_prob=0),
         augment_kwargs=None,
         ema_kimg=0,
@@ -41,6 +46,10 @@ def options_of(batch, kimg, seed, training_set_kwargs, optimizer, r1_gamma, netw
 
 def choose(options, flags, image_shape):
     """Write --gan, --method, --backbone and the flags of MADR into the options. flags: by name. Images are judged as they are."""
+    for text in flags.get("method") or ():
+        name = text.partition(":")[0].strip().lower()
+        if name in _REFUSED:
+            raise UserError(f"--method={text} cannot be used here: {_REFUSED[name]}; leave it out.")
     resolved = config.Resolved(options=options, name_parts=[], reasons=[], image_shape=tuple(image_shape))
     chosen = {name: flags.get(name) for name in ("gan", "method", "backbone")}
     choosing.apply(resolved, dnnlib.EasyDict({name: value for name, value in chosen.items() if value}))
@@ -50,32 +59,54 @@ def choose(options, flags, image_shape):
     return options
 
 
-class Run:
-    """The networks of a run, its loss with all methods, and its phases. data: in the shape of a data set; image_shape: [C, H, W]."""
+def keep_networks(options, networks, methods, mixture=None):
+    """Refuse methods that have changed the classes of the networks. networks: (G's, D's) dotted names; mixture: that of G under gm-gan."""
+    made = options.G_kwargs.get("base_class_name", options.G_kwargs.class_name), options.D_kwargs.class_name
+    if made != tuple(networks):
+        raise UserError(f"--method={' --method='.join(methods)} changes the networks, and this bed has its own; leave it out here.")
+    if mixture and "base_class_name" in options.G_kwargs:
+        options.G_kwargs.class_name = mixture
 
-    def __init__(self, options, data, image_shape):
+
+class Run:
+    """The networks of a run, its loss with all methods, and its phases. data: in the shape of a data set; image_shape: [C, H, W].
+
+    first_weights: seed of the networks, None for one that follows from the run's.
+    """
+
+    def __init__(self, options, data, image_shape, first_weights=None):
         self.options, self.steps, self.seconds = options, 0, 0.0
         common = dict(c_dim=0, img_channels=image_shape[0], img_resolution=image_shape[1])
-        torch.manual_seed(phases.derived_seed(options.random_seed, 0))
+        torch.manual_seed(phases.derived_seed(options.random_seed, 0) if first_weights is None else first_weights)
         self.G = dnnlib.util.construct_class_by_name(**{**common, **options.G_kwargs})
         self.D = dnnlib.util.construct_class_by_name(**{**common, **options.D_kwargs})
         device = torch.device("cpu")
         self.loss = setup.build_loss(options.loss_kwargs, self.G, self.D, None, device)
         intervals = options.G_reg_interval, options.D_reg_interval, options.get("n_critic", 1)
         self.phases, self.optimizers = phases.setup_phases(self.G, self.D, options.G_opt_kwargs, options.D_opt_kwargs, *intervals)
-        told = {name: options[name] for name in ("num_gpus", "training_set_kwargs", "random_seed", "batch_size", "batch_gpu")}
+        told = {name: options[name] for name in ("num_gpus", "random_seed", "batch_size", "batch_gpu")}
+        if "class_name" in options.training_set_kwargs:  # else the object is all there is
+            told["training_set_kwargs"] = options.training_set_kwargs
         networks = dict(G=self.G, D=self.D, G_ema=self.G, optimizers=self.optimizers)
         self.loss.attach(dnnlib.EasyDict(**told, **networks, rank=0, device=device, run_dir=None, training_set=data, keeps_state=True))
 
     def step(self, draw):
         """One step of all phases that are due. draw(count, generator) -> reals [count, C, H, W] in [-1, 1]."""
-        begun, options = time.process_time(), self.options
-        batch, seed = options.batch_size, options.random_seed
+        batch, seed = self.options.batch_size, self.options.random_seed
         cur_nimg, no_labels = self.steps * batch, torch.zeros([batch, 0])
+        begun = time.process_time()
         reals = draw(batch, torch.Generator().manual_seed(phases.derived_seed(seed, cur_nimg, 3)))
+        self.seconds += time.process_time() - begun
+        self.step_of(lambda number: (reals, phases.draw_latents(number, 0, batch, self.G.z_dim, no_labels, seed, cur_nimg)[0]))
+
+    def step_of(self, draws):
+        """The same with given draws. draws(number of a phase) -> (reals, latents [N, z_dim]) of it."""
+        begun, seed = time.process_time(), self.options.random_seed
+        cur_nimg = self.steps * self.options.batch_size
         for number, phase in enumerate(self.phases):
             if self.steps % phase.interval == 0:
-                z, _ = phases.draw_latents(number, 0, batch, self.G.z_dim, no_labels, seed, cur_nimg)
+                reals, z = draws(number)
+                no_labels = torch.zeros([len(z), 0])
                 self.loss.begin_phase(phase.name, cur_nimg)
                 phases.run_phase(phase, number, self.loss, [(0, reals, no_labels, z, no_labels)], seed, cur_nimg)
                 self.loss.end_phase(phase.name)

@@ -28,7 +28,6 @@ IMAGE_SHAPE = (3, SIDE, SIDE)
 NUM_FIXED = 50_000  # triples for those who look at the whole training set, such as MADR's reference
 R1_GAMMA = 1.0  # of a method that brings R1 without a weight
 DIGITS = ("mnist", "small")
-_NO_SET = {"dia-gan": "it remembers each real of a set, and here triples are drawn as they come"}
 
 
 # ----------------------------------------------------------------------------------------------------------------
@@ -127,14 +126,10 @@ def options_of(flags):
     """The training options of train.py that such a run has, after the methods have changed them. flags: by name, without None."""
     from experiments import row_runs
 
-    for text in flags["method"]:
-        name = text.partition(":")[0].lower()
-        if name in _NO_SET:
-            raise UserError(f"--method={text} cannot be used here: {_NO_SET[name]}; leave it out.")
     adam = dict(class_name="torch.optim.Adam", lr=1e-4, betas=[0.5, 0.99], eps=1e-8)  # the backbone has its own
     data = dict(class_name="experiments.stacked.Triples", source=flags["digits"], folder=flags.get("mnist"))
     kimg = flags["iterations"] * BATCH / 1000
-    options = row_runs.options_of(BATCH, kimg, flags["seed"], data, adam, R1_GAMMA)
+    options = row_runs.options_of(BATCH, kimg, flags["seed"], data, (adam, adam), R1_GAMMA)
     return row_runs.choose(options, dict(flags, backbone=f"weak-dcgan:share={flags['share']:g}"), IMAGE_SHAPE)
 
 
