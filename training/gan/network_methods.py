@@ -87,6 +87,7 @@ METHODS = (
             Parameter("k", int, 5, "steps of D", low=1, high=100),
             Parameter("surrogate", str, "adam", "their rule", choices=("adam", "sgd")),
             Parameter("rate", float, 0.0, "their learning rate; 0: D's own", low=0, high=1e3),
+            Parameter("share", float, 1.0, "of the batch that they see; the cost is that of so many images", low=0.01, high=1),
         ),
         part=f"{_GAN}.unrolled.Unrolled",
         change=changes.unrolled,
