@@ -55,6 +55,8 @@ def choose(options, flags, image_shape):
     choosing.apply(resolved, dnnlib.EasyDict({name: value for name, value in chosen.items() if value}))
     options.batch_gpu = options.batch_size
     madr.apply(options, flags)
+    if "madr" in options.loss_kwargs:
+        options.loss_kwargs.madr["training_set_kwargs"] = None  # it reads the object that the run has
     options.augment_kwargs = None
     return options
 
@@ -85,8 +87,6 @@ class Run:
         intervals = options.G_reg_interval, options.D_reg_interval, options.get("n_critic", 1)
         self.phases, self.optimizers = phases.setup_phases(self.G, self.D, options.G_opt_kwargs, options.D_opt_kwargs, *intervals)
         told = {name: options[name] for name in ("num_gpus", "random_seed", "batch_size", "batch_gpu")}
-        if "class_name" in options.training_set_kwargs:  # else the object is all there is
-            told["training_set_kwargs"] = options.training_set_kwargs
         networks = dict(G=self.G, D=self.D, G_ema=self.G, optimizers=self.optimizers)
         self.loss.attach(dnnlib.EasyDict(**told, **networks, rank=0, device=device, run_dir=None, training_set=data, keeps_state=True))
 

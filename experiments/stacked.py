@@ -138,7 +138,6 @@ def identity(options, data):
     told = json.loads(json.dumps(options))
     for place in ("total_kimg", "training_set_kwargs"):
         told.pop(place)
-    told["loss_kwargs"].get("madr", {}).pop("training_set_kwargs", None)
     return json.dumps(dict(options=told, data=data.content_fingerprint()), sort_keys=True)
 
 

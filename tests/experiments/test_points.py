@@ -5,9 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from dnnlib import cli
-from experiments import points, stacked, study, toy_2d
+from experiments import points, row_runs, stacked, study, toy_2d
 
 methods = pytest.importorskip("training.gan.methods", reason="there is no table of methods")
 
@@ -24,7 +25,14 @@ def test_the_ring_is_pacgans():
 
 @pytest.mark.parametrize(
     "flags",
-    [["--gan=non-saturating"], ["--gan=wgan-gp"], ["--method=pacgan:m=3"], ["--method=unrolled:k=1", "--method=gm-gan"], ["--madr=1"]],
+    [
+        ["--gan=non-saturating"],
+        ["--gan=wgan-gp"],
+        ["--method=pacgan:m=3"],
+        ["--method=unrolled:k=1", "--method=gm-gan"],
+        ["--madr=1"],
+        ["--madr=1", "--madr-tilt=1"],
+    ],
     ids=str,
 )
 def test_a_run_of_a_few_steps_is_written_and_repeats(flags, tmp_path, capsys):
@@ -65,8 +73,8 @@ def test_the_study_names_rows_of_the_table():
 
 
 @pytest.mark.parametrize("bed", ["ring", "stacked-quarter", "stacked-half"])
-def test_every_method_of_the_study_has_options_on_its_beds(bed):
-    """Each as the bed's script reads it: what a row refuses there is left out of the bed."""
+def test_every_method_of_the_study_runs_on_its_beds(bed, capsys):
+    """A few steps of each, as the bed's script makes it: what a row refuses there is left out of the bed."""
     loaded = study.load("methods")
     chosen = loaded.bed(bed)
     for name in loaded.methods_of(chosen):
@@ -75,8 +83,16 @@ def test_every_method_of_the_study_has_options_on_its_beds(bed):
         asked.update({flag.replace("-", "_"): value if flag in ("gan", "madr-preset") else 1 for flag, value in flags if flag != "method"})
         if chosen.script == "experiments.points":
             options = points.options_of(dict(asked, layout="ring"))
+            data, run = points.built(options)
+            draw = lambda count, generator: torch.from_numpy(data.points[:count])[:, :, None, None] / toy_2d.EXTENT
         else:
             share = float(next(flag for flag in chosen.flags if flag.startswith("--share=")).partition("=")[2])
             options = stacked.options_of(dict(asked, digits="small", share=share))
             assert options.D_kwargs.channels == [8 * share, 16 * share, 32 * share]
+            options.batch_size = options.batch_gpu = options.batch_size // 16
+            data = stacked.Triples("small")
+            run, draw = row_runs.Run(options, data, stacked.IMAGE_SHAPE), data.draw
+        for _ in range(2):
+            run.step(draw)
+        assert all(bool(parameter.isfinite().all()) for network in (run.G, run.D) for parameter in network.parameters()), name
         assert (options.loss_kwargs.class_name == "madr_plugin.loss.MADRLoss") == name.startswith("madr"), name
