@@ -12,13 +12,14 @@ from pathlib import Path
 import click
 
 from dnnlib import cli
-from experiments.toy_methods import FIRST_SEED, METHODS, USUAL_METHODS
+from experiments.toy_methods import FIRST_SEED, METHODS, OWN_METHODS, USUAL_METHODS
 
 
 @click.command()
 @click.option("--layout", type=click.Choice(["ring", "grid", "imbalanced"]), default="ring", show_default=True)
 @click.option(
-    "--methods", help=f"Comma-separated, of {', '.join(METHODS)}  [default: the first four; with --layout=imbalanced {USUAL_METHODS['imbalanced']}]"
+    "--methods",
+    help=f"Comma-separated, of {', '.join(OWN_METHODS)}, or names of train.py --list-methods  [default: the first four; with --layout=imbalanced {USUAL_METHODS['imbalanced']}]",
 )
 @click.option("--seeds", type=click.IntRange(1, 1000), default=1, show_default=True, help="Runs per method, with seeds 0, 1, ...")
 @click.option("--first-seed", type=click.IntRange(0), default=FIRST_SEED, show_default=True, help="Start at another seed")

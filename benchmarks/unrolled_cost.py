@@ -26,10 +26,11 @@ from training.gan.loss import GANLoss
 from training.networks import Discriminator, Generator
 
 Z_DIM, SIDE = 64, 32
+SHARES = (1.0, 0.5, 0.25)  # of the batch that D's steps see
 
 
 def build(steps):
-    """{name: function that takes one step}: 'D', 'G' and G's through each number of steps."""
+    """{name: function that takes one step}: 'D', 'G' and G's by (number of steps, share of the batch)."""
     torch.manual_seed(0)
     widths = dict(channel_base=512, channel_max=64, num_fp16_res=0)
     common = dict(c_dim=0, img_resolution=SIDE, img_channels=3)
@@ -44,7 +45,7 @@ def build(steps):
         return lambda batch: take_step(loss, learner, context, batch)
 
     made = {"D": stepper("D", []), "G": stepper("G", [])}
-    return {**made, **{k: stepper("G", [dict(name="unrolled", k=k)]) for k in steps}}
+    return {**made, **{(k, share): stepper("G", [dict(name="unrolled", k=k, share=share)]) for k in steps for share in SHARES}}
 
 
 def take_step(loss, learner, context, batch):
@@ -82,12 +83,15 @@ def main(rounds, batch, steps, threads, out):
             if round_index:
                 seconds.setdefault(name, []).append(time.process_time() - start)
     rows = []
-    for k in steps:
-        added = [(through - plain) / D for through, plain, D in zip(seconds[k], seconds["G"], seconds["D"])]
+    for k, share in [name for name in steppers if isinstance(name, tuple)]:
+        added = [(through - plain) / D for through, plain, D in zip(seconds[k, share], seconds["G"], seconds["D"])]
         first, _, third = statistics.quantiles(added, n=4)
-        rows.append(dict(k=k, added_steps_of_D=round(statistics.median(added), 2), quartiles=[round(first, 2), round(third, 2)]))
-        print(f"k = {k:2d}: as much as {rows[-1]['added_steps_of_D']:.2f} steps of D ({first:.2f}-{third:.2f})")
-    milliseconds = {name: round(1000 * statistics.median(values), 2) for name, values in seconds.items()}
+        rows.append(dict(k=k, share=share, added_steps_of_D=round(statistics.median(added), 2), quartiles=[round(first, 2), round(third, 2)]))
+        print(f"k = {k:2d}, share {share:g}: as much as {rows[-1]['added_steps_of_D']:.2f} steps of D ({first:.2f}-{third:.2f})")
+    milliseconds = {
+        name if isinstance(name, str) else f"k={name[0]},share={name[1]:g}": round(1000 * statistics.median(values), 2)
+        for name, values in seconds.items()
+    }
     report = dict(rows=rows, cpu_ms=milliseconds, rounds=rounds, batch=batch, threads=threads, seed=0, **records.machine())
     atomic_write_text(out, json.dumps(report, indent=1) + "\n")
     print(f"Wrote {out}")

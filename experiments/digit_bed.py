@@ -38,7 +38,7 @@ def half_size(images_N28):
 def load_digits(mnist_folder, split, side=14):
     """Digits of 14x14 or 28x28 of a split of MNIST; downloaded if the folder is None."""
     images, labels, _ = mnist.load_mnist(mnist_folder, split)
-    return Digits(half_size(images) if side == 14 else images, labels.astype(np.int64))
+    return Digits(half_size(images) if side == 14 else np.array(images), labels.astype(np.int64))
 
 
 def tail_shares():
@@ -80,42 +80,16 @@ class StackedSet:
 # ----------------------------------------------------------------------------------------------------------------
 # Networks: a small DCGAN with batch norm in G.
 
-
-class Generator(torch.nn.Module):
-    """z [N, 64] -> [N, 3, side, side] in [-1, 1], side 14 or 28."""
-
-    def __init__(self, side=14):
-        super().__init__()
-        self.start = torch.nn.Sequential(
-            torch.nn.Linear(Z_DIM, 32 * 49), torch.nn.Unflatten(1, (32, 7, 7)), torch.nn.BatchNorm2d(32), torch.nn.ReLU()
-        )
-        widths = [32, 16] if side == 14 else [32, 16, 8]
-        doublings = [
-            layer
-            for inputs, outputs in zip(widths, widths[1:])
-            for layer in (torch.nn.ConvTranspose2d(inputs, outputs, 4, stride=2, padding=1), torch.nn.BatchNorm2d(outputs), torch.nn.ReLU())
-        ]
-        self.rest = torch.nn.Sequential(*doublings, torch.nn.Conv2d(widths[-1], 3, 3, padding=1), torch.nn.Tanh())
-
-    def forward(self, z, c):
-        return self.rest(self.start(z))
+_NETWORKS = "training.gan.networks"
+# Channels by side: of G from 7x7 up to the full resolution, of D down from half of it, weaker than G on purpose.
+_CHANNELS = {14: ([32, 16], [8, 16]), 28: ([32, 16, 8], [4, 8, 16])}
 
 
-class Discriminator(torch.nn.Module):
-    """[N, 3 * pack, side, side] -> [N, 1]; 8 and 16 channels, 4 before them at side 28: weaker than G on purpose."""
-
-    def __init__(self, pack=1, side=14):
-        super().__init__()
-        widths = [3 * pack, 8, 16] if side == 14 else [3 * pack, 4, 8, 16]
-        halvings = [
-            layer
-            for inputs, outputs in zip(widths, widths[1:])
-            for layer in (torch.nn.Conv2d(inputs, outputs, 4, stride=2, padding=1), torch.nn.LeakyReLU(0.2))
-        ]
-        self.body = torch.nn.Sequential(*halvings, torch.nn.Flatten(), torch.nn.Linear(16 * 9, 1))
-
-    def forward(self, img, c):
-        return self.body(img)
+def networks(side=14):
+    """(G_kwargs, D_kwargs): z [N, 64] -> [N, 3, side, side] in [-1, 1] -> logits [N, 1]; first weights are PyTorch's own."""
+    of_G, of_D = _CHANNELS[side]
+    G_kwargs = dict(class_name=f"{_NETWORKS}.DCGANGenerator", z_dim=Z_DIM, synthesis_kwargs=dict(channels=of_G, init_std=None))
+    return G_kwargs, dict(class_name=f"{_NETWORKS}.DCGANDiscriminator", channels=of_D, norm="none", init_std=None)
 
 
 # ----------------------------------------------------------------------------------------------------------------
@@ -124,7 +98,11 @@ class Discriminator(torch.nn.Module):
 
 def obtain_classifier(mnist_folder, side=14):
     """The digit classifier of digits of this size with its accuracy on MNIST's test digits; kept in the cache folder."""
-    digits, held_out = load_digits(mnist_folder, "train", side), load_digits(mnist_folder, "test", side)
+    return classifier_of(load_digits(mnist_folder, "train", side), load_digits(mnist_folder, "test", side))
+
+
+def classifier_of(digits, held_out):
+    """The classifier that these digits teach, with its accuracy on others; kept in the cache folder."""
     recipe = digit_network.Recipe()
     key = hashlib.sha256(repr((digit_network.VERSION, recipe)).encode() + digits.images.tobytes() + held_out.images.tobytes()).hexdigest()
     path = digit_network.cache_path(key)

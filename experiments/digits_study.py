@@ -1,4 +1,4 @@
-"""Methods on the digit beds, over seeds, with equal steps:
+"""Methods on the digit beds, over seeds, with equal steps; beside its own, every row of train.py by its name:
 
     python -m experiments.digits_study --bed=stacked --mnist=FOLDER --seeds=5
     python -m experiments.digits_study --bed=longtail --mnist=FOLDER --seeds=5
@@ -13,14 +13,14 @@ import numpy as np
 import torch
 
 from dnnlib import cli
-from experiments import digit_bed, records, small_gan
+from experiments import digit_bed, records, small_gan, toy_methods
 
 # Offered every 10 steps instead of 100, or a short run would hardly know its memory; 5,000 reals, since this term compares each batch with all.
 _PAPER = dict(preset="paper", extractor="pca", update_interval=10, reference_cap=5000)
-METHODS = {
+_OWN = {
     "plain": {},
-    "r1": dict(r1_gamma=1.0),
-    "pacgan2": dict(pack=2),
+    "r1": dict(method=("r1:gamma=1",)),
+    "pacgan2": dict(method=("pacgan:m=2",)),
     "paper": dict(madr=_PAPER),
     "witness": dict(madr=dict(preset="witness", extractor="pca")),
     "witness+replay": dict(madr=dict(preset="witness", extractor="pca", replay_weight=1.0)),
@@ -34,6 +34,7 @@ METHODS = {
     "tilt": dict(madr=dict(preset="witness", extractor="pca", tilt=1)),
     "default+tilt": dict(madr=dict(preset="default", extractor="pca", tilt=1)),
 }
+METHODS = toy_methods.table(_OWN)
 _ALL = "plain,default,r1,pacgan2,paper,witness"
 USUAL = {"stacked": _ALL, "stacked28": _ALL, "longtail": "plain,witness,default,tilt"}
 STEPS = {"stacked": 1500, "stacked28": 1500, "longtail": 1500}
@@ -43,18 +44,15 @@ EVALUATED_AT = (0.9, 1.0)  # parts of the run; the mean counts, since GANs swing
 
 def run(bed, method, seed, steps, dataset, judge):
     """One training -> {measure: mean over the evaluations, ..., seconds: CPU time of the training}."""
-    torch.manual_seed(seed)
-    options = METHODS[method]
-    side = digit_bed.SIDES[bed]
-    G, D = digit_bed.Generator(side), digit_bed.Discriminator(options.get("pack", 1), side)
-    loss = small_gan.build_loss(G, D, dataset, seed, **options)
+    setting = {name: value for name, value in SETTING.items() if name != "z_dim"}  # the networks'
+    gan = small_gan.build(METHODS[method], digit_bed.networks(digit_bed.SIDES[bed]), dataset, seed, **setting)
     due, seen = {round(part * steps) for part in EVALUATED_AT}, []
 
     def each(step):
         if step in due:
-            seen.append(judge(digit_bed.sample(G, judge.num_samples)))
+            seen.append(judge(digit_bed.sample(gan.G, judge.num_samples)))
 
-    seconds = small_gan.train(loss, G, D, dataset.as_tensor(), seed, steps=steps, pack=options.get("pack", 1), each=each, **SETTING)
+    seconds = small_gan.train(gan, dataset.as_tensor(), seed, steps, each)
     means = {name: np.mean([entry[name] for entry in seen], axis=0).tolist() for name in seen[0]}
     return dict(means, evaluations=seen, seconds=seconds)
 
@@ -62,7 +60,7 @@ def run(bed, method, seed, steps, dataset, judge):
 @click.command()
 @click.option("--bed", type=click.Choice(digit_bed.BEDS), default="stacked", show_default=True)
 @click.option("--mnist", metavar="FOLDER", help="Folder with MNIST's four files  [default: downloaded]")
-@click.option("--methods", help=f"Comma-separated, of {', '.join(METHODS)}  [default: by bed]")
+@click.option("--methods", help=f"Comma-separated, of {', '.join(_OWN)}, or names of train.py --list-methods  [default: by bed]")
 @click.option("--seeds", type=click.IntRange(1, 1000), default=5, show_default=True, help="Seeds 0, 1, ...")
 @click.option("--first-seed", type=click.IntRange(0), default=0, show_default=True, help="Start at another seed")
 @click.option("--steps", type=click.IntRange(10), help="Training steps  [default: by bed]")

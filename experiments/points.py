@@ -15,7 +15,6 @@ from pathlib import Path
 import click
 
 from dnnlib import cli
-from dnnlib.errors import UserError
 from madr_plugin import options as madr
 
 # Whatever imports torch is imported inside the functions, so that --help comes at once.
@@ -23,119 +22,57 @@ from madr_plugin import options as madr
 LAYOUTS = {"ring": "small-ring", "grid": "grid"}  # -> of experiments/toy_2d.py
 BATCH, LATENTS, NUM_POINTS, NUM_SAMPLES, EVALUATIONS = 100, 2, 100_000, 2500, 20
 R1_GAMMA = 0.04  # of a method that brings R1 without a weight: 1 on the points, which are images times toy_2d.EXTENT
+IMAGE_SHAPE = (2, 1, 1)
 GENERATOR, DISCRIMINATOR = "experiments.point_networks.PointGenerator", "experiments.point_networks.PointDiscriminator"
+MIXTURE = "experiments.point_networks.PointMixture"  # of gm-gan
 
 
 def options_of(flags):
     """The training options of train.py that a run on points has, after the methods have changed them. flags: by name, without None."""
     import dnnlib
-    from training import config
-    from training.gan import choosing
+    from experiments import row_runs
 
     adam = dict(class_name="torch.optim.Adam", lr=0.001, betas=[0.5, 0.999], eps=1e-8)
-    options = dnnlib.EasyDict(
-        num_gpus=1,
-        batch_size=BATCH,
-        batch_gpu=BATCH,
-        random_seed=flags["seed"],
-        total_kimg=flags["kimg"],
-        training_set_kwargs=dnnlib.EasyDict(
-            class_name="experiments.toy_2d.PointSet", layout=LAYOUTS[flags["layout"]], count=NUM_POINTS, use_labels=False
-        ),
-        G_kwargs=dnnlib.EasyDict(class_name=GENERATOR, z_dim=LATENTS),
-        D_kwargs=dnnlib.EasyDict(class_name=DISCRIMINATOR, epilogue_kwargs=dnnlib.EasyDict(mbstd_group_size=1)),
-        G_opt_kwargs=dnnlib.EasyDict(adam),
-        D_opt_kwargs=dnnlib.EasyDict(adam),
-        loss_kwargs=dnnlib.EasyDict(class_name="training.loss.StyleGAN2Loss", r1_gamma=R1_GAMMA, pl_weight=0, style_mixing_prob=0),
-        augment_kwargs=None,
-        ema_kimg=0,
-        ema_rampup=None,
-        G_reg_interval=None,
-        D_reg_interval=None,
-    )
-    resolved = config.Resolved(options=options, name_parts=[], reasons=[], image_shape=(2, 1, 1))
-    chosen = {"gan": flags["gan"], "method": flags["method"]}
-    choosing.apply(resolved, dnnlib.EasyDict({name: value for name, value in chosen.items() if value}))
-    options.batch_gpu = options.batch_size
-    made = options.G_kwargs.get("base_class_name", options.G_kwargs.class_name), options.D_kwargs.class_name
-    if made != (GENERATOR, DISCRIMINATOR):
-        raise UserError(f"--method={' --method='.join(flags['method'])} changes the networks, and points have their own; leave it out here.")
-    madr.apply(options, flags)
-    options.augment_kwargs = None  # points are judged as they are
+    data = dict(class_name="experiments.toy_2d.PointSet", layout=LAYOUTS[flags["layout"]], count=NUM_POINTS)
+    of_D = dnnlib.EasyDict(class_name=DISCRIMINATOR, epilogue_kwargs=dnnlib.EasyDict(mbstd_group_size=1))
+    networks = dnnlib.EasyDict(class_name=GENERATOR, z_dim=LATENTS), of_D
+    options = row_runs.options_of(BATCH, flags["kimg"], flags["seed"], data, (adam, adam), R1_GAMMA, networks)
+    row_runs.choose(options, flags, IMAGE_SHAPE)
+    row_runs.keep_networks(options, (GENERATOR, DISCRIMINATOR), flags["method"], MIXTURE)
     return options
 
 
 def built(options):
-    """(data, G, D, loss, phases) of a run."""
-    import torch
-
+    """(data, row_runs.Run) of a run."""
     import dnnlib
-    from training import phases, setup
+    from experiments import row_runs
 
     data = dnnlib.util.construct_class_by_name(**{name: value for name, value in options.training_set_kwargs.items() if name != "use_labels"})
-    common = dict(c_dim=0, img_channels=2, img_resolution=1)
-    torch.manual_seed(phases.derived_seed(options.random_seed, 0))
-    G = dnnlib.util.construct_class_by_name(**{**common, **options.G_kwargs})
-    D = dnnlib.util.construct_class_by_name(**{**common, **options.D_kwargs})
-    loss = setup.build_loss(options.loss_kwargs, G, D, None, torch.device("cpu"))
-    rows, _ = phases.setup_phases(
-        G, D, options.G_opt_kwargs, options.D_opt_kwargs, options.G_reg_interval, options.D_reg_interval, options.get("n_critic", 1)
-    )
-    names = ("num_gpus", "training_set_kwargs", "random_seed", "batch_size", "batch_gpu")
-    loss.attach(
-        dnnlib.EasyDict(
-            **{name: options[name] for name in names},
-            rank=0,
-            device=torch.device("cpu"),
-            run_dir=None,
-            G=G,
-            D=D,
-            G_ema=G,
-            training_set=data,
-            keeps_state=True,
-        )
-    )
-    return data, G, D, loss, rows
+    return data, row_runs.Run(options, data, IMAGE_SHAPE)
 
 
 def train(options, steps, each):
-    """`steps` steps of all phases; calls each(step, G, CPU seconds without those of `each`) after every one."""
+    """`steps` steps of all phases; calls each(step, run) after every one."""
     import torch
 
     from experiments.toy_2d import EXTENT
-    from training import phases
 
-    data, G, _D, loss, rows = built(options)
+    data, run = built(options)
     points = torch.from_numpy(data.points)[:, :, None, None] / EXTENT
-    no_labels, seconds = torch.zeros([options.batch_size, 0]), 0.0
     for step in range(steps):
-        begun, cur_nimg = time.process_time(), step * options.batch_size
-        generator = torch.Generator().manual_seed(phases.derived_seed(options.random_seed, cur_nimg, 3))
-        reals = points[torch.randint(len(points), [options.batch_size], generator=generator)]
-        for number, phase in enumerate(rows):
-            if step % phase.interval == 0:
-                z, _ = phases.draw_latents(number, 0, options.batch_size, LATENTS, no_labels, options.random_seed, cur_nimg)
-                loss.begin_phase(phase.name, cur_nimg)
-                phases.run_phase(phase, number, loss, [(0, reals, no_labels, z, no_labels)], options.random_seed, cur_nimg)
-                loss.end_phase(phase.name)
-        seconds += time.process_time() - begun
-        each(step + 1, G, seconds)
-    loss.close()
+        run.step(lambda count, generator: points[torch.randint(len(points), [count], generator=generator)])
+        each(step + 1, run)
+    run.close()
 
 
-def measures_of(G, layout):
+def measures_of(run, layout):
     """Modes with a sample of high quality, share of those samples, KL to the true masses, of 2,500 samples of fixed latents."""
     import torch
 
     from experiments import toy_2d
 
-    was_training = G.training
-    G.eval()
-    with torch.no_grad():
-        z = torch.randn([NUM_SAMPLES, LATENTS], generator=torch.Generator().manual_seed(0))
-        points = (G(z, torch.zeros([NUM_SAMPLES, 0]))[:, :, 0, 0] * toy_2d.EXTENT).numpy()
-    G.train(was_training)
-    found = toy_2d.measure(points, LAYOUTS[layout])
+    z = torch.randn([NUM_SAMPLES, LATENTS], generator=torch.Generator().manual_seed(0))
+    found = toy_2d.measure((run.sample(z)[:, :, 0, 0] * toy_2d.EXTENT).numpy(), LAYOUTS[layout])
     return dict(modes=found["hit"], quality=found["quality"], kl=found["kl"])
 
 
@@ -156,10 +93,10 @@ def main(outdir, **flags):
     due = {round(steps * number / EVALUATIONS) for number in range(1, EVALUATIONS + 1)}
     begun = time.monotonic()
 
-    def each(step, G, cpu_seconds):
+    def each(step, run):
         if step in due:
             kimg = step * BATCH / 1000
-            curve.append(dict(measures_of(G, flags["layout"]), kimg=kimg, cpu_seconds=cpu_seconds, seconds=time.monotonic() - begun))
+            curve.append(dict(measures_of(run, flags["layout"]), kimg=kimg, cpu_seconds=run.seconds, seconds=time.monotonic() - begun))
             print(f"kimg {kimg:g}: modes {curve[-1]['modes']}, high quality {curve[-1]['quality']:.3f}, KL {curve[-1]['kl']:.3f}", flush=True)
 
     train(options, steps, each)

@@ -1,83 +1,65 @@
-"""The smallest host that MADR can enter: a non-saturating GAN with the loss interface of the training loop, and its steps.
+"""Small GANs of the digit beds and the toys: a method of a study as rows of train.py, and steps from draws that all methods share.
 
-Also R1 and PacGAN in a few lines, so that a study compares methods under one loop. Must not know data or measures.
+Must not know data or measures.
 """
 
-import time
-
 import torch
-import torch.nn.functional as F
 
-from dnnlib import util
-from madr_plugin import config
-from madr_plugin.loss import MADRLoss
+from dnnlib import EasyDict, util
+from experiments import row_runs
+from madr_plugin import config, options as madr_options
 from madr_spaces.seeds import generator_for
+from training.gan import methods as rows
 
-
-class NonSaturatingLoss:
-    """softplus losses (Goodfellow 2014), with R1 on the reals (Mescheder 2018) where r1_gamma > 0, and PacGAN (Lin 2018)
-    where pack > 1: D judges `pack` images at once, joined along the channels."""
-
-    def __init__(self, device, G, D, augment_pipe=None, r1_gamma=0.0, pack=1):
-        self.G, self.D, self.r1_gamma, self.pack = G, D, r1_gamma, pack
-
-    def judge(self, images, c):
-        return self.D(images.reshape(len(images) // self.pack, self.pack * images.shape[1], *images.shape[2:]), c)
-
-    def accumulate_gradients(self, phase, real_img, real_c, gen_z, gen_c, sync, gain):
-        if phase == "Gmain":
-            loss = F.softplus(-self.judge(self.G(gen_z, gen_c), gen_c)).mean()
-        else:
-            with torch.no_grad():
-                fake = self.G(gen_z, gen_c)
-            real_img = real_img.detach().requires_grad_(self.r1_gamma > 0)
-            real_logits = self.judge(real_img, real_c)
-            loss = F.softplus(self.judge(fake, gen_c)).mean() + F.softplus(-real_logits).mean()
-            if self.r1_gamma > 0:
-                [gradient] = torch.autograd.grad(real_logits.sum(), real_img, create_graph=True)
-                loss = loss + self.r1_gamma / 2 * gradient.square().sum() / len(real_logits)
-        loss.mul(gain).backward()
-
-
-def build_loss(G, D, dataset, seed, *, madr=None, objective=None, **base_kwargs):
-    """The plain loss, or the plugin's around it. madr: options by name, None for none; objective: dotted name of a class to take the place of the plugin's."""
-    if madr is None:
-        return NonSaturatingLoss("cpu", G, D, **base_kwargs)
-    loss = MADRLoss("cpu", G=G, D=D, base_class_name=f"{NonSaturatingLoss.__module__}.NonSaturatingLoss", madr=madr, **base_kwargs)
-    loss.attach(dict(training_set=dataset, random_seed=seed))
-    if objective is not None:
-        loss.engine.objective = util.get_obj_by_name(objective)(loss.config, loss.engine.reference, seed)
-    return loss
+R1_GAMMA = 1.0  # of a row that brings R1 without a weight
+# Rows as result files have stated them since before there was a table of methods.
+_STATED = {"r1:gamma=1": dict(r1_gamma=1.0), "pacgan:m=2": dict(pack=2)}
 
 
 def resolved(options):
-    """A method's options with every knob of MADR spelled out: a file never holds runs of two defaults."""
+    """A method's options as result files state them, with every knob of MADR spelled out: a file never holds runs of two defaults."""
     named = {name: value.rpartition(".")[2] if name == "objective" else value for name, value in options.items()}
+    for text in named.pop("method", ()):
+        named.update(_STATED.get(text) or dict(method=[*named.get("method", []), text]))
     return named if "madr" not in named else dict(named, madr=config.resolve(named["madr"]).as_dict())
 
 
-def train(loss, G, D, reals, seed, *, steps, batch, z_dim, lr_G, lr_D, betas, pack=1, each=None):
+def build(options, networks, data, seed, *, batch, lr_G, lr_D, betas, mixture=None):
+    """The run of a method. options: of toy_methods.table(); networks: (G_kwargs, D_kwargs); data: its image_shape and reals for MADR's reference.
+    mixture: the generator's class under gm-gan, where it is a bed's own.
+
+    PacGAN's batch grows by its factor, so that D still judges `batch` packs.
+    """
+    optimizers = [dict(class_name="torch.optim.Adam", lr=rate, betas=list(betas), eps=1e-8) for rate in (lr_G, lr_D)]
+    classes = [kwargs["class_name"] for kwargs in networks]
+    given = row_runs.options_of(batch, 1, seed, {}, optimizers, R1_GAMMA, [EasyDict(kwargs) for kwargs in networks])
+    row_runs.choose(given, dict(gan=options.get("gan", "non-saturating"), method=options.get("method", ())), data.image_shape)
+    row_runs.keep_networks(given, classes, options.get("method", ()), mixture)
+    if "madr" in options:
+        given.loss_kwargs.update(class_name=madr_options.LOSS_CLASS, base_class_name=given.loss_kwargs.class_name, madr=options["madr"])
+    run = row_runs.Run(given, data, data.image_shape, first_weights=seed)
+    if not any(rows.METHODS[entry.name].lazy for entry in given.loss_kwargs.methods):
+        for phase in run.phases:
+            phase.name = phase.name.replace("both", "main")  # MADR's tilt draws by the name, and these runs have no regulariser
+    if "objective" in options:
+        run.loss.engine.objective = util.get_obj_by_name(options["objective"])(run.loss.config, run.loss.engine.reference, seed)
+    return run
+
+
+def train(run, reals, seed, steps, each=None):
     """`steps` steps of G and then D. reals: [N, C, H, W] as the networks take them. each(step): called after every step.
 
-    Draws from a generator of its own: all methods of one batch size see the same latents and reals. With pack > 1 the batch
-    grows by that factor, so that D still judges `batch` packs, and the draws are others. Returns CPU seconds without those of `each`.
+    Draws from a generator of its own: all methods of one batch size and one schedule see the same latents and reals. Returns CPU seconds
+    without those of `each`.
     """
-    generator = generator_for("small-gan", seed)
-    phases = [
-        ("Gmain", G, D, torch.optim.Adam(G.parameters(), lr_G, betas=betas)),
-        ("Dmain", D, G, torch.optim.Adam(D.parameters(), lr_D, betas=betas)),
-    ]
-    count = batch * pack
-    no_labels, seconds = torch.zeros([count, 0]), 0.0
+    generator, count = generator_for("small-gan", seed), run.options.batch_size
+
+    def draws(_phase):
+        z, chosen = torch.randn([count, run.G.z_dim], generator=generator), torch.randint(len(reals), [count], generator=generator)
+        return reals[chosen], z
+
     for step in range(1, steps + 1):
-        start = time.process_time()
-        for name, learning, other, opt in phases:
-            learning.requires_grad_(True), other.requires_grad_(False)
-            opt.zero_grad(set_to_none=True)
-            z, rows = torch.randn([count, z_dim], generator=generator), torch.randint(len(reals), [count], generator=generator)
-            loss.accumulate_gradients(name, reals[rows], no_labels, z, no_labels, sync=True, gain=1)
-            opt.step()
-        seconds += time.process_time() - start
+        run.step_of(draws)
         if each is not None:
             each(step)
-    return seconds
+    return run.seconds

@@ -48,9 +48,9 @@ class Bed:
     """One data set with its judges. build: {part: flags of dataset_tool.py}, of which `train` is what runs learn from; in flags of
     judges and of the build, {NAME} stands for a file that the person gives, or for a part. kimg: None for the study's.
 
-    script: a module of this repository that trains and judges a run by itself, such as experiments.toy_points, for what train.py cannot train. It takes
+    script: a module of this repository that trains and judges a run by itself, such as experiments.points, for what train.py cannot train. It takes
     the flags, --outdir, --kimg and --seed, and writes OUTDIR/result.json: the measures, kimg, seconds, cpu_seconds and, with a curve, its
-    points. Such a bed needs no data and no judges; a run that was stopped begins anew. without: methods that it cannot have.
+    points. Such a bed needs no data and no judges; a run that was stopped begins anew, or where the script's own state in OUTDIR says. without: methods that it cannot have.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Turns what the studies wrote (results/) into the tables of docs/studies/: python -m experiments.tables
+"""Turns what the studies wrote (results/) into the tables of docs/studies/ and docs/results.md: python -m experiments.tables
 
 Every number of those pages between marks comes from here. Must not know how the numbers came about.
 """
@@ -267,7 +267,12 @@ def fill(text, parts=None, page=PAGE):
 
 
 def main():
-    for page, parts in ((PAGE, PARTS), (MOMENTS_PAGE, MOMENTS_PARTS), (HALF_PAGE, HALF_PARTS)):
+    from experiments import results_page  # which takes its tables from here
+
+    pages_of_parts = [(PAGE, PARTS), (MOMENTS_PAGE, MOMENTS_PARTS), (HALF_PAGE, HALF_PARTS), (results_page.PAGE, results_page.PARTS)]
+    if f"<!-- {results_page.RIVALS_MARK}: begin -->" in results_page.README.read_text(encoding="utf-8"):
+        pages_of_parts.append((results_page.README, {results_page.RIVALS_MARK: results_page.PARTS[results_page.RIVALS_MARK]}))
+    for page, parts in pages_of_parts:
         text, missing = fill(page.read_text(encoding="utf-8"), parts, page)
         atomic_write_text(page, text)
         print(f"Written: {page}")

@@ -11,11 +11,13 @@ import torch
 
 from dnnlib.files import atomic_write_bytes
 from experiments import records, small_gan
+from experiments.point_networks import EXTENT
 from experiments.toy_methods import FIRST_SEED, METHODS
 from madr_spaces.seeds import generator_for
 from torch_utils.process_lock import ProcessLock
 
-EXTENT = 5.0  # points lie in [-EXTENT, EXTENT]^2; pixels in [-1, 1]
+NETWORKS = [dict(class_name=f"experiments.point_networks.Toy{kind}") for kind in ("Generator", "Discriminator")]
+MIXTURE, Z_DIM = "experiments.point_networks.PointMixture", 8
 
 
 def mode_layout(layout):
@@ -52,32 +54,6 @@ class PointSet:
         return f"toy-{self.layout}-{len(self)}-{self.seed}"
 
 
-class PointGenerator(torch.nn.Module):
-    """z [N, 8] -> [N, 2, 1, 1]: 8-64-64-2, ReLU."""
-
-    def __init__(self, z_dim=8, width=64):
-        super().__init__()
-        self.body = torch.nn.Sequential(
-            torch.nn.Linear(z_dim, width), torch.nn.ReLU(), torch.nn.Linear(width, width), torch.nn.ReLU(), torch.nn.Linear(width, 2)
-        )
-
-    def forward(self, z, c):
-        return (self.body(z) / EXTENT)[:, :, None, None]
-
-
-class PointDiscriminator(torch.nn.Module):
-    """[N, 2, 1, 1] (more channels: points packed together) -> [N, 1]: 2-64-64-1, LeakyReLU."""
-
-    def __init__(self, inputs=2, width=64):
-        super().__init__()
-        self.body = torch.nn.Sequential(
-            torch.nn.Linear(inputs, width), torch.nn.LeakyReLU(0.2), torch.nn.Linear(width, width), torch.nn.LeakyReLU(0.2), torch.nn.Linear(width, 1)
-        )
-
-    def forward(self, img, c):
-        return self.body(img.flatten(1) * EXTENT)
-
-
 def measure(points, layout):
     """-> dict(modes, hit, quality, kl, shares): samples within three standard deviations of a mode are its own; a mode is
     hit by one such sample (the count that papers report), and held (`modes`) with at least 1/5 of its true mass."""
@@ -93,26 +69,23 @@ def measure(points, layout):
 
 def train(method, layout, seed, steps, batch=64, num_evaluations=100):
     """One run -> summary over its last fifth (table) and second half (cycling), and its last samples."""
-    torch.manual_seed(seed)
-    options = METHODS[method]
-    data, G, D = PointSet(layout), PointGenerator(), PointDiscriminator(2 * options.get("pack", 1))
-    loss, history = small_gan.build_loss(G, D, data, seed, **options), []
+    data, history = PointSet(layout), []
+    networks = dict(NETWORKS[0], z_dim=Z_DIM), NETWORKS[1]
+    gan = small_gan.build(METHODS[method], networks, data, seed, batch=batch, lr_G=2e-3, lr_D=5e-4, betas=(0.5, 0.9), mixture=MIXTURE)
 
     def each(step):
         if step % max(steps // num_evaluations, 1) == 0:
-            history.append(measure(sample(G, 2500), layout))
+            history.append(measure(sample(gan.G, 2500), layout))
 
     points = torch.from_numpy(data.points)[:, :, None, None] / EXTENT
-    seconds = small_gan.train(
-        loss, G, D, points, seed, steps=steps, batch=batch, z_dim=8, lr_G=2e-3, lr_D=5e-4, betas=(0.5, 0.9), pack=options.get("pack", 1), each=each
-    )
-    return dict(summary(history), seconds=seconds, samples=sample(G, 2500))
+    seconds = small_gan.train(gan, points, seed, steps, each)
+    return dict(summary(history), seconds=seconds, samples=sample(gan.G, 2500))
 
 
 @torch.no_grad()
 def sample(G, count):
-    z = torch.randn([count, 8], generator=generator_for("toy-evaluation"))
-    return (G(z, None)[:, :, 0, 0] * EXTENT).numpy()
+    z = torch.randn([count, Z_DIM], generator=generator_for("toy-evaluation"))
+    return (G(z, torch.zeros([count, 0]))[:, :, 0, 0] * EXTENT).numpy()
 
 
 def summary(history):

@@ -1,6 +1,19 @@
 """Names the methods that toy_2d.py compares, with their options. Without torch: `toy_2d.py --help` reads it."""
 
-METHODS = {
+from training.gan import methods as rows
+
+
+def table(own):
+    """{method: options} of a study: every row of train.py by its name, and its own, which come first.
+
+    Options: gan (name of a recipe), method (a tuple of texts as for --method), madr (knobs by name; absent: without), objective (dotted name of a
+    class to take the place of the plugin's).
+    """
+    every = {**{name: dict(method=(name,)) for name in rows.METHODS}, **{name: dict(gan=name) for name in rows.RECIPES}}
+    return {**own, **{name: options for name, options in every.items() if name not in own}}
+
+
+OWN_METHODS = {
     "plain": {},
     "paper": dict(madr=dict(preset="paper", extractor="pca", update_interval=10, capacity=512)),
     "witness": dict(madr=dict(preset="witness", extractor="pca")),
@@ -18,8 +31,9 @@ METHODS = {
     "tilt-without-memory": dict(madr=dict(preset="witness", extractor="pca", tilt=1, tilt_max=20.0, weight=2.0, deficit_window=64, cells=102)),
     # Repulsion from the features remembered (mean age: 300 steps) instead of the present batch.
     "witness-of-old": dict(madr=dict(preset="witness", extractor="pca", shrink=0.0), objective="experiments.old_repulsion.OldRepulsion"),
-    "r1": dict(r1_gamma=1.0),
-    "pacgan2": dict(pack=2),
+    "r1": dict(method=("r1:gamma=1",)),
+    "pacgan2": dict(method=("pacgan:m=2",)),
 }
+METHODS = table(OWN_METHODS)
 FIRST_SEED = 0  # the one that the picture shows
 USUAL_METHODS = {"imbalanced": "witness,witness-weight-2,tilt,tilt-without-memory"}  # other layouts: the first four

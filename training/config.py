@@ -106,8 +106,8 @@ def _inspect(run, kwargs, backbone):
         text = str(error)
         raise UserError(text if "--data" in text else f"--data={kwargs.path}: {text}") from error
     channels, height, width = run.image_shape
-    if backbone == "dcgan" and height == width:
-        backbones.check_size(height, f"--data={kwargs.path} holds images of")
+    if backbone in backbones.SIZES and height == width:
+        backbones.check_size(height, f"--data={kwargs.path} holds images of", backbone)
     elif height != width or height < 4 or height & (height - 1):
         size = max(1 << (min(height, width).bit_length() - 1), 4)
         raise UserError(

@@ -80,8 +80,9 @@ def build_training_set(training_set_kwargs, device, G_kwargs=None):
     training_set = foreign.as_dataset(dnnlib.util.construct_class_by_name(**training_set_kwargs))
     in_memory = device.type == "cpu" and training_set.use_cache(IN_MEMORY_MB)
     resolution = training_set.resolution
-    if backbones.of_generator(G_kwargs or {}) == "dcgan":
-        backbones.check_size(resolution, f"{training_set.name} has images of")
+    backbone = backbones.of_generator(G_kwargs or {})
+    if backbone in backbones.SIZES:
+        backbones.check_size(resolution, f"{training_set.name} has images of", backbone)
     elif resolution < 4 or resolution & (resolution - 1):
         size = max(1 << (resolution.bit_length() - 1), 4)
         raise UserError(

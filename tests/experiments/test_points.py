@@ -5,9 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from dnnlib import cli
-from experiments import points, study, toy_2d
+from experiments import points, row_runs, stacked, study, toy_2d
 
 methods = pytest.importorskip("training.gan.methods", reason="there is no table of methods")
 
@@ -22,7 +23,18 @@ def test_the_ring_is_pacgans():
     assert np.mean([entry["kl"] for entry in found]) == pytest.approx(7 / 5000, rel=0.3) and {entry["hit"] for entry in found} == {8}
 
 
-@pytest.mark.parametrize("flags", [["--gan=non-saturating"], ["--gan=wgan-gp"], ["--method=pacgan:m=3"], ["--madr=1"]], ids=str)
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--gan=non-saturating"],
+        ["--gan=wgan-gp"],
+        ["--method=pacgan:m=3"],
+        ["--method=unrolled:k=1", "--method=gm-gan"],
+        ["--madr=1"],
+        ["--madr=1", "--madr-tilt=1"],
+    ],
+    ids=str,
+)
 def test_a_run_of_a_few_steps_is_written_and_repeats(flags, tmp_path, capsys):
     for name in ("one", "two"):
         assert cli.call(points.main, ["--layout=ring", "--kimg=1", "--seed=3", *flags, f"--outdir={tmp_path / name}"]) == 0, capsys.readouterr().err
@@ -35,8 +47,8 @@ def test_a_run_of_a_few_steps_is_written_and_repeats(flags, tmp_path, capsys):
 def test_packs_are_as_many_as_points_would_be():
     options = points.options_of(dict(layout="grid", gan="non-saturating", method=["pacgan:m=4"], kimg=1, seed=0))
     assert options.batch_size == options.batch_gpu == 400 and options.D_kwargs.img_channels == 8
-    _, G, D, _, rows = points.built(options)
-    assert D.hidden.in_features == 8 and [phase.name for phase in rows] == ["Gboth", "Dboth"] and G.z_dim == 2
+    _, run = points.built(options)
+    assert run.D.hidden.in_features == 8 and [phase.name for phase in run.phases] == ["Gboth", "Dboth"] and run.G.z_dim == 2
 
 
 @pytest.mark.parametrize("flags, words", [(["--gan=nosuch"], "nosuch"), (["--method=spectral-norm"], "spectral-norm")])
@@ -47,9 +59,40 @@ def test_refusals(flags, words, tmp_path, capsys):
 
 def test_the_study_names_rows_of_the_table():
     loaded = study.load("methods")
+    assert (
+        not set(methods.METHODS)
+        - {"clip", "gradient-penalty", "pull-to-reals", "r2", "n-critic", "dia-gan", "no-minibatch-std", "icr"}
+        - {flag.partition("=")[2].partition(":")[0] for flags in loaded.methods.values() for flag in flags if flag.startswith("--method=")}
+    )
     for flags in loaded.methods.values():
         for flag in flags:
             name, _, value = flag.partition("=")
             if name in ("--gan", "--method"):
                 assert value.split(":")[0] in (methods.RECIPES if name == "--gan" else methods.METHODS), flag
     assert set(loaded.bed("ring").measure("kl").row) == {"kl", "KL (nats)", 3, False}
+
+
+@pytest.mark.parametrize("bed", ["ring", "stacked-quarter", "stacked-half"])
+def test_every_method_of_the_study_runs_on_its_beds(bed, capsys):
+    """A few steps of each, as the bed's script makes it: what a row refuses there is left out of the bed."""
+    loaded = study.load("methods")
+    chosen = loaded.bed(bed)
+    for name in loaded.methods_of(chosen):
+        flags = [flag.lstrip("-").split("=", 1) for flag in loaded.methods[name]]
+        asked = dict(gan="non-saturating", method=[value for flag, value in flags if flag == "method"], kimg=10, iterations=100, seed=0)
+        asked.update({flag.replace("-", "_"): value if flag in ("gan", "madr-preset") else 1 for flag, value in flags if flag != "method"})
+        if chosen.script == "experiments.points":
+            options = points.options_of(dict(asked, layout="ring"))
+            data, run = points.built(options)
+            draw = lambda count, generator: torch.from_numpy(data.points[:count])[:, :, None, None] / toy_2d.EXTENT
+        else:
+            share = float(next(flag for flag in chosen.flags if flag.startswith("--share=")).partition("=")[2])
+            options = stacked.options_of(dict(asked, digits="small", share=share))
+            assert options.D_kwargs.channels == [8 * share, 16 * share, 32 * share]
+            options.batch_size = options.batch_gpu = options.batch_size // 16
+            data = stacked.Triples("small")
+            run, draw = row_runs.Run(options, data, stacked.IMAGE_SHAPE), data.draw
+        for _ in range(2):
+            run.step(draw)
+        assert all(bool(parameter.isfinite().all()) for network in (run.G, run.D) for parameter in network.parameters()), name
+        assert (options.loss_kwargs.class_name == "madr_plugin.loss.MADRLoss") == name.startswith("madr"), name

@@ -74,6 +74,17 @@ def test_contradictions_are_refused_in_a_sentence(refusal, flags, words):
     assert all(word in said for word in words), said
 
 
+def test_the_weak_dcgan_sets_the_unrolled_papers_networks(data16, tiny_zip, capsys):
+    shutil.copy(tiny_zip(num_images=8, resolution=28), "digits28.zip")
+    assert cli.call(train.main, ["--data=digits28.zip", "--outdir=out", "--backbone=weak-dcgan:share=0.5", "--dry-run"]) == 0
+    out = capsys.readouterr().out
+    assert "D has 4, 8, 16 channels, 0.5 times those of G" in out and "D normalises by batch" in out
+    assert cli.call(train.main, ["--data=digits28.zip", "--outdir=out", "--backbone=weak-dcgan:norm=batch", "--gan=wgan-gp", "--dry-run"]) == 1
+    assert "leave out norm=batch" in capsys.readouterr().err
+    assert cli.call(train.main, ["--data=data16.zip", "--outdir=out", "--backbone=weak-dcgan", "--dry-run"]) == 1
+    assert "16x16 pixels; --backbone=weak-dcgan draws 28" in capsys.readouterr().err
+
+
 def test_sizes_of_dcgan_are_not_those_of_stylegan2(data16, tiny_zip, capsys):
     for size, flags, code in ((28, ["--backbone=dcgan"], 0), (28, [], 1), (8, ["--backbone=dcgan"], 1), (8, [], 0)):
         shutil.copy(tiny_zip(num_images=8, resolution=size), "other.zip")
@@ -128,3 +139,9 @@ def test_madr_joins_dcgan(options_of, data16, gan):
     assert type(snapshots[1]["G_ema"]) is networks.DCGANGenerator and type(snapshots[1]["D"]) is networks.DCGANDiscriminator
     weights = [data["G"].synthesis.start.weight for data in snapshots]
     assert not torch.equal(*weights) and all(weight.isfinite().all() for weight in weights)
+
+
+def test_the_weak_dcgan_trains(options_of, data16, tiny_zip):
+    shutil.copy(tiny_zip(num_images=8, resolution=28), "digits28.zip")
+    data = trained(options_of(data="digits28.zip", backbone="weak-dcgan", steps=2), data16 / "run")
+    assert data["D"].slope == 0.3 and data["D"].conv0.weight.shape == (2, 3, 3, 3) and data["G_ema"].synthesis.side == 4

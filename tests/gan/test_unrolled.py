@@ -5,7 +5,7 @@ import torch
 
 from tests.gan.conftest import Curved, Mapping, Synthesis
 from training import estimate
-from training.gan import loss, unrolled
+from training.gan import judge, loss, unrolled
 from training.gan.step import Step
 
 
@@ -62,18 +62,19 @@ def test_plain_steps_by_hand():
         assert float(torch.autograd.grad(made, x)[0]) == pytest.approx(1 - share)
 
 
-def test_a_step_of_D_by_hand(toy, batch):
-    """Least squares and D = w . x + b: G's term is that under w - r grad f."""
+@pytest.mark.parametrize("share, seen", [(1.0, 4), (0.5, 2), (0.3, 1)])
+def test_a_step_of_D_by_hand(toy, batch, share, seen):
+    """Least squares and D = w . x + b: G's term is that under w - r grad f, f of the first images alone where so few are asked for."""
     from tests.gan.conftest import Linear
 
     D = Linear([1, 2, 2])
-    made, _, synthesis = toy("lsgan", [("unrolled", dict(k=1, surrogate="sgd", rate=0.1))], D=D)
+    made, _, synthesis = toy("lsgan", [("unrolled", dict(k=1, surrogate="sgd", rate=0.1, share=share))], D=D)
     attached(made, D)
     reals, none, z, c = batch()
     fakes = synthesis(z[:, None]).detach()
     a_real, a_fake = (reals * D.weight).flatten(1).sum(1) + D.bias, (fakes * D.weight).flatten(1).sum(1) + D.bias
-    gradient = ((a_real - 1)[:, None, None, None] * reals + a_fake[:, None, None, None] * fakes).mean(0)
-    weight, bias = D.weight - 0.1 * gradient, D.bias - 0.1 * (a_real - 1 + a_fake).mean()
+    gradient = ((a_real - 1)[:, None, None, None] * reals + a_fake[:, None, None, None] * fakes)[:seen].mean(0)
+    weight, bias = D.weight - 0.1 * gradient, D.bias - 0.1 * (a_real - 1 + a_fake)[:seen].mean()
     wanted = ((fakes * weight).flatten(1).sum(1) + bias - 1).square().mean() / 2
     assert generator_value(made, batch()) == pytest.approx(float(wanted.detach()))
 
@@ -104,12 +105,38 @@ def test_steps_are_those_of_the_optimizer():
         torch.testing.assert_close(made, [weight.detach(), silent.detach()], rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize(
+    "pack, group, share, seen", [(1, 1, 0.5, 6), (2, 1, 0.3, 2), (1, 4, 0.5, 4), (2, 4, 0.5, 8), (1, 16, 0.5, 12), (1, 8, 1.0, 12)]
+)
+def test_a_share_is_of_whole_packs_and_groups(pack, group, share, seen):
+    D = torch.nn.Linear(1, 1)
+    D.group_size = group
+    assert unrolled.Unrolled(share=share).num_seen(12, judge.Judge(D, pack=pack)) == seen
+
+
+def test_weights_with_different_pasts_have_their_own_corrections():
+    """As two optimizers, of which one has not stepped yet."""
+    weights = [torch.nn.Parameter(torch.linspace(-1, 1, count, dtype=torch.float64)) for count in (3, 4)]
+    optimizers = [torch.optim.Adam([weight], lr=0.1, betas=(0.5, 0.9)) for weight in weights]
+    gradients = [torch.linspace(0.5, 2, count, dtype=torch.float64) for count in (3, 4)]
+    weights[0].grad = -gradients[0]
+    optimizers[0].step()
+    rule = unrolled.Adam(weights, [optimizers[0].state[weights[0]], {}], 0.1, (0.5, 0.9), 1e-8)
+    made = rule([weight.detach().clone() for weight in weights], gradients)
+    for weight, optimizer, gradient in zip(weights, optimizers, gradients):
+        weight.grad = gradient
+        optimizer.step()
+    torch.testing.assert_close(made, [weight.detach() for weight in weights], rtol=1e-12, atol=1e-12)
+
+
 # ----------------------------------------------------------------------------------------------------------------
 # The double gradient.
 
 
 @pytest.mark.parametrize("gan", ["minimax", "non-saturating", "lsgan", "hinge"])
-@pytest.mark.parametrize("values", [dict(k=1), dict(k=5), dict(k=3, surrogate="sgd", rate=0.3)], ids=["one", "five", "plain"])
+@pytest.mark.parametrize(
+    "values", [dict(k=1), dict(k=5), dict(k=3, surrogate="sgd", rate=0.3), dict(k=2, share=0.5)], ids=["one", "five", "plain", "half"]
+)
 def test_the_gradient_goes_through_the_steps(toy, batch, gan, values):
     made, D, synthesis = toy(gan, [("unrolled", values)])
     attached(made, D)

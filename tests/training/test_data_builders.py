@@ -12,7 +12,7 @@ from training.dataset import ImageFolderDataset
 
 
 def digits_of(split):
-    digits, labels, _ = builders._load_small_digits(split)
+    digits, labels, _ = builders.load_small_digits(split)
     return digits, labels
 
 

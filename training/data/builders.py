@@ -47,7 +47,7 @@ def build_stacked_digits(
     split: 'train' or 'eval', which share no digit: of each class, in scikit-learn's order, the 4th, 8th, 12th ... digit
     is for evaluation and all others are for training.
     """
-    digits, labels, content_hash = _load_small_digits(split)
+    digits, labels, content_hash = load_small_digits(split)
     provenance = {
         "digits": "scikit-learn load_digits",
         "source_sha256": {"load_digits": content_hash},
@@ -163,7 +163,7 @@ def draw_triples(mode_numbers: np.ndarray, labels: np.ndarray, rng: np.random.Ra
 # scikit-learn's digits.
 
 
-def _load_small_digits(split: str) -> tuple[np.ndarray, np.ndarray, str]:
+def load_small_digits(split: str) -> tuple[np.ndarray, np.ndarray, str]:
     """uint8 [N, 30, 30], labels [N] of a split, and the SHA-256 of all 8x8 originals with their labels."""
     try:
         from sklearn.datasets import load_digits

@@ -7,7 +7,9 @@ import dnnlib
 from dnnlib.errors import UserError
 
 NETWORKS = "training.gan.networks"
-SIZES_DCGAN = (14, 16, 28, 32, 64, 128)  # pixels; those of networks.FIRST_SIDES
+SIZES = {"dcgan": (14, 16, 28, 32, 64, 128), "weak-dcgan": (28,)}  # pixels; those of networks.FIRST_SIDES
+# Of G in the Stacked MNIST of Metz et al. 2017, from 4x4 up; those of D, from 14x14 down, are a share of all but the first.
+_WEAK_CHANNELS = (64, 32, 16, 8)
 # With a penalty on the gradient at single images D cannot normalise over the batch: each image's gradient would depend on the others.
 SINGLE_IMAGE_METHODS = ("r1", "r2", "gradient-penalty")
 # Flags of StyleGAN2's networks that DCGAN has no part for.
@@ -32,26 +34,49 @@ def has_batch_norm(values):
 def dcgan(choice, values):
     """Generator and discriminator of Radford et al. 2015 (1511.06434). values: norm, z_dim."""
     options, flags = choice.options, choice.flags
-    for name, reason in _WITHOUT_EFFECT.items():
-        if flags.get(name):
-            raise UserError(f"--{name.replace('_', '-')}={flags[name]} has no effect on --backbone=dcgan, for {reason}; leave one of the two out")
-    told = [f"no half precision and no noise: --backbone=dcgan; its latents have {values['z_dim']} values"]
-    if values["norm"] is None:
-        values["norm"], why = _norm_for(choice)
-        told.append(f"D normalises by {values['norm']}: {why}")
-    channels = {}
+    told, channels = _common(choice, values), {}
     if flags.get("cfg") == "tiny":
         channels = dict(channel_base=options.D_kwargs.channel_base, channel_max=options.D_kwargs.channel_max)
     else:
         told.append("channels 64 at half the resolution, twice as many at each halving, at most 512: --backbone=dcgan, whatever --cfg says")
-    options.G_kwargs = dnnlib.EasyDict(
-        class_name=f"{NETWORKS}.DCGANGenerator", z_dim=values["z_dim"], mapping_kwargs=dnnlib.EasyDict(), synthesis_kwargs=dnnlib.EasyDict(channels)
-    )
-    options.D_kwargs = dnnlib.EasyDict(class_name=f"{NETWORKS}.DCGANDiscriminator", norm=values["norm"], **channels)
-    # The running averages of batch normalisation are those of G's present weights, and fit no average of its weights.
-    options.ema_kimg, options.ema_rampup = 0, None
+    _write(options, values, channels, channels)
+    return told
+
+
+def weak_dcgan(choice, values):
+    """Generator and discriminator of Stacked MNIST in Metz et al. 2017 (1611.02163). values: share, norm, z_dim."""
+    told = _common(choice, values)
+    narrowed = [max(round(channels * values["share"]), 1) for channels in reversed(_WEAK_CHANNELS[1:])]
+    told.append(f"D has {', '.join(map(str, narrowed))} channels, {values['share']:g} times those of G: --backbone=weak-dcgan")
+    of_D = dict(channels=narrowed, kernel_size=3, norm_first=True, slope=0.3)
+    _write(choice.options, values, dict(channels=list(_WEAK_CHANNELS), kernel_size=3), of_D)
+    return told
+
+
+def _common(choice, values):
+    """What holds for every DCGAN: refuse flags without effect, choose D's normalisation. Returns sentences."""
+    name = choice.backbone.name
+    for flag, reason in _WITHOUT_EFFECT.items():
+        if choice.flags.get(flag):
+            raise UserError(
+                f"--{flag.replace('_', '-')}={choice.flags[flag]} has no effect on --backbone={name}, for {reason}; leave one of the two out"
+            )
+    told = [f"no half precision and no noise: --backbone={name}; its latents have {values['z_dim']} values"]
+    if values["norm"] is None:
+        values["norm"], why = _norm_for(choice)
+        told.append(f"D normalises by {values['norm']}: {why}")
     told.append("no average of G's weights (--ema-kimg joins one): G's batch normalisation keeps the statistics of its present weights")
     return told
+
+
+def _write(options, values, of_G, of_D):
+    """The options of both networks. of_G, of_D: further keywords of synthesis and of D."""
+    options.G_kwargs = dnnlib.EasyDict(
+        class_name=f"{NETWORKS}.DCGANGenerator", z_dim=values["z_dim"], mapping_kwargs=dnnlib.EasyDict(), synthesis_kwargs=dnnlib.EasyDict(of_G)
+    )
+    options.D_kwargs = dnnlib.EasyDict(class_name=f"{NETWORKS}.DCGANDiscriminator", norm=values["norm"], **of_D)
+    # The running averages of batch normalisation are those of G's present weights, and fit no average of its weights.
+    options.ema_kimg, options.ema_rampup = 0, None
 
 
 def _norm_for(choice):
@@ -65,15 +90,17 @@ def _norm_for(choice):
 
 def of_generator(G_kwargs):
     """The backbone that the training options of a generator belong to, also where another class is wrapped around it."""
-    return "dcgan" if f"{NETWORKS}.DCGANGenerator" in (G_kwargs.get("class_name"), G_kwargs.get("base_class_name")) else "stylegan2"
+    if f"{NETWORKS}.DCGANGenerator" not in (G_kwargs.get("class_name"), G_kwargs.get("base_class_name")):
+        return "stylegan2"
+    return "weak-dcgan" if "kernel_size" in G_kwargs["synthesis_kwargs"] else "dcgan"
 
 
-def check_size(side, where):
-    """Refuse images that DCGAN cannot draw. side: pixels; where: the beginning of the sentence, such as '--data=PATH holds images of'."""
-    if side not in SIZES_DCGAN:
-        near = min(SIZES_DCGAN, key=lambda size: abs(size - side))
+def check_size(side, where, name):
+    """Refuse images that a backbone of SIZES cannot draw. side: pixels; where: the beginning of the sentence, such as '--data=PATH holds images of'."""
+    if side not in SIZES[name]:
+        near = min(SIZES[name], key=lambda size: abs(size - side))
         raise UserError(
-            f"{where} {side}x{side} pixels; --backbone=dcgan draws {', '.join(map(str, SIZES_DCGAN))}: convert with dataset_tool.py "
+            f"{where} {side}x{side} pixels; --backbone={name} draws {', '.join(map(str, SIZES[name]))}: convert with dataset_tool.py "
             f"--width={near} --height={near} --transform=center-crop, or use --backbone=stylegan2"
         )
 
@@ -85,10 +112,10 @@ def check_size(side, where):
 def spectral_norm(choice, values):
     """Every weight of D that images pass is divided by its largest singular value."""
     D_kwargs = choice.options.D_kwargs
-    if choice.backbone.name == "dcgan":
+    if "norm" in choice.backbone_values:
         if choice.backbone_values["norm"] != "spectral":
             raise UserError(
-                f"--method=spectral-norm and --backbone=dcgan:norm={choice.backbone_values['norm']} both choose D's normalisation: leave one of them out"
+                f"--method=spectral-norm and --backbone={choice.backbone.name}:norm={choice.backbone_values['norm']} both choose D's normalisation: leave one of them out"
             )
         return ["D has spectral normalisation in the place of others: --method=spectral-norm"]
     D_kwargs.class_name, D_kwargs.spectral_norm = f"{NETWORKS}.StyleGAN2Discriminator", True

@@ -63,7 +63,7 @@ _RECIPES = (
         single_images=True,
         touches="TPO",
     ),
-    Recipe("hinge", "hinge", "D max(0, 1 - a_real) + max(0, 1 + a_fake), G -a_fake", "Lim 2017, 1705.02894; Miyato 2018", "none"),
+    Recipe("hinge", "hinge", "D max(0, 1 - a_real) + max(0, 1 + a_fake), G -a_fake", "Lim 2017, 1705.02894; Miyato 2018, 1802.05957", "none"),
     Recipe(
         "rpgan", "relativistic", "relativistic pairing: D sp(-(a_real - a_fake)), G sp(-(a_fake - a_real))", "Jolicoeur-Martineau 2018, 1807.00734",
         "one pass of D on reals in G's step",

@@ -100,9 +100,11 @@ class DCGANLayer(torch.nn.Module):
     normalisation, which takes it away again: its gradient would be rounding errors alone. PyTorch's own layers have it there, too.
     """
 
-    def __init__(self, kind, in_features, out_features, kernel_size=4, stride=2, padding=1, init_std=0.02, spectral_norm=False, bias=True):
+    def __init__(
+        self, kind, in_features, out_features, kernel_size=4, stride=2, padding=1, init_std=0.02, spectral_norm=False, bias=True, output_padding=0
+    ):
         super().__init__()
-        self.kind, self.stride, self.padding = kind, stride, padding
+        self.kind, self.stride, self.padding, self.output_padding = kind, stride, padding, output_padding
         pair = (in_features, out_features) if kind == "transposed" else (out_features, in_features)
         weight = torch.empty(pair if kind == "linear" else (*pair, kernel_size, kernel_size))
         self.bias = torch.nn.Parameter(torch.zeros(out_features)) if bias or init_std is None else None
@@ -122,8 +124,9 @@ class DCGANLayer(torch.nn.Module):
         weight = self.weight if self.spectral_norm is None else self.spectral_norm(self.weight)
         if self.kind == "linear":
             return F.linear(x, weight, self.bias)
-        convolve = F.conv_transpose2d if self.kind == "transposed" else F.conv2d
-        return convolve(x, weight, self.bias, stride=self.stride, padding=self.padding)
+        if self.kind == "transposed":
+            return F.conv_transpose2d(x, weight, self.bias, stride=self.stride, padding=self.padding, output_padding=self.output_padding)
+        return F.conv2d(x, weight, self.bias, stride=self.stride, padding=self.padding)
 
     def extra_repr(self):
         return f"{self.kind}, shape={list(self.weight.shape)}, stride={self.stride}"
@@ -160,6 +163,14 @@ def _first_side(img_resolution):
 
 def _num_doublings(img_resolution):
     return (img_resolution // _first_side(img_resolution)).bit_length() - 1
+
+
+def _halved(side, times, kernel_size):
+    """The sides of an image through convolutions of stride 2: a kernel of 4 rounds down, one of 3 up. -> [times + 1]."""
+    sides = [side]
+    for _ in range(times):
+        sides.append((sides[-1] + 4 - kernel_size) // 2)
+    return sides
 
 
 def _widths(img_resolution, channel_base, channel_max):
@@ -209,16 +220,21 @@ class DCGANSynthesis(torch.nn.Module):
 
     There are min(channel_base / side, channel_max) feature maps, by default 64 at half the resolution. channels: the feature maps
     themselves, from the smallest side up; with one number more than there are doublings a 3x3 convolution at full resolution
-    makes the image. norm: 'batch' or 'none'.
+    makes the image. norm: 'batch' or 'none'. kernel_size 3: channels holds a number for each doubling and one more, and sides are halved
+    and rounded up: 28, 14, 7, 4.
     """
 
-    def __init__(self, w_dim, img_resolution, img_channels, channel_base=None, channel_max=512, channels=None, norm="batch", init_std=0.02):
+    def __init__(
+        self, w_dim, img_resolution, img_channels, channel_base=None, channel_max=512, channels=None, norm="batch", init_std=0.02, kernel_size=4
+    ):
         super().__init__()
         channels = list(channels or reversed(_widths(img_resolution, channel_base, channel_max)))
         _checked_norm(norm, ("batch", "none"))
         self.w_dim, self.img_resolution, self.img_channels, self.num_ws = w_dim, img_resolution, img_channels, 1
-        self.side, self.num_layers = _first_side(img_resolution), len(channels)
-        num_doublings = _num_doublings(img_resolution)
+        _first_side(img_resolution)
+        num_doublings = _num_doublings(img_resolution) if kernel_size == 4 else len(channels) - 1
+        sides = _halved(img_resolution, num_doublings, kernel_size)[::-1]
+        self.side, self.num_layers = sides[0], len(channels)
         if len(channels) not in (num_doublings, num_doublings + 1):
             raise ValueError(f"channels must hold {num_doublings} or {num_doublings + 1} numbers for {img_resolution} pixels (got {channels})")
         biased = dict(init_std=init_std, bias=norm != "batch")
@@ -226,7 +242,10 @@ class DCGANSynthesis(torch.nn.Module):
         for index, (channels_in, channels_out) in enumerate(zip(channels, [*channels[1:], img_channels])):
             if norm == "batch":
                 setattr(self, f"norm{index}", DCGANNorm("batch", channels_in))
-            kind = dict(kind="transposed") if index < num_doublings else dict(kind="conv", kernel_size=3, stride=1)
+            kind = dict(kind="conv", kernel_size=3, stride=1)
+            if index < num_doublings:  # a kernel of 3 makes 2 s - 1 of s pixels, and one more where that is asked for
+                more = sides[index + 1] - 2 * sides[index] + 4 - kernel_size
+                kind = dict(kind="transposed", kernel_size=kernel_size, output_padding=more)
             kind.update(biased if index + 1 < len(channels) else dict(init_std=init_std))
             setattr(self, f"conv{index}", DCGANLayer(in_features=channels_in, out_features=channels_out, **kind))
 
@@ -273,8 +292,9 @@ class DCGANDiscriminator(torch.nn.Module):
 
     A label is one more channel of the image, made of it by a linear layer (Mirza 2014). channel_base, channel_max, channels: feature
     maps as in the generator, but channels goes down from half the resolution, and may go further than the smallest side. norm:
-    'batch' (not after the first convolution), 'none', 'layer' (1704.00028, for a penalty on single images) or 'spectral' (of all
-    weights that images pass). minibatch_kernels > 0: so many of minibatch discrimination join the features.
+    'batch' (after the first convolution only with norm_first), 'none', 'layer' (1704.00028, for a penalty on single images) or 'spectral'
+    (of all weights that images pass). minibatch_kernels > 0: so many of minibatch discrimination join the features. kernel_size 3 halves
+    sides rounded up. slope: of leaky ReLU below 0.
     """
 
     def __init__(
@@ -289,25 +309,29 @@ class DCGANDiscriminator(torch.nn.Module):
         minibatch_kernels=0,
         minibatch_kernel_dim=5,
         init_std=0.02,
+        kernel_size=4,
+        norm_first=False,
+        slope=0.2,
     ):
         super().__init__()
         self.c_dim, self.img_resolution, self.img_channels = c_dim, img_resolution, img_channels
-        self.norm = _checked_norm(norm, NORMS)
+        self.norm, self.slope = _checked_norm(norm, NORMS), slope
         _first_side(img_resolution)
         channels = list(channels or _widths(img_resolution, channel_base, channel_max))
         layer_kwargs = dict(init_std=init_std, spectral_norm=norm == "spectral")
+        sides = _halved(img_resolution, len(channels), kernel_size)
         if c_dim > 0:
             self.embed = DCGANLayer("linear", c_dim, img_resolution**2, init_std=1)
-        self.num_layers, side = len(channels), img_resolution
+        self.num_layers = len(channels)
         for index, (channels_in, channels_out) in enumerate(zip([img_channels + (c_dim > 0), *channels], channels)):
-            biased = norm != "batch" or index == 0
-            setattr(self, f"conv{index}", DCGANLayer("conv", channels_in, channels_out, bias=biased, **layer_kwargs))
-            if norm in ("batch", "layer") and index > 0:
+            is_normed = norm in ("batch", "layer") and (norm_first or index > 0)
+            biased = norm != "batch" or not is_normed
+            setattr(self, f"conv{index}", DCGANLayer("conv", channels_in, channels_out, kernel_size, bias=biased, **layer_kwargs))
+            if is_normed:
                 setattr(self, f"norm{index}", DCGANNorm(norm, channels_out))
-            side //= 2
-        if side == 0:
+        if sides[-1] == 0:
             raise ValueError(f"channels holds {len(channels)} numbers, but {img_resolution} pixels cannot be halved so often")
-        num_features = channels[-1] * side**2
+        num_features = channels[-1] * sides[-1] ** 2
         self.out = DCGANLayer("linear", num_features + minibatch_kernels, 1, **layer_kwargs)
         if minibatch_kernels > 0:
             linear, self.out = self.out, ClosenessHead(num_features, minibatch_kernels, minibatch_kernel_dim)
@@ -325,7 +349,7 @@ class DCGANDiscriminator(torch.nn.Module):
             x = getattr(self, f"conv{index}")(x)
             if hasattr(self, f"norm{index}"):
                 x = getattr(self, f"norm{index}")(x)
-            x = F.leaky_relu(x, 0.2)
+            x = F.leaky_relu(x, self.slope)
         return x.flatten(1)
 
     def forward(self, img, c=None, force_fp32=False):

@@ -18,11 +18,12 @@ class Unrolled(Part):
     G's gradient has both terms of section 2.4: through its images, and through theta^k, which depends on them. f: D's adversarial terms,
     each averaged over its rows [groups, 1] of the microbatch, which is the same for all steps; what else D descends is left out, and reals
     are those that the loop brings. rule: surrogate 'adam' (the paper's) is Adam from the present moments of D's optimizer, 'sgd' is rate
-    times the gradient. rate 0: that of D's optimizer.
+    times the gradient. rate 0: that of D's optimizer. share: of the microbatch, its first images estimate f, whose expectation the paper writes;
+    below 1 for the cost, which is that of so many images. G's own term is of all of them.
     """
 
-    def __init__(self, k=5, surrogate="adam", rate=0.0):
-        self.k, self.surrogate, self.rate = k, surrogate, rate
+    def __init__(self, k=5, surrogate="adam", rate=0.0, share=1.0):
+        self.k, self.surrogate, self.rate, self.share = k, surrogate, rate, share
 
     def attach(self, context):
         self.optimizer = context["optimizers"]["D"]
@@ -37,14 +38,15 @@ class Unrolled(Part):
         D = judge.D
         buffers = {name: buffer.clone() for name, buffer in D.named_buffers()}  # means of a batch normalisation move on copies
         parameters = dict(D.named_parameters())
+        seen = self.num_seen(len(step.fakes), judge)
 
         def of_weights(weights):
             return lambda images, labels: functional_call(D, {**buffers, **dict(zip(parameters, weights))}, (images, labels))
 
         def objective(weights, fakes):
             unrolled = judge.with_D(of_weights(weights))
-            fake_logits = unrolled(fakes, step.labels_for_D("fakes"))
-            real_logits = unrolled(step.reals, step.labels_for_D("reals"))
+            fake_logits = unrolled(fakes[:seen], step.labels_for_D("fakes")[:seen])
+            real_logits = unrolled(step.reals[:seen], step.labels_for_D("reals")[:seen])
             terms = step.loss.terms
             return terms.fake(fake_logits).mean() + terms.real(real_logits, fake_logits).mean()
 
@@ -53,6 +55,14 @@ class Unrolled(Part):
             return after_steps(lambda weights: objective(weights, fakes), [weight.detach() for weight in parameters.values()], self.k, rule)
 
         return judge.with_D(of_weights(_AfterSteps.apply(weights_of, step.fakes)))
+
+    def num_seen(self, num_images, judge):
+        """How many images of a microbatch D's steps see: whole packs, and whole groups of a minibatch standard deviation."""
+        if self.share == 1:
+            return num_images
+        groups = [module.group_size for module in judge.D.modules() if isinstance(getattr(module, "group_size", None), int)]
+        unit = judge.pack * max(groups, default=1)
+        return min(max(int(num_images * self.share) // unit * unit, unit), num_images)
 
     def rule(self, parameters):
         """A fresh function (weights, gradients) -> weights, of one step after the other."""
@@ -85,19 +95,28 @@ class Adam:
 
     def __init__(self, parameters, states, rate, betas, eps):
         self.rate, (self.beta1, self.beta2), self.eps = rate, betas, eps
-        self.steps = [float(state.get("step", 0)) for state in states]
-        self.means = [state["exp_avg"].clone() if state else torch.zeros_like(p) for p, state in zip(parameters, states)]
-        self.squares = [state["exp_avg_sq"].clone() if state else torch.zeros_like(p) for p, state in zip(parameters, states)]
+        self.shapes = [parameter.shape for parameter in parameters]
+        self.sizes = [parameter.numel() for parameter in parameters]
+        # All weights in one row: a rule of ten operations for each of many small tensors would cost a good part of a step of D.
+        own = lambda name: torch.cat([(state[name] if state else torch.zeros_like(p)).flatten() for p, state in zip(parameters, states)])
+        self.mean, self.square = own("exp_avg"), own("exp_avg_sq")
+        self.steps = torch.tensor([float(state.get("step", 0)) for state in states], dtype=torch.float64)
 
     def __call__(self, weights, gradients):
-        return [self.stepped(index, weight, gradient) for index, (weight, gradient) in enumerate(zip(weights, gradients))]
+        self.steps = self.steps + 1
+        gradient = torch.cat([gradient.flatten() for gradient in gradients])
+        self.mean = self.beta1 * self.mean + (1 - self.beta1) * gradient
+        self.square = self.beta2 * self.square + (1 - self.beta2) * gradient.square()
+        root = (self.square / self._corrections(self.beta2)).clamp(min=self.TINY).sqrt()
+        moved = self.rate * self.mean / self._corrections(self.beta1) / (root + self.eps)
+        return [weight - part.view(shape) for weight, part, shape in zip(weights, moved.split(self.sizes), self.shapes)]
 
-    def stepped(self, index, weight, gradient):
-        self.steps[index] += 1
-        self.means[index] = mean = self.beta1 * self.means[index] + (1 - self.beta1) * gradient
-        self.squares[index] = square = self.beta2 * self.squares[index] + (1 - self.beta2) * gradient.square()
-        root = (square / (1 - self.beta2 ** self.steps[index])).clamp(min=self.TINY).sqrt()
-        return weight - self.rate / (1 - self.beta1 ** self.steps[index]) * mean / (root + self.eps)
+    def _corrections(self, beta):
+        """1 - beta^steps: a number where all weights have had as many steps, else one for each."""
+        corrections = 1 - beta**self.steps
+        if len(set(corrections.tolist())) == 1:
+            return float(corrections[0])
+        return torch.repeat_interleave(corrections, torch.tensor(self.sizes)).to(self.mean)
 
 
 class _AfterSteps(torch.autograd.Function):

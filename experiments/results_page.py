@@ -1,0 +1,119 @@
+"""docs/results.md, the one page of results: of every bed a short table, from the file that its study wrote. `python -m experiments.tables` writes it.
+
+What a study asks and what follows is on the study's own page. Must not know how the numbers came about.
+"""
+
+from dataclasses import dataclass
+
+from experiments import records, study as studies, study_page, tables
+from experiments.studies.methods import RIVALS
+
+PAGE, README = tables.STUDIES.parent / "results.md", tables.STUDIES.parent.parent / "README.md"
+RIVALS_MARK = "results-rivals"
+_MODES, _KL, _SECONDS = ("modes", "modes of 1000", 0, True), ("kl", "KL (nats)", 2, False), ("seconds", "CPU s", 0, False)
+_WEAK = (_MODES, _KL, ("frechet", "Frechet distance, digit classifier", 1, False), _SECONDS)
+_TOY = (("modes", "modes held", 1, True), ("hit", "modes hit", 1, True), ("kl", "KL (nats)", 3, False), _SECONDS)
+_TAIL = (
+    ("classes", "classes held, of 10", 1, True),
+    ("rare_share", "rare share / true", 2, True),
+    ("frechet", "Frechet distance, digit classifier", 1, False),
+    _SECONDS,
+)
+_STYLEGAN2 = (("coverage", "coverage", 3, True), ("recall", "recall", 3, True), ("frechet", "Frechet distance", 1, False))
+_DIGITS = (("madr_modes", "modes of 1000", 0, True), ("madr_modes_kl", "KL (nats)", 2, False))
+_EMOJI = (*_STYLEGAN2, ("rare_share", "rare share / true", 2, True))
+
+
+@dataclass(frozen=True)
+class Bed:
+    """A table: its mark on the page, the file below experiments/results/, what is shown, the command that runs it. by: the measure that orders it."""
+
+    mark: str
+    file: str
+    measures: tuple
+    command: str
+
+    @property
+    def by(self):
+        return self.measures[0]
+
+
+def _toy(layout, steps="", folder=""):
+    command = f"python toy_2d.py --layout={layout}{steps} --outdir=experiments/results/toy{folder}"
+    return Bed(f"results-toy-{layout}{folder.replace('/', '-')}", f"toy{folder}/{layout}.json", _TOY, command)
+
+
+def _backbone(data, kimg, measures):
+    command = f"python -m experiments.backbone --data={data} --kimg={kimg}"
+    return Bed(f"results-{data}-{kimg}kimg", f"backbone-{data}-{kimg}kimg.json", measures, command)
+
+
+def _of_study(name):
+    """Of each bed of a study, with its own measures."""
+    study = studies.load(name)
+    given = "".join(f" --file {file}=PATH" for file in study.files)
+    for bed in study.beds:
+        time = (study.time, "CPU s" if study.time == "cpu_seconds" else "s", 0, False)
+        measures = (bed.measure(bed.primary).row, *(measure.row for measure in bed.measures if measure.name != bed.primary), time)
+        yield Bed(f"results-{name}-{bed.name}", f"{name}/{bed.name}.json", measures, f"python -m experiments.run {name} --outdir=OUTDIR{given}")
+
+
+BEDS = (
+    *_of_study("methods"),
+    *(Bed(f"results-{bed}", f"{bed}.json", _WEAK, f"python -m experiments.digits_study --bed={bed}") for bed in ("stacked", "stacked28")),
+    Bed("results-longtail", "longtail.json", _TAIL, "python -m experiments.digits_study --bed=longtail"),
+    _toy("ring"),
+    _toy("grid"),
+    _toy("imbalanced", " --steps=5000"),
+    _toy("imbalanced", " --steps=8000", "/long"),
+    _backbone("stacked-digits", 20, (*_DIGITS, *_STYLEGAN2)),
+    _backbone("stacked-mnist", 20, (*_DIGITS, *_STYLEGAN2)),
+    _backbone("stacked-mnist", 40, (*_DIGITS, *_STYLEGAN2)),
+    _backbone("emoji32", 20, _EMOJI),
+    _backbone("emoji32", 40, _EMOJI),
+    _backbone("emoji32-train", 40, _EMOJI),
+    Bed("results-spiral", "spiral.json", (("recall", "recall", 2, True), ("distance", "median distance", 3, False)), "python -m experiments.spiral"),
+    *_of_study("cifar10"),
+    *_of_study("cifar10-lt"),
+    *_of_study("celeba-hq-64"),
+)
+
+
+def bed_part(bed):
+    """The table of a bed, the best mean of its first measure on top; what is not there is said so."""
+    path = records.RESULTS / bed.file
+    runs = records.load(path)[1] if path.exists() else {}
+    runs = {method: entries for method, entries in runs.items() if method != records.TRAINING_IMAGES}
+    if not runs:
+        return f"Not run yet: `{bed.command}`."
+    facts, _ = records.load(path)
+    entries = [entry for of_method in runs.values() for entry in of_method.values()]
+    shown = [measure for measure in bed.measures if all(entry.get(measure[0]) is not None for entry in entries)]
+    if not shown:
+        return f"`{bed.file}` holds none of {', '.join(name for name, *_ in bed.measures)}; see the page of its study."
+    name, _, _, higher_is_better = shown[0]
+    mean = lambda method: records.mean_and_interval([entry[name] for entry in runs[method].values()])[0]
+    ordered = {method: runs[method] for method in sorted(runs, key=mean, reverse=higher_is_better)}
+    length = f"{facts['kimg']} kimg" if "kimg" in facts else f"{facts['steps']} steps"
+    told = study_page.provenance(ordered) if all("threads" in entry for entry in entries) else tables.provenance(ordered)
+    return "\n\n".join([tables.means_table(ordered, shown), f"{length}. {told} File: `experiments/results/{bed.file}`."])
+
+
+def rivals_part(_):
+    """One line for MADR, for no remedy and for each rival that a claim has to name; one column for each bed of the study of methods and measure."""
+    study = studies.load("methods")
+    measures = {bed.name: [bed.measure(name) for name in dict.fromkeys((bed.primary, "kl"))] for bed in study.beds}
+    heads = [f"{bed}: {measure.heading}" for bed, of_bed in measures.items() for measure in of_bed]
+    lines = [f"| method | {' | '.join(heads)} |", "|---" * (len(heads) + 1) + "|"]
+    paths = {bed: records.RESULTS / "methods" / f"{bed}.json" for bed in measures}
+    found = {bed: records.load(path)[1] if path.exists() else {} for bed, path in paths.items()}
+    for method in ("plain", *RIVALS, study.ours):
+        cells = []
+        for bed, of_bed in measures.items():
+            values = lambda measure, bed=bed, method=method: [entry[measure.name] for entry in found[bed].get(method, {}).values()]
+            cells += [tables.cell(values(measure), measure.digits) if values(measure) else "not run yet" for measure in of_bed]
+        lines.append(f"| {method} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+PARTS = {RIVALS_MARK: (rivals_part, None), **{bed.mark: (bed_part, bed) for bed in BEDS}}
