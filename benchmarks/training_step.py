@@ -10,6 +10,7 @@ floor: the multiplications of the same step over the fastest convolution and mat
 Writes benchmarks/results/training_step.json and the tables in docs/performance.md.
 """
 
+import contextlib
 import copy
 import datetime
 import json
@@ -39,6 +40,7 @@ from torch_utils import devices
 from torch_utils.ops import bias_act, plugins
 from training import ema, half_precision, phases, presets, setup
 from training.loss import StyleGAN2Loss
+from training.networks import SynthesisBlock
 
 RESULTS, PAGE = REPO / "benchmarks" / "results" / "training_step.json", REPO / "docs" / "performance.md"
 
@@ -53,6 +55,7 @@ FURTHER = {
     "with kernels, Adam tensor by tensor": dict(adam=dict(fused=False)),
     "with kernels, Adam by groups of operators": dict(adam=dict(foreach=True)),
     "with kernels, average over all tensors at once": dict(average_at_once=True),
+    "with kernels, grouped convolutions": dict(grouped=True),
     "plain PyTorch, D compiled": dict(kernels=False, compile_D=True),
 }
 
@@ -73,10 +76,21 @@ class Training:
     """G, D, their optimizers and a batch, for one variant; seeds are those of every other one."""
 
     def __init__(
-        self, resolution, channels=16, kernels=True, half=None, channels_last=True, at_once=True, adam=None, average_at_once=False, compile_D=False
+        self,
+        resolution,
+        channels=16,
+        kernels=True,
+        half=None,
+        channels_last=True,
+        at_once=True,
+        adam=None,
+        average_at_once=False,
+        grouped=False,
+        compile_D=False,
     ):
         row = presets.base_config("tiny", resolution, 1)
         self.kernels, self.channels_last, self.average_at_once, self.batch = kernels, channels_last, average_at_once, row.batch_size
+        self.grouped, self.compiles = grouped, compile_D
         self.choose()
         torch.manual_seed(0)
         resolutions, clamp = (presets.HALF_RES, presets.HALF_CLAMP) if half else (0, None)
@@ -98,7 +112,6 @@ class Training:
             network.train().requires_grad_(False)
         if compile_D:  # what differentiates a gradient cannot be compiled, so R1 keeps the ordinary D
             self.plain_D, self.compiled_D = self.D, torch.compile(self.D)
-        self.compiles = compile_D
 
     def choose(self):
         """Switch the kernels of this process to those of the variant."""
@@ -110,11 +123,16 @@ class Training:
         self.choose()
         if self.compiles:
             self.loss.D = self.plain_D if self.phases[index].name == "Dreg" else self.compiled_D
-        with mock.patch.object(bias_act, "prefers_channels_last", bias_act.prefers_channels_last if self.channels_last else lambda *_: False):
+        prefers_last = bias_act.prefers_channels_last if self.channels_last else lambda *_: False
+        with mock.patch.object(bias_act, "prefers_channels_last", prefers_last), self.modulation():
             start = time.process_time()
             phases.run_phase(self.phases[index], index, self.loss, [(0, self.images, c, z, c)], 0, self.position)
         self.position += self.batch
         return time.process_time() - start
+
+    def modulation(self):
+        """The context in which G convolves in groups, if the variant does."""
+        return mock.patch.object(SynthesisBlock, "_prefers_fused", lambda *_: True) if self.grouped else contextlib.nullcontext()
 
     def update_average(self):
         start = time.process_time()

@@ -336,6 +336,7 @@ _MACHINE = [
         "kernels",
         advanced=True,
     ),
+    _aside("profile", "Trace this many steps into trace.json", cli.IntRange(1, 100), "profile_steps", metavar="N", advanced=True),
     _aside("nobench", "No search for the fastest cuDNN algorithms", bool, "cudnn_benchmark", how=How.RESOLVED, advanced=True),
     Flag("allow_tf32", "Allow TF32 in PyTorch's own operations", bool, ("allow_tf32",), on_resume=OnResume.MAY_CHANGE, advanced=True),
 ]

@@ -18,7 +18,7 @@ import dnnlib
 from dnnlib import console
 from dnnlib.errors import UserError
 from torch_utils import devices, distributed, training_stats
-from training import ada, ema, half_precision, label_facts, monitor, phases, setup, state
+from training import ada, ema, half_precision, label_facts, monitor, phases, setup, state, tracing
 from training.keeper import Keeper
 from training.snapshots import save_image_grid, setup_snapshot_image_grid  # noqa: F401 (people's scripts import them from here)
 from training.teller import Teller
@@ -38,7 +38,7 @@ def training_loop(
     *, device="auto", resume_state=None, resume_kimg=0, resume_partial=False, trust_pickle=False, keep=None, ada_max_p=1.0,
     nan_streak=100, eval_at_start=False, detectors=None, metric_space=None, snap_res=None, wandb_project=None, desc=None,
     diversity_monitor=False, page_fn=PAGE_FN, cache="on",
-    snapshots_apart=False, half=None, kernels="auto", n_critic=1, backbone=None,
+    snapshots_apart=False, half=None, kernels="auto", n_critic=1, backbone=None, profile_steps=None,
 ):  # fmt: on
     """Train until total_kimg thousand real images were shown to D.
 
@@ -55,6 +55,7 @@ def training_loop(
     num_fp16_res compute in bfloat16 where the machine does (half_precision.py); None: in float16 on CUDA.
     kernels: 'auto' compiles the kernels of this device once per machine and uses them where that succeeds, 'off' does without.
     n_critic: G learns on every n-th step, D on all. backbone: for people only, the networks' kind.
+    profile_steps: so many steps go into trace.json (tracing.py); None: no trace.
 
     Raises UserError for what the user can mend; SystemExit(75) after a stop request (SIGTERM, SIGINT), state saved.
     """
@@ -84,6 +85,7 @@ class Trainer:
         self.progress = state.Progress(int(options.resume_kimg * 1000))
         self.teller = Teller(options, self.progress)
         self.say = self.teller.say
+        self.trace = tracing.StepTrace(options.profile_steps if self.is_first else None, options.run_dir, self.device, self.say)
         self.keeper = Keeper(options, self.progress, self.say)
         self.is_new = self.keeper.resumed is None
         self.check_options()
@@ -188,10 +190,9 @@ class Trainer:
         )
 
     def close(self):
-        try:
-            self.loss.close()
-        finally:
-            self.teller.close()
+        with contextlib.ExitStack() as stack:
+            for close in (self.teller.close, self.loss.close, self.trace.close):  # the last one first; each, whatever the others raise
+                stack.callback(close)
 
     # --- the run ----------------------------------------------------------------------------------------------------
 
@@ -207,7 +208,9 @@ class Trainer:
         elif done and self.is_first:
             console.note(f"the run is at kimg {progress.cur_nimg / 1000:g} of {o.total_kimg:g} already; give a larger --kimg to go on")
         while not done:
+            self.trace.begin_step()
             self.train_step()
+            self.trace.end_step()
             self.stop_if_asked()
             done = progress.cur_nimg >= o.total_kimg * 1000
             aborted = o.abort_fn is not None and distributed.any_rank(o.abort_fn(), self.device)

@@ -36,6 +36,7 @@ ADDED_TO_TRAIN = {
     "--wandb",
     "--threads",
     "--kernels",
+    "--profile",
     "--diversity-monitor",
     "--madr",
     "--madr-preset",

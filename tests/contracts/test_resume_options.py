@@ -147,9 +147,17 @@ def test_what_agrees_goes_on(place, saved, typed):
 
 def test_flags_that_may_change(place):
     make_run("00000-a", cfg="tiny", kimg=10, keep="2", gpus=2)
-    options = resume(cfg="tiny", kimg=20, metrics=["is50k"], snap=3, workers=1, keep="5,best", gpus=1, device="cpu", nan_streak=7, kernels="off")
+    options = resume(
+        cfg="tiny", kimg=20, metrics=["is50k"], snap=3, workers=1, keep="5,best", gpus=1, device="cpu", nan_streak=7, kernels="off", profile=2
+    )
     assert (options.total_kimg, options.metrics, options.network_snapshot_ticks, options.keep) == (20, ["is50k"], 3, "5,best")
-    assert (options.data_loader_kwargs.num_workers, options.device, options.nan_streak, options.kernels) == (1, "cpu", 7, "off")
+    assert (options.data_loader_kwargs.num_workers, options.device, options.nan_streak, options.kernels, options.profile_steps) == (
+        1,
+        "cpu",
+        7,
+        "off",
+        2,
+    )
     assert (options.num_gpus, options.batch_size, options.batch_gpu) == (1, 16, 8)  # as before, so that each microbatch stays the same
 
 

@@ -108,6 +108,7 @@ FLAGS = [
     (["--threads=2"], "", {"threads": 2}),
     (["--kernels=off"], "", {"kernels": "off"}),
     (["--kernels=auto"], "", {"kernels": None}),
+    (["--profile=3"], "", {"profile_steps": 3}),
     (["--wandb=faces"], "", {"wandb_project": "faces"}),
     (
         ["--resume=mine.pkl", "--resume-kimg=400", "--resume-partial", "--trust-pickle"],
