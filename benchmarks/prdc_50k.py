@@ -114,7 +114,7 @@ def run_here(way, num_items, dims, seed):
     return dict(
         way=way,
         items=num_items,
-        cpu_sec=round(cpu, 1),
+        cpu_sec=round(cpu, 2),
         wall_sec=round(wall, 1),
         peak_mb=round(peak_megabytes()),
         peak_mb_after_import=round(after_import),

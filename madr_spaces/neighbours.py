@@ -20,17 +20,19 @@ TILE_BYTES = 8 << 20  # of one tile; up to four live at once. Larger ones are no
 ACCELERATOR_TILE_BYTES = 512 << 20
 # More candidates than asked for, so that a swap by rounding among nearly equal distances cannot change the k-th.
 _SPARE_CANDIDATES = 8
-_PAIR_BYTES = 8 << 20
+_PAIR_BYTES, _ACCELERATOR_PAIR_BYTES = 768 << 10, 64 << 20
 _BLOCK_ROWS = 4096
 
 
 def pair_distances(a_ND, b_MD, i_P, j_P):
     """Euclidean distances |a[i_p] - b[j_p]|, float64; a value depends on its two rows only, not on the other pairs."""
-    chunk = max(1, _PAIR_BYTES // (16 * a_ND.shape[1]))  # heavily tied sets ask for very many pairs
-    parts = [
-        torch.cdist(a_ND[i].double()[:, None], b_MD[j].double()[:, None], compute_mode="donot_use_mm_for_euclid_dist").flatten()
-        for i, j in zip(i_P.split(chunk), j_P.split(chunk))
-    ]
+    # Heavily tied sets ask for very many pairs; on a CPU those of a chunk stay in the cache.
+    chunk = max(1, (_PAIR_BYTES if a_ND.device.type == "cpu" else _ACCELERATOR_PAIR_BYTES) // (8 * a_ND.shape[1]))
+    origin = torch.zeros([1, 1, a_ND.shape[1]], dtype=torch.float64, device=a_ND.device)
+    parts = [i_P.new_zeros([0], dtype=torch.float64)]
+    for i, j in zip(i_P.split(chunk), j_P.split(chunk)):
+        between_PD = a_ND.index_select(0, i).double().sub_(b_MD.index_select(0, j))
+        parts.append(torch.cdist(between_PD[None], origin, compute_mode="donot_use_mm_for_euclid_dist").flatten())
     return torch.cat(parts)
 
 

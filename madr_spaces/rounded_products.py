@@ -16,6 +16,7 @@ FEWEST_ITEMS = 2048  # below, float64 is as fast
 MOST_PAIRS = 128  # per row of a block, on average: with more, the bound says too little
 _BLOCK_BYTES = 24 << 20  # of one block of products
 _BLOCK_ROWS = 1024
+_ROWS_THAT_TELL = 512  # blocks of fewer rows say too little of the rows after them
 _GROUP = 16  # columns of which the least is taken at once; a row is padded to a multiple of it
 _FAR = 1e30  # half the squared distance of the padding
 _LARGEST_NORM = 1e14  # beyond, squares leave the range in which the bound holds
@@ -125,7 +126,8 @@ def kth_distances(x_ND, origin_D, orders, rows, measure, progress=None):
     if not own.is_usable:
         return radii, found
     search = _NearPairs(own, int(orders.max()))
-    blocks = search.of_all() if rows == (0, own.count) else search.of_rows(*rows)
+    in_one = rows == (0, own.count) and search.products.block_rows >= _ROWS_THAT_TELL
+    blocks = search.of_all() if in_one else search.of_rows(*rows)
     for start, end, pairs in blocks:
         if pairs is not None:
             distance_P = measure(*pairs)
@@ -171,46 +173,63 @@ class _NearPairs:
     def of_all(self):
         """The same of all rows, with each product of two blocks computed once: what a later block's rows may need of it is kept for them."""
         count, size = self.own.count, self.products.block_rows
-        nearest_kN = torch.full([self.k, len(self.own.columns_NE)], self.most, dtype=self.integer)  # least of groups so far
-        kept = {}  # by block: pairs (later row, its column, bits)
+        later = _LaterRows(self, size)
         for start in range(0, count, size):
             end = min(start + size, count)
             product_nM = self.own.rows(slice(start, end)) @ self.own.columns_NE[start:].T
             bits_nM, place_n = product_nM.view(self.integer), torch.arange(end - start)
             bits_nM[place_n, place_n] = self.most
             least_nG = bits_nM.view(end - start, _GROUP, -1).amin(1)
-            limit_n = self.limit(self._kth(torch.cat([nearest_kN[:, start:end].T, least_nG], dim=1)), slice(start, end))
+            limit_n = self.limit(self._kth(torch.cat([later.nearest_kN[:, start:end].T, least_nG], dim=1)), slice(start, end))
             mask_nM = bits_nM <= limit_n[:, None]
             if end < count:
-                least_gM = bits_nM[:, size:].view(_GROUP, size // _GROUP, -1).amin(0)
-                nearest_kN[:, end:] = torch.cat([nearest_kN[:, end:], least_gM]).topk(self.k, dim=0, largest=False).values
-                later_M = self.limit(nearest_kN[:, end:count].amax(0), slice(end, count))
-                mask_nM[:, size : size + count - end] |= bits_nM[:, size : size + count - end] <= later_M
+                later.look_at(start, bits_nM)
+                mask_nM[:, size : size + count - end] |= bits_nM[:, size : size + count - end] <= later.limit_N[end:]
             row_P, column_P = pairs_of(mask_nM)
-            earlier = kept.pop(start // size, [])
-            if len(row_P) > MOST_PAIRS * (end - start):
+            if len(row_P) > MOST_PAIRS * (end - start + (count - end) // 8):
                 yield from self.of_rows(start, count)
                 return
             bits_P = bits_nM[row_P, column_P]
-            if end < count:
-                mine = column_P >= size
-                mine[mine.clone()] = bits_P[mine] <= later_M[column_P[mine] - size]
-                self._keep(kept, column_P[mine] + start, row_P[mine] + start, bits_P[mine], size)
-            own = bits_P <= limit_n[row_P]
-            pairs = [(row_P[own] + start, column_P[own] + start)]
-            for later, column, bits in earlier:
-                still = bits <= limit_n[later - start]
-                pairs.append((later[still], column[still]))
+            later.keep(row_P + start, column_P + start, bits_P, end)
+            mine = bits_P <= limit_n[row_P]
+            pairs = [(row_P[mine] + start, column_P[mine] + start)]
+            for own_P, other_P, kept_P in later.kept.pop(start // size, []):
+                still = kept_P <= limit_n[own_P - start]
+                pairs.append((own_P[still], other_P[still]))
             yield start, end, tuple(map(torch.cat, zip(*pairs)))
 
-    @staticmethod
-    def _keep(kept, row_P, column_P, bits_P, size):
-        order = row_P.argsort()
-        row_P, column_P, bits_P = row_P[order], column_P[order], bits_P[order]
-        blocks, counts = (row_P // size).unique_consecutive(return_counts=True)
-        parts = zip(*(values.split(counts.tolist()) for values in (row_P, column_P, bits_P)))
+
+class _LaterRows:
+    """Holds what rows of later blocks need of earlier ones: the k least of groups, the limits that follow, pairs within these."""
+
+    def __init__(self, search, size):
+        self.search, self.size = search, size
+        self.nearest_kN = torch.full([search.k, len(search.own.columns_NE)], search.most, dtype=search.integer)
+        self.limit_N = None
+        self.kept = {}  # by block: [(later row, earlier row, bits)]
+
+    def look_at(self, start, bits_nM):
+        """Tighten the limits by a block, at every doubling of the rows seen: that often is enough, and each time costs a pass."""
+        number, end = start // self.size, start + self.size
+        if number & (number + 1):
+            return
+        least_gM = bits_nM[:, self.size :].view(_GROUP, self.size // _GROUP, -1).amin(0)
+        self.nearest_kN[:, end:] = torch.cat([self.nearest_kN[:, end:], least_gM]).topk(self.search.k, dim=0, largest=False).values
+        self.limit_N = self.search.limit(self.nearest_kN[:, : self.search.own.count].amax(0), slice(None))
+
+    def keep(self, row_P, column_P, bits_P, end):
+        """Keep those pairs whose column is a row of a later block and within its limit."""
+        is_later = column_P >= end
+        row_P, column_P, bits_P = row_P[is_later], column_P[is_later], bits_P[is_later]
+        if not len(row_P):
+            return
+        order = (bits_P <= self.limit_N[column_P]).nonzero()[:, 0]
+        order = order[column_P[order].argsort()]
+        row_P, column_P, bits_P = row_P[order].to(torch.int32), column_P[order].to(torch.int32), bits_P[order]
+        blocks, counts = (column_P // self.size).unique_consecutive(return_counts=True)
+        parts = zip(*(values.split(counts.tolist()) for values in (column_P, row_P, bits_P)))
         for block, part in zip(blocks.tolist(), parts):
-            kept.setdefault(block, []).append(part)
+            self.kept.setdefault(block, []).append(part)
 
 
 class BallPairs:

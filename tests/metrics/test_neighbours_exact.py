@@ -92,6 +92,7 @@ def test_rounded_products_change_no_bit(rounding, sets, k, strict, block):
     real, fake = sets
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(rounded_products, "_BLOCK_ROWS", block)
+        patch.setattr(rounded_products, "_ROWS_THAT_TELL", 0)
         for rows in (None, (2, 5), (4, 4)):
             for orders in (k, (1, k)):
                 one, other = (neighbours.kth_neighbour_distances(real, orders, rows=rows, rounded=rounded) for rounded in (True, False))
@@ -102,6 +103,23 @@ def test_rounded_products_change_no_bit(rounding, sets, k, strict, block):
                     neighbours.all_ball_hits(fake, real, radii, own_radii, strict=strict, rows=rows, rounded=rounded) for rounded in (True, False)
                 ]
                 assert all(a is b is None or torch.equal(a, b) for a, b in zip(*hits))
+
+
+@BOTH_TYPES
+@pytest.mark.parametrize("num_distinct", [700, 3], ids=["clusters", "duplicates"])
+def test_many_blocks_leave_nothing_out(rounding, monkeypatch, num_distinct):
+    """With duplicates the bound says too little, and the rest is searched row by row, then in float64."""
+    monkeypatch.setattr(rounded_products, "_BLOCK_ROWS", 112)
+    monkeypatch.setattr(rounded_products, "_ROWS_THAT_TELL", 0)
+    monkeypatch.setattr(rounded_products, "MOST_PAIRS", 40 if num_distinct == 700 else 8)
+    rng = np.random.default_rng(4)
+    x = rng.standard_normal((20, 12))[rng.integers(0, 20, 700)] * 3 + rng.standard_normal((num_distinct, 12))[np.arange(700) % num_distinct]
+    asked, genuine = [], rounded_products._NearPairs.of_rows
+    monkeypatch.setattr(rounded_products._NearPairs, "of_rows", lambda self, *rows: asked.append(rows) or genuine(self, *rows))
+    whole = neighbours.kth_neighbour_distances(x, (1, 5), rounded=True)
+    assert torch.equal(whole, neighbours.kth_neighbour_distances(x, (1, 5), rounded=False))
+    assert (asked == []) == (num_distinct == 700)
+    assert torch.equal(whole[100:300], neighbours.kth_neighbour_distances(x, (1, 5), rows=(100, 300), rounded=True))
 
 
 @BOTH_TYPES
