@@ -15,7 +15,10 @@ from training import config, phases, setup, state
 from training.gan import choosing
 
 STATE = "state.pt"
-_REFUSED = {"dia-gan": "it remembers each real of a set by its position, and here reals are drawn at random"}
+_REFUSED = {
+    "dia-gan": "it remembers each real of a set by its position, and here reals are drawn at random",
+    "no-minibatch-std": "it takes away what these networks do not have",
+}
 
 
 def options_of(batch, kimg, seed, training_set_kwargs, optimizers, r1_gamma, networks=None):

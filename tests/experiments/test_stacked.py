@@ -86,7 +86,7 @@ def test_modes_are_counted_by_brightness(bright, data):
 
 
 # What a row cannot have here, with a word of the refusal.
-REFUSED = {"dia-gan": "drawn at random", "no-minibatch-std": "does not have"}
+REFUSED = {"dia-gan": "drawn at random", "no-minibatch-std": "do not have"}
 ROWS = [dict(gan=name) for name in methods.RECIPES] + [dict(method=[name]) for name in methods.METHODS if name not in REFUSED]
 
 
