@@ -13,7 +13,9 @@ Writes benchmarks/results/training_step.json and the tables in docs/performance.
 import contextlib
 import copy
 import datetime
+import gc
 import json
+import logging
 import os
 import platform
 import statistics
@@ -56,6 +58,7 @@ FURTHER = {
     "with kernels, Adam by groups of operators": dict(adam=dict(foreach=True)),
     "with kernels, average over all tensors at once": dict(average_at_once=True),
     "with kernels, grouped convolutions": dict(grouped=True),
+    "with kernels, Python's own garbage collection": dict(own_garbage_collection=True),
     "plain PyTorch, D compiled": dict(kernels=False, compile_D=True),
 }
 
@@ -87,10 +90,11 @@ class Training:
         average_at_once=False,
         grouped=False,
         compile_D=False,
+        own_garbage_collection=False,
     ):
         row = presets.base_config("tiny", resolution, 1)
         self.kernels, self.channels_last, self.average_at_once, self.batch = kernels, channels_last, average_at_once, row.batch_size
-        self.grouped, self.compiles = grouped, compile_D
+        self.grouped, self.compiles, self.own_garbage_collection = grouped, compile_D, own_garbage_collection
         self.choose()
         torch.manual_seed(0)
         resolutions, clamp = (presets.HALF_RES, presets.HALF_CLAMP) if half else (0, None)
@@ -111,6 +115,7 @@ class Training:
         for network in (self.G, self.D):
             network.train().requires_grad_(False)
         if compile_D:  # what differentiates a gradient cannot be compiled, so R1 keeps the ordinary D
+            logging.getLogger("torch").setLevel(logging.ERROR)  # it tells of each layer that it compiles anew
             self.plain_D, self.compiled_D = self.D, torch.compile(self.D)
 
     def choose(self):
@@ -145,7 +150,13 @@ class Training:
 
     def step(self):
         """{part: CPU milliseconds of an average step}."""
+        if self.own_garbage_collection:
+            gc.set_threshold(700, 10, 10)
+            gc.unfreeze()
         parts = {phase.name: self.run_phase(index) / phase.interval for index, phase in enumerate(self.phases)}
+        if self.own_garbage_collection:
+            gc.set_threshold(*setup.GARBAGE_THRESHOLDS)
+            gc.freeze()
         return {name: sec * 1000 for name, sec in dict(parts, average=self.update_average()).items()}
 
     def operations(self):

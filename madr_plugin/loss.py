@@ -53,8 +53,6 @@ class MADRLoss:
         self._state_to_load = None
         self._tilted_reals = None
         self._real_weights = tilted_logits.RealLogitWeights(D, self.augment_pipe) if self.config.tilt_form == "weight" else None
-        if self.config.tilt and self._real_weights is not None and hasattr(self.base, "judges_at_once"):
-            self.base.judges_at_once = False  # in all steps, or the bits of a run would depend on where it was resumed
         self.cost, self.rest = cost.CostMeter(self.device), rest.Rest(self.config)
         self._reals_of = ("", -1)  # D phase and its last round
         self._foreign_phases = []  # in order, those that are not the generator's main phase; None once that was seen
@@ -229,7 +227,9 @@ class MADRLoss:
                 arguments["real_img"] = self._tilted_reals(*inputs)
                 return contextlib.nullcontext()
             weight_B = self._real_weights.weights(*inputs)
-        if weight_B is None and (self._real_weights.has_met_reals or phase == "Dreg"):
+        # D is watched in every main phase, also where nothing is weighted yet: a host may call a D that nobody watches in another way, whose
+        # numbers differ by rounding, and then the bits of a run would depend on where it was resumed.
+        if weight_B is None and phase == "Dreg":
             return contextlib.nullcontext()
         return self._real_weights.weighting(weight_B, phase, arguments["real_img"])
 

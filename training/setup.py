@@ -141,8 +141,10 @@ def on_this_device(opt_kwargs, device):
 
     A run that goes on keeps what its optimizers' state says: that is restored with it.
     """
-    is_adam = opt_kwargs.get("class_name") == "torch.optim.Adam" and "fused" not in opt_kwargs and "foreach" not in opt_kwargs
-    return {**opt_kwargs, "fused": True} if is_adam and device.type == "cpu" and plugins.in_use("cpu") else opt_kwargs
+    if device.type != "cpu" or not plugins.in_use("cpu") or {"fused", "foreach"} & opt_kwargs.keys():
+        return opt_kwargs
+    is_adam = dnnlib.util.get_obj_by_name(opt_kwargs["class_name"]) is torch.optim.Adam
+    return {**opt_kwargs, "fused": True} if is_adam else opt_kwargs
 
 
 def load_pretrained(resume_pkl, targets, partial, trust):

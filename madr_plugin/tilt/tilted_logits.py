@@ -36,7 +36,6 @@ class RealLogitWeights:
             )
         self.D = D
         self.augment_pipe = augment_pipe if isinstance(augment_pipe, torch.nn.Module) else None
-        self.has_met_reals = False  # whether a main phase of D was seen in which the reals were recognised
 
     @torch.no_grad()
     def weights(self, engine, phase, microbatch, real_img, real_c):
@@ -83,8 +82,6 @@ class RealLogitWeights:
             for handle in handles:
                 handle.remove()
         # A regulariser may speak of other images alone (interpolations); the main phase has to show D the reals.
-        if recognised and phase != "Dreg":
-            self.has_met_reals = True
         if called and not recognised and phase != "Dreg":
             raise MADRError(
                 "--madr-tilt-form=weight found no call of the discriminator on the training images as they come or as the augmentation "

@@ -48,6 +48,20 @@ def test_equals_plain_pytorch(only_kernels, taps, up, down):
     assert len(only_kernels) == done > 20
 
 
+@pytest.mark.parametrize("channels", [16, 35])
+def test_channels_side_by_side(only_kernels, channels):
+    """In blocks of 16 and what is left of them, at borders, and for cropped images."""
+    x = numbers(2, channels, 5, 6).contiguous(memory_format=torch.channels_last)
+    for taps, (up, down), padding in itertools.product(
+        ([1.0, 3.0, 3.0, 1.0], [2.0, -1.0], [1.0, 2.0, 4.0, 8.0, 16.0]), ((1, 1), (2, 1), (1, 2), (3, 2)), ([0] * 4, [2, 1, 3, 2], [-1, 3, 2, -1])
+    ):
+        f = torch.tensor(taps, dtype=torch.float64)
+        if min(6 * up + sum(padding[:2]), 5 * up + sum(padding[2:])) >= len(taps):
+            ours, plain = (ops.upfirdn2d(x, f, up=up, down=down, padding=padding, impl=impl) for impl in ("cuda", "ref"))
+            torch.testing.assert_close(ours, plain, rtol=1e-12, atol=1e-12)
+    assert len(only_kernels) > 25
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_every_type_is_the_double_rounded_once(only_kernels, dtype):
     f = ops.setup_filter([1, 3, 3, 1])
