@@ -118,7 +118,7 @@ def test_resume_is_bitwise(tmp_path, dcgan_options, variant):
 
 
 def test_sizes_are_those_of_the_networks():
-    assert tuple(sorted(networks.FIRST_SIDES)) == backbones.SIZES_DCGAN
+    assert tuple(sorted(networks.FIRST_SIDES)) == backbones.SIZES["dcgan"]
 
 
 @pytest.mark.parametrize("size, near", [(8, 14), (24, 28)])
