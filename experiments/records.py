@@ -54,10 +54,12 @@ class Store:
         return next((entry for entry in self.entries if entry["method"] == method and entry["seed"] == seed), None)
 
     def put(self, method, seed, result):
-        """Adds to what the file holds by now: another process may have put its own runs there."""
+        """Adds to what the file holds by now: another process may have put its own runs there, and this one too, which then stays."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with ProcessLock(self.path.with_suffix(".lock"), limit_sec=60, say=print):
-            self.entries = [*self._read(), dict(method=method, seed=seed, **result, **machine())]
+            self.entries = self._read()
+            if self.get(method, seed) is None:
+                self.entries = [*self.entries, dict(method=method, seed=seed, **result, **machine())]
             atomic_write_text(self.path, json.dumps(dict(facts=self.facts, entries=self.entries), indent=1) + "\n")
 
 

@@ -22,6 +22,14 @@ def test_a_store_keeps_what_was_put_and_refuses_other_settings(tmp_path):
         records.Store(path, dict(steps=11, betas=(0.5, 0.9)))
 
 
+def test_what_two_processes_have_run_is_kept_once(tmp_path):
+    first, second = (records.Store(tmp_path / "bed.json", dict(steps=10)) for _ in range(2))
+    first.put("plain", 0, dict(kl=0.5))
+    second.put("plain", 0, dict(kl=0.25))
+    _, runs = records.load(tmp_path / "bed.json")
+    assert len(second.entries) == 1 and runs["plain"][0]["kl"] == 0.5
+
+
 def test_interval_is_student_t():
     mean, half = records.mean_and_interval([1.0, 2.0, 3.0])
     assert mean == 2 and half == pytest.approx(4.302653 * 1 / np.sqrt(3), rel=1e-5)
