@@ -125,7 +125,7 @@ def not_yet():
         raise UserError(f"The sentence on what does not work yet no longer follows from {records.RESULTS}; write it anew in {Path(__file__).name}.")
     return (
         f"What does not work yet: on images the default's memory adds nothing that can be seen over the same term without memory ({told(memory, images)}). That of "
-        f"remembered moments does ({told(remembered, distances)}), but they are no default, since they missed marks that were set before ([marks](docs/studies/moments.md)). Rare classes of a long tail "
+        f"remembered moments does ({told(remembered, distances)}), but they are no default, since they missed marks that were set before (`docs/studies/moments.md`). Rare classes of a long tail "
         f"are not brought back ({mean(runs, long_tail.ours, long_tail)} of their share, the plain GAN {mean(runs, 'plain', long_tail)})."
     )
 
