@@ -130,6 +130,10 @@ METHODS = (
 # ------------------------------------------------------------------------------------------
 # --backbone
 
+_NORM = Parameter(
+    "norm", str, None, "of D", choices=("batch", "layer", "spectral", "none"), default_text="batch, or layer with penalties on single images"
+)
+
 BACKBONES = (
     Backbone("stylegan2", "the networks of --cfg", "Karras 2020, 1912.04958", "-"),
     Backbone(
@@ -142,17 +146,7 @@ BACKBONES = (
         D_batch_norm=backbones.has_batch_norm,
         recipe="non-saturating",
         schedule=Schedule(adam(2e-4, 0.5, 0.999), adam(2e-4, 0.5, 0.999)),
-        parameters=(
-            Parameter(
-                "norm",
-                str,
-                None,
-                "of D",
-                choices=("batch", "layer", "spectral", "none"),
-                default_text="batch, or layer with penalties on single images",
-            ),
-            Parameter("z_dim", int, 100, "values of a latent", low=1, high=4096),
-        ),
+        parameters=(_NORM, Parameter("z_dim", int, 100, "values of a latent", low=1, high=4096)),
     ),
     Backbone(
         "weak-dcgan",
@@ -166,14 +160,7 @@ BACKBONES = (
         schedule=Schedule(adam(1e-4, 0.5, 0.99), adam(2e-4, 0.5, 0.99)),
         parameters=(
             Parameter("share", float, 0.25, "channels of D over those of G", low=0.03125, high=16),
-            Parameter(
-                "norm",
-                str,
-                None,
-                "of D",
-                choices=("batch", "layer", "spectral", "none"),
-                default_text="batch, or layer with penalties on single images",
-            ),
+            _NORM,
             Parameter("z_dim", int, 256, "values of a latent", low=1, high=4096),
         ),
     ),
