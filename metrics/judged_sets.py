@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, fields, replace
 
 from dnnlib import console
 from dnnlib.errors import UserError
+from dnnlib.util import construct_class_by_name
 from metrics import comparison, metric_main, metric_utils, per_class, progress as showing, requested, two_sets
 from metrics.metric import Takes
 from torch_utils import distributed
@@ -174,10 +175,10 @@ def _reals(job):
     """(Side of the reals, its data set or None)."""
     if job.reals_kwargs:
         real = two_sets.Side("real", job.reals_kwargs.get("path"), Takes.IMAGES, {}, dataset_kwargs=job.reals_kwargs, given_with=job.reals_flag)
-    elif job.reals is None:
+        return real, construct_class_by_name(**job.reals_kwargs)  # as it was trained on, whatever its class
+    if job.reals is None:
         return two_sets.NO_REALS, None
-    else:
-        real = two_sets.open_side("real", job.reals, job.mirror, job.reals_flag)
+    real = two_sets.open_side("real", job.reals, job.mirror, job.reals_flag)
     return real, two_sets.open_images(real, use_labels=job.per_class) if real.kind is Takes.IMAGES else None
 
 
@@ -207,8 +208,9 @@ def _limited(one, job):
 
 
 def _warn_of_copies(real, reals, judged):
+    known = reals.content_fingerprint() if hasattr(reals, "content_fingerprint") else None
     for one in judged:
-        if reals is not None and one.images is not None and one.images.content_fingerprint() == reals.content_fingerprint():
+        if one.images is not None and one.images.content_fingerprint() == known:
             showing.warn(f"{one.words} and {real.flag} hold the same images: every number will look perfect.")
 
 
