@@ -262,7 +262,7 @@ def _report(job, real, judged, results, items):
         metric_main.report_metric(results[1], snapshot_pkl=pickles[1])
     metric_main.report_metric(results[0], run_dir=job.run_dir, snapshot_pkl=pickles[0])
     if len(judged) > 1:
-        console.result(comparison.as_text(compared))
+        console.result(comparison.as_text(compared, of_repeats=""))
         console.result(
             f"Seed {job.seed} of subsets and bootstrap; {comparison.NUM_RESAMPLES} resamples; the same reals, no generated image with a twin."
         )
