@@ -43,7 +43,8 @@ def _interval(values, digits, sign=""):
     """-> (mean, low, high, words) of the 95% t interval over seeds."""
     mean, half_width = records.mean_and_interval(values)
     low, high = mean - half_width, mean + half_width
-    return mean, low, high, f"{mean:{sign}.{digits}f} [{low:{sign}.{digits}f}, {high:{sign}.{digits}f}]"
+    told = [f"{round(value, digits) + 0.0:{sign}.{digits}f}" for value in (mean, low, high)]  # + 0.0: no minus before a zero
+    return mean, low, high, f"{told[0]} [{told[1]}, {told[2]}]"
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ class Gain:
     @property
     def rule(self):
         better = "more" if self.higher_is_better else "less"
-        return f"{self.heading}: surely {better} than `{self.other}`; failed where surely not by {self.least:g}"
+        return f"{self.heading}: surely {better} than `{self.other}`; failed if surely by less than {self.least:g}"
 
     def found(self):
         runs = records.load(self.path)[1]
