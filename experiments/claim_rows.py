@@ -161,6 +161,11 @@ HERE = (
         Gain("toy/grid.json", "default", "plain", "modes", "modes held, of 25", 1, least=1),
         _toy_command("grid", "", "plain", "default"),
     ),
+    Claim(
+        "It hits more of them: grid of 25, 2500 steps",
+        Gain("toy/grid.json", "default", "plain", "hit", "modes hit, of 25", 1, least=1),
+        _toy_command("grid", "", "plain", "default"),
+    ),
     _DEFAULT_WEAK,
     _DEFAULT_EMOJI,
     Claim("The default hits more modes than PacGAN2: Stacked MNIST before a weak D, 14 px", *_weak_d("stacked", "default", "pacgan2")),
