@@ -1,4 +1,4 @@
-"""Judge a saved network: `python calc_metrics.py --network=RUN/network-snapshot-000200.pkl --metrics=fid50k_full`.
+"""Judge a saved network, or any folder or zip of images: `python calc_metrics.py --network=RUN/network-snapshot-000200.pkl --metrics=fid50k_full`.
 
 Prints one JSON line per metric and, when the pickle lies in a run folder, appends it to metric-<name>.jsonl there. What is computed
 is in metrics/requested.py; this script turns flags into that module's job.
@@ -21,7 +21,7 @@ from training.drawing.options import check_drs, drs_options
 # Whatever imports torch is imported inside the functions, so that --help comes at once.
 
 _CACHE_SWITCH = {"on": True, "off": False}
-_JUDGED, _HOW, _SPACE, _FILES, _MACHINE = "What is judged", "How much, how often", "Feature space", "Two sets without a network", "Machine"
+_JUDGED, _HOW, _SPACE, _FILES, _MACHINE = "What is judged", "How much, how often", "Feature space", "Images without a network", "Machine"
 
 
 def list_of_metrics():
@@ -84,25 +84,31 @@ def judge_given_features(flags, cache_is_typed):
     )
 
 
-def judge_two_sets(flags):
-    """The metrics of two sets of images, features or statistics, in the place of a network and its data."""
-    from metrics import judged_sets
+def judge_sets(flags):
+    """The metrics of a set of images, features or statistics in the place of a network; its baseline may be a set or a network."""
+    import legacy
+    from metrics import judged_sets, two_sets
     from torch_utils import distributed
+    from training import trained_network
 
-    judged_sets.check_given(flags.reals, flags.fakes)
     judged_sets.check_others(
         {
             "--network": flags.network,
             "--run": flags.run,
-            "--baseline": flags.baseline,
-            "--data": flags.data,
             "--repeats": flags.repeats != 1,
             "--real-features": flags.real_features,
             "--fake-features": flags.fake_features,
-            "--trust-pickle": flags.trust_pickle,
-        }
+            "--trust-pickle": flags.trust_pickle and flags.baseline is None,
+        },
+        " and ".join(f"--{name}" for name in ("fakes", "reals") if flags[name] is not None),
     )
+    reals, reals_flag = judged_sets.check_given(flags.fakes, flags.reals, flags.data, flags.metrics, flags.per_class)
+    trained_in = {}
+    if flags.baseline is not None and not two_sets.is_set(flags.baseline):
+        flags.baseline = legacy.located(flags.baseline)
+        trained_in[flags.baseline] = trained_network.trained_in(flags.baseline)
     space, detectors, device_name = looked_through(flags)
+    names = ("fakes", "baseline", "verbose", "seed", "num_gen", "num_real", "batch_size", "modes", "per_class", "held_out")
     job = judged_sets.SetsJob(
         metrics=tuple(flags.metrics),
         num_gpus=flags.gpus,
@@ -112,9 +118,11 @@ def judge_two_sets(flags):
         space=space,
         strict_ties=flags.madr_ties == "ignore",
         mirror=bool(flags.mirror),
-        **{
-            name: flags[name] for name in ("reals", "fakes", "verbose", "seed", "num_gen", "num_real", "batch_size", "modes", "per_class", "held_out")
-        },
+        reals=reals,
+        reals_flag=reals_flag,
+        trust=flags.trust_pickle,
+        trained_in=trained_in,
+        **{name: flags[name] for name in names},
     )
     distributed.launch(judged_sets.evaluate, job, num_processes=job.num_gpus, device_name=job.device_name)
 
@@ -149,12 +157,15 @@ def beside_rejection(flags):
 def job_of(flags):
     """The flags as a job; opens the network, which says what it was trained on."""
     import legacy
-    from metrics import requested
+    from metrics import requested, two_sets
     from training import trained_network
 
     space, detectors, device_name = looked_through(flags)
+    is_beside_set = flags.baseline is not None and two_sets.is_set(flags.baseline)
     verbose = flags.verbose and os.environ.get("RANK", "0") == "0"  # under torchrun the first process alone speaks
-    flags.network, flags.baseline = legacy.located(flags.network), flags.baseline and legacy.located(flags.baseline)
+    flags.network = legacy.located(flags.network)
+    if flags.baseline is not None and not is_beside_set:
+        flags.baseline = legacy.located(flags.baseline)
     if verbose:  # of a run folder, the snapshot that was taken
         print(f'Loading network from "{flags.network}"...', flush=True)
         if flags.baseline is not None:
@@ -171,12 +182,12 @@ def job_of(flags):
         rejection = loss, rejection_sampling.Settings(flags.drs_gamma, flags.drs_percentile, flags.drs_burn_in)
     if flags.per_class and not snapshot["G_ema"].c_dim:
         raise UserError(f"--per-class needs a network that takes class labels, and {flags.network} takes none (train.py --cond=1); leave it out.")
-    if flags.baseline is not None:
+    if flags.baseline is not None and not is_beside_set:
         trained_network.check_same_images(snapshot, flags.baseline, flags.trust_pickle)
     if verbose:
         print("Dataset options:")
         print(json.dumps(dataset_kwargs, indent=2))
-    networks = [path for path in (flags.network, flags.baseline) if path is not None]
+    networks = [flags.network] if flags.baseline is None or is_beside_set else [flags.network, flags.baseline]
     return requested.Job(
         dataset_kwargs=dict(dataset_kwargs),
         device_name=device_name,
@@ -216,7 +227,11 @@ _judged, _how, _space, _files, _machine = (functools.partial(_option, help_group
 @_judged("--metrics", type=cli.CommaList(), default="fid50k_full", show_default=True, help="Metrics, comma-separated")
 @_judged("--data", metavar="PATH", help="Data set to compare with, zip or folder  [default: that of the training]")
 @_judged("--mirror", type=bool, metavar="BOOL", help="Whether the data set includes mirrored copies  [default: as in the training]")
-@_judged("--baseline", metavar="PATH", help="A second network, judged on the same images and latents; prints the difference and its interval")
+@_judged(
+    "--baseline",
+    metavar="PATH",
+    help="A second network, or a folder or zip of images: judged on the same reals; prints the difference and its interval",
+)
 @_judged("--held-out", metavar="PATH", help="Real images that nobody trained on, folder or zip, for the metrics that compare with them")
 @_how("--seed", type=click.IntRange(0, listing.MAX_SEED), default=0, show_default=True, help="Seed of latents, labels and subsets")
 @_how(
@@ -253,8 +268,8 @@ _judged, _how, _space, _files, _machine = (functools.partial(_option, help_group
     multiple=True,
     help="Local file of a feature detector, as inception=PATH or vgg16=PATH; may be repeated",
 )
-@_files("--fakes", metavar="PATH", help="A folder or zip of images, features or statistics (.npz), in place of --network")
-@_files("--reals", metavar="PATH", help="What to compare them with, likewise, in place of --data")
+@_files("--fakes", metavar="PATH", help="A folder or zip of generated images, or features or statistics (.npz), in place of --network")
+@_files("--reals", metavar="PATH", help="What to compare them with, likewise; --data names images alone")
 @_files("--real-features", metavar="PATH", help="Features of the real images, .npz or .npy, in place of --network and --data")
 @_files("--fake-features", metavar="PATH", help="Features of the generated images, likewise")
 @_machine("--gpus", type=int, default=1, show_default=True, metavar="INT", help="Number of processes, one GPU each")
@@ -264,7 +279,7 @@ _judged, _how, _space, _files, _machine = (functools.partial(_option, help_group
 @cli.trust_option
 @click.pass_context
 def main(ctx, **flags):
-    """Calculate quality and diversity metrics of a network pickle.
+    """Calculate quality and diversity metrics of a network, or of any folder or zip of images.
 
     \b
     # a snapshot of a training run: data and options are looked up, the result is kept in the run folder
@@ -274,8 +289,9 @@ def main(ctx, **flags):
     \b
     # is it more diverse than the baseline?
     python calc_metrics.py --network=ours.pkl --baseline=ada.pkl --data=faces.zip --metrics=madr_prdc
-    # two sets of images without a network; either may be features or statistics
-    python calc_metrics.py --fakes=samples --reals=faces.zip --metrics=fid50k_full,kid50k_full
+    # images of another program; --reals in place of --data takes features or statistics, too; a baseline may be a network
+    python calc_metrics.py --fakes=samples --data=faces.zip --metrics=fid50k_full,kid50k_full
+    python calc_metrics.py --fakes=samples --data=faces.zip --metrics=madr_prdc --baseline=ada.pkl
     # features of another program, in one space, a row per image
     python calc_metrics.py --real-features=real.npz --fake-features=fake.npz --metrics=madr_prdc
     """
@@ -293,7 +309,7 @@ def main(ctx, **flags):
     ):
         raise UserError(f"Cannot open {flags.network}: there is no such file; check the path (a web address must begin with https:// or http://).")
     check_drs(ctx, flags)
-    from metrics import requested
+    from metrics import judged_sets, requested, two_sets
     from torch_utils import distributed
 
     requested.check_metrics(flags.metrics)
@@ -305,7 +321,7 @@ def main(ctx, **flags):
     if flags.drs:
         requested.check_rejection(flags.metrics, beside_rejection(flags))
     if flags.reals is not None or flags.fakes is not None:
-        judge_two_sets(flags)
+        judge_sets(flags)
         return
     if flags.real_features is not None or flags.fake_features is not None:
         judge_given_features(flags, ctx.get_parameter_source("cache") is not click.core.ParameterSource.DEFAULT)
@@ -313,7 +329,10 @@ def main(ctx, **flags):
     job = job_of(flags)
     if job.verbose:
         print("Launching processes...", flush=True)
-    distributed.launch(requested.evaluate, job, num_processes=job.num_gpus, device_name=job.device_name)
+    evaluate = requested.evaluate
+    if flags.baseline is not None and two_sets.is_set(flags.baseline):
+        job, evaluate = judged_sets.of_network(job), judged_sets.evaluate
+    distributed.launch(evaluate, job, num_processes=job.num_gpus, device_name=job.device_name)
     if job.verbose:
         print("Exiting...", flush=True)
 

@@ -9,10 +9,10 @@ import numpy as np
 
 from dnnlib.errors import UserError
 from dnnlib.files import atomic_write_text
-from experiments import half_precision, moments, pages, records, toy_2d
+from experiments import claim_rows, claims, half_precision, moments, pages, records, toy_2d
 
 STUDIES = records.RESULTS.parent.parent / "docs" / "studies"
-PAGE, MOMENTS_PAGE, HALF_PAGE = STUDIES / "README.md", STUDIES / "moments.md", STUDIES / "half_precision.md"
+PAGE, MOMENTS_PAGE, HALF_PAGE, CLAIMS_PAGE = (STUDIES / f"{name}.md" for name in ("README", "moments", "half_precision", "claims"))
 # Measures of each study: (name in the file, heading, digits, whether more is better).
 _STACKED = [
     ("modes", "modes of 1000", 0, True),
@@ -162,6 +162,7 @@ def toy_part(layout):
 
 
 PARTS = {
+    "what-to-use": (claims.use_table, claim_rows.RECOMMENDED),
     **{f"toy-{layout}": (toy_part, layout) for layout in ("ring", "grid", "imbalanced")},
     "toy-imbalanced-long": (toy_part, "long/imbalanced"),
     **{bed: (digits_part, bed) for bed in DIGITS},
@@ -255,6 +256,21 @@ def half_part(measures):
 HALF_PARTS = {"half-precision-marks": (half_marks, None), "half-precision-stacked-digits": (half_part, STACKED32)}
 
 
+# ----------------------------------------------------------------------------------------------------------------
+# The page of claims.
+
+
+def claims_part(rows):
+    return "\n\n".join([f"{claims.in_numbers(rows).capitalize()}.", claims.table(rows), claims.provenance(rows)])
+
+
+CLAIMS_PARTS = {
+    "claims-paper": (claims_part, claim_rows.PAPER),
+    "claims-remedies": (claims_part, claim_rows.REMEDIES),
+    "claims-here": (claims_part, claim_rows.HERE),
+}
+
+
 def fill(text, parts=None, page=PAGE):
     """(the page with every part made anew whose study has results, names of the others: those parts stay as they are)."""
     missing = []
@@ -269,7 +285,13 @@ def fill(text, parts=None, page=PAGE):
 def main():
     from experiments import results_page  # which takes its tables from here
 
-    pages_of_parts = [(PAGE, PARTS), (MOMENTS_PAGE, MOMENTS_PARTS), (HALF_PAGE, HALF_PARTS), (results_page.PAGE, results_page.PARTS)]
+    pages_of_parts = [
+        (PAGE, PARTS),
+        (MOMENTS_PAGE, MOMENTS_PARTS),
+        (HALF_PAGE, HALF_PARTS),
+        (CLAIMS_PAGE, CLAIMS_PARTS),
+        (results_page.PAGE, results_page.PARTS),
+    ]
     if f"<!-- {results_page.RIVALS_MARK}: begin -->" in results_page.README.read_text(encoding="utf-8"):
         pages_of_parts.append((results_page.README, {results_page.RIVALS_MARK: results_page.PARTS[results_page.RIVALS_MARK]}))
     for page, parts in pages_of_parts:

@@ -13,9 +13,10 @@ def table(own):
     return {**own, **{name: options for name, options in every.items() if name not in own}}
 
 
+_PAPER = dict(preset="paper", extractor="pca", update_interval=10, capacity=512)
 OWN_METHODS = {
     "plain": {},
-    "paper": dict(madr=dict(preset="paper", extractor="pca", update_interval=10, capacity=512)),
+    "paper": dict(madr=_PAPER),
     "witness": dict(madr=dict(preset="witness", extractor="pca")),
     "default": dict(madr=dict(preset="default", extractor="pca")),
     "witness+replay": dict(madr=dict(preset="witness", extractor="pca", replay_weight=1.0)),
@@ -31,6 +32,11 @@ OWN_METHODS = {
     "tilt-without-memory": dict(madr=dict(preset="witness", extractor="pca", tilt=1, tilt_max=20.0, weight=2.0, deficit_window=64, cells=102)),
     # Repulsion from the features remembered (mean age: 300 steps) instead of the present batch.
     "witness-of-old": dict(madr=dict(preset="witness", extractor="pca", shrink=0.0), objective="experiments.old_repulsion.OldRepulsion"),
+    # The published MADR with one of the remedies proposed for it each, and with all of them but the ensemble, which needs images.
+    "paper+progressive": dict(madr=dict(_PAPER, memory="progressive")),
+    "paper+importance": dict(madr=dict(_PAPER, memory="importance")),
+    "paper+adaptive": dict(madr=dict(_PAPER, controller="adaptive")),
+    "enhanced": dict(madr=dict(_PAPER, preset="enhanced")),
     "r1": dict(method=("r1:gamma=1",)),
     "pacgan2": dict(method=("pacgan:m=2",)),
 }

@@ -65,12 +65,12 @@ def compare(ours, theirs, our_items, their_items, rng, same_latents=True, our_re
     return compared
 
 
-def as_text(compared):
-    """A table for the eye: one line per result."""
+def as_text(compared, of_repeats="; --repeats gives one over seeds"):
+    """A table for the eye: one line per result. of_repeats: what is said where an interval lacks, beside the reason."""
     lines = [f"{'result':<28}{'network':>12}{'baseline':>12}{'difference':>12}   {LEVEL:.0%} interval"]
     for name, entry in compared.items():
         interval = (
-            "none: not a mean over items; --repeats gives one over seeds"
+            f"none: not a mean over items{of_repeats}"
             if entry["interval"] is None
             else "[{:+.4f}, {:+.4f}] over {}".format(*entry["interval"], entry["items"])
         )

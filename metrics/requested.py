@@ -139,9 +139,7 @@ def with_weights(detectors, space, weights):
 def evaluate(rank, job):
     """The body of every process."""
     device = distributed.rank_device(job.device_name, rank)
-    torch.backends.cudnn.benchmark = True
-    torch.backends.cuda.matmul.allow_tf32 = False
-    torch.backends.cudnn.allow_tf32 = False
+    set_precision()
     networks = {path: open_generator(path, job.trust, device) for path in job.networks}
     if rank == 0 and job.verbose:
         _print_summary(networks[job.network], device)
@@ -157,6 +155,13 @@ def evaluate(rank, job):
             results[path] = _calc(metric, path, G, job, rank, device, items[path])
         if rank == 0:
             _report(job, results, items, same_latents=len({G.z_dim for G in networks.values()}) == 1)
+
+
+def set_precision():
+    """Products of a GPU in float32 as it stands, for a number must not depend on the card; in every process, before anything is computed."""
+    torch.backends.cudnn.benchmark = True
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
 
 
 def open_generator(path, trust, device):
@@ -199,24 +204,7 @@ def _report(job, results, items, same_latents):
     result = results[job.network]
     if job.baseline is not None:
         theirs = results[job.baseline]
-        compared = comparison.compare(
-            result.results,
-            theirs.results,
-            items[job.network],
-            items[job.baseline],
-            sampling.stream("bootstrap", job.seed),
-            same_latents,
-            *(facts.get("repeats", {}).get("values") for facts in (result.facts, theirs.facts)),
-        )
-        result.facts["comparison"] = dict(
-            baseline=job.baseline,
-            results=compared,
-            level=comparison.LEVEL,
-            num_resamples=comparison.NUM_RESAMPLES,
-            bootstrap_seed=job.seed,
-            sampling_seed=job.seed,
-            same_latents=same_latents,
-        )
+        compared = add_comparison(result, theirs, items[job.network], items[job.baseline], job.baseline, job.seed, same_latents)
         metric_main.report_metric(theirs, snapshot_pkl=job.baseline)
     metric_main.report_metric(result, run_dir=job.run_dir, snapshot_pkl=job.network)
     if job.drs is not None and job.verbose:
@@ -231,6 +219,29 @@ def _report(job, results, items, same_latents):
         if job.repeats > 1:
             console.result(repeats.as_text(result))
         print(flush=True)
+
+
+def add_comparison(result, theirs, items, their_items, baseline, seed, same_latents):
+    """The difference of two results and its interval, {result name: ...} of comparison.compare; it goes into the facts of the first."""
+    compared = comparison.compare(
+        result.results,
+        theirs.results,
+        items,
+        their_items,
+        sampling.stream("bootstrap", seed),
+        same_latents,
+        *(facts.get("repeats", {}).get("values") for facts in (result.facts, theirs.facts)),
+    )
+    result.facts["comparison"] = dict(
+        baseline=baseline,
+        results=compared,
+        level=comparison.LEVEL,
+        num_resamples=comparison.NUM_RESAMPLES,
+        bootstrap_seed=seed,
+        sampling_seed=seed,
+        same_latents=same_latents,
+    )
+    return compared
 
 
 def evaluate_given_features(real_path, fake_path, metrics, others, device, **how):

@@ -1,6 +1,6 @@
-"""Two sets without a network: folders or zips of images, files of features, saved statistics, in place of a generator and its data.
+"""Sets without a network: folders or zips of images, files of features, saved statistics, in place of a generator and its data.
 
-    python calc_metrics.py --fakes=samples --reals=photos.zip --metrics=fid50k_full,kid50k_full
+    python calc_metrics.py --fakes=samples --data=photos.zip --metrics=fid50k_full,kid50k_full
 
 A set of images stands in for the generator and goes the way of its images; features and statistics go in where those of images
 would come out. Must not know any metric, nor click.
@@ -10,7 +10,7 @@ import json
 import os
 import zipfile
 import zlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -23,28 +23,34 @@ from madr_spaces.feature_sets import check_finite, checked_matrix
 from metrics import given_features
 from metrics.feature_stats import FeatureStats
 from metrics.metric import Takes
+from torch_utils.snapshot_names import list_network_snapshots
 
 FLAGS = {"real": "--reals", "generated": "--fakes"}
 _LIMITS = {"real": "--num-real", "generated": "--num-gen"}
 _IMAGE_FOLDER = "training.dataset.ImageFolderDataset"
+_RUN_FILE = "training_options.json"  # lies in the folder of a run
 _KINDS = {Takes.IMAGES: "images", Takes.FEATURES: "features", Takes.STATISTICS: "a mean and a covariance"}
 
 
 @dataclass(frozen=True)
 class Side:
-    """One of the two sets. kind: what it holds; stats: the features or statistics of a file; dataset_kwargs: the images."""
+    """A set. kind: what it holds; stats: the features or statistics of a file; dataset_kwargs: the images, {} where nothing is compared with."""
 
     name: str  # 'real' or 'generated'
-    path: str
+    path: str | None
     kind: Takes
     facts: dict
     stats: FeatureStats | None = None
     dataset_kwargs: dict = field(default_factory=dict)
     detector_sha256: str | None = None  # through which the features were made, if the file says so
+    given_with: str | None = None  # another flag than that of FLAGS
 
     @property
     def flag(self):
-        return f"{FLAGS[self.name]}={self.path}"
+        return f"{self.given_with or FLAGS[self.name]}={self.path}"
+
+
+NO_REALS = Side("real", None, Takes.IMAGES, {})
 
 
 class Statistics(FeatureStats):
@@ -64,24 +70,36 @@ class Statistics(FeatureStats):
 # Opening.
 
 
-def open_side(name, path, mirror=False):
-    """The Side at a path; whatever it cannot be is a sentence."""
-    flag = f"{FLAGS[name]}={path}"
+def is_set(path):
+    """Whether a path leads to a set rather than a network: a zip, a file of features or statistics, a folder that is not that of a run."""
+    if os.path.isdir(path):
+        return not _is_run(path)
+    return path.lower().endswith((".zip", ".npy", ".npz"))
+
+
+def _is_run(folder):
+    return os.path.isfile(os.path.join(folder, _RUN_FILE)) or bool(list_network_snapshots(folder))
+
+
+def open_side(name, path, mirror=False, given_with=None):
+    """The Side at a path; whatever it cannot be is a sentence. given_with: the flag, where it is not that of FLAGS."""
+    flag = f"{given_with or FLAGS[name]}={path}"
     if not os.path.exists(path):
         raise UserError(f"{flag} does not exist; give a folder or zip of images, or a .npy or .npz file of features or statistics.")
     if path.lower().endswith((".npy", ".npz")):
-        return _from_file(name, path)
+        return replace(_from_file(name, path, given_with or FLAGS[name]), given_with=given_with)
+    if os.path.isdir(path) and _is_run(path):
+        raise UserError(f"{flag} is the folder of a run, whose pictures are grids of many images; judge its network with --network={path}.")
     if os.path.isdir(path) or path.lower().endswith(".zip") or zipfile.is_zipfile(path):
-        return Side(name, path, Takes.IMAGES, {}, dataset_kwargs=dict(class_name=_IMAGE_FOLDER, path=path, xflip=mirror))
+        return Side(name, path, Takes.IMAGES, {}, dataset_kwargs=dict(class_name=_IMAGE_FOLDER, path=path, xflip=mirror), given_with=given_with)
     remedy = "a network is judged with --network=PATH" if path.lower().endswith((".pkl", ".safetensors")) else "put images into a folder or zip"
     raise UserError(f"{flag} is neither a folder, nor a zip of images, nor a .npy or .npz file; {remedy}.")
 
 
-def _from_file(name, path):
-    flag = FLAGS[name]
+def _from_file(name, path, flag):
     arrays = _arrays_of(path, flag)
     stated = _stated_detector(arrays)
-    facts = dict(file=os.path.basename(path), sha256=file_digest(path))
+    facts = dict(path=path, file=os.path.basename(path), sha256=file_digest(path))
     if {"options", "num_items"} <= set(arrays):  # kept by calc_metrics.py itself
         stats = _kept_statistics(arrays, path, flag)
         kind = Takes.FEATURES if stats.capture_all else Takes.STATISTICS
@@ -149,17 +167,18 @@ def check(sides, rows):
     for row in rows:
         if row.takes is Takes.NETWORK:
             raise UserError(
-                f"--metrics={row.name} needs the network itself, its latents or its snapshots; give --network=PATH in place of --fakes and --reals."
+                f"--metrics={row.name} needs the network itself, its latents or its snapshots, which no set of images has; give --network=PATH alone."
             )
         for side in sides:
             if side.kind > row.takes:
                 raise UserError(
-                    f"--metrics={row.name} needs {_KINDS[row.takes]} on both sides, but {side.flag} holds {_KINDS[side.kind]}; "
+                    f"--metrics={row.name} needs {_KINDS[row.takes]} on every side, but {side.flag} holds {_KINDS[side.kind]}; "
                     f"give {_KINDS[row.takes]} there, or take a metric of less ({'fid50k_full' if side.kind is Takes.STATISTICS else 'kid50k_full, madr_prdc'})."
                 )
     stated = {side.detector_sha256 for side in sides if side.detector_sha256}
     if len(stated) > 1:
-        raise UserError(f"{sides[0].flag} and {sides[1].flag} were made through two different detectors; compute one of them again.")
+        named = " and ".join(side.flag for side in sides if side.detector_sha256)
+        raise UserError(f"{named} were made through different detectors; compute them again through one.")
 
 
 def check_detector(sides, result):
@@ -182,7 +201,7 @@ def limited(side, count, seed):
         raise UserError(f"{flag}={count} has no effect on {side.flag}: a mean and a covariance are of all their images; leave it out.")
     rows = side.stats.get_all()
     chosen = _chosen(len(rows), count, seed, side.name, flag, side.flag)
-    return Side(**{**side.__dict__, "stats": of_rows(rows[chosen])})
+    return replace(side, stats=of_rows(rows[chosen]))
 
 
 def _chosen(there, count, seed, name, flag="--num-gen", what="the set"):
@@ -202,24 +221,28 @@ def _chosen(there, count, seed, name, flag="--num-gen", what="the set"):
 
 def open_images(side, use_labels=False):
     """The data set of a side, whose images are of one size and kind."""
-    dataset = construct_class_by_name(**side.dataset_kwargs, use_labels=use_labels)
+    dataset = construct_class_by_name(**{**side.dataset_kwargs, "use_labels": use_labels})
     dataset.check_images()
     return dataset
 
 
 class Images:
-    """A set of images with what metrics ask of a generator: the kind of its images, and batches of them."""
+    """A set of images with what metrics ask of a generator: the kind of its images, and batches of them, each once and in the set's order.
+
+    dataset: with image_shape (C, H, W). side: where it was given. num_gen: of a draw from them; None: all.
+    """
 
     z_dim = 0
 
-    def __init__(self, dataset, where, num_gen=None, seed=0):
+    def __init__(self, dataset, side, num_gen=None, seed=0):
         self.dataset = dataset
-        self.chosen = _chosen(len(dataset), num_gen, seed, "generated", what=where)
+        self.chosen = _chosen(len(dataset), num_gen, seed, "generated", what=side.flag)
         self.img_channels, height, width = dataset.image_shape
         self.img_resolution = max(height, width)
         self.c_dim = dataset.label_dim
         self.facts = dict(
             kind=_KINDS[Takes.IMAGES],
+            path=side.path,
             fingerprint=dataset.content_fingerprint(),
             name=dataset.name,
             num_images=len(dataset),
@@ -239,17 +262,22 @@ class Images:
             yield torch.from_numpy(np.stack([self.dataset[i][0] for i in items])).to(opts.device)
 
 
-def check_same_kind(reals, fakes, paths):
-    """Refuse two sets of images of other sizes or channels: scaling changes every number, and a detector does it without a word."""
-    mine, theirs = fakes.image_shape, reals.image_shape
-    if mine == theirs:
+def check_same_kind(mine, theirs):
+    """Refuse images of other sizes or channels: scaling changes every number, and a detector does it without a word.
+
+    mine, theirs: (words like '--fakes=PATH', (C, H, W), path of a set or None of a network). theirs is what sets the kind.
+    """
+    (my_words, my_shape, my_path), (their_words, their_shape, _) = mine, theirs
+    if list(my_shape) == list(their_shape):
         return
     text = lambda shape: f"{shape[2]}x{shape[1]} pixels with {shape[0]} channel{'s' if shape[0] > 1 else ''}"
-    what = f"--fakes={paths[1]} has images of {text(mine)}, --reals={paths[0]} of {text(theirs)}"
-    if mine[0] != theirs[0]:
-        raise UserError(f"{what}; grey and colour cannot be compared: give two sets of one kind.")
+    what = f"{my_words} has images of {text(my_shape)}, {their_words} of {text(their_shape)}"
+    if my_shape[0] != their_shape[0]:
+        raise UserError(f"{what}; grey and colour cannot be compared: give images of one kind.")
+    if my_path is None:
+        raise UserError(f"{what}; a network draws one size: compare with images of that size, dataset_tool.py makes them.")
     raise UserError(
-        f"{what}; compare images of one size: dataset_tool.py --source={paths[1]} --dest=fakes.zip --width={theirs[2]} --height={theirs[1]}."
+        f"{what}; compare images of one size: dataset_tool.py --source={my_path} --dest=fakes.zip --width={their_shape[2]} --height={their_shape[1]}."
     )
 
 

@@ -12,6 +12,7 @@ import dataset_tool
 from dnnlib import cli
 from madr_spaces import neighbours
 from metrics import kernels, two_sets
+from metrics.metric import Takes
 from training.dataset import ImageFolderDataset
 
 
@@ -91,7 +92,9 @@ def test_images_give_the_number_of_their_kept_statistics(call, tmp_path, tiny_zi
 
 
 def test_processes_share_the_images_in_the_order_of_one(tiny_zip, options):
-    images = two_sets.Images(ImageFolderDataset(path=tiny_zip(num_images=30)), "the set", num_gen=11, seed=3)
+    images = two_sets.Images(
+        ImageFolderDataset(path=tiny_zip(num_images=30)), two_sets.Side("generated", "the set", Takes.IMAGES, {}), num_gen=11, seed=3
+    )
     alone = torch.cat(list(images.batches(options(), 11, 4)))[:11]
     shares = [list(images.batches(options(num_gpus=2, rank=rank), 11, 4)) for rank in (0, 1)]
     together = torch.cat([part for pair in zip(*shares) for part in pair])[:11]
@@ -123,8 +126,10 @@ def test_numbers_of_items_can_be_limited_by_a_draw_from_all(call, features, tmp_
 @pytest.mark.parametrize(
     "arguments, words",
     [
-        (["--fakes=FOLDER"], ["--reals is missing beside --fakes"]),
+        (["--fakes=FOLDER"], ["fid50k_full compares with real images", "--data=PATH", "--reals=PATH"]),
         (["--reals=FOLDER"], ["--fakes is missing beside --reals", "--network"]),
+        (["--fakes=FOLDER", "--reals=FOLDER", "--data=FOLDER"], ["--reals=", "--data=", "both name"]),
+        (["--fakes=FOLDER", "--data=/nowhere.zip"], ["--data=/nowhere.zip", "does not exist"]),
         (["--fakes=FOLDER", "--reals=/nowhere.zip"], ["--reals=/nowhere.zip", "does not exist"]),
         (["--fakes=FOLDER/000.png", "--reals=FOLDER"], ["--fakes=", "000.png", "neither a folder"]),
         (["--fakes=EMPTY", "--reals=FOLDER"], ["holds no images"]),
