@@ -7,10 +7,7 @@ seconds of this process. Then the incremental sums alone run on to `--updates`, 
 benchmarks/results/coverage_upkeep.json and the table in docs/performance.md.
 """
 
-import datetime
 import json
-import os
-import platform
 import statistics
 import sys
 import time
@@ -22,9 +19,9 @@ sys.path.insert(0, str(REPO))
 import click
 import torch
 
+from benchmarks.circumstances import circumstances
 from dnnlib import cli
 from dnnlib.files import atomic_write_text
-from dnnlib.machine import processor_name
 from experiments import pages
 from madr_plugin.maths import coverage, estimators
 
@@ -125,12 +122,7 @@ def main(reals, capacity, replaced, width, rounds, updates, threads, out):
         updates=updates,
         threads=threads,
         seed=0,
-        date=datetime.date.today().isoformat(),
-        processor=processor_name(),
-        cpu_count=os.cpu_count(),
-        python=platform.python_version(),
-        torch=torch.__version__,
-        load_average=round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None,
+        **circumstances(),
     )
     report["found"] = measure(Bed(reals, capacity, replaced, width), rounds, updates)
     atomic_write_text(out, json.dumps(report, indent=1) + "\n")

@@ -8,11 +8,9 @@ figures in docs/diversity_monitor.md.
 
 import collections
 import contextlib
-import datetime
 import io
 import json
 import os
-import platform
 import statistics
 import sys
 import tempfile
@@ -28,9 +26,9 @@ import numpy as np
 import PIL.Image
 import torch
 
+from benchmarks.circumstances import circumstances
 from dnnlib import cli
 from dnnlib.files import atomic_write_text
-from dnnlib.machine import processor_name
 from tests.training import planted_modes
 from training import config, training_loop
 from training.diversity import alarm, monitor as diversity_monitor, watch
@@ -255,14 +253,8 @@ def main(seeds, ticks, steps, threads, runs, out):
     torch.set_num_threads(threads)
     report = dict(
         what="cost in CPU seconds of the process; alarm on planted generators; ticks of real runs",
-        date=datetime.date.today().isoformat(),
-        processor=processor_name(),
-        cpu_count=os.cpu_count(),
-        system=platform.system(),
-        python=platform.python_version(),
-        torch=torch.__version__,
+        **circumstances(),
         threads=threads,
-        load_average=round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None,
         seeds=f"0 to {seeds - 1}",
         fakes_per_look=diversity_monitor.NUM_FAKES,
     )

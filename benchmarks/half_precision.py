@@ -10,11 +10,9 @@ Writes benchmarks/results/half_precision.json and the table in docs/performance.
 """
 
 import contextlib
-import datetime
 import io
 import json
 import os
-import platform
 import statistics
 import sys
 import tempfile
@@ -28,11 +26,11 @@ import click
 import torch
 
 from benchmarks import marked_tables
+from benchmarks.circumstances import circumstances, load_average
 from benchmarks.madr_cost import Triples
 from dnnlib import cli
 from dnnlib.errors import UserError
 from dnnlib.files import atomic_write_text
-from dnnlib.machine import processor_name
 from madr_plugin.loss import MADRLoss
 from torch_utils import devices
 from torch_utils.ops import plugins
@@ -197,16 +195,11 @@ def main(sizes, channels, rounds, threads, emulate, out):
         print("bfloat16 is not measured: this CPU has no instructions for it (--emulate measures it all the same)")
     report = dict(
         what="median CPU milliseconds of the process; the ways of one case take turns",
-        date=datetime.date.today().isoformat(),
-        processor=processor_name(),
+        **circumstances(),
         bf16_instructions=instructions,
         bf16="measured" if len(ways) == len(WAYS) else "not measured: the processor has no instructions for it",
-        cpu_count=os.cpu_count(),
-        torch=torch.__version__,
-        python=platform.python_version(),
         threads=threads,
         rounds=rounds,
-        load_average_before=round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None,
         cases={},
     )
     with tempfile.TemporaryDirectory() as cache, setup.rare_garbage_collection():
@@ -221,7 +214,7 @@ def main(sizes, channels, rounds, threads, emulate, out):
                         flush=True,
                     )
                     print("              " + ", ".join(f"{kind} {share:.0%}" for kind, share in figures["shares"].items()), flush=True)
-    report["load_average_after"] = round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None
+    report["load_average_after"] = load_average()
     Path(out).parent.mkdir(parents=True, exist_ok=True)
     atomic_write_text(out, json.dumps(report, indent=1) + "\n")
     print(f"Wrote {out}")
@@ -238,7 +231,7 @@ def table(report):
         rows.append([case, f"{figures[REFERENCE]['cpu_ms_per_step']:.0f}", *[f"{figures[way]['times_as_fast']:.2f}" for way in ways]])
     about = (
         f"{report['processor']} ({report['bf16_instructions'] or 'no bfloat16'}), {report['threads']} thread(s), PyTorch {report['torch']}, "
-        f"{report['date']}, load average {report['load_average_before']} to {report['load_average_after']}; medians of {report['rounds']} rounds."
+        f"{report['date']}, load average {report['load_average']} to {report['load_average_after']}; medians of {report['rounds']} rounds."
     )
     return marked_tables.markdown(["networks", f"{REFERENCE}, CPU ms", *ways], rows) + "\n\n" + about
 

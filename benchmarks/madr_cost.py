@@ -8,10 +8,8 @@ machine slows all of them alike; the memory is full before the first round. Writ
 docs/performance.md.
 """
 
-import datetime
 import json
 import os
-import platform
 import statistics
 import sys
 import tempfile
@@ -25,9 +23,9 @@ import click
 import numpy as np
 import torch
 
+from benchmarks.circumstances import circumstances
 from dnnlib import cli
 from dnnlib.files import atomic_write_text
-from dnnlib.machine import processor_name
 from experiments import pages
 from madr_plugin.loss import MADRLoss
 from training.loss import StyleGAN2Loss
@@ -239,18 +237,7 @@ def table(report):
 def main(rounds, steps, reals, threads, bed, out):
     """Times a training step of the plain GAN and of MADR's presets."""
     torch.set_num_threads(threads)
-    report = dict(
-        date=datetime.date.today().isoformat(),
-        processor=processor_name(),
-        torch=torch.__version__,
-        python=platform.python_version(),
-        threads=threads,
-        rounds=rounds,
-        steps_per_round=steps,
-        num_reals=reals,
-        load_average=round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None,
-        beds={},
-    )
+    report = dict(**circumstances(), threads=threads, rounds=rounds, steps_per_round=steps, num_reals=reals, beds={})
     with tempfile.TemporaryDirectory() as cache:
         os.environ["DNNLIB_CACHE_DIR"] = cache
         for name in ("dcgan", "tiny") if bed == "both" else (bed,):

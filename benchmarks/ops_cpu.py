@@ -4,10 +4,7 @@ The alternatives of one case are timed in turn, round by round, in CPU seconds o
 of them alike. Every alternative is first checked to give the same numbers. Writes benchmarks/results/ops_cpu.json.
 """
 
-import datetime
 import json
-import os
-import platform
 import statistics
 import sys
 import time
@@ -20,9 +17,9 @@ import click
 import torch
 import torch.nn.functional as F
 
+from benchmarks.circumstances import circumstances
 from dnnlib import cli
 from dnnlib.files import atomic_write_text
-from dnnlib.machine import processor_name
 from torch_utils.ops import bias_act, conv2d_resample, plugins, upfirdn2d
 
 FILTER = upfirdn2d.setup_filter([1, 3, 3, 1])
@@ -237,17 +234,11 @@ def main(batch, rounds, threads, only, out):
             print("   " + "".join(f"{kind} {value:8.2f} ms   " for kind, value in by_kind.items()) + way, flush=True)
     report = dict(
         what="median CPU milliseconds of the process; the ways of one case timed in turn",
-        date=datetime.date.today().isoformat(),
-        processor=processor_name(),
-        cpu_count=os.cpu_count(),
-        system=platform.system(),
-        python=platform.python_version(),
-        torch=torch.__version__,
+        **circumstances(),
         cpu_capability=torch.backends.cpu.get_cpu_capability(),
         threads=threads,
         batch=batch,
         rounds=rounds,
-        load_average=round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None,
         cases=measured,
     )
     atomic_write_text(out, json.dumps(report, indent=1) + "\n")

@@ -5,10 +5,8 @@ alternatives too, whose numbers are compared. Features are drawn from a seed: 20
 Writes benchmarks/results/prdc_50k.json.
 """
 
-import datetime
 import json
 import os
-import platform
 import resource
 import subprocess
 import sys
@@ -20,6 +18,8 @@ sys.path.insert(0, str(REPO))
 
 import click
 import numpy as np
+
+from benchmarks.circumstances import circumstances
 
 NUMBERS = ("precision", "recall", "density", "coverage")
 K = 5  # of all four, since the prdc package knows one k only
@@ -162,25 +162,17 @@ def main(items, small, dims, threads, seed, way, out):
     for result in compared:
         result["largest_difference_to_ours"] = max(abs(result["numbers"][name] - compared[0]["numbers"][name]) for name in NUMBERS)
     full = run_in_child("ours", items, dims, seed, threads)
-    import torch  # not before the measured processes are through
 
     from dnnlib.files import atomic_write_text
-    from dnnlib.machine import processor_name
 
     report = dict(
         what="seconds and peak resident set (MiB) of a whole process, imports and the features themselves included; k 5, ties ignored (<)",
-        date=datetime.date.today().isoformat(),
-        processor=processor_name(),
-        cpu_count=os.cpu_count(),
-        system=platform.system(),
-        python=platform.python_version(),
-        torch=torch.__version__,
+        **circumstances(),
         threads=threads,
         seed=seed,
         dims=dims,
         clusters=NUM_CLUSTERS,
         missed=NUM_MISSED,
-        load_average=round(os.getloadavg()[0], 1),
         full=full,
         compared=compared,
     )

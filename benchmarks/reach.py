@@ -5,10 +5,7 @@
 Networks: snapshots of train.py with their training sets in place. Writes benchmarks/results/reach.json.
 """
 
-import datetime
 import json
-import os
-import platform
 import sys
 from pathlib import Path
 
@@ -20,9 +17,9 @@ import torch
 import torch.nn.functional as F
 
 import legacy
+from benchmarks.circumstances import circumstances
 from dnnlib import cli
 from dnnlib.files import atomic_write_text
-from dnnlib.machine import processor_name
 from madr_plugin import config, objectives
 from madr_plugin.host import tap
 from madr_plugin.reals import real_images, reference
@@ -79,11 +76,7 @@ def main(networks, spaces, out):
         batch=BATCH,
         batches=BATCHES,
         entries=entries,
-        date=datetime.date.today().isoformat(),
-        processor=processor_name(),
-        cpu_count=os.cpu_count(),
-        python=platform.python_version(),
-        torch=torch.__version__,
+        **circumstances(),
     )
     atomic_write_text(out, json.dumps(report, indent=1) + "\n")
     print(f"Wrote {out}")

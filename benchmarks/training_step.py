@@ -12,12 +12,9 @@ Writes benchmarks/results/training_step.json and the tables in docs/performance.
 
 import contextlib
 import copy
-import datetime
 import gc
 import json
 import logging
-import os
-import platform
 import statistics
 import sys
 import time
@@ -34,10 +31,10 @@ from torch.utils.flop_counter import flop_registry
 
 import dnnlib
 from benchmarks import marked_tables
+from benchmarks.circumstances import circumstances
 from dnnlib import cli
 from dnnlib.errors import UserError
 from dnnlib.files import atomic_write_text
-from dnnlib.machine import processor_name
 from torch_utils import devices
 from torch_utils.ops import bias_act, plugins
 from training import ema, half_precision, phases, presets, setup
@@ -268,17 +265,11 @@ def main(resolutions, channels, rounds, steps, threads, further, out):
     variants = {name: settings for name, settings in VARIANTS.items() if "half" not in settings or devices.bf16_instructions("cpu")}
     report = dict(
         what="CPU milliseconds of the process per training step: median over rounds of the fastest step; the variants timed in turn",
-        date=datetime.date.today().isoformat(),
-        processor=processor_name(),
-        cpu_count=os.cpu_count(),
-        system=platform.system(),
-        python=platform.python_version(),
-        torch=torch.__version__,
+        **circumstances(),
         cpu_capability=torch.backends.cpu.get_cpu_capability(),
         bf16_instructions=devices.bf16_instructions("cpu"),
         threads=threads,
         rounds=rounds,
-        load_average=round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None,
         peaks=peaks(),
         cases={},
     )

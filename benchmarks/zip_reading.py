@@ -7,11 +7,9 @@ numpy. One thread: CPU seconds of this process, in turn. Workers: CPU seconds of
 machine does not count; the wall clock beside it. Writes benchmarks/results/zip_reading.json and the table in docs/performance.md.
 """
 
-import datetime
 import io
 import json
 import os
-import platform
 import resource
 import statistics
 import sys
@@ -28,9 +26,9 @@ import numpy as np
 import PIL.Image
 import torch
 
+from benchmarks.circumstances import circumstances
 from dnnlib import cli
 from dnnlib.files import atomic_write_text
-from dnnlib.machine import processor_name
 from experiments import pages
 from training.dataset import ImageFolderDataset
 
@@ -147,16 +145,7 @@ def table(report):
 def main(images, rounds, out):
     """Times reading images from a zip."""
     torch.set_num_threads(1)
-    report = dict(
-        what="microseconds for each image, decoded; one thread: CPU time",
-        rounds=rounds,
-        date=datetime.date.today().isoformat(),
-        processor=processor_name(),
-        cpu_count=os.cpu_count(),
-        python=platform.python_version(),
-        pillow=PIL.__version__,
-        load_average=round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None,
-    )
+    report = dict(what="microseconds for each image, decoded; one thread: CPU time", rounds=rounds, **circumstances(), pillow=PIL.__version__)
     with tempfile.TemporaryDirectory() as folder:
         report["found"] = [measure(folder, kind, side, images, rounds, (0, 1, 2)) for kind in KINDS for side in (32, 64, 256)]
     atomic_write_text(out, json.dumps(report, indent=1) + "\n")

@@ -35,6 +35,7 @@ class Bed:
 
 
 DIGITS = Bed("Stacked Digits, 32 px, 20 kimg", "backbone-stacked-digits-20kimg.json", 5)
+FIRST_ATTEMPT = Bed("Stacked Digits at a constant rate", "backbone-stacked-digits-20kimg-constant-rate.json", 5)
 EMOJI = Bed("Emoji, 32 px, 40 kimg", "backbone-emoji32-train-40kimg.json", 5)
 MNIST = Bed("Stacked MNIST, 32 px, 40 kimg", "backbone-stacked-mnist-40kimg.json", 3)
 WEAK14 = Bed("Stacked MNIST before a weak D, 14 px", "stacked.json", 5)

@@ -216,6 +216,7 @@ def _what_training_images_get(runs, measures):
 MOMENTS_PARTS = {
     "moments-marks": (moments_marks, None),
     "moments-stacked-digits": (moments_part, (moments.DIGITS, STACKED32)),
+    "moments-stacked-digits-constant-rate": (moments_part, (moments.FIRST_ATTEMPT, STACKED32)),
     "moments-emoji": (moments_part, (moments.EMOJI, EMOJI_PARTS)),
     "moments-stacked-mnist": (moments_part, (moments.MNIST, STACKED32)),
     "moments-weak-14": (moments_part, (moments.WEAK14, _STACKED)),

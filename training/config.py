@@ -153,6 +153,8 @@ def _base_configuration(run, flags):
     options.update(
         total_kimg=row.kimg, batch_size=row.batch_size, batch_gpu=row.batch_size // row.ref_gpus, ema_kimg=row.ema_kimg, ema_rampup=row.ema_rampup
     )
+    if row.lr_tail:
+        options.lr_tail = row.lr_tail
     if row.kimg_per_tick is not None:
         options.kimg_per_tick = row.kimg_per_tick
     _explain_base(run, flags, cfg, row, resolution)

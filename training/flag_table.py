@@ -111,6 +111,8 @@ _OVERRIDES = [
     _override("cmax", "cmax", "Upper bound of the channels", _COUNT, f"{_G_SYNTHESIS}.channel_max", "D_kwargs.channel_max"),
     _override("glr", "glr", "Learning rate of G", _POSITIVE, "G_opt_kwargs.lr"),
     _override("dlr", "dlr", "Learning rate of D", _POSITIVE, "D_opt_kwargs.lr"),
+    _override("lr_tail", "tail", "Last share of --kimg over which the learning rates fall to 0 [default: 0; tiny: 0.5]", _SHARE, "lr_tail"),
+    _override("noise_inputs", "noise", "Noise per pixel in G [default: 1]", bool, f"{_G_SYNTHESIS}.use_noise"),
     _override("map_depth", "map", "Layers of the mapping network", _COUNT, "G_kwargs.mapping_kwargs.num_layers"),
     _override("mbstd_group", "mbstd", "Group size of the minibatch standard deviation", _COUNT, "D_kwargs.epilogue_kwargs.mbstd_group_size"),
     _override("ema_kimg", "ema", "Half-life of the average of G's weights, in thousands of images", _WEIGHT, "ema_kimg"),

@@ -50,6 +50,29 @@ def phases_of(
     return [Phase(letter + kind, module, opt, interval * every, gain=interval) for kind, interval in intervals.items()], opt
 
 
+class LearningRates:
+    """Learning rates over a run: those of the optimizers, falling linearly to 0 over its last part.
+
+    optimizers: as they were built, before a state is loaded into them. total_kimg: length of the run. tail: that part's share of it, 0 to 1; 0: none.
+    """
+
+    def __init__(self, optimizers: Iterable[torch.optim.Optimizer], total_kimg: float, tail: float) -> None:
+        self.total_nimg, self.tail = total_kimg * 1000, tail
+        self.begun_with = [(opt, [group["lr"] for group in opt.param_groups]) for opt in optimizers]
+
+    def share(self, cur_nimg: int) -> float:
+        """What is left of the rates after cur_nimg images: min(1, (1 - cur_nimg / total_nimg) / tail)."""
+        return 1.0 if not self.tail else min(max((1 - cur_nimg / self.total_nimg) / self.tail, 0.0), 1.0)
+
+    def set(self, cur_nimg: int) -> None:
+        """Have the optimizers learn at the rates of this position, whatever the part of the run before was meant to become."""
+        if not self.tail:
+            return  # as the optimizers are: a state may hold other rates
+        for opt, rates in self.begun_with:
+            for group, rate in zip(opt.param_groups, rates):
+                group["lr"] = rate * self.share(cur_nimg)
+
+
 def setup_phases(
     G: torch.nn.Module,
     D: torch.nn.Module,

@@ -33,6 +33,7 @@ class BaseConfig:
     cpu_bf16_res: int = 0  # with --half=auto, this many run in bfloat16 on a CPU that multiplies it; 0: none
     loss: tuple = ()  # further keywords of the loss, as (name, value) pairs
     architecture: str | None = None  # of D; None leaves the network's own default
+    lr_tail: float = 0  # the learning rates fall to 0 over this last share of the run
     snapshot_ticks: int = 50
     kimg_per_tick: float | None = None  # None leaves the loop's own default
     ada_kimg: int | None = None  # None leaves the loop's own default
@@ -77,7 +78,8 @@ BASE_CONFIGS = {
     # 16 to 64 pixels on two CPU cores: something to see within minutes. No float16 (CPUs have none), no path-length
     # term (it doubles the time per step), a short average because the whole run is short. Small batches and a high
     # learning rate, since the first strokes take some 1000 steps; a firm R1, or the small D wins within those.
-    # Chosen on seeds of 100 and up, on which no study is judged.
+    # The rates fall to 0 over the second half, which spreads what is drawn more evenly. Chosen on seeds of 100 and up, on which no study
+    # is judged (docs/studies/tiny.md).
     "tiny": BaseConfig(
         kimg=200,
         batch_size=16,
@@ -91,6 +93,7 @@ BASE_CONFIGS = {
         map_depth=2,
         channel_max=64,
         latent_dim=64,
+        lr_tail=0.5,
         num_fp16_res=0,
         conv_clamp=None,
         loss=(("pl_weight", 0),),

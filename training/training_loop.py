@@ -38,7 +38,7 @@ def training_loop(
     *, device="auto", resume_state=None, resume_kimg=0, resume_partial=False, trust_pickle=False, keep=None, ada_max_p=1.0,
     nan_streak=100, eval_at_start=False, detectors=None, metric_space=None, snap_res=None, wandb_project=None, desc=None,
     diversity_monitor=False, page_fn=PAGE_FN, cache="on",
-    snapshots_apart=False, half=None, kernels="auto", n_critic=1, backbone=None, profile_steps=None,
+    snapshots_apart=False, half=None, kernels="auto", n_critic=1, backbone=None, profile_steps=None, lr_tail=0,
 ):  # fmt: on
     """Train until total_kimg thousand real images were shown to D.
 
@@ -56,6 +56,7 @@ def training_loop(
     kernels: 'auto' compiles the kernels of this device once per machine and uses them where that succeeds, 'off' does without.
     n_critic: G learns on every n-th step, D on all. backbone: for people only, the networks' kind.
     profile_steps: so many steps go into trace.json (tracing.py); None: no trace.
+    lr_tail: the learning rates of G and D fall to 0 over this last share of the run; 0: they stay.
 
     Raises UserError for what the user can mend; SystemExit(75) after a stop request (SIGTERM, SIGINT), state saved.
     """
@@ -147,6 +148,7 @@ class Trainer:
         self.loss = setup.build_loss(o.loss_kwargs, self.G, self.D, self.augment_pipe, self.device)
         of_G, of_D = (setup.on_this_device(opt_kwargs, self.device) for opt_kwargs in (o.G_opt_kwargs, o.D_opt_kwargs))
         self.phases, self.optimizers = phases.setup_phases(self.G, self.D, of_G, of_D, o.G_reg_interval, o.D_reg_interval, o.n_critic)
+        self.rates = phases.LearningRates(self.optimizers.values(), o.total_kimg, o.lr_tail)
         self.teller.begin_statistics(self.phases, self.G.z_dim, self.labels)
         self.ada_stats = training_stats.Collector(regex="Loss/signs/real") if self.augment_pipe is not None and o.ada_target is not None else None
         self.loss.attach(
@@ -286,6 +288,7 @@ class Trainer:
         reals = [(img.to(self.device).to(torch.float32) / 127.5 - 1, c.to(self.device)) for img, c in reals]
         running = setup.running_buffers([self.G, self.D])
         before = [buffer.clone() for _name, buffer in running]
+        self.rates.set(progress.cur_nimg)
         for phase_index, phase in enumerate(self.phases):
             if progress.batch_idx % phase.interval == 0:
                 self.run_phase(phase_index, phase, reals)

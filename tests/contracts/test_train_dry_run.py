@@ -82,6 +82,8 @@ FLAGS = [
     (["--batch=16", "--batch-gpu=4"], "-batch16", {"batch_size": 16, "batch_gpu": 4}),
     (["--cbase=4096", "--cmax=64"], "-cbase4096-cmax64", {"G_kwargs.synthesis_kwargs.channel_base": 4096, "D_kwargs.channel_max": 64}),
     (["--glr=0.001", "--dlr=0.004"], "-glr0.001-dlr0.004", {"G_opt_kwargs.lr": 0.001, "D_opt_kwargs.lr": 0.004}),
+    (["--lr-tail=0.25"], "-tail0.25", {"lr_tail": 0.25}),
+    (["--noise-inputs=0"], "-noise0", {"G_kwargs.synthesis_kwargs.use_noise": False}),
     (["--map-depth=5"], "-map5", {"G_kwargs.mapping_kwargs.num_layers": 5}),
     (["--mbstd-group=2"], "-mbstd2", {"D_kwargs.epilogue_kwargs.mbstd_group_size": 2}),
     (["--ema-kimg=3"], "-ema3", {"ema_kimg": 3}),
@@ -229,6 +231,9 @@ def test_tiny_is_small_and_says_so(data32, capsys):
     assert options["run_dir"] == "out/00000-data32-tiny"
     assert options["metrics"] == [] and options["loss_kwargs"]["pl_weight"] == 0
     assert options["D_kwargs"]["num_fp16_res"] == 0
+    assert options["lr_tail"] == 0.5
+    constant = config.resolve(dict(data="data32.zip", cfg="tiny", lr_tail=0))
+    assert "-tail0" in constant.name and constant.options.lr_tail == 0
     memory = next(line for line in lines if "memory:" in line)
     assert "MB per process" in memory
 

@@ -19,6 +19,7 @@ _WITHOUT_EFFECT = {
     "pl_weight": "it has no styles",
     "freezed": "its D has no layers that stay",
     "nhwc": "it has no float16",
+    "noise_inputs": "it has no noise",
 }
 
 
@@ -57,7 +58,7 @@ def _common(choice, values):
     """What holds for every DCGAN: refuse flags without effect, choose D's normalisation. Returns sentences."""
     name = choice.backbone.name
     for flag, reason in _WITHOUT_EFFECT.items():
-        if choice.flags.get(flag):
+        if choice.flags.get(flag) or (flag == "noise_inputs" and flag in choice.flags):  # a 0 of the others changes nothing either
             raise UserError(
                 f"--{flag.replace('_', '-')}={choice.flags[flag]} has no effect on --backbone={name}, for {reason}; leave one of the two out"
             )
