@@ -1,5 +1,6 @@
 """Shared by all tests: one compute thread each, a private cache folder, the golden numbers, tiny data sets."""
 
+import gc
 import io
 import json
 import os
@@ -28,6 +29,20 @@ def pytest_collection_modifyitems(config, items):
     for item in items:
         if "slow" in item.keywords:
             item.add_marker(skip)
+
+
+def pytest_collection_finish(session):
+    """Libraries and tests are no garbage: every search for it, above all that before each training, would look through half a million objects."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_waiting_for_the_disk():
+    """Files are forced to the disk against power cuts, dozens per training run; tests at most kill processes, which loses nothing written."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
 
 
 @pytest.fixture(scope="session")
