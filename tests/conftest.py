@@ -78,6 +78,15 @@ def private_cache(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path_factory.getbasetemp() / "torch-extensions"))
 
 
+@pytest.fixture
+def warm_processes(monkeypatch):
+    """What training starts several processes with, in this test: copies of one that has imported torch."""
+    from tests import warm_start
+    from torch_utils import distributed
+
+    monkeypatch.setattr(distributed, "CONTEXT", warm_start.CONTEXT)
+
+
 @pytest.fixture(scope="session")
 def compiled_cpu_kernels():
     """The functions of the C++ kernels; compiled once per machine."""

@@ -77,7 +77,7 @@ def _train(rank, options):
     training_loop(rank=rank, **options)
 
 
-def test_resuming_on_another_number_of_processes(tmp_path, loop_options):
+def test_resuming_on_another_number_of_processes(tmp_path, loop_options, warm_processes):
     """The weights go on; only the running tick's statistics start afresh, and that is said."""
     options = loop_options(total_kimg=0.032, network_snapshot_ticks=1, run_dir=str(tmp_path))
     training_loop(**options)

@@ -113,7 +113,7 @@ def _train(rank, options):
     training_loop(rank=rank, **options)
 
 
-def test_two_processes_equal_one_with_madr(tmp_path, loop_options):
+def test_two_processes_equal_one_with_madr(tmp_path, loop_options, warm_processes):
     options = with_madr(loop_options(total_kimg=0.16, network_snapshot_ticks=1), **SMALL, **TILT)
     parts = []
     for num_gpus in (1, 2):
