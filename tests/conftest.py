@@ -78,6 +78,16 @@ def private_cache(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path_factory.getbasetemp() / "torch-extensions"))
 
 
+@pytest.fixture(scope="session")
+def runner(tmp_path_factory):
+    """runner.run(args, folder, on_path) -> what `python args` did there, in a fresh copy of a process that has imported torch."""
+    from tests.fork_runner import Runner
+
+    made = Runner(tmp_path_factory.getbasetemp())
+    yield made
+    made.close()
+
+
 @pytest.fixture
 def warm_processes(monkeypatch):
     """What training starts several processes with, in this test: copies of one that has imported torch."""
