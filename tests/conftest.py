@@ -22,7 +22,12 @@ GOLDEN = REPO / "tests" / "golden"
 BUILDS = os.environ.get("TORCH_EXTENSIONS_DIR") or str(Path("~/.cache/torch_extensions").expanduser())  # kept from one test run to the next
 
 
+LONGEST_FIRST = ["e2e", "gan", "experiments", "training", "madr", "metrics"]  # folders; two processes then end at the same time
+
+
 def pytest_collection_modifyitems(config, items):
+    places = {name: place for place, name in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: places.get(item.path.parent.name, len(places)))
     if config.getoption("-m"):
         return
     skip = pytest.mark.skip(reason="slow; run with -m slow")

@@ -10,7 +10,16 @@ import os
 import pickle
 from multiprocessing.reduction import ForkingPickler
 
-PRELOADED = ["torch", "torch._dynamo", "torch.distributed", "torch.nn.parallel", "torch.utils.tensorboard", "scipy.linalg", "scipy.signal", "PIL.Image"]
+PRELOADED = [
+    "torch",
+    "torch._dynamo",
+    "torch.distributed",
+    "torch.nn.parallel",
+    "torch.utils.tensorboard",
+    "scipy.linalg",
+    "scipy.signal",
+    "PIL.Image",
+]
 
 
 class Process(multiprocessing.context.ForkServerProcess):
