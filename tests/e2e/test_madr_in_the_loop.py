@@ -70,7 +70,7 @@ def test_madr_watching_only_changes_nothing_and_madr_acting_does(tmp_path, loop_
 
 def test_every_tick_tells_of_madr(tmp_path, loop_options):
     """One as long as MADR's longest interval between two reports, 32 steps."""
-    run(tmp_path, with_madr(loop_options(total_kimg=0.512, kimg_per_tick=0.256, network_snapshot_ticks=1), **SMALL))
+    run(tmp_path, with_madr(loop_options(total_kimg=0.512, kimg_per_tick=0.256, network_snapshot_ticks=1, batch_gpu=8), **SMALL))
     ticks = [json.loads(line) for line in (tmp_path / "stats.jsonl").read_text().splitlines()]
     names = ("coverage", "inside", "ess", "memory", "lambda", "gratio", "signal", "lambda_replay", "gratio_replay", "age_kimg")
     assert len(ticks) == 3 and all(f"MADR/{name}" in tick for name in names[:-1] for tick in ticks)  # nothing is old before the first step
