@@ -46,6 +46,7 @@ def test_torchrun_without_a_compiler(tmp_path, tiny_zip, repo):
         f"--data={tiny_zip()}",
         "--kimg=1",
         *SMALL,
+        "--batch=200",  # so that a kimg is five steps
         "--pl-weight=2",
     ]
     result = subprocess.run(command, capture_output=True, text=True, timeout=280, cwd=tmp_path, env=environment(tmp_path))
