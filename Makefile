@@ -24,8 +24,9 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# A file's tests share what they train, so a file stays in one process; tests/conftest.py puts the longest first.
 test: setup
-	$(BIN)/python -m pytest -n 2 --dist loadfile tests
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests
 
 test-slow: setup
 	$(BIN)/python -m pytest -m slow tests

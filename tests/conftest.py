@@ -1,5 +1,6 @@
 """Shared by all tests: one compute thread each, a private cache folder, the golden numbers, tiny data sets."""
 
+import gc
 import io
 import json
 import os
@@ -21,13 +22,32 @@ GOLDEN = REPO / "tests" / "golden"
 BUILDS = os.environ.get("TORCH_EXTENSIONS_DIR") or str(Path("~/.cache/torch_extensions").expanduser())  # kept from one test run to the next
 
 
+LONGEST_FIRST = ["e2e", "gan", "experiments", "training", "madr", "metrics"]  # folders; two processes then end at the same time
+
+
 def pytest_collection_modifyitems(config, items):
+    places = {name: place for place, name in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: places.get(item.path.parent.name, len(places)))
     if config.getoption("-m"):
         return
     skip = pytest.mark.skip(reason="slow; run with -m slow")
     for item in items:
         if "slow" in item.keywords:
             item.add_marker(skip)
+
+
+def pytest_collection_finish(session):
+    """Libraries and tests are no garbage: every search for it, above all that before each training, would look through half a million objects."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_waiting_for_the_disk():
+    """Files are forced to the disk against power cuts, dozens per training run; tests at most kill processes, which loses nothing written."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -61,6 +81,25 @@ def private_cache(tmp_path_factory, monkeypatch):
     """No test reads or writes the user's caches."""
     monkeypatch.setenv("DNNLIB_CACHE_DIR", str(tmp_path_factory.getbasetemp() / "dnnlib-cache"))
     monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path_factory.getbasetemp() / "torch-extensions"))
+
+
+@pytest.fixture(scope="session")
+def runner(tmp_path_factory):
+    """runner.run(args, folder, on_path) -> what `python args` did there, in a fresh copy of a process that has imported torch."""
+    from tests.fork_runner import Runner
+
+    made = Runner(tmp_path_factory.getbasetemp())
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def warm_processes(monkeypatch):
+    """What training starts several processes with, in this test: copies of one that has imported torch."""
+    from tests import warm_start
+    from torch_utils import distributed
+
+    monkeypatch.setattr(distributed, "CONTEXT", warm_start.CONTEXT)
 
 
 @pytest.fixture(scope="session")

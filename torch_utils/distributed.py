@@ -26,6 +26,8 @@ from dnnlib.errors import UserError
 EXIT_STOPPED = 75
 # How long the other ranks may take to notice a dead one before they are terminated, and then killed.
 GRACE_SEC = 10
+# How ranks are made: from nothing, for neither CUDA nor autograd outlives a fork.
+CONTEXT: Any = multiprocessing.get_context("spawn")
 
 
 # ----------------------------------------------------------------------------------------------------------------
@@ -202,10 +204,9 @@ def _raise_failure(folder: str, exit_codes: list[int]) -> NoReturn:
 
 
 def _spawn(worker: Callable, options: Any, num_processes: int, device_name: str) -> None:
-    context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory(prefix="ranks-") as folder:
         processes = [
-            context.Process(target=_rank_main, args=(rank, worker, options, num_processes, device_name, folder, console.is_quiet()))
+            CONTEXT.Process(target=_rank_main, args=(rank, worker, options, num_processes, device_name, folder, console.is_quiet()))
             for rank in range(num_processes)
         ]
 

@@ -3,8 +3,6 @@
 import json
 import os
 import pickle
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -69,10 +67,8 @@ def test_the_json_tells_where_it_comes_from(folder):
     assert document["networks"]["G"]["class_name"] == "Generator"
 
 
-def test_command_line_from_any_folder(folder, tmp_path, repo, capsys):
-    done = subprocess.run(
-        [sys.executable, str(repo / "export.py"), f"--source={folder / 'pair.json'}", "--dest=back.pkl"], cwd=tmp_path, capture_output=True, text=True
-    )
+def test_command_line_from_any_folder(folder, tmp_path, repo, capsys, runner):
+    done = runner.run([repo / "export.py", f"--source={folder / 'pair.json'}", "--dest=back.pkl"], tmp_path, repo)
     assert done.returncode == 0, done.stderr
     assert bits(legacy.open_network(tmp_path / "back.pkl")["G_ema"]) == bits(legacy.open_network(folder / "snapshot.pkl")["G_ema"])
     for source, dest, message in [("snapshot.pkl", "x.pkl", "--dest must not end in .pkl"), ("pair.json", "x", "--dest must end in .pkl")]:

@@ -2,8 +2,6 @@
 
 import io
 import pickle
-import subprocess
-import sys
 import zipfile
 
 import numpy as np
@@ -210,13 +208,8 @@ def test_foreign_networks_need_trust(tmp_path, snapshot, monkeypatch):
         legacy.load_network_pkl(f, trust=True, force_fp16=True)
 
 
-def test_conversion_from_the_command_line_in_another_folder(path, tmp_path, repo, capsys):
-    done = subprocess.run(
-        [sys.executable, str(repo / "legacy.py"), "--source=snapshot.pkl", "--dest=new/converted.pkl", "--force-fp16=1"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-    )
+def test_conversion_from_the_command_line_in_another_folder(path, tmp_path, repo, capsys, runner):
+    done = runner.run([repo / "legacy.py", "--source=snapshot.pkl", "--dest=new/converted.pkl", "--force-fp16=1"], tmp_path, repo)
     assert done.returncode == 0 and "Saving" in done.stdout, done.stderr
     assert legacy.open_network(tmp_path / "new" / "converted.pkl")["G"].init_kwargs.synthesis_kwargs.num_fp16_res == 4
     assert cli.call(legacy.main, ["--source", str(tmp_path / "missing.pkl"), "--dest=x.pkl"]) == 1

@@ -245,6 +245,7 @@ def test_train_and_go_on_from_the_command_line(tmp_path, monkeypatch, tiny_zip, 
         "--snap=1",
         "--aug=noaug",
         "--device=cpu",
+        "--batch=500",  # so that a kimg is two steps
     ]
     assert cli.call(train.main, [*command, "--kimg=1"]) == 0
     text = capsys.readouterr().out
@@ -267,7 +268,7 @@ def test_train_and_go_on_from_the_command_line(tmp_path, monkeypatch, tiny_zip, 
     assert positions == sorted(positions)
     [name] = os.listdir("out")
     folder = os.path.join("out", name)
-    assert name == "00000-tiny12-16-0-0-tiny-kimg1-noaug-cbase64-cmax4"
+    assert name == "00000-tiny12-16-0-0-tiny-kimg1-batch500-noaug-cbase64-cmax4"
 
     assert cli.call(train.main, [*command, "--kimg=2", "--resume=latest"]) == 0, capsys.readouterr().err
     assert os.listdir("out") == [name]

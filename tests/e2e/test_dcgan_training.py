@@ -200,7 +200,7 @@ def test_metrics_take_it(call, network, tmp_path, tiny_zip):
 
 
 @pytest.mark.slow
-def test_two_processes_train_as_one(tmp_path, dcgan_options):
+def test_two_processes_train_as_one(tmp_path, dcgan_options, warm_processes):
     """Batch normalisation is over the microbatch of one process. With microbatches of one size weights are those of one process; the
     running averages are not: one process moves them once for each microbatch, several move them in parallel and take the mean."""
     options = dcgan_options(total_kimg=0.16)
@@ -215,7 +215,7 @@ def test_two_processes_train_as_one(tmp_path, dcgan_options):
 
 
 @pytest.mark.slow
-def test_two_processes_keep_the_same_singular_vectors(tmp_path, dcgan_options):
+def test_two_processes_keep_the_same_singular_vectors(tmp_path, dcgan_options, warm_processes):
     """Each moves its own u and v; the loop compares them when it saves. They have made half as many iterations as one process's."""
     parts = train(tmp_path / "two", dcgan_options(D_kwargs=dict(norm="spectral")), 2)
     assert any(name.endswith("spectral_norm.u") for name in parts["D"]) and parts["progress"]["batch_idx"] == 4

@@ -4,8 +4,6 @@ import importlib
 import inspect
 import os
 import pickle
-import subprocess
-import sys
 
 import click
 import numpy as np
@@ -54,11 +52,11 @@ def test_options_are_the_known_ones(golden, tool):
 # --- generate.py ---
 
 
-def test_generate_from_another_folder(network, repo, tmp_path):
+def test_generate_from_another_folder(network, repo, tmp_path, runner):
     """As a program, with relative paths, from a working directory that is not the checkout."""
     os.link(network, tmp_path / "net.pkl")
-    command = [sys.executable, str(repo / "generate.py"), "--network=net.pkl", "--seeds=0,3-4", "--outdir=out/deep", "--device=cpu"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    command = [repo / "generate.py", "--network=net.pkl", "--seeds=0,3-4", "--outdir=out/deep", "--device=cpu"]
+    done = runner.run(command, tmp_path, repo)
     assert done.returncode == 0, done.stderr
     assert sorted(path.name for path in (tmp_path / "out" / "deep").iterdir()) == ["seed0000.png", "seed0003.png", "seed0004.png"]
     assert "(3/3)" in done.stdout

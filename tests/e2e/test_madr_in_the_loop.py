@@ -4,8 +4,6 @@ import copy
 import json
 import os
 import pickle
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -41,7 +39,7 @@ def test_off_is_the_baseline(loop_options):
     assert with_madr(options, madr=0) == options == with_madr(options)
 
 
-def test_the_loop_runs_without_the_plugin_on_the_machine(tmp_path, loop_options, repo):
+def test_the_loop_runs_without_the_plugin_on_the_machine(tmp_path, loop_options, repo, runner):
     """...and its result is the same as with the plugin present and --madr=0."""
     options = loop_options(total_kimg=0.024, network_snapshot_ticks=1)
     here = run(tmp_path / "with", with_madr(options, madr=0))
@@ -51,7 +49,8 @@ def test_the_loop_runs_without_the_plugin_on_the_machine(tmp_path, loop_options,
         f"from training.training_loop import training_loop\ntraining_loop(run_dir={str(tmp_path / 'without')!r}, **{options!r})\n"
     )
     (tmp_path / "without").mkdir()
-    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=120)
+    done = runner.run(["-c", code], tmp_path, repo)
+    assert done.returncode == 0, done.stderr
     there = state.load_state(state.latest_state(tmp_path / "without"))["parts"]
     for network in ("G", "D", "G_ema"):
         assert same_tensors(here[network], there[network])
@@ -71,7 +70,7 @@ def test_madr_watching_only_changes_nothing_and_madr_acting_does(tmp_path, loop_
 
 def test_every_tick_tells_of_madr(tmp_path, loop_options):
     """One as long as MADR's longest interval between two reports, 32 steps."""
-    run(tmp_path, with_madr(loop_options(total_kimg=0.512, kimg_per_tick=0.256, network_snapshot_ticks=1), **SMALL))
+    run(tmp_path, with_madr(loop_options(total_kimg=0.512, kimg_per_tick=0.256, network_snapshot_ticks=1, batch_gpu=8), **SMALL))
     ticks = [json.loads(line) for line in (tmp_path / "stats.jsonl").read_text().splitlines()]
     names = ("coverage", "inside", "ess", "memory", "lambda", "gratio", "signal", "lambda_replay", "gratio_replay", "age_kimg")
     assert len(ticks) == 3 and all(f"MADR/{name}" in tick for name in names[:-1] for tick in ticks)  # nothing is old before the first step
@@ -113,7 +112,7 @@ def _train(rank, options):
     training_loop(rank=rank, **options)
 
 
-def test_two_processes_equal_one_with_madr(tmp_path, loop_options):
+def test_two_processes_equal_one_with_madr(tmp_path, loop_options, warm_processes):
     options = with_madr(loop_options(total_kimg=0.16, network_snapshot_ticks=1), **SMALL, **TILT)
     parts = []
     for num_gpus in (1, 2):
@@ -144,11 +143,11 @@ torch.save(data['G_ema'](z=torch.ones([1, 16]), c=torch.eye(2)[:1], noise_mode='
 """
 
 
-def test_snapshots_of_madr_runs_open_without_it(tmp_path, loop_options, repo):
+def test_snapshots_of_madr_runs_open_without_it(tmp_path, loop_options, repo, runner):
     run(tmp_path / "run", with_madr(loop_options(total_kimg=0.016, network_snapshot_ticks=1), **SMALL))
     path = tmp_path / "run" / "network-snapshot-000000.pkl"
     code = OPEN_IN_ANOTHER_FOLDER.format(repo=str(repo), path=str(path), image=str(tmp_path / "image.pt"))
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, cwd=tmp_path)
+    result = runner.run(["-c", code], tmp_path, repo)
     assert result.returncode == 0, result.stderr
     assert result.stdout.split() == "['D', 'G', 'G_ema', 'augment_pipe', 'training_set_kwargs'] AugmentPipe".split()
     with open(path, "rb") as f:

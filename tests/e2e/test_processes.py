@@ -27,7 +27,7 @@ def train(path, options, num_gpus):
 
 
 @pytest.mark.parametrize("kind", ["plain", "augmented"])
-def test_two_processes_equal_one(tmp_path, loop_options, kind):
+def test_two_processes_equal_one(tmp_path, loop_options, kind, warm_processes):
     """Equal total batch and microbatch size: same images, latents, labels, noise; gradients summed in another order."""
     options = loop_options(total_kimg=STEPS * 8 / 1000, network_snapshot_ticks=1)
     if kind == "plain":

@@ -16,7 +16,7 @@ def all_at_once(options_of):
 
 
 @pytest.mark.slow
-def test_two_processes_remember_what_one_does(all_at_once, data16):
+def test_two_processes_remember_what_one_does(all_at_once, data16, warm_processes):
     one, two = run("one", all_at_once), run("two", all_at_once, num_gpus=2)
     for part in ("G", "D", "loss"):
         close(one[part], two[part], part)

@@ -46,7 +46,7 @@ def close(a, b, place=""):
         assert float((a - b).abs().max()) <= tolerance * max(float(a.abs().max()), 1e-2), place
 
 
-def test_two_processes_equal_one(with_counting, data16):
+def test_two_processes_equal_one(with_counting, data16, warm_processes):
     one, two = run("one", with_counting), run("two", with_counting, num_gpus=2)
     for part in ("G", "D", "loss"):
         close(one[part], two[part], part)

@@ -55,7 +55,7 @@ def difference(a, b):
 
 
 @pytest.mark.slow
-def test_two_processes_equal_one(options_of, data16):
+def test_two_processes_equal_one(options_of, data16, warm_processes):
     options = options_of(steps=6, method=TOGETHER, batch=16, batch_gpu=8)
     options.loss_kwargs.methods[-1].update(start=0.048)
     one, two = (train_in_processes(path, options, count) for path, count in (("one", 1), ("two", 2)))

@@ -5,16 +5,7 @@ import textwrap
 
 import pytest
 
-from tests.madr.fork_runner import Runner
 from tests.madr.stand_ins import COMMON
-
-
-@pytest.fixture(scope="session")
-def runner(tmp_path_factory):
-    """The one waiting process of this test session."""
-    made = Runner(tmp_path_factory.getbasetemp())
-    yield made
-    made.close()
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from madr_plugin.host.generator_access import GeneratorAccess
 from madr_plugin.loss import MADRLoss
 from madr_plugin.strength.balance import GradientBalance
 from madr_spaces.errors import MADRError
+from tests import warm_start
 from tests.madr.toy_host import Host, Images, base_loss, madr_loss
 
 
@@ -414,7 +415,7 @@ def _train(rank, num_gpus, port_file, out, presets):
 def test_two_processes_equal_one(tmp_path):
     out, presets = str(tmp_path / "run"), ("default", "paper", "witness")
     _train(0, 1, None, out, presets)
-    torch.multiprocessing.spawn(_train, args=(2, str(tmp_path / "rendezvous"), out, presets), nprocs=2)
+    warm_start.run_all(_train, [(rank, 2, str(tmp_path / "rendezvous"), out, presets) for rank in range(2)])
     for preset in presets:
         one, first, second = (torch.load(f"{out}-{preset}-{name}.pt", weights_only=True) for name in ("1-0", "2-0", "2-1"))
         assert_same(first, second)  # ranks agree to the bit

@@ -2,8 +2,6 @@
 
 import copy
 import pickle
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -54,7 +52,7 @@ def test_a_copy_carries_the_state_and_is_independent(base_kwargs):
     assert float(duplicate.carried()["memory__tensors__features"].sum()) == 15
 
 
-def test_pickle_opens_without_the_plugin(tmp_path, repo):
+def test_pickle_opens_without_the_plugin(tmp_path, repo, runner):
     for name, base_kwargs in [("AugmentPipe", BASE), ("Identity", None)]:
         (tmp_path / name).write_bytes(pickle.dumps(dict(augment_pipe=carrying(base_kwargs))))
     code = f"""
@@ -71,7 +69,8 @@ for class_name in ("AugmentPipe", "Identity"):
     assert all(type(value) is torch.Tensor for value in pipe._madr_state.values())
     assert not any(name.startswith("madr") for name in pipe.state_dict())
 """
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=repo)
+    done = runner.run(["-c", code], repo, repo)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("base_kwargs", [BASE, None])

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from metrics import extractors
+from metrics import extractors, progress
 from metrics.metric_utils import MetricOptions
 
 
@@ -60,6 +60,12 @@ def options(tiny_zip, detector_file):
 @pytest.fixture
 def toy_generator():
     return ToyGenerator
+
+
+@pytest.fixture(autouse=True)
+def nothing_told(monkeypatch):
+    """A warning is said once per process; no test has said any before this one."""
+    monkeypatch.setattr(progress, "_told", set())
 
 
 @pytest.fixture(autouse=True)

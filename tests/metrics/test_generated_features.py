@@ -104,7 +104,7 @@ def evaluate_everything(rank, job):
     np.savez(os.path.join(job["out"], f"{num_gpus}-{rank}.npz"), **arrays)
 
 
-def test_two_processes_equal_one(tiny_zip, detector_file, tmp_path, toy_generator):
+def test_two_processes_equal_one(tiny_zip, detector_file, tmp_path, toy_generator, warm_processes):
     job = dict(
         out=str(tmp_path),
         cache=str(tmp_path / "shared-cache"),

@@ -86,7 +86,7 @@ def _fail(rank, options):
     "how, kind, text",
     [("user", UserError, "--thing must be else"), ("bug", RuntimeError, "ZeroDivisionError: the bug itself"), ("kill", RuntimeError, "SIGKILL")],
 )
-def test_a_dead_rank_ends_the_job_with_its_reason(how, kind, text, monkeypatch):
+def test_a_dead_rank_ends_the_job_with_its_reason(how, kind, text, monkeypatch, warm_processes):
     monkeypatch.setattr(distributed, "GRACE_SEC", 2)
     start = time.monotonic()
     with pytest.raises(kind, match=text):
@@ -98,7 +98,7 @@ def _stop(rank, options):
     sys.exit(distributed.EXIT_STOPPED)
 
 
-def test_stopping_on_request_is_told_by_the_exit_code():
+def test_stopping_on_request_is_told_by_the_exit_code(warm_processes):
     with pytest.raises(SystemExit) as stopped:
         distributed.launch(_stop, {}, 2)
     assert stopped.value.code == distributed.EXIT_STOPPED

@@ -216,7 +216,7 @@ def _train(rank, options):
     training_loop(rank=rank, **options)
 
 
-def test_two_processes_see_what_one_sees(tmp_path, options):
+def test_two_processes_see_what_one_sees(tmp_path, options, warm_processes):
     values = []
     for num_gpus in (1, 2):
         path = tmp_path / str(num_gpus)

@@ -249,7 +249,7 @@ def _train(rank, options):
 
 
 @pytest.mark.slow
-def test_two_processes_train_as_one(tmp_path, half_options):
+def test_two_processes_train_as_one(tmp_path, half_options, warm_processes):
     """Few steps: sums of gradients differ in their last bits, and bfloat16 rounds some of that up to its own."""
     options = half_options(
         batch_size=8, total_kimg=STEPS_OF_TWO_PROCESSES * 8 / 1000, network_snapshot_ticks=1, augment_kwargs=None, ada_target=None, augment_p=0

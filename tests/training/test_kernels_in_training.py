@@ -210,9 +210,26 @@ def test_a_run_that_goes_on_keeps_its_optimizer(cpu_kernels):
     assert not new.param_groups[0]["fused"]
 
 
-def test_garbage_collection_is_rare_in_training_and_as_before_afterwards():
+@pytest.fixture
+def nothing_set_aside():
+    """Without the objects that conftest.py set aside for all tests."""
+    gc.unfreeze()
+    yield
+    gc.freeze()
+
+
+def test_garbage_collection_is_rare_in_training_and_as_before_afterwards(nothing_set_aside):
     before = gc.get_threshold()
     with pytest.raises(KeyError), setup.rare_garbage_collection():
         assert gc.get_threshold() == setup.GARBAGE_THRESHOLDS and gc.get_freeze_count() > 0 and gc.isenabled()
         raise KeyError
     assert gc.get_threshold() == before and gc.get_freeze_count() == 0
+
+
+def test_what_a_program_has_set_aside_stays_so(nothing_set_aside):
+    gc.freeze()
+    before, count = gc.get_threshold(), gc.get_freeze_count()
+    kept = [[] for _ in range(1000)]
+    with setup.rare_garbage_collection():
+        assert gc.get_threshold() == setup.GARBAGE_THRESHOLDS and abs(gc.get_freeze_count() - count) < len(kept)
+    assert gc.get_threshold() == before and gc.get_freeze_count() > count - len(kept)

@@ -2,7 +2,6 @@
 
 import inspect
 import itertools
-import multiprocessing
 import re
 import warnings
 
@@ -10,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests import warm_start
 from torch_utils import misc
 
 
@@ -249,7 +249,7 @@ def _consistency_worker(rank, init_file, queue):
 
 
 def test_two_processes(tmp_path):
-    context = multiprocessing.get_context("spawn")
+    context = warm_start.CONTEXT
     queue = context.Queue()
     workers = [context.Process(target=_consistency_worker, args=(rank, tmp_path / "init", queue)) for rank in range(2)]
     for worker in workers:

@@ -2,12 +2,12 @@
 
 import inspect
 import math
-import multiprocessing
 
 import numpy as np
 import pytest
 import torch
 
+from tests import warm_start
 from torch_utils import training_stats
 
 
@@ -209,7 +209,7 @@ def _stats_worker(rank, init_file, queue):
 
 
 def test_two_processes(tmp_path):
-    context = multiprocessing.get_context("spawn")
+    context = warm_start.CONTEXT
     queue = context.Queue()
     workers = [context.Process(target=_stats_worker, args=(rank, tmp_path / "init", queue)) for rank in range(2)]
     for worker in workers:
