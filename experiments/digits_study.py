@@ -21,6 +21,7 @@ _OWN = {
     "plain": {},
     "r1": dict(method=("r1:gamma=1",)),
     "pacgan2": dict(method=("pacgan:m=2",)),
+    "pacgan4": dict(method=("pacgan:m=4",)),
     "paper": dict(madr=_PAPER),
     "witness": dict(madr=dict(preset="witness", extractor="pca")),
     "witness+replay": dict(madr=dict(preset="witness", extractor="pca", replay_weight=1.0)),

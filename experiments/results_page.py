@@ -24,6 +24,17 @@ _DIGITS = (("madr_modes", "modes of 1000", 0, True), ("madr_modes_kl", "KL (nats
 _EMOJI = (*_STYLEGAN2, ("rare_share", "rare share / true", 2, True))
 
 
+# What the table of rivals calls a method, its name in the study of methods and in the quick beds.
+RIVAL_ROWS = (
+    ("no remedy", "plain", "plain"),
+    *((name, name, name) for name in RIVALS),
+    ("MADR without memory", "madr-witness", "witness"),
+    ("MADR", "madr", "default"),
+    ("MADR, remembered moments", "madr-moments", "witness+moments"),
+)
+QUICK_BEDS = (("ring of 8", "toy/ring.json", _TOY[:1]), ("grid of 25", "toy/grid.json", _TOY[1:2]), ("Stacked MNIST, 14 px", "stacked.json", _WEAK))
+
+
 @dataclass(frozen=True)
 class Bed:
     """A table: its mark on the page, the file below experiments/results/, what is shown, the command that runs it. by: the measure that orders it."""
@@ -99,20 +110,27 @@ def bed_part(bed):
     return "\n\n".join([tables.means_table(ordered, shown), f"{length}. {told} File: `experiments/results/{bed.file}`."])
 
 
-def rivals_part(_):
-    """One line for MADR, for no remedy and for each rival that a claim has to name; one column for each bed of the study of methods and measure."""
+def _rival_columns():
+    """[(heading, digits, {method: values})] of every bed on which rivals have run, under the names of RIVAL_ROWS."""
     study = studies.load("methods")
-    measures = {bed.name: [bed.measure(name) for name in dict.fromkeys((bed.primary, "kl"))] for bed in study.beds}
-    heads = [f"{bed}: {measure.heading}" for bed, of_bed in measures.items() for measure in of_bed]
-    lines = [f"| method | {' | '.join(heads)} |", "|---" * (len(heads) + 1) + "|"]
-    paths = {bed: records.RESULTS / "methods" / f"{bed}.json" for bed in measures}
-    found = {bed: records.load(path)[1] if path.exists() else {} for bed, path in paths.items()}
-    for method in ("plain", *RIVALS, study.ours):
-        cells = []
-        for bed, of_bed in measures.items():
-            values = lambda measure, bed=bed, method=method: [entry[measure.name] for entry in found[bed].get(method, {}).values()]
-            cells += [tables.cell(values(measure), measure.digits) if values(measure) else "not run yet" for measure in of_bed]
-        lines.append(f"| {method} | {' | '.join(cells)} |")
+    beds = [(heading, file, measures, 2) for heading, file, measures in QUICK_BEDS]
+    beds += [(bed.name, f"methods/{bed.name}.json", [bed.measure(name).row for name in dict.fromkeys((bed.primary, "kl"))], 1) for bed in study.beds]
+    for bed, file, measures, name_at in beds:
+        path = records.RESULTS / file
+        runs = records.load(path)[1] if path.exists() else {}
+        for measure, heading, digits, _ in measures:
+            values = {row[0]: [entry[measure] for entry in runs.get(row[name_at], {}).values()] for row in RIVAL_ROWS}
+            if any(values.values()):
+                yield f"{bed}: {heading}", digits, values
+
+
+def rivals_part(_):
+    """One line for MADR in its forms, for no remedy and for each rival that a claim has to name; one column for each bed with runs and measure."""
+    columns = list(_rival_columns())
+    lines = [f"| method | {' | '.join(heading for heading, _, _ in columns)} |", "|---" * (len(columns) + 1) + "|"]
+    for shown, *_ in RIVAL_ROWS:
+        cells = [tables.cell(values[shown], digits) if values[shown] else "not run yet" for _, digits, values in columns]
+        lines.append(f"| {shown} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

@@ -133,8 +133,9 @@ def digits_part(bed):
     }
     cost_line = "CPU time over plain's, same seed: " + ", ".join(f"{name} {value:.2f}" for name, value in costs.items() if name != "plain") + "."
     parts = [head, means_table(runs, DIGITS[bed]), cost_line]
-    if "default" in runs:
-        parts.append(against(runs, "default", [row for row in DIGITS[bed] if row[0] != "seconds"]))
+    for ours in ("default", "witness+moments"):
+        if ours in runs:
+            parts.append(against(runs, ours, [row for row in DIGITS[bed] if row[0] != "seconds"]))
     return "\n\n".join([*parts, provenance(runs)])
 
 

@@ -39,6 +39,7 @@ OWN_METHODS = {
     "enhanced": dict(madr=dict(_PAPER, preset="enhanced")),
     "r1": dict(method=("r1:gamma=1",)),
     "pacgan2": dict(method=("pacgan:m=2",)),
+    "pacgan4": dict(method=("pacgan:m=4",)),
 }
 METHODS = table(OWN_METHODS)
 FIRST_SEED = 0  # the one that the picture shows

@@ -40,12 +40,9 @@ STUDY = Study(
     methods={
         "chosen": _flags(),
         "constant-rate": _flags(lr_tail="0"),
-        "short-tail": _flags(lr_tail="0.25"),
         "no-noise-inputs": _flags(noise_inputs="0"),
-        "no-noise-inputs-constant-rate": _flags(lr_tail="0", noise_inputs="0"),
         "rate-0.005": _flags(glr="0.005", dlr="0.005"),
         "rate-0.015": _flags(glr="0.015", dlr="0.015"),
-        "batch-8": _flags(batch="8"),
     },
     ours="chosen",
     seeds=(100, 101),

@@ -31,6 +31,8 @@ def commands(monkeypatch):
                 f"import os, pathlib; os.makedirs({run!r}, exist_ok=True); pathlib.Path({run!r}, 'training_options.json').write_text({options!r}); "
             )
             code += f"pathlib.Path({run!r}, 'network-snapshot-%06d.pkl' % {int(flags['kimg'])}).write_text('')"
+        elif script == "dataset_tool.py" and not started.fails:
+            code += f"import pathlib; pathlib.Path({words[-1].partition('=')[2]!r}).write_text('')"
         elif started.fails and started.fails in words[0].split("/"):
             code += "raise SystemExit('no space left')"
         with open(log, "w") as out:
@@ -40,6 +42,17 @@ def commands(monkeypatch):
     monkeypatch.setattr(demo, "SAY_SEC", 0)
     monkeypatch.setattr(demo, "POLL_SEC", 0.02)
     return started
+
+
+def test_data_are_built_once(commands, tmp_path):
+    data = demo.build_data(tmp_path)
+    assert data == tmp_path / "digits16.zip" and data.exists() and len(commands) == 2
+    assert "--build=stacked-digits" in commands[0] and "--width=16 --height=16" in commands[1] and commands[1].endswith(f"--dest={data}")
+    (tmp_path / "digits32.zip").unlink()  # served its purpose
+    assert demo.build_data(tmp_path) == data and len(commands) == 2
+    data.unlink()
+    demo.build_data(tmp_path)
+    assert len(commands) == 4
 
 
 def test_both_are_trained_alike_but_for_madr(commands, tmp_path):

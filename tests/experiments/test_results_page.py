@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from experiments import results_page, tables
+from experiments import records, results_page, tables
 
 
 def write(folder, file, **runs):
@@ -37,8 +37,22 @@ def test_the_best_mean_is_on_top_and_what_lacks_is_left_out(results):
     write(results, "methods/stacked-half.json", plain=[(100, 5.0)])
     assert "| plain | 1 | 100 | 1 | 5.00 | 3 |" in results_page.bed_part(half)
     table = results_page.rivals_part(None).splitlines()
-    assert table[2].startswith("| plain | 3.0 ± 12.7 | 1.500 ± 6.353 | not run yet | not run yet | not run yet | not run yet | 100 | 5.00 |")
-    assert table[-1].startswith("| madr | 8.0 | 0.500 | not run yet |")
+    assert table[0] == "| method | ring: modes | ring: KL (nats) | stacked-half: modes of 1000 | stacked-half: KL (nats) |"  # beds with runs alone
+    assert table[2] == "| no remedy | 3.0 ± 12.7 | 1.500 ± 6.353 | 100 | 5.00 |"
+    assert table[-2] == "| MADR | 8.0 | 0.500 | not run yet | not run yet |"
+
+
+def test_rivals_are_found_under_the_names_of_either_kind_of_bed(results):
+    entry = dict(modes=8.0, quality=1.0, kl=0.5, seconds=3.0)
+    for file, runs in (("toy/ring.json", {"witness+moments": entry}), ("methods/grid.json", {"madr-moments": entry})):
+        path = results / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        store = records.Store(path, {})
+        for method, found in runs.items():
+            store.put(method, 0, found)
+    table = results_page.rivals_part(None).splitlines()
+    assert table[0] == "| method | ring of 8: modes held | grid: modes | grid: KL (nats) |"
+    assert table[-1] == "| MADR, remembered moments | 8.0 | 8.0 | 0.500 |" and "| imle | not run yet |" in "\n".join(table)
 
 
 def test_tables_write_the_readme_where_it_has_the_mark(results, monkeypatch, tmp_path, capsys):
@@ -53,7 +67,7 @@ def test_tables_write_the_readme_where_it_has_the_mark(results, monkeypatch, tmp
         path.write_text(places(marks))
         monkeypatch.setattr(results_page, name, path)
     tables.main()
-    assert "| madr | not run yet |" in results_page.README.read_text() and "Not run yet" in results_page.PAGE.read_text()
+    assert "| method |" in results_page.README.read_text() and "Not run yet" in results_page.PAGE.read_text()
     results_page.README.write_text("without marks")
     tables.main()
     assert results_page.README.read_text() == "without marks"
