@@ -76,6 +76,11 @@ class MADRConfig(
                 "--madr-attraction=deficit weights the reals that the witness draws, and --madr-tilt=1 draws them by deficit already; use it with "
                 f"the witness and without the tilt (got --madr-term={self.term}, --madr-tilt={self.tilt})"
             )
+        if self.replay_from == "champions" and self.anchors:
+            raise MADRError(
+                "--madr-replay-from=champions keeps a latent for every real, and --madr-anchors puts centroids in their place; use it with "
+                f"--madr-anchors=0 (got {self.anchors}), and where the reals are too many for it with --madr-replay-from=memory"
+            )
         if published and self.capacity < 4:
             raise MADRError(f"--madr-capacity must be at least 4 with --madr-term={self.term} (got {self.capacity})")
 
