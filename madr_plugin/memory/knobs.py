@@ -31,7 +31,7 @@ class ReplayKnobs(Knobs):
     champion_kimg: float = knob(
         2.0,
         "Halve what counts as near enough to a real in so many thousands of generated images while its champion is that near; "
-        "never below what --madr-dead-zone says, nor below the distance to the nearest other real",
+        "not below the distance to the nearest other real",
         0.001,
         1e6,
     )
