@@ -72,17 +72,22 @@ class Engine:
     def tilt_of_cells(self):
         """Weigh each cell, v >= 1 [C]; None without --madr-tilt, while its guard holds it, or where nothing is deficient.
 
-        Follows from the window of recent images alone, so that resuming needs no state of its own.
+        Follows from the window of recent images alone, or from the objective's potentials, so that resuming needs no state of its own.
         """
         if not self.config.tilt:
             return None
         if self._tilt[0] != self.step:
             sensor, v_C = self.sensor, None
             if float(sensor.inside()) >= self.config.tilt_guard:
-                v_C = sensor.deficits(self.config.tilt_max)
+                v_C = sensor.deficits(self.config.tilt_max) if self.config.tilt_by == "deficits" else self._owed()
                 v_C = v_C if float(v_C.max()) > 1 else None
             self._tilt = (self.step, v_C)
         return self._tilt[1]
+
+    def _owed(self):
+        """Weigh each cell by exp(g / temperature), the least one 1, up to --madr-tilt-max."""
+        potential_C = self.objective.potentials()
+        return ((potential_C - potential_C.min()) / self.config.tilt_temperature).exp().clamp(max=self.config.tilt_max).to(torch.float32)
 
     def _witness_weights(self):
         v_C, reals = self.tilt_of_cells(), self.reference
