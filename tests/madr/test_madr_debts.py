@@ -2,15 +2,15 @@
 
 import copy
 import itertools
+import math
 
 import pytest
 import torch
+from click.testing import CliRunner
 
+from experiments import zipf
 from madr_plugin import config, objectives
 from madr_plugin.maths import debts
-from madr_plugin.maths.cells import fit_cells_per_class
-from madr_plugin.reals import reference as references
-from madr_spaces.distances import pairwise_distances, quantile_of_sorted, squared_distances
 from madr_spaces.errors import MADRError
 from tests.madr.test_madr_loss import assert_same
 from tests.madr.test_madr_moments import make_reference
@@ -212,48 +212,24 @@ def test_a_state_of_other_cells_is_refused_before_anything_is_taken_up():
 
 # --- a generator without an adversary ----------------------------------------------------------------------------------------
 
-MODES, WIDTH = 50, 8
-
-
-def zipf_reference(centres_MD, share_M, count=8000):
-    """The reals: a mixture of narrow Gaussians whose masses fall as 1/rank; their points are their own features."""
-    mode_N = torch.multinomial(share_M, count, replacement=True, generator=torch.Generator().manual_seed(8))
-    real_ND = centres_MD[mode_N] + 0.1 * torch.randn([count, WIDTH], generator=torch.Generator().manual_seed(9))
-    distances = pairwise_distances(real_ND, torch.Generator().manual_seed(0))
-    scales = {name: quantile_of_sorted(distances, part) for name, part in (("scale", 0.5), ("scale_low", 0.1), ("scale_high", 0.9))}
-    none_N = torch.full([count], -1)
-    fitted = fit_cells_per_class(real_ND, none_N, 102, 0.98, torch.Generator().manual_seed(0))
-    return references.Reference(
-        dict(features=real_ND, labels=none_N, held_out=torch.ones([]), fingerprint=torch.zeros([16], dtype=torch.uint8), **scales, **fitted), "cpu"
-    )
-
-
-def variation_of(kind, seed, steps, batch=64, **knobs):
-    """Train a small generator by the objective alone -> total variation between the modes' true shares and its own."""
-    share_M = 1 / torch.arange(1, MODES + 1, dtype=torch.float64)
-    share_M /= share_M.sum()
-    centres_MD = torch.randn([MODES, WIDTH], generator=torch.Generator().manual_seed(7))
-    objective = objectives.build(config.resolve(dict(preset="witness", debt=kind, **knobs)), zipf_reference(centres_MD, share_M), 0)
-    torch.manual_seed(seed)
-    layers = [torch.nn.Linear(16, 128), torch.nn.ReLU(), torch.nn.Linear(128, 128), torch.nn.ReLU(), torch.nn.Linear(128, WIDTH)]
-    network, generator = torch.nn.Sequential(*layers), torch.Generator().manual_seed(seed)
-    optimizer, no_class = torch.optim.Adam(network.parameters(), lr=1e-3, betas=(0.5, 0.99)), torch.full([batch], -1)
-    for step in range(steps):
-        optimizer.param_groups[0]["lr"] = 1e-3 if step < 0.7 * steps else 2e-4
-        fake_BD = network(torch.randn([batch, 16], generator=generator))
-        gradient_BD, measured = objective.gradient(fake_BD.detach(), generator)
-        optimizer.zero_grad(set_to_none=True)
-        fake_BD.backward(gradient_BD)
-        optimizer.step()
-        objective.after_step(step, None, objectives.Batch(fake_BD.detach(), no_class, batch, batch, measured))
-    with torch.no_grad():
-        drawn = network(torch.randn([20_000, 16], generator=torch.Generator().manual_seed(5)))
-    found_M = torch.bincount(squared_distances(drawn, centres_MD).argmin(1), minlength=MODES) / len(drawn)
-    return float((found_M - share_M).abs().sum() / 2)
-
 
 @pytest.mark.slow
-def test_without_an_adversary_debts_bring_modes_to_their_shares_and_the_twin_does_less():
-    found = {kind: [variation_of(kind, seed, 2000) for seed in (100, 101)] for kind in ("none", "batch", "potentials")}
-    print(found)
-    assert all(debt < witness for debt, witness in zip(found["potentials"], found["none"]))
+@pytest.mark.parametrize("batch", [64, 16])
+@pytest.mark.parametrize("term", ["witness", "witness+moments"])
+def test_without_an_adversary_debts_bring_modes_to_their_shares_and_the_twin_does_not(term, batch):
+    found = {name: zipf.train(term + name, batch, 100, 2000)["variation"] for name in ("", "+batch-debt", "+debt")}
+    print(term, batch, found)
+    assert found["+debt"] < 0.9 * min(found[""], found["+batch-debt"])
+
+
+def test_zipf_measures_shares_and_writes_its_table(tmp_path):
+    assert zipf.measure(zipf.reals())["variation"] < 0.03 and zipf.measure(zipf.reals())["quality"] > 0.98
+    collapsed = zipf.measure(zipf.centres()[:1].repeat(100, 1))
+    assert collapsed["variation"] == pytest.approx(1 - float(zipf.true_shares()[0])) and collapsed["kl"] == pytest.approx(
+        -math.log(float(zipf.true_shares()[0]))
+    )
+    args = ["--methods=witness,witness+debt", "--batches=8", "--seeds=2", "--steps=3", f"--out={tmp_path / 'zipf.json'}"]
+    first, again = (CliRunner().invoke(zipf.main, args) for _ in range(2))
+    assert first.exit_code == 0 and "| witness+debt, batch 8 | 2 |" in first.output and "| witness+debt, batch 8 minus |" in first.output
+    assert "seed 0:" in first.output and "seed 0:" not in again.output  # finished runs are not repeated
+    assert CliRunner().invoke(zipf.main, ["--batches=1"]).exit_code == 2
