@@ -7,7 +7,6 @@ import torch
 
 from madr_plugin.base import collective
 from madr_plugin.maths import champions
-from madr_spaces.distances import squared_distances
 from madr_spaces.errors import MADRError
 from madr_spaces.images import classes_of
 
@@ -39,6 +38,9 @@ class ChampionTable:
         self.nimg = 0  # images generated so far
         self.moved = self.aged = torch.zeros([], dtype=torch.float64, device=device)
         self.tensors = {}  # there with the first images, when the width of latents is known
+        self.has_classes = bool((self.class_N >= 0).any())
+        self.square_N = self.reals_ND.square().sum(1)
+        self._known = {}  # what follows from the state, until that changes
 
     # --- its size -----------------------------------------------------------------------------------------------------
 
@@ -79,10 +81,15 @@ class ChampionTable:
         """v: by how much the squared distance of a champion is found to grow per image generated -> 0-d float64."""
         return (self.moved / self.aged.clamp(min=1)).clamp(min=0)
 
+    def _aged_squared(self):
+        age_N = (self.nimg - self.tensors["measured"]).to(torch.float32)
+        return champions.aged_squared(self.tensors["squared"], age_N, self.drift.to(torch.float32))
+
     def distances(self):
         """e_r, expected by now -> float32 [N]; inf without a champion."""
-        age_N = (self.nimg - self.tensors["measured"]).to(torch.float32)
-        return champions.aged_squared(self.tensors["squared"], age_N, self.drift.to(torch.float32)).sqrt()
+        if "distances" not in self._known:
+            self._known["distances"] = self._aged_squared().sqrt()
+        return self._known["distances"]
 
     def draw(self, count, generator):
         """Draw rows of reals whose champion is beyond tau_r, with replacement, in proportion to min(e_r / tau_r, --madr-deficit-max) -> int64 [count]; [0]: none is."""
@@ -107,8 +114,10 @@ class ChampionTable:
         """Compute the share of reals whose champion is beyond tau_r -> 0-d in [0, 1]."""
         if not self.says_something:
             return torch.zeros([], device=self.device)
-        distance_N = self.distances()
-        return ((distance_N > self.tensors["threshold"]) & torch.isfinite(distance_N)).to(torch.float32).mean()
+        if "far" not in self._known:
+            distance_N = self.distances()
+            self._known["far"] = ((distance_N > self.tensors["threshold"]) & torch.isfinite(distance_N)).to(torch.float32).mean()
+        return self._known["far"]
 
     # --- end of a step --------------------------------------------------------------------------------------------------
 
@@ -125,6 +134,7 @@ class ChampionTable:
             self._measure_again(*remade)
         self._challenge(samples)
         self.nimg += generated
+        self._known = {}
         if self.says_something:
             halvings, floor_N = generated / (1000 * self.config.champion_kimg), self.radii_NK[:, self._place()]
             self.tensors["threshold"] = champions.shrunk_thresholds(self.tensors["threshold"], self.distances(), floor_N, halvings)
@@ -160,12 +170,8 @@ class ChampionTable:
     def _challenge(self, samples):
         """Give rows to generated images that are nearer to their real than its champion is expected to be."""
         kept, features_BD = self.tensors, samples["features"]
-        squared_NB = squared_distances(self.reals_ND, features_BD)
-        unusable_B = (samples["layers"] < 0) | ~torch.isfinite(features_BD).all(1)
-        class_B = classes_of(samples["labels"]).to(self.device)
-        apart_NB = unusable_B[None, :] | ((self.class_N[:, None] >= 0) & (class_B[None, :] >= 0) & (self.class_N[:, None] != class_B[None, :]))
-        lowest_N, image_N = squared_NB.masked_fill_(apart_NB, torch.inf).min(dim=1)
-        rows = (lowest_N < self.distances().square()).nonzero()[:, 0]
+        lowest_N, image_N = self._nearest_images(samples)
+        rows = (lowest_N < self._aged_squared()).nonzero()[:, 0]
         images = image_N[rows]
         squared_R = (self.reals_ND[rows] - features_BD[images]).square().sum(1)  # of products little is left where two are near
         is_new_R = ~torch.isfinite(kept["squared"][rows])
@@ -174,6 +180,18 @@ class ChampionTable:
         for name in self.OF_LATENTS:
             value = samples[name][images]
             kept[name][rows] = value.to(kept[name].dtype).expand(-1, *kept[name].shape[1:])
+
+    def _nearest_images(self, samples):
+        """Find the nearest image that may become champion: (squared distance [N], inf where there is none; image [N])."""
+        usable_B = (samples["layers"] >= 0) & torch.isfinite(samples["features"]).all(1)
+        features_BD = torch.where(usable_B[:, None], samples["features"], 0)
+        square_B = torch.where(usable_B, features_BD.square().sum(1), torch.inf)
+        apart_BN = torch.addmm(square_B[:, None], features_BD, self.reals_ND.T, alpha=-2)  # without |x_r|^2, which no image can help
+        if self.has_classes:
+            class_B = classes_of(samples["labels"]).to(self.device)
+            apart_BN.masked_fill_((self.class_N >= 0) & (class_B >= 0)[:, None] & (class_B[:, None] != self.class_N), torch.inf)
+        lowest_N, image_N = apart_BN.min(dim=0)
+        return (lowest_N + self.square_N).clamp_(min=0), image_N
 
     # --- state and telemetry ----------------------------------------------------------------------------------------------
 
@@ -190,7 +208,7 @@ class ChampionTable:
                 "--madr-reference-cap, or start anew"
             )
         self.tensors = {name: value.to(self.device, copy=True) for name, value in tensors.items()}
-        self.nimg = int(state.get("nimg", 0))
+        self.nimg, self._known = int(state.get("nimg", 0)), {}
         for name in self.NUMBERS:
             value = state.get(name, torch.zeros([], dtype=torch.float64))
             setattr(self, name, torch.as_tensor(value, dtype=torch.float64).to(self.device, copy=True))

@@ -133,6 +133,7 @@ def test_reals_are_drawn_in_proportion_to_how_far_beyond_their_threshold_they_ar
     table.take_in(images(points(4, seed=1)), 4)
     table.tensors["squared"] = torch.tensor([1.0, 4.0, 100.0, 0.25])
     table.tensors["threshold"] = torch.ones([4])
+    table.load(table.live_state())
     drawn = torch.bincount(table.draw(50_000, torch.Generator().manual_seed(0)), minlength=4) / 50_000
     assert torch.allclose(drawn, torch.tensor([0.0, 0.4, 0.6, 0.0]), atol=0.01) and float(table.far_share()) == 0.5
 
