@@ -29,7 +29,7 @@ class ReplayKnobs(Knobs):
         choices=("memory", "champions"),
     )
     champion_kimg: float = knob(
-        2.0,
+        0.5,
         "Halve what counts as near enough to a real in so many thousands of generated images while its champion is that near; "
         "not below the distance to the nearest other real",
         0.001,

@@ -12,7 +12,7 @@ from madr_plugin.maths import champions as maths, terms
 from madr_plugin.memory.champions import DECAY, ChampionTable
 from madr_spaces.errors import MADRError
 from tests.madr.test_madr_loss import assert_same
-from tests.madr.toy_host import Host, madr_loss
+from tests.madr.toy_host import Host, Images, madr_loss
 
 OPTIONS = dict(preset="witness", replay_weight=1.0, replay_from="champions", replay_interval=2, champion_kimg=0.2)
 
@@ -257,6 +257,21 @@ def test_the_pull_reaches_every_parameter_of_the_generator():
     moved = [parameter.grad for name, parameter in host.synthesis.named_parameters() if name != "noise_strength"]
     assert all(gradient is not None and float(gradient.norm()) > 0 for gradient in moved)
     assert found["champion_rows"].tolist() == [r for r in found["champion_rows"].tolist() if r >= 0] and len(found["champion_squared"]) == 4
+
+
+@pytest.mark.slow
+def test_champions_bring_held_out_images_nearer_than_the_replay_from_recent_latents():
+    held_out, distances = torch.from_numpy(Images(count=1000).images[500:]) / 127.5 - 1, {}
+    for source in ("memory", "champions"):
+        knobs = dict(OPTIONS, replay_from=source, replay_interval=4, champion_kimg=0.5, capacity=2048, deficit_window=256, reals=128, random_seed=102)
+        host = warmed(Host(madr_loss(knobs), seed=102), 500)
+        engine, generator = host.loss.engine, torch.Generator()
+        with torch.no_grad():
+            z = torch.randn([2000, 8], generator=torch.Generator().manual_seed(0))
+            image = host.synthesis(host.mapping(z, torch.zeros([2000, 0]), skip_w_avg_update=True)).clamp(-1, 1)
+            distances[source] = float(torch.cdist(engine.features(held_out, generator), engine.features(image, generator)).amin(1).mean())
+    print(distances)
+    assert distances["champions"] < 0.8 * distances["memory"]
 
 
 @pytest.mark.parametrize("options", [{}, dict(c_dim=2), dict(batch=4), dict(term="none", weight=0.0), dict(term="witness+moments")], ids=str)
