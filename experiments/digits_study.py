@@ -25,6 +25,8 @@ _OWN = {
     "paper": dict(madr=_PAPER),
     "witness": dict(madr=dict(preset="witness", extractor="pca")),
     "witness+replay": dict(madr=dict(preset="witness", extractor="pca", replay_weight=1.0)),
+    # The same pull from a latent kept for each real; its twin: witness+replay.
+    "witness+champions": dict(madr=dict(preset="witness", extractor="pca", replay_weight=1.0, replay_from="champions", replay_interval=4)),
     "default": dict(madr=dict(preset="default", extractor="pca")),
     "witness+moments": dict(madr=dict(preset="moments", extractor="pca")),
     # The memory-free twin: the same term and strength, moments of the batch alone.

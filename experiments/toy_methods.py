@@ -20,6 +20,13 @@ OWN_METHODS = {
     "witness": dict(madr=dict(preset="witness", extractor="pca")),
     "default": dict(madr=dict(preset="default", extractor="pca")),
     "witness+replay": dict(madr=dict(preset="witness", extractor="pca", replay_weight=1.0)),
+    # The same pull from a latent kept for each real; its twin: witness+replay, from the 2048 latents remembered.
+    "witness+champions": dict(madr=dict(preset="witness", extractor="pca", replay_weight=1.0, replay_from="champions", replay_interval=4)),
+    "witness+debt": dict(madr=dict(preset="witness", extractor="pca", debt="potentials")),
+    # Its memory-free twin: an exact assignment of each batch.
+    "witness+batch-debt": dict(madr=dict(preset="witness", extractor="pca", debt="batch")),
+    # D sees the reals of cells that are owed images more often; beside "tilt".
+    "debt+tilt": dict(madr=dict(preset="witness", extractor="pca", debt="potentials", tilt=1, tilt_by="debts", tilt_max=20.0, weight=2.0)),
     "witness+moments": dict(madr=dict(preset="moments", extractor="pca")),
     # The memory-free twin: the same term and strength, moments of the batch alone.
     "witness+batch-moments": dict(madr=dict(preset="moments", extractor="pca", moments_horizon="0")),

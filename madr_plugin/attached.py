@@ -29,7 +29,7 @@ from madr_spaces.seeds import generator_for
 
 # Knobs that mean something without an adversary, a replay and a discriminator that sees reals.
 KNOBS = ("term", "weight", "kernel", "reals", "shrink", "moments_horizon", "moments_shrink", "extractor", "weights", "weights_sha256")
-KNOBS += ("width", "input_size", "view", "reference_cap", "anchors")
+KNOBS += ("width", "input_size", "view", "reference_cap", "anchors", "cells", "debt", "debt_weight", "debt_rate")
 LARGEST = 1.0  # of a pixel: images are given as networks of this family draw them
 
 

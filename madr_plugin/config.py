@@ -71,10 +71,25 @@ class MADRConfig(
             )
         if self.tilt and "witness" not in self.parts:
             raise MADRError(f"--madr-tilt=1 tilts the reals of D and of the witness together; use it with --madr-term=witness (got {self.term})")
+        if self.tilt_by == "debts" and (self.debt != "potentials" or not self.tilt):
+            raise MADRError(
+                "--madr-tilt-by=debts tilts the reals by remembered debts; use it with --madr-tilt=1 and --madr-debt=potentials "
+                f"(got --madr-tilt={self.tilt}, --madr-debt={self.debt})"
+            )
+        if self.debt != "none" and self.anchors:
+            raise MADRError(
+                f"--madr-debt={self.debt} pulls to reals of a cell, and --madr-anchors puts centroids in their place; use it with --madr-anchors=0 "
+                f"(got {self.anchors})"
+            )
         if self.attraction == "deficit" and ("witness" not in self.parts or self.tilt):
             raise MADRError(
                 "--madr-attraction=deficit weights the reals that the witness draws, and --madr-tilt=1 draws them by deficit already; use it with "
                 f"the witness and without the tilt (got --madr-term={self.term}, --madr-tilt={self.tilt})"
+            )
+        if self.replay_from == "champions" and self.anchors:
+            raise MADRError(
+                "--madr-replay-from=champions keeps a latent for every real, and --madr-anchors puts centroids in their place; use it with "
+                f"--madr-anchors=0 (got {self.anchors}), and where the reals are too many for it with --madr-replay-from=memory"
             )
         if published and self.capacity < 4:
             raise MADRError(f"--madr-capacity must be at least 4 with --madr-term={self.term} (got {self.capacity})")

@@ -109,7 +109,8 @@ class MADRLoss:
             real_features = reference.build(dataset, extractor, self.config, self.seed, self.device, announce=print if rank == 0 else _silent)
         self.engine = Engine(self.config, real_features, extractor, self.seed, self.device)
         self.engine.running = self.cost.running
-        for note in self.engine.objective.notes() if rank == 0 else ():
+        notes = self.engine.notes(self.generator_access.latent_width)
+        for note in notes if rank == 0 else ():
             print(f"MADR: note: {note}", flush=True)
         if self.config.tilt and self._real_weights is None:
             self._tilted_reals = tilted_reals.open_for(self.training_set, self.training_set_kwargs, self.config, self.seed)

@@ -18,37 +18,55 @@ OF_LATENTS = ("latents", "layers", "labels")  # fields of the memory from which 
 
 
 class Replay:
-    """Replays the memory of one engine, whose parts it shares. features(images, generator): phi of the images, as of every other batch."""
+    """Replays the memory of one engine, whose parts it shares. features(images, generator): phi of the images, as of every other batch.
 
-    def __init__(self, config, reference, memory, sensor, strength, features, seed, device):
-        self.config, self.reference, self.memory, self.sensor = config, reference, memory, sensor
+    champions: the table from which latents are taken in the memory's place, or None.
+    """
+
+    def __init__(self, config, reference, memory, sensor, champions, strength, features, seed, device):
+        self.config, self.reference, self.memory, self.sensor, self.champions = config, reference, memory, sensor, champions
         self.strength, self.features, self.seed, self.device = strength, features, seed, device
 
     def is_due(self, step):
         """Tell whether this step pulls remembered latents."""
-        return self.config.replay_weight > 0 and self.memory.count > 0 and step % self.config.replay_interval == 0
+        has_latents = self.memory.count > 0 if self.champions is None else self.champions.says_something
+        return self.config.replay_weight > 0 and has_latents and step % self.config.replay_interval == 0
 
     def pull(self, step, generator_access, batch_size, microbatch, gain):
         """Pull remembered latents (replayed IMLE): draw reals by deficit, make the remembered latents nearest to them again, pull their images.
 
-        Adds to the generator's .grad. Returns what the balance needs of the step, nan without a pair: dict(norm_replay, maybe reach_replay).
+        Adds to the generator's .grad. Returns what the balance needs of the step, nan without a pair: dict(norm_replay, maybe reach_replay), and with
+        champions how near those are now: champion_rows [count], -1 for none, and champion_squared [count].
         """
-        generator = generator_for(self.seed, step, microbatch, "replay")
-        entry_R, real_rows = self._pairs(max(1, round(batch_size * self.config.replay_share)), generator)
-        real_RD = self.reference.features_ND[real_rows]
+        generator, count = generator_for(self.seed, step, microbatch, "replay"), max(1, round(batch_size * self.config.replay_share))
         result = dict(norm_replay=torch.full([], math.nan, device=self.device))
+        if self.champions is None:
+            entry_R, real_rows = self._pairs(count, generator)
+            latents_R = self._remembered(entry_R)
+        else:
+            real_rows = self.champions.draw(count, generator)
+            latents_R = self.champions.latents_of(real_rows)
+            result["champion_rows"] = torch.full([count], -1, dtype=torch.int64, device=self.device)
+            result["champion_squared"] = torch.full([count], math.nan, device=self.device)
+        real_RD = self.reference.features_ND[real_rows]
         parameters = self.strength.parameters_to_follow("replay", step // self.config.replay_interval, generator_access)
         if parameters:
             result["reach_replay"] = balance.not_measured(parameters, self.device)
-        if len(entry_R) == 0:
+        if len(real_rows) == 0:
             return result
 
         def loss_of(x):
             features_RD = self.features(x, generator)
-            return terms.imle_loss(features_RD, real_RD, self.reference.scale, self.still_far(features_RD, real_rows, real_RD))
+            if self.champions is None:
+                active_R = self.still_far(features_RD, real_rows, real_RD)
+            else:
+                squared_R = (features_RD.detach() - real_RD).square().sum(1)
+                active_R = self.champions.still_far(squared_R, real_rows)
+                result.update(champion_rows=real_rows, champion_squared=squared_R)
+            return terms.imle_loss(features_RD, real_RD, self.reference.scale, active_R)
 
         with global_rng_replaced(self.device, self.seed, step, microbatch, "replay-noise"), generator_access.buffers_kept():
-            image = self._made_again(generator_access, entry_R)
+            image = generator_access.remake(*latents_R)
             gradient, _ = tap.gradient_at(image, loss_of)
             result["norm_replay"] = balance.mean_norm(gradient)
             if parameters:
@@ -64,7 +82,7 @@ class Replay:
         rows_R = torch.randint(self.memory.count, [self.config.refresh], generator=generator_for(self.seed, step, microbatch, "refresh-rows"))
         rows_R = rows_R.to(self.device)
         with global_rng_replaced(self.device, self.seed, step, microbatch, "refresh-noise"), generator_access.buffers_kept():
-            image = self._made_again(generator_access, rows_R)
+            image = generator_access.remake(*self._remembered(rows_R))
         features_RD = self.features(image, generator_for(self.seed, step, microbatch, "refresh"))
         # Entries that cannot be made again keep what they have.
         can_R = self.memory.filled("layers")[rows_R] >= 0
@@ -100,14 +118,15 @@ class Replay:
         now = []
         for purpose in ("drift", "drift-again"):
             with global_rng_replaced(self.device, self.seed, step, microbatch, purpose + "-noise"), generator_access.buffers_kept():
-                image = self._made_again(generator_access, rows_R)
+                image = generator_access.remake(*self._remembered(rows_R))
             now.append(self.features(image, generator_for(self.seed, step, microbatch, purpose)))
         moved_R = (now[0] - self.memory.filled("features")[rows_R]).square().sum(1) - (now[0] - now[1]).square().sum(1)
         spread = (self.reference.features_ND - self.reference.features_ND.mean(0)).square().sum(1).mean()
         return moved_R.mean() / (2 * spread)
 
-    def _made_again(self, generator_access, entry_R):
-        return generator_access.remake(*(self.memory.filled(name)[entry_R] for name in OF_LATENTS))
+    def _remembered(self, entry_R):
+        """Return what entries of the memory are made of: (latents, layers, labels)."""
+        return tuple(self.memory.filled(name)[entry_R] for name in OF_LATENTS)
 
     def _pairs(self, count, generator):
         """Draw reals by deficit and find each the nearest entry: (entries [R], rows of the reals [R]); R <= count: some classes have none."""

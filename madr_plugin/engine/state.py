@@ -21,6 +21,7 @@ def live_state(engine):
         memory=engine.memory.live_state(),
         sensor=engine.sensor.live_state(),
         objective=engine.objective.live_state(),
+        **({} if engine.champions is None else dict(champions=engine.champions.live_state())),
         **engine.strength.live_state(),
     )
 
@@ -29,6 +30,8 @@ def load(engine, state):
     """Take up what live_state() gave. Raises MADRError where it belongs to another run."""
     _check(engine, state)
     engine.objective.load(state.get("objective", {}), engine.device)  # may refuse: before anything else is taken up
+    if engine.champions is not None:
+        engine.champions.load(state.get("champions", {}))  # likewise
     engine.step, engine.nimg = int(state["step"]), int(state["nimg"])
     engine.memory.load(state["memory"], engine.device)
     engine.sensor.load(state["sensor"], engine.device)
@@ -59,6 +62,7 @@ def kept_tensors(engine):
     return {
         "features of the reals": list(of_reals.values()),
         "memory": [*engine.memory.tensors.values(), engine.sensor.ledger.cells_W],
+        **({} if engine.champions is None else {"champions": [*engine.champions.tensors.values(), engine.champions.radii_NK]}),
         "extractor": engine.extractor.tensors(),
     }
 
@@ -79,4 +83,6 @@ def telemetry(engine):
     if memory.count:
         values["age_kimg"] = (engine.nimg - memory.filled("born").to(torch.float64)).mean() / 1000
     values.update(engine.objective.telemetry())
+    if engine.champions is not None:
+        values.update(engine.champions.telemetry())
     return values

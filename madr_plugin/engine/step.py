@@ -15,6 +15,7 @@ from madr_plugin.engine import state as states
 from madr_plugin.engine.replay import Replay
 from madr_plugin.host import tap
 from madr_plugin.memory import sample_memory
+from madr_plugin.memory.champions import ChampionTable
 from madr_plugin.memory.sensor import CellSensor
 from madr_plugin.strength import balance
 from madr_plugin.strength.strength import Strength
@@ -37,8 +38,10 @@ class Engine:
         self.objective = objectives.build(config, real_features, seed)
         self.memory = sample_memory.SampleMemory(config.capacity, config.memory, config.half_life_kimg)
         self.sensor = CellSensor(real_features, config.deficit_window, config.deficit_max, config.cell_quantile, device)
-        self.strength = Strength(config, device, of_objective=lambda: self.objective.strength)
-        self.replaying = Replay(config, real_features, self.memory, self.sensor, self.strength, self.features, seed, device)
+        self.champions = ChampionTable(real_features, config, device) if config.replay_from == "champions" else None
+        of_replay = None if self.champions is None else self.champions.far_share
+        self.strength = Strength(config, device, of_objective=lambda: self.objective.strength, of_replay=of_replay)
+        self.replaying = Replay(config, real_features, self.memory, self.sensor, self.champions, self.strength, self.features, seed, device)
         self.step = 0  # generator steps so far
         self.nimg = 0  # generated images seen in them
         self.running = contextlib.nullcontext  # around own work inside the host's backward pass; the loss puts its cost meter here
@@ -69,17 +72,22 @@ class Engine:
     def tilt_of_cells(self):
         """Weigh each cell, v >= 1 [C]; None without --madr-tilt, while its guard holds it, or where nothing is deficient.
 
-        Follows from the window of recent images alone, so that resuming needs no state of its own.
+        Follows from the window of recent images alone, or from the objective's potentials, so that resuming needs no state of its own.
         """
         if not self.config.tilt:
             return None
         if self._tilt[0] != self.step:
             sensor, v_C = self.sensor, None
             if float(sensor.inside()) >= self.config.tilt_guard:
-                v_C = sensor.deficits(self.config.tilt_max)
+                v_C = sensor.deficits(self.config.tilt_max) if self.config.tilt_by == "deficits" else self._owed()
                 v_C = v_C if float(v_C.max()) > 1 else None
             self._tilt = (self.step, v_C)
         return self._tilt[1]
+
+    def _owed(self):
+        """Weigh each cell by exp(g / temperature), the least one 1, up to --madr-tilt-max."""
+        potential_C = self.objective.potentials()
+        return ((potential_C - potential_C.min()) / self.config.tilt_temperature).exp().clamp(max=self.config.tilt_max).to(torch.float32)
 
     def _witness_weights(self):
         v_C, reals = self.tilt_of_cells(), self.reference
@@ -96,6 +104,15 @@ class Engine:
     def features(self, images, generator):
         """Compute phi(view(x)): float32 [N, D], with gradients to the images."""
         return self.extractor(view.apply(images.to(torch.float32), self.view_parts, generator)).to(torch.float32)
+
+    def notes(self, latent_width=None):
+        """List what the user should know, sentence by sentence. latent_width: of z where it is known. Raises MADRError where it is too much."""
+        notes = list(self.objective.notes())
+        if self.champions is not None and latent_width:
+            num_classes = int(self.reference.labels_N.max()) + 1
+            self.champions.check_size(latent_width, num_classes)
+            notes.append(self.champions.note(2 * latent_width, num_classes))  # two latents an image, under style mixing
+        return notes
 
     def on_generated(self, generator_access, image, latents, microbatch, gain, replayed, renewed, fresh=None, drift=None):
         """Add the term's gradient to the generator's image of the main phase; note what the end of the step needs.
@@ -214,10 +231,13 @@ class Engine:
         renewed = [gathered.pop(name).flatten(0, 1) for name in ("renewed_rows", "renewed_features") if name in gathered]
         if renewed:
             self.memory.renew_features(*renewed)
+        remade = [gathered.pop(name).flatten() for name in ("champion_rows", "champion_squared") if name in gathered]
         samples = {name: value.flatten(0, 1) for name, value in gathered.items()}
         features_BD = samples["features"]
         class_B = classes_of(samples["labels"])
         self.sensor.note(features_BD, class_B)
+        if self.champions is not None:
+            self.champions.take_in(samples, generated, remade or None)
         if self.step % self.config.update_interval == 0:
             samples["importance"] = self._importance(features_BD)
             self.memory.offer(samples, self.step, self.nimg, generator_for(self.seed, self.step, "memory"), generated * self.config.update_interval)

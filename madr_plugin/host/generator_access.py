@@ -21,6 +21,12 @@ class GeneratorAccess:
         # projected-gan's does, beside ws. Known before the host's first call, since a resumed run may begin with a replay.
         self.synthesis_takes_labels = mapping is not None and _requires(_without_ddp(synthesis), "c")
 
+    @property
+    def latent_width(self):
+        """Tell the width of z where the host's generator says it (z_dim, as in StyleGAN2), else None."""
+        width = getattr(_without_ddp(self.synthesis if self.mapping is None else self.mapping), "z_dim", None)
+        return width if isinstance(width, int) and width > 0 else None
+
     @contextlib.contextmanager
     def first_image(self, on_image):
         """Inside: on_image(image, latents) is called on the first image with a graph that the host makes.

@@ -23,6 +23,14 @@ class TermKnobs(Knobs):
     attraction: str = knob(
         "uniform", "Pull to all reals alike, or more to those in deficient cells (weights up to --madr-deficit-max)", choices=("uniform", "deficit")
     )
+    debt: str = knob(
+        "none",
+        "Beside the witness, pull images from cells of the reals with more than their share to cells that are owed some, by potentials that remember "
+        "it, or by the batch alone",
+        choices=("none", "potentials", "batch"),
+    )
+    debt_weight: float = knob(1.0, "Set the weight of that pull in the witness's loss", 0, 1000)
+    debt_rate: float = knob(0.2, "Move the potentials so fast: the step of their ascent", 1e-6, 10)
     interval: int = knob(1, "Apply the coverage term every so many generator steps, with weight times interval", 1, 10000)
     batch: int = knob(0, "Let so many images of each microbatch take part in the coverage term; 0: all", 0, 65536)
     moments_horizon: str = knob(
@@ -78,6 +86,8 @@ class TermKnobs(Knobs):
             horizon = -1.0
         if not 0 <= horizon <= 1e6:
             raise MADRError(f"--madr-moments-horizon must be auto or a number of thousands of images, 0 or more (got {self.moments_horizon!r})")
+        if self.debt != "none" and "witness" not in self.parts:
+            raise MADRError(f"--madr-debt={self.debt} adds to the witness; use it with --madr-term=witness or witness+moments (got {self.term})")
         if self.moments_fresh and "moments" not in self.parts:
             raise MADRError(f"--madr-moments-fresh makes images for the moments; use it with --madr-term=witness+moments (got {self.term})")
 

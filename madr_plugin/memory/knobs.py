@@ -4,6 +4,7 @@ import dataclasses
 from typing import ClassVar
 
 from madr_plugin.base.knobs import Knobs, knob
+from madr_spaces.errors import MADRError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,6 +23,23 @@ class ReplayKnobs(Knobs):
         0,
         100,
     )
+    replay_from: str = knob(
+        "memory",
+        "Replay the latents nearest to a real among those of the memory, or (champions) the nearest ever made, kept for each real; for few images",
+        choices=("memory", "champions"),
+    )
+    champion_kimg: float = knob(
+        0.5,
+        "Halve what counts as near enough to a real in so many thousands of generated images while its champion is that near; "
+        "not below the distance to the nearest other real",
+        0.001,
+        1e6,
+    )
+    champion_mib: int = knob(64, "Refuse a table of champions that would take more than so many MiB", 1, 1_000_000)
+
+    def refuse(self):
+        if self.replay_from == "champions" and self.replay_weight == 0:
+            raise MADRError("--madr-replay-from=champions keeps latents for the replay, and --madr-replay-weight=0 turns it off; give it a weight")
 
 
 @dataclasses.dataclass(frozen=True)

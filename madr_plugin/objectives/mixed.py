@@ -53,6 +53,9 @@ class MixedObjective(Objective):
     def signals(self, measured, microbatch):
         return {part: found for objective in self.objectives.values() for part, found in objective.signals(measured, microbatch).items()}
 
+    def potentials(self):
+        return next((found for found in (objective.potentials() for objective in self.objectives.values()) if found is not None), None)
+
     def notes(self):
         return [note for objective in self.objectives.values() for note in objective.notes()]
 

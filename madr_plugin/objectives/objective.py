@@ -55,6 +55,10 @@ class Objective:
     def after_step(self, step, memory, batch=None):
         """Take in a finished step: its number, the memory of samples, and its Batch."""
 
+    def potentials(self):
+        """Return what each cell of the reals is owed, [C]; None where the objective keeps no such account."""
+        return None
+
     def signals(self, measured, microbatch):
         """Tell each part's power as measured, and that of noise alone: {part: (0-d, 0-d)}. microbatch: number of images of one."""
         return {}

@@ -27,8 +27,12 @@ class WitnessObjective(Objective):
     def null_power(self, batch):
         """Compute the power of the gradient of a batch of this size at p_g = p_data (signal_share.py) -> 0-d."""
         if batch not in self._null_power:
-            self._null_power[batch] = signal_share.null_power(self._draw, self.loss, batch, self.seed)
+            self._null_power[batch] = signal_share.null_power(self._draw, self.loss_at_rest, batch, self.seed)
         return self._null_power[batch]
+
+    def loss_at_rest(self, features_BD, generator):
+        """Compute the loss as it is where nothing has been remembered yet."""
+        return self.loss(features_BD, generator)
 
     def loss(self, features_BD, generator, weight_N=None, pull_N=None):
         return terms.witness_loss(features_BD, *self._compared(generator, weight_N, pull_N))

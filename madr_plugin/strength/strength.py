@@ -11,9 +11,12 @@ from madr_plugin.strength import balance, controllers, signal_share
 class Strength:
     """Scales two terms, known by name: 'term', on every generated batch, and 'replay'."""
 
-    def __init__(self, config, device, of_objective):
-        """Build from the knobs. of_objective(): what the controller inside the objective leaves of 'term', in [0, 1]."""
-        self.of_objective = of_objective
+    def __init__(self, config, device, of_objective, of_replay=None):
+        """Build from the knobs. of_objective(): what the controller inside the objective leaves of 'term', in [0, 1]; of_replay(): the share of
+
+        reals that the replay still has to reach, where it is known; None: where it is not, and the witness's share of signal stands for it.
+        """
+        self.of_objective, self.of_replay = of_objective, of_replay
         self.balance = balance.GradientBalance(config.balance, {"term": config.weight, "replay": config.replay_weight}, device, config.balance_at)
         self.signals = {part: signal_share.SignalShare(device, exponent) for part, exponent in config.measured_parts.items()}
         self.controller = controllers.IntegralController(config.control_kimg) if config.controller == "integral" else None
@@ -24,11 +27,14 @@ class Strength:
         """Compute what the controllers and the noise leave of a term, in [0, 1].
 
         The replay follows the witness: where that finds nothing but noise the pull, too, would be mostly noise. So it rests
-        also where a small mode is missing, which the witness's kernel does not see: the tilt is for those.
+        also where a small mode is missing, which the witness's kernel does not see: the tilt is for those. Champions know themselves how many
+        reals they do not reach.
         """
         share = 1.0 if self.controller is None else self.controller.strength
         if name == "term":
             share = self.of_objective() * share
+        elif self.of_replay is not None:
+            return share * self.of_replay()
         factors = self.shares()
         if not factors:
             return share

@@ -20,6 +20,12 @@ class TiltKnobs(Knobs):
     tilt_form: str = knob(
         "draw", "Tilt D's reals by exchanging some (draw), or by weighting the gradient at their logits (weight)", choices=("draw", "weight")
     )
+    tilt_by: str = knob(
+        "deficits",
+        "Weigh the tilted reals by the deficits of their cells, or by what --madr-debt=potentials says they are owed",
+        choices=("deficits", "debts"),
+    )
+    tilt_temperature: float = knob(1.0, "Weigh reals by exp(potential / this) with --madr-tilt-by=debts", 0.01, 100)
     tilt_guard: float = knob(0.4, "Pause the tilt while less than this share of recent generated images lies inside the gates of the cells", 0, 1)
 
     def refuse(self):

@@ -378,6 +378,7 @@ def test_attributes_of_the_base_are_reachable():
 MORE = {
     "default": dict(term="witness+moments", moments_horizon="auto", replay_weight=1.0),
     "witness": dict(tilt=1, tilt_form="weight", tilt_guard=0.0, cells=5, view="shift"),
+    "moments": dict(replay_weight=1.0, replay_from="champions", champion_kimg=0.05, debt="potentials", debt_rate=1.0),
 }
 
 
@@ -413,7 +414,7 @@ def _train(rank, num_gpus, port_file, out, presets):
 
 
 def test_two_processes_equal_one(tmp_path):
-    out, presets = str(tmp_path / "run"), ("default", "paper", "witness")
+    out, presets = str(tmp_path / "run"), ("default", "paper", "witness", "moments")
     _train(0, 1, None, out, presets)
     warm_start.run_all(_train, [(rank, 2, str(tmp_path / "rendezvous"), out, presets) for rank in range(2)])
     for preset in presets:
@@ -428,6 +429,12 @@ def test_two_processes_equal_one(tmp_path):
         if preset == "default":
             a, b = one["state"]["madr"]["objective"]["moments"], first["state"]["madr"]["objective"]["moments"]
             assert float(a["weight_G"]) > 0 and torch.allclose(a["second_GDD"], b["second_GDD"], atol=1e-3)
+        if preset == "moments":
+            a, b = one["state"]["madr"]["champions"], first["state"]["madr"]["champions"]
+            assert float(a["aged"]) > 0 and torch.allclose(a["tensors"]["squared"], b["tensors"]["squared"], rtol=1e-2, atol=1e-3)
+            a_C, b_C = (found["state"]["madr"]["objective"]["witness"]["potentials"] for found in (one, first))
+            assert float(a_C.abs().max()) > 0 and torch.allclose(a_C, b_C, atol=0.1)  # one image on a border moves a cell by 1/16
+            assert float((a["tensors"]["latents"] == b["tensors"]["latents"]).float().mean()) > 0.95  # rounding may decide between two as near
 
 
 def test_ages_count_all_generated_images_also_those_that_a_sub_batch_leaves_out():
