@@ -4,7 +4,6 @@ A generator can only come back to images that D has forgotten, which is what cyc
 (the measure of continual learning, Chaudhry et al. 2018, 1801.10112, on the logits of a GAN's D). Must not know the generator or the loss.
 """
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -75,16 +74,14 @@ class ForgettingMeter:
         return [value for group in self.groups for value in group.values()]
 
     def live_state(self) -> dict[str, Any]:
-        return dict(
-            value=math.nan if self.value is None else self.value, groups={str(number): dict(group) for number, group in enumerate(self.groups)}
-        )
+        value = {} if self.value is None else dict(value=self.value)
+        return dict(value, groups={str(number): dict(group) for number, group in enumerate(self.groups)})
 
     def load(self, state: dict[str, Any], device: torch.device) -> None:
         """Take up what live_state() gave; {} begins anew."""
         groups = state.get("groups", {})
         self.groups = [{name: value.to(device, copy=True) for name, value in groups[key].items()} for key in sorted(groups, key=int)]
-        value = float(state.get("value", math.nan))
-        self.value = None if math.isnan(value) else value
+        self.value = float(state["value"]) if "value" in state else None
 
 
 def group_size(images: torch.Tensor) -> int:

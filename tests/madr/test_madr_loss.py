@@ -377,6 +377,7 @@ def test_attributes_of_the_base_are_reachable():
 MORE = {
     "default": dict(term="witness+moments", moments_horizon="auto", replay_weight=1.0),
     "witness": dict(tilt=1, tilt_form="weight", tilt_guard=0.0, cells=5, view="shift"),
+    "moments": dict(tilt=1, tilt_sensor="logits", tilt_guard=0.0, cells=5),
 }
 
 
@@ -412,7 +413,7 @@ def _train(rank, num_gpus, port_file, out, presets):
 
 
 def test_two_processes_equal_one(tmp_path):
-    out, presets = str(tmp_path / "run"), ("default", "paper", "witness")
+    out, presets = str(tmp_path / "run"), ("default", "paper", "witness", "moments")
     _train(0, 1, None, out, presets)
     torch.multiprocessing.spawn(_train, args=(2, str(tmp_path / "rendezvous"), out, presets), nprocs=2)
     for preset in presets:
@@ -424,6 +425,11 @@ def test_two_processes_equal_one(tmp_path):
         a, b = one["state"]["madr"]["memory"], first["state"]["madr"]["memory"]
         assert a["count"] == b["count"] and torch.equal(a["tensors"]["latents"], b["tensors"]["latents"])
         assert torch.allclose(a["tensors"]["features"], b["tensors"]["features"], atol=1e-3)
+        a, b = one["state"]["madr"]["forgetting"]["groups"], first["state"]["madr"]["forgetting"]["groups"]
+        assert a.keys() == b.keys() and all(torch.allclose(a[key]["images"], b[key]["images"], atol=1e-3) for key in a)
+        if preset == "moments":
+            a, b = one["state"]["madr"]["tilt_sensor"], first["state"]["madr"]["tilt_sensor"]
+            assert a["position"] == b["position"] == 6 * 16 and torch.allclose(a["second_N"], b["second_N"], rtol=1e-3, atol=1e-5)
         if preset == "default":
             a, b = one["state"]["madr"]["objective"]["moments"], first["state"]["madr"]["objective"]["moments"]
             assert float(a["weight_G"]) > 0 and torch.allclose(a["second_GDD"], b["second_GDD"], atol=1e-3)
