@@ -12,6 +12,7 @@ from dnnlib.files import atomic_write_text
 from experiments import half_precision, moments, pages, records, toy_2d
 
 STUDIES = records.RESULTS.parent.parent / "docs" / "studies"
+SENSOR_PAGE, MONITOR_PAGE = STUDIES / "sensors.md", STUDIES.parent / "diversity_monitor.md"
 PAGE, MOMENTS_PAGE, HALF_PAGE = STUDIES / "README.md", STUDIES / "moments.md", STUDIES / "half_precision.md"
 # Measures of each study: (name in the file, heading, digits, whether more is better).
 _STACKED = [
@@ -255,6 +256,45 @@ def half_part(measures):
 HALF_PARTS = {"half-precision-marks": (half_marks, None), "half-precision-stacked-digits": (half_part, STACKED32)}
 
 
+# ----------------------------------------------------------------------------------------------------------------
+# The page of the tilt's sensors, and what the meter of forgetting says on the page of the diversity monitor.
+
+PLANTED = [
+    ("clear", "drawn over truth", 2, True),
+    ("unclear", "with unclear images", 2, True),
+    ("perfect", "a perfect sensor", 2, True),
+    ("rarest_clear", "rarest class", 2, True),
+    ("rarest_unclear", "rarest, unclear images", 2, True),
+    ("at_rest", "nothing left out", 2, True),
+    ("moved", "moved then", 3, False),
+]
+FORGETTING = [("forgetting", "forgetting (nats)", 3, False), ("cycling", "cycling", 2, False), ("modes", "modes held, of 8", 1, True)]
+
+
+def planted_part(file):
+    facts, runs = records.load(records.RESULTS / file)
+    entries = [entry for by_seed in runs.values() for entry in by_seed.values()]
+    share, alike = (np.mean([entry[name] for entry in entries]) for name in ("rarest_share", "rarest_alike"))
+    counted = "; ".join(
+        f"{name}: {entry['num_cells']} cells, {entry['window']} images" for name, entry in ((m, next(iter(r.values()))) for m, r in runs.items())
+    )
+    head = (
+        f"{facts['num_images']} images of {facts['data']} in `{facts['extractor']}`, ± over sets; unclear: {facts['unclear']:.0%} blends of two. {counted}. The rarest class has "
+        f"{share:.2%} of the images; of its images {alike:.0%} have one of their own class as nearest neighbour."
+    )
+    return "\n\n".join([head, means_table(runs, PLANTED), provenance(runs)])
+
+
+def forgetting_part(file):
+    facts, runs = records.load(records.RESULTS / file)
+    head = f"Ring of 8, {facts['steps']} steps, mean of the second half, ± half width of the 95% interval over seeds."
+    return "\n\n".join([head, means_table(runs, FORGETTING), provenance(runs)])
+
+
+SENSOR_PARTS = {"planted-deficits": (planted_part, "planted_deficits.json"), "planted-deficits-mnist": (planted_part, "planted_deficits_mnist.json")}
+MONITOR_PARTS = {"forgetting": (forgetting_part, "toy/forgetting.json")}
+
+
 def fill(text, parts=None, page=PAGE):
     """(the page with every part made anew whose study has results, names of the others: those parts stay as they are)."""
     missing = []
@@ -270,6 +310,7 @@ def main():
     from experiments import results_page  # which takes its tables from here
 
     pages_of_parts = [(PAGE, PARTS), (MOMENTS_PAGE, MOMENTS_PARTS), (HALF_PAGE, HALF_PARTS), (results_page.PAGE, results_page.PARTS)]
+    pages_of_parts += [(SENSOR_PAGE, SENSOR_PARTS), (MONITOR_PAGE, MONITOR_PARTS)]
     if f"<!-- {results_page.RIVALS_MARK}: begin -->" in results_page.README.read_text(encoding="utf-8"):
         pages_of_parts.append((results_page.README, {results_page.RIVALS_MARK: results_page.PARTS[results_page.RIVALS_MARK]}))
     for page, parts in pages_of_parts:
