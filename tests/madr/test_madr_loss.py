@@ -378,6 +378,7 @@ MORE = {
     "default": dict(term="witness+moments", moments_horizon="auto", replay_weight=1.0),
     "witness": dict(tilt=1, tilt_form="weight", tilt_guard=0.0, cells=5, view="shift"),
     "moments": dict(tilt=1, tilt_sensor="logits", tilt_guard=0.0, cells=5),
+    "witness-fine": dict(tilt=1, tilt_sensor="fine", tilt_rarest=0.1, tilt_guard=0.0, cells=5),
 }
 
 
@@ -401,9 +402,11 @@ def _train(rank, num_gpus, port_file, out, presets):
         os.environ["DNNLIB_CACHE_DIR"] = f"{out}-cache"  # not what the single process has extracted: the two share that work
         torch.distributed.init_process_group("gloo", init_method=f"file://{port_file}", rank=rank, world_size=num_gpus)
     for preset in presets:
-        make = madr_loss(dict(dict(preset=preset, extractor="pca", update_interval=1, replay_interval=1), **MORE.get(preset, {})))
+        make = madr_loss(dict(dict(preset=preset.partition("-")[0], extractor="pca", update_interval=1, replay_interval=1), **MORE.get(preset, {})))
         host = Host(in_ddp(make) if preset == "default" and num_gpus > 1 else make)
         if host.loss.config.tilt:
+            if preset == "witness-fine":
+                host.loss.engine.tilt_sensor.cells.gates_C.mul_(100)
             host.loss.engine.reference.radii_C.mul_(100)  # wide enough for images of an untrained generator, or the tilt would rest
         for _ in range(6):
             host.step(num_microbatches=2, rank=rank, num_gpus=num_gpus)
@@ -413,7 +416,7 @@ def _train(rank, num_gpus, port_file, out, presets):
 
 
 def test_two_processes_equal_one(tmp_path):
-    out, presets = str(tmp_path / "run"), ("default", "paper", "witness", "moments")
+    out, presets = str(tmp_path / "run"), ("default", "paper", "witness", "moments", "witness-fine")
     _train(0, 1, None, out, presets)
     torch.multiprocessing.spawn(_train, args=(2, str(tmp_path / "rendezvous"), out, presets), nprocs=2)
     for preset in presets:
@@ -430,6 +433,9 @@ def test_two_processes_equal_one(tmp_path):
         if preset == "moments":
             a, b = one["state"]["madr"]["tilt_sensor"], first["state"]["madr"]["tilt_sensor"]
             assert a["position"] == b["position"] == 6 * 16 and torch.allclose(a["second_N"], b["second_N"], rtol=1e-3, atol=1e-5)
+        if preset == "witness-fine":
+            a, b = one["state"]["madr"]["tilt_sensor"], first["state"]["madr"]["tilt_sensor"]
+            assert a["cells_of"] == b["cells_of"] and a["count"] == b["count"] and (a["cells"] >= 0).sum() > 50 and torch.equal(a["cells"], b["cells"])
         if preset == "default":
             a, b = one["state"]["madr"]["objective"]["moments"], first["state"]["madr"]["objective"]["moments"]
             assert float(a["weight_G"]) > 0 and torch.allclose(a["second_GDD"], b["second_GDD"], atol=1e-3)
