@@ -435,7 +435,9 @@ def test_two_processes_equal_one(tmp_path):
             assert a["position"] == b["position"] == 6 * 16 and torch.allclose(a["second_N"], b["second_N"], rtol=1e-3, atol=1e-5)
         if preset == "witness-fine":
             a, b = one["state"]["madr"]["tilt_sensor"], first["state"]["madr"]["tilt_sensor"]
-            assert a["cells_of"] == b["cells_of"] and a["count"] == b["count"] and (a["cells"] >= 0).sum() > 50 and torch.equal(a["cells"], b["cells"])
+            assert (
+                a["cells_of"] == b["cells_of"] and a["count"] == b["count"] and (a["cells"] >= 0).sum() > 50 and torch.equal(a["cells"], b["cells"])
+            )
         if preset == "default":
             a, b = one["state"]["madr"]["objective"]["moments"], first["state"]["madr"]["objective"]["moments"]
             assert float(a["weight_G"]) > 0 and torch.allclose(a["second_GDD"], b["second_GDD"], atol=1e-3)
