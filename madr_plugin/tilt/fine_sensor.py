@@ -59,12 +59,13 @@ class FineSensor(CellSensor):
 
     def notes(self):
         """Say once what was chosen."""
-        share = 1 / len(self.reference.shares_C)
-        chosen = "as --madr-tilt-window says" if self.fixed else "fewer while what is generated changes too fast"
-        yield (
-            f"the tilt counts {len(self.reference.shares_C)} fine cells over up to {len(self.ledger.cells_W)} images, {chosen}; a mode of {share:.2%} "
-            f"of the reals has a cell, and needs {self.needed} images for the weight {self.largest:g}"
-        )
+        count, share = len(self.reference.shares_C), 1 / len(self.reference.shares_C)
+        size = f"up to {self.needed} images, fewer while what is generated changes too fast"
+        if self.fixed:
+            size = (
+                f"{self.fixed} images, as --madr-tilt-window says, where modes of {share:.2%} and weights up to {self.largest:g} need {self.needed}"
+            )
+        yield f"the tilt counts {count} fine cells over {size}; a mode of {share:.2%} of the reals has a cell"
         if share > 1.5 * self.rarest:
             yield (
                 f"{len(self.reference.features_ND)} reals are few for modes of --madr-tilt-rarest={self.rarest:g}: a cell has "
