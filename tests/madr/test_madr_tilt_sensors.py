@@ -15,6 +15,7 @@ from madr_plugin.tilt import fine_sensor, logit_sensor
 from madr_plugin.tilt.fine_sensor import FineSensor
 from madr_spaces.errors import MADRError
 from tests.madr.toy_host import Host, madr_loss
+from training.gan import dia_gan
 
 FINE = dict(preset="witness", tilt=1, tilt_guard=0.0, deficit_window=64, cells=5, tilt_sensor="fine", tilt_rarest=0.1)
 LOGITS = dict(FINE, tilt_sensor="logits")
@@ -165,6 +166,15 @@ def test_scores_by_hand():
     assert found.tolist() == pytest.approx([0.5, 0.01, 0.255])  # 2 + .3 * 1 = 2.3, beyond 50 x .01; -2 below .01; the mean of the two
     high = logit_sensor.scores(weight, first + 10 * weight, second + 20 * first + 100 * weight)
     assert high.tolist() == pytest.approx([12.3, 8.0, 10.15])
+
+
+def test_scores_are_those_of_the_rival():
+    """--method=dia-gan has the formula, too; neither side may import the other."""
+    sums = torch.rand([3, 50], dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    weight, first = (10 * sums[0]).floor(), 6 * sums[1] - 2
+    second = first.square() / weight.clamp(min=1) + sums[2]
+    assert (weight == 0).any() and torch.equal(logit_sensor.scores(weight, first, second), dia_gan.scores(weight, first, second, logit_sensor.STD_WEIGHT))
+    assert (logit_sensor.LOWEST, logit_sensor.MOST) == (dia_gan.LOWEST, dia_gan.MOST)
 
 
 class Pictures:
