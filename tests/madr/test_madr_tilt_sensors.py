@@ -173,7 +173,9 @@ def test_scores_are_those_of_the_rival():
     sums = torch.rand([3, 50], dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     weight, first = (10 * sums[0]).floor(), 6 * sums[1] - 2
     second = first.square() / weight.clamp(min=1) + sums[2]
-    assert (weight == 0).any() and torch.equal(logit_sensor.scores(weight, first, second), dia_gan.scores(weight, first, second, logit_sensor.STD_WEIGHT))
+    assert (weight == 0).any() and torch.equal(
+        logit_sensor.scores(weight, first, second), dia_gan.scores(weight, first, second, logit_sensor.STD_WEIGHT)
+    )
     assert (logit_sensor.LOWEST, logit_sensor.MOST) == (dia_gan.LOWEST, dia_gan.MOST)
 
 
