@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from madr_plugin.base import collective
+
 EVERY = 64  # generator steps between two looks
 GROUPS, GROUP_SIZE = 8, 32  # 256 images: of each of the last looks, so many
 MOST_BYTES = 16 * 2**20  # of the kept images; large ones are fewer
@@ -42,26 +44,22 @@ class ForgettingMeter:
         Each group is judged as one batch, always the same: logits may depend on the images beside (minibatch deviation).
         A discriminator that cannot be called in this way ends the measuring: `fault` says why.
         """
-        changes = []
+        size, kept = group_size(images), self.groups
+        asked = [(group["images"], group["labels"]) for group in kept] or [(images, labels)]  # whether it can be done is known at once
         try:
-            for group in self.groups:
-                now = logits_of(group["images"].to(torch.float32), group["labels"])
-                if "noted" in group:
-                    changes.append(now - group["noted"])
-                else:
-                    group["noted"] = now
-            if not self.groups:
-                logits_of(images.to(torch.float32), labels)  # whether it can be done is known at once
+            logits = _of_first_process(asked, logits_of)
         except Exception as error:  # whatever a fork's D raises: a meter must not end a run
-            self.groups, self.value, self.fault = (
-                [],
-                None,
-                f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else 'no reason'}",
-            )
+            reason = (str(error).strip() or "no reason given").splitlines()[0]
+            self.groups, self.value, self.fault = [], None, f"{type(error).__name__}: {reason}"
             return
+        changes = []
+        for group, now in zip(kept, logits):
+            if "noted" in group:
+                changes.append(now - group["noted"])
+            else:
+                group["noted"] = now
         self.value = float(torch.cat(changes).mean()) if changes else None
-        size = group_size(images)
-        self.groups = [*self.groups, dict(images=images[:size], labels=labels[:size])][-(GROUPS + 1) :]
+        self.groups = [*kept, dict(images=images[:size], labels=labels[:size])][-(GROUPS + 1) :]
 
     def sentences(self) -> list[str]:
         """Say once that, and why, nothing can be measured."""
@@ -82,6 +80,28 @@ class ForgettingMeter:
         groups = state.get("groups", {})
         self.groups = [{name: value.to(device, copy=True) for name, value in groups[key].items()} for key in sorted(groups, key=int)]
         self.value = float(state["value"]) if "value" in state else None
+
+
+def _of_first_process(
+    asked: list[tuple[torch.Tensor, torch.Tensor]], logits_of: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+) -> list[torch.Tensor]:
+    """Ask D about each pair of images and labels, in every process, for D may wait for its others; what the first one finds counts in all.
+
+    The others may round otherwise, and the state has to be the same everywhere.
+    """
+    device, own, failure = asked[0][0].device, {}, None
+    try:
+        own = {str(number): logits_of(images.to(torch.float32), labels) for number, (images, labels) in enumerate(asked)}
+    except Exception as error:  # raised below, in all processes together
+        failure = error
+
+    def of_this_process() -> dict[str, torch.Tensor]:
+        if failure is not None:
+            raise failure
+        return own
+
+    found = collective.from_first_process(of_this_process, device)
+    return [found[str(number)].to(device) for number in range(len(asked))]
 
 
 def group_size(images: torch.Tensor) -> int:
