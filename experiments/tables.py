@@ -12,7 +12,10 @@ from dnnlib.files import atomic_write_text
 from experiments import claim_rows, claims, half_precision, moments, pages, records, toy_2d
 
 STUDIES = records.RESULTS.parent.parent / "docs" / "studies"
-PAGE, MOMENTS_PAGE, HALF_PAGE, CLAIMS_PAGE = (STUDIES / f"{name}.md" for name in ("README", "moments", "half_precision", "claims"))
+PAGE, MOMENTS_PAGE, HALF_PAGE, CLAIMS_PAGE, SENSOR_PAGE = (
+    STUDIES / f"{name}.md" for name in ("README", "moments", "half_precision", "claims", "sensors")
+)
+MONITOR_PAGE = STUDIES.parent / "diversity_monitor.md"
 # Measures of each study: (name in the file, heading, digits, whether more is better).
 _STACKED = [
     ("modes", "modes of 1000", 0, True),
@@ -271,6 +274,57 @@ CLAIMS_PARTS = {
     "claims-remedies": (claims_part, claim_rows.REMEDIES),
     "claims-here": (claims_part, claim_rows.HERE),
 }
+# The page of the tilt's sensors, and what the meter of forgetting says on the page of the diversity monitor.
+
+PLANTED = [
+    ("clear", "drawn over truth", 2, True),
+    ("unclear", "with unclear images", 2, True),
+    ("perfect", "a perfect sensor", 2, True),
+    ("rarest_clear", "rarest class", 2, True),
+    ("rarest_unclear", "rarest, unclear images", 2, True),
+    ("at_rest", "nothing left out", 2, True),
+    ("moved", "moved then", 3, False),
+]
+FORGETTING = [("forgetting", "forgetting (nats)", 3, False), ("cycling", "cycling", 2, False), ("modes", "modes held, of 8", 1, True)]
+
+
+def planted_part(file):
+    facts, runs = records.load(records.RESULTS / file)
+    entries = [entry for by_seed in runs.values() for entry in by_seed.values()]
+    share, alike = (np.mean([entry[name] for entry in entries]) for name in ("rarest_share", "rarest_alike"))
+    counted = "; ".join(
+        f"{name}: {entry['num_cells']} cells, {entry['window']} images" for name, entry in ((m, next(iter(r.values()))) for m, r in runs.items())
+    )
+    head = (
+        f"{facts['num_images']} images of {facts['data']} in `{facts['extractor']}`, ± over sets; unclear: {facts['unclear']:.0%} blends of two. {counted}. The rarest class has "
+        f"{share:.2%} of the images; of its images {alike:.0%} have one of their own class as nearest neighbour."
+    )
+    return "\n\n".join([head, means_table(runs, PLANTED), provenance(runs)])
+
+
+def forgetting_part(file):
+    facts, runs = records.load(records.RESULTS / file)
+    head = f"Ring of 8, {facts['steps']} steps, mean of the second half, ± half width of the 95% interval over seeds."
+    return "\n\n".join([head, means_table(runs, FORGETTING), provenance(runs)])
+
+
+TILTS = ("witness", "tilt", "tilt-logits", "tilt-fine", "witness+moments", "witness+moments+tilt-fine")
+
+
+def tilts_part(file):
+    """The tilt with each of its sensors, and what they bring to the same run without."""
+    facts, runs = records.load(records.RESULTS / file)
+    chosen = {method: runs[method] for method in TILTS if method in runs}
+    compared = [against(chosen, ours, TOY) for ours in ("tilt-fine", "witness+moments+tilt-fine") if ours in chosen]
+    return "\n\n".join([f"{facts['steps']} steps, ± over seeds.", means_table(chosen, TOY), *compared, provenance(chosen)])
+
+
+SENSOR_PARTS = {
+    "planted-deficits": (planted_part, "planted_deficits.json"),
+    "planted-deficits-mnist": (planted_part, "planted_deficits_mnist.json"),
+    "tilt-sensors": (tilts_part, "toy/imbalanced.json"),
+}
+MONITOR_PARTS = {"forgetting": (forgetting_part, "toy/forgetting.json")}
 
 
 def fill(text, parts=None, page=PAGE):
@@ -292,6 +346,8 @@ def main():
         (MOMENTS_PAGE, MOMENTS_PARTS),
         (HALF_PAGE, HALF_PARTS),
         (CLAIMS_PAGE, CLAIMS_PARTS),
+        (SENSOR_PAGE, SENSOR_PARTS),
+        (MONITOR_PAGE, MONITOR_PARTS),
         (results_page.PAGE, results_page.PARTS),
     ]
     if f"<!-- {results_page.RIVALS_MARK}: begin -->" in results_page.README.read_text(encoding="utf-8"):

@@ -26,7 +26,7 @@ OWN_METHODS = {
     # Its memory-free twin: an exact assignment of each batch.
     "witness+batch-debt": dict(madr=dict(preset="witness", extractor="pca", debt="batch")),
     # D sees the reals of cells that are owed images more often; beside "tilt".
-    "debt+tilt": dict(madr=dict(preset="witness", extractor="pca", debt="potentials", tilt=1, tilt_by="debts", tilt_max=20.0, weight=2.0)),
+    "debt+tilt": dict(madr=dict(preset="witness", extractor="pca", debt="potentials", tilt=1, tilt_sensor="debts", tilt_max=20.0, weight=2.0)),
     "witness+moments": dict(madr=dict(preset="moments", extractor="pca")),
     # The memory-free twin: the same term and strength, moments of the batch alone.
     "witness+batch-moments": dict(madr=dict(preset="moments", extractor="pca", moments_horizon="0")),
@@ -35,6 +35,13 @@ OWN_METHODS = {
     "witness-as-strong": dict(madr=dict(preset="moments", extractor="pca", term="witness")),
     "witness-weight-2": dict(madr=dict(preset="witness", extractor="pca", weight=2.0)),
     "tilt": dict(madr=dict(preset="witness", extractor="pca", tilt=1, tilt_max=20.0, weight=2.0)),
+    # Its other sensors; cells for modes of 1%.
+    "tilt-fine": dict(madr=dict(preset="witness", extractor="pca", tilt=1, tilt_max=20.0, weight=2.0, tilt_sensor="fine", tilt_rarest=0.01)),
+    "tilt-logits": dict(madr=dict(preset="witness", extractor="pca", tilt=1, tilt_max=20.0, weight=2.0, tilt_sensor="logits")),
+    # A window in which a cell's weight can reach its bound at all, and a higher bound.
+    "tilt-long": dict(madr=dict(preset="witness", extractor="pca", tilt=1, tilt_max=50.0, weight=2.0, deficit_window=4096, cells=102)),
+    "witness+moments+tilt": dict(madr=dict(preset="moments", extractor="pca", tilt=1, tilt_max=20.0)),
+    "witness+moments+tilt-fine": dict(madr=dict(preset="moments", extractor="pca", tilt=1, tilt_max=20.0, tilt_sensor="fine", tilt_rarest=0.01)),
     # The same cells and rule, the deficits counted in the present batch alone.
     "tilt-without-memory": dict(madr=dict(preset="witness", extractor="pca", tilt=1, tilt_max=20.0, weight=2.0, deficit_window=64, cells=102)),
     # Repulsion from the features remembered (mean age: 300 steps) instead of the present batch.

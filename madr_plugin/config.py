@@ -71,10 +71,9 @@ class MADRConfig(
             )
         if self.tilt and "witness" not in self.parts:
             raise MADRError(f"--madr-tilt=1 tilts the reals of D and of the witness together; use it with --madr-term=witness (got {self.term})")
-        if self.tilt_by == "debts" and (self.debt != "potentials" or not self.tilt):
+        if self.tilt_sensor == "debts" and self.debt != "potentials":
             raise MADRError(
-                "--madr-tilt-by=debts tilts the reals by remembered debts; use it with --madr-tilt=1 and --madr-debt=potentials "
-                f"(got --madr-tilt={self.tilt}, --madr-debt={self.debt})"
+                f"--madr-tilt-sensor=debts tilts the reals by remembered debts; use it with --madr-debt=potentials (got --madr-debt={self.debt})"
             )
         if self.debt != "none" and self.anchors:
             raise MADRError(

@@ -13,11 +13,11 @@ from madr_plugin import augment_pipe as pipes, metrics
 from madr_plugin.base import collective
 from madr_plugin.config import NOT_CONFIG, resolve
 from madr_plugin.engine import Engine
-from madr_plugin.host import base_loss, cost, rest, snapshots, telemetry
+from madr_plugin.host import base_loss, cost, discriminator_access, rest, snapshots, telemetry
 from madr_plugin.host.construct import construct, named
 from madr_plugin.host.generator_access import GeneratorAccess
 from madr_plugin.reals import real_images, reference
-from madr_plugin.tilt import tilted_logits, tilted_reals
+from madr_plugin.tilt import sensors, tilted_logits, tilted_reals
 from madr_spaces import registry
 from madr_spaces.errors import MADRError
 
@@ -52,6 +52,7 @@ class MADRLoss:
         self._rounds_of_phase = 0  # microbatches of the generator's phase that runs, counted there
         self._state_to_load = None
         self._tilted_reals = None
+        self.discriminator = discriminator_access.of(D)
         self._real_weights = tilted_logits.RealLogitWeights(D, self.augment_pipe) if self.config.tilt_form == "weight" else None
         self.cost, self.rest = cost.CostMeter(self.device), rest.Rest(self.config)
         self._reals_of = ("", -1)  # D phase and its last round
@@ -107,13 +108,15 @@ class MADRLoss:
             )
             extractor = extractor.eval().requires_grad_(False).to(self.device)
             real_features = reference.build(dataset, extractor, self.config, self.seed, self.device, announce=print if rank == 0 else _silent)
-        self.engine = Engine(self.config, real_features, extractor, self.seed, self.device)
-        self.engine.running = self.cost.running
-        notes = self.engine.notes(self.generator_access.latent_width)
-        for note in notes if rank == 0 else ():
-            print(f"MADR: note: {note}", flush=True)
         if self.config.tilt and self._real_weights is None:
             self._tilted_reals = tilted_reals.open_for(self.training_set, self.training_set_kwargs, self.config, self.seed)
+        announce = print if rank == 0 else _silent
+        sensor = sensors.build(self.config, real_features, self._tilted_reals, self.discriminator, self.seed, announce)
+        self.engine = Engine(self.config, real_features, extractor, self.seed, self.device, self.discriminator, sensor)
+        self.engine.running = self.cost.running
+        notes = self.engine.notes(self.generator_access.latent_width)  # may refuse, on every rank alike
+        for note in notes if rank == 0 else ():
+            print(f"MADR: note: {note}", flush=True)
         if self._state_to_load is not None:
             self.engine.load(self._state_to_load)
             self._state_to_load = None
@@ -260,7 +263,7 @@ class MADRLoss:
             if self._report_is_due():
                 telemetry.report(self.engine.telemetry())
             if collective.world()[0] == 0 and (self._report_is_due() or self.engine.step == rest.FIRST_STEP):
-                for sentence in self.rest.sentences(self.engine):
+                for sentence in (*self.rest.sentences(self.engine), *self.engine.sentences()):
                     print(sentence, flush=True)
             self._hand_state_to_pipe()
         if self.cost.step_done():

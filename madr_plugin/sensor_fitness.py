@@ -11,8 +11,10 @@ import torch
 
 from madr_plugin.base import view
 from madr_plugin.config import parse_view
-from madr_plugin.maths import cells
+from madr_plugin.maths import cells, coverage
 from madr_plugin.memory.sensor import CellSensor
+from madr_plugin.reals.fine_cells import FineCells, fit
+from madr_plugin.tilt.fine_sensor import FineSensor
 from madr_spaces.errors import MADRError
 from madr_spaces.seeds import generator_for
 from madr_spaces.space import check_features
@@ -34,6 +36,8 @@ class Plan:
     unclear: float  # share of images that are blends of two
     repeats: int
     seed: int
+    sensor: str = "cells"  # or fine: the tilt's, with the window that it chooses itself
+    rarest: float = 0.004  # of the fine sensor
 
 
 def perfect_ratio(share, largest):
@@ -73,7 +77,10 @@ def halves(class_N, generator):
 
 @torch.no_grad()
 def measure(extractor, images, class_N, plan):
-    """-> dict(ratios: {group: drawn share over true share while it is left out}, at_rest: the same with nothing left out, shares: {group: true share})."""
+    """-> dict(ratios: {group: drawn share over true share while it is left out}, at_rest: the same with nothing left out, shares: {group: true share},
+
+    window and num_cells: those that the sensor has, moved: share of D's draws that move to other reals while nothing is left out).
+    """
     if extractor.images_to_fit:
         extractor.fit(images[: extractor.images_to_fit])
     parts, generator = parse_view("auto", extractor.default_view), generator_for("sensor-views", plan.seed)
@@ -85,8 +92,11 @@ def measure(extractor, images, class_N, plan):
 
     random = generator_for("sensor", plan.seed)
     real_rows, fake_rows = halves(class_N, random)
-    sensor_of = _sensor_maker(features(images[real_rows]), plan)
-    pool_MD, blends = features(images[fake_rows]), _blends(images, class_N, fake_rows, features, random) if plan.unclear > 0 else None
+    sensor = _sensor_of(features(images[real_rows]), plan)
+    pool_M, blends = sensor.assign(features(images[fake_rows])), None
+    if plan.unclear > 0:
+        blend_nD, groups_n2 = _blends(images, class_N, fake_rows, features, random)
+        blends = sensor.assign(blend_nD), groups_n2
     class_of_real, class_of_fake = class_N[real_rows], class_N[fake_rows]
     planted, ratios = planted_groups(class_N), {}
     shares = {group: float((class_of_real == group).double().mean()) for group in planted}
@@ -94,37 +104,49 @@ def measure(extractor, images, class_N, plan):
     def drawn_over_truth(missing, groups):
         """Mean over the repeats of (share of each group's reals in a tilted draw) / (true share)."""
         pool = (class_of_fake != missing).nonzero()[:, 0]
-        total = dict.fromkeys(groups, 0.0)
+        total, moved = dict.fromkeys(groups, 0.0), 0.0
         for _ in range(plan.repeats):
-            window_WD = _window(pool_MD[pool], blends, missing, plan, random)
-            weight_N = sensor_of(window_WD)
+            weight_N = sensor.weights(_window(pool_M[pool], blends, missing, plan.unclear, sensor.window, random))
+            moved += float((weight_N / weight_N.mean() - 1).clamp(min=0).mean()) / plan.repeats
             for group in groups:
                 total[group] += float(weight_N[class_of_real == group].sum() / weight_N.sum()) / shares[group] / plan.repeats
-        return total
+        return total, moved
 
     for group in planted:
-        ratios.update(drawn_over_truth(group, [group]))
-    return dict(ratios=ratios, at_rest=drawn_over_truth(-1, planted), shares=shares)
+        ratios.update(drawn_over_truth(group, [group])[0])
+    at_rest, moved = drawn_over_truth(-1, planted)
+    return dict(ratios=ratios, at_rest=at_rest, shares=shares, window=sensor.window, num_cells=sensor.num_cells, moved=moved)
 
 
-def _sensor_maker(real_ND, plan):
-    """sensor_of(features of a window [W, D]) -> weight of each real [N]."""
+class _Sensor:
+    """The plugin's own sensor, fed with cells instead of features, of which each image's is found once. window, num_cells: what it counts."""
+
+    def __init__(self, assign, make, cell_of_real_N):
+        self.assign, self._make, self._cell_of_real_N = assign, make, cell_of_real_N
+        made = make()
+        self.window, self.num_cells, self._largest = len(made.ledger.cells_W), len(made.reference.shares_C), made.deficit_max
+
+    def weights(self, cell_W):
+        """Weigh each real after a window of images in these cells -> [N]."""
+        sensor = self._make()
+        sensor.ledger.add(cell_W)
+        return sensor.deficits()[self._cell_of_real_N] if self._largest > 1 else torch.ones([len(self._cell_of_real_N)])
+
+
+def _sensor_of(real_ND, plan):
     classless_N = torch.full([len(real_ND)], -1)
+    if plan.sensor == "fine":
+        found = FineCells(real_ND, classless_N, fit(real_ND, classless_N, plan.rarest, plan.seed))
+        knobs = types.SimpleNamespace(tilt_rarest=plan.rarest, tilt_max=plan.largest, tilt_window_images=None)
+        assign = lambda features_MD: torch.cat([found.assign(part) for part in features_MD.split(256)])
+        return _Sensor(assign, lambda: FineSensor(found, knobs, real_ND.device), found.cell_of_real_N)
     fitted = cells.fit_cells_per_class(real_ND, classless_N, plan.num_cells, plan.quantile, generator_for("reference-cells", plan.seed))
-    reference = types.SimpleNamespace(
-        centroids_CD=fitted["centroids"],
-        radii_C=fitted["radii"],
-        shares_C=fitted["shares"],
-        class_C=fitted["class"],
-        cell_of_real_N=fitted["cell_of_real"],
+    reference = types.SimpleNamespace(shares_C=fitted["shares"], class_C=fitted["class"])
+    return _Sensor(
+        lambda features_MD: coverage.assign_to_cells(features_MD, fitted["centroids"], fitted["radii"]),
+        lambda: CellSensor(reference, plan.window, plan.largest, plan.quantile, real_ND.device),
+        fitted["cell_of_real"],
     )
-
-    def sensor_of(window_WD):
-        sensor = CellSensor(reference, plan.window, plan.largest, plan.quantile, window_WD.device)
-        sensor.note(window_WD, torch.full([len(window_WD)], -1))
-        return sensor.weight_of_reals() if plan.largest > 1 else torch.ones([len(real_ND)])
-
-    return sensor_of
 
 
 def _blends(images, class_N, rows, features, random):
@@ -135,17 +157,16 @@ def _blends(images, class_N, rows, features, random):
     return features(mixed), class_N[pairs]
 
 
-def _window(pool_MD, blends, missing, plan, random):
-    """Features of a window: drawn from the pool, and the unclear share from blends of other groups than the missing one."""
-    num_unclear = 0
-    unclear = pool_MD[:0]
+def _window(pool_M, blends, missing, share, size, random):
+    """Cells of a window's images, in no order: drawn from the pool, and the unclear share from blends of other groups than the missing one."""
+    num_unclear, unclear = 0, pool_M[:0]
     if blends is not None:
-        features_nD, groups_n2 = blends
-        usable = features_nD[(groups_n2 != missing).all(1)]
-        num_unclear = round(plan.unclear * plan.window) if len(usable) else 0
+        cell_n, groups_n2 = blends
+        usable = cell_n[(groups_n2 != missing).all(1)]
+        num_unclear = round(share * size) if len(usable) else 0
         unclear = usable[torch.randint(max(len(usable), 1), [num_unclear], generator=random)]
-    clear = pool_MD[torch.randint(len(pool_MD), [plan.window - num_unclear], generator=random)]
-    return torch.cat([clear, unclear])
+    clear = pool_M[torch.randint(len(pool_M), [size - num_unclear], generator=random)]
+    return torch.cat([clear, unclear])[torch.randperm(size, generator=generator_for("sensor-order", size))]
 
 
 def window_for(share, largest):

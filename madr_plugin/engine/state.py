@@ -23,6 +23,8 @@ def live_state(engine):
         objective=engine.objective.live_state(),
         **({} if engine.champions is None else dict(champions=engine.champions.live_state())),
         **engine.strength.live_state(),
+        **({} if engine.forgetting is None else dict(forgetting=engine.forgetting.live_state())),
+        **({} if engine.tilt_sensor is engine.sensor else dict(tilt_sensor=dict(engine.tilt_sensor.live_state(), kind=engine.config.tilt_sensor))),
     )
 
 
@@ -32,6 +34,11 @@ def load(engine, state):
     engine.objective.load(state.get("objective", {}), engine.device)  # may refuse: before anything else is taken up
     if engine.champions is not None:
         engine.champions.load(state.get("champions", {}))  # likewise
+    if engine.tilt_sensor is not engine.sensor:
+        kept = state.get("tilt_sensor", {})
+        engine.tilt_sensor.load(kept if kept.get("kind") == engine.config.tilt_sensor else {}, engine.device)
+    if engine.forgetting is not None:
+        engine.forgetting.load(state.get("forgetting", {}), engine.device)
     engine.step, engine.nimg = int(state["step"]), int(state["nimg"])
     engine.memory.load(state["memory"], engine.device)
     engine.sensor.load(state["sensor"], engine.device)
@@ -59,9 +66,11 @@ def _check(engine, state):
 def kept_tensors(engine):
     """List the tensors kept on the device, {what for: tensors}."""
     of_reals = {id(value): value for value in vars(engine.reference).values() if torch.is_tensor(value)}  # some bear two names
+    further = [] if engine.forgetting is None else engine.forgetting.tensors()
+    of_tilt = [] if engine.tilt_sensor is engine.sensor else engine.tilt_sensor.tensors()
     return {
         "features of the reals": list(of_reals.values()),
-        "memory": [*engine.memory.tensors.values(), engine.sensor.ledger.cells_W],
+        "memory": [*engine.memory.tensors.values(), engine.sensor.ledger.cells_W, *of_tilt, *further],
         **({} if engine.champions is None else {"champions": [*engine.champions.tensors.values(), engine.champions.radii_NK]}),
         "extractor": engine.extractor.tensors(),
     }
@@ -80,9 +89,34 @@ def telemetry(engine):
     if config.tilt:
         v_N = engine.tilt()
         values["tilt"] = 0.0 if v_N is None else tilted_reals.replaced_share(v_N, engine.reference.image_labels_N)
+        if engine.tilt_sensor is not engine.sensor:
+            values.update(engine.tilt_sensor.telemetry())
+    if engine.forgetting is not None and engine.forgetting.value is not None:
+        values["forgetting"] = engine.forgetting.value
     if memory.count:
         values["age_kimg"] = (engine.nimg - memory.filled("born").to(torch.float64)).mean() / 1000
     values.update(engine.objective.telemetry())
     if engine.champions is not None:
         values.update(engine.champions.telemetry())
     return values
+
+
+def notes(engine, latent_width=None):
+    """Say what was chosen, once at the start. latent_width: of z where it is known. Raises MADRError where it is too much."""
+    yield from engine.objective.notes()
+    if engine.champions is not None and latent_width:
+        num_classes = int(engine.reference.labels_N.max()) + 1
+        engine.champions.check_size(latent_width, num_classes)
+        yield engine.champions.note(2 * latent_width, num_classes)  # two latents an image, under style mixing
+    if engine.tilt_sensor is not engine.sensor:
+        yield from engine.tilt_sensor.notes()
+    if engine.config.forgetting and engine.discriminator is None:
+        yield "forgetting is not measured: this host's loss has no argument D"
+
+
+def sentences(engine):
+    """Say what has changed since the last time, for the log."""
+    if engine.tilt_sensor is not engine.sensor:
+        yield from engine.tilt_sensor.sentences(engine.step, engine.nimg)
+    if engine.forgetting is not None:
+        yield from engine.forgetting.sentences()

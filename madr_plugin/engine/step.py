@@ -16,6 +16,7 @@ from madr_plugin.engine.replay import Replay
 from madr_plugin.host import tap
 from madr_plugin.memory import sample_memory
 from madr_plugin.memory.champions import ChampionTable
+from madr_plugin.memory.forgetting import ForgettingMeter
 from madr_plugin.memory.sensor import CellSensor
 from madr_plugin.strength import balance
 from madr_plugin.strength.strength import Strength
@@ -26,18 +27,23 @@ from madr_spaces.images import classes_of
 from madr_spaces.seeds import generator_for
 
 DRIFT_EVERY = 16  # steps
+OLD_IMAGES = "old_images"  # of a step's results: what the meter of forgetting keeps
 MEASURED = "measured "  # before the names of what an objective measured, among a step's results
 
 
 class Engine:
     """Runs MADR in one process. Built when the training set and the device are known."""
 
-    def __init__(self, config, real_features, extractor, seed, device):
+    def __init__(self, config, real_features, extractor, seed, device, discriminator=None, tilt_sensor=None):
+        """discriminator: DiscriminatorAccess, None where the host shows none; tilt_sensor: None for the count of cells that the replay follows."""
         self.config, self.reference, self.extractor, self.seed, self.device = config, real_features, extractor, seed, device
         self.view_parts = parse_view(config.view, extractor.default_view)
         self.objective = objectives.build(config, real_features, seed)
         self.memory = sample_memory.SampleMemory(config.capacity, config.memory, config.half_life_kimg)
         self.sensor = CellSensor(real_features, config.deficit_window, config.deficit_max, config.cell_quantile, device)
+        self.tilt_sensor = self.sensor if tilt_sensor is None else tilt_sensor
+        self.discriminator = discriminator
+        self.forgetting = ForgettingMeter() if config.forgetting and discriminator is not None else None
         self.champions = ChampionTable(real_features, config, device) if config.replay_from == "champions" else None
         of_replay = None if self.champions is None else self.champions.far_share
         self.strength = Strength(config, device, of_objective=lambda: self.objective.strength, of_replay=of_replay)
@@ -66,20 +72,20 @@ class Engine:
     def tilt(self):
         """Weigh each real image, v >= 1 [N]; None where the tilt rests."""
         v_C = self.tilt_of_cells()
-        return None if v_C is None else v_C[self.reference.image_cells_N]
+        return None if v_C is None else v_C[self.tilt_sensor.cells.image_cells_N]
 
     @torch.no_grad()
     def tilt_of_cells(self):
         """Weigh each cell, v >= 1 [C]; None without --madr-tilt, while its guard holds it, or where nothing is deficient.
 
-        Follows from the window of recent images alone, or from the objective's potentials, so that resuming needs no state of its own.
+        Follows from what the sensors and the objective keep alone, so that resuming needs no state of its own.
         """
         if not self.config.tilt:
             return None
         if self._tilt[0] != self.step:
-            sensor, v_C = self.sensor, None
-            if float(sensor.inside()) >= self.config.tilt_guard:
-                v_C = sensor.deficits(self.config.tilt_max) if self.config.tilt_by == "deficits" else self._owed()
+            v_C = None
+            if float(self.sensor.inside()) >= self.config.tilt_guard:
+                v_C = self._owed() if self.config.tilt_sensor == "debts" else self.tilt_sensor.deficits(self.config.tilt_max)
                 v_C = v_C if float(v_C.max()) > 1 else None
             self._tilt = (self.step, v_C)
         return self._tilt[1]
@@ -91,7 +97,9 @@ class Engine:
 
     def _witness_weights(self):
         v_C, reals = self.tilt_of_cells(), self.reference
-        return None if v_C is None else tilted_reals.normalised_within_classes(v_C[reals.cell_of_real_N], reals.labels_N, reals.mass_N)
+        return (
+            None if v_C is None else tilted_reals.normalised_within_classes(v_C[self.tilt_sensor.cells.cell_of_real_N], reals.labels_N, reals.mass_N)
+        )
 
     @torch.no_grad()
     def _pull_weights(self):
@@ -104,15 +112,6 @@ class Engine:
     def features(self, images, generator):
         """Compute phi(view(x)): float32 [N, D], with gradients to the images."""
         return self.extractor(view.apply(images.to(torch.float32), self.view_parts, generator)).to(torch.float32)
-
-    def notes(self, latent_width=None):
-        """List what the user should know, sentence by sentence. latent_width: of z where it is known. Raises MADRError where it is too much."""
-        notes = list(self.objective.notes())
-        if self.champions is not None and latent_width:
-            num_classes = int(self.reference.labels_N.max()) + 1
-            self.champions.check_size(latent_width, num_classes)
-            notes.append(self.champions.note(2 * latent_width, num_classes))  # two latents an image, under style mixing
-        return notes
 
     def on_generated(self, generator_access, image, latents, microbatch, gain, replayed, renewed, fresh=None, drift=None):
         """Add the term's gradient to the generator's image of the main phase; note what the end of the step needs.
@@ -134,6 +133,8 @@ class Engine:
             result["renewed_rows"], result["renewed_features"] = renewed
         if drift is not None:
             result[MEASURED + "drift"] = drift.to(torch.float32)
+        if self.forgetting is not None and self.forgetting.is_due(self.step):
+            result[OLD_IMAGES] = ForgettingMeter.share_of(image[:count])
         self._results.append(result)
         self._generated += len(image)
 
@@ -228,6 +229,9 @@ class Engine:
         if self.strength.signals:
             self.strength.update_signals(self.objective.signals(measured, microbatch))
 
+        if OLD_IMAGES in gathered:
+            images = gathered.pop(OLD_IMAGES)
+            self.forgetting.look(images.flatten(0, 1), gathered["labels"][:, : images.shape[1]].flatten(0, 1), self.discriminator.logits)
         renewed = [gathered.pop(name).flatten(0, 1) for name in ("renewed_rows", "renewed_features") if name in gathered]
         if renewed:
             self.memory.renew_features(*renewed)
@@ -238,6 +242,9 @@ class Engine:
         self.sensor.note(features_BD, class_B)
         if self.champions is not None:
             self.champions.take_in(samples, generated, remade or None)
+        if self.tilt_sensor is not self.sensor:
+            self.tilt_sensor.note(features_BD, class_B)
+            self.tilt_sensor.look(microbatch, len(rounds))
         if self.step % self.config.update_interval == 0:
             samples["importance"] = self._importance(features_BD)
             self.memory.offer(samples, self.step, self.nimg, generator_for(self.seed, self.step, "memory"), generated * self.config.update_interval)
@@ -278,3 +285,9 @@ class Engine:
 
     def telemetry(self):
         return states.telemetry(self)
+
+    def notes(self, latent_width=None):
+        return list(states.notes(self, latent_width))
+
+    def sentences(self):
+        return states.sentences(self)

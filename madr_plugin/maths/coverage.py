@@ -85,6 +85,22 @@ def deficit_weights(count_C, expected_C, largest):
     return (1 / cell_ratio(count_C, expected_C)).clamp(1, largest)
 
 
+def share_change(older_C, newer_C):
+    """Mean squared relative change of a cell's share between two parts of a window, beyond counting noise -> 0-d, 0 to 1.
+
+    (X - (K - 1)) / M with X = sum_a (sqrt(N2/N1) n_a - sqrt(N1/N2) m_a)^2 / (n_a + m_a), the chi-square of homogeneity over the K cells with
+    images, n and m the counts, N1 and N2 their sums, M = N1 + N2. Its mean is 0 where both parts follow one distribution.
+    """
+    total_C = older_C + newer_C
+    first, second = older_C.sum().to(torch.float64), newer_C.sum().to(torch.float64)
+    if float(first) == 0 or float(second) == 0:
+        return torch.zeros([], dtype=torch.float64, device=total_C.device)
+    ratio, seen_C = (second / first).sqrt(), total_C > 0
+    difference_C = ratio * older_C - newer_C / ratio
+    chi_square = (difference_C[seen_C].square() / total_C[seen_C]).sum()
+    return ((chi_square - (seen_C.sum() - 1)) / (first + second)).clamp(0, 1)
+
+
 def histogram_overlap(count_C, share_C, window, gate=1.0):
     """1/q sum_a min(q p_a, n_a / W): share of the real mass matched by the window's images; q: share of reals inside gates."""
     return torch.minimum(share_C * gate, count_C / max(window, 1)).sum() / gate

@@ -54,6 +54,12 @@ class MemoryKnobs(Knobs):
     )
     half_life_kimg: float = knob(13.3, "Let half of the entries die in so many thousands of generated images (--madr-memory=forgetting)", 0.001, 1e6)
     update_interval: int = knob(1, "Offer generated samples to the memory every so many generator steps", 1, 100_000)
+    forgetting: int = knob(
+        1,
+        "Measure whether D forgets: its logit on 256 old generated images now minus the one that it had learned, in stats.jsonl (1), or do not (0)",
+        0,
+        1,
+    )
     refresh: int = knob(0, "Renew the features of so many memory entries with the present generator, per microbatch and step", 0, 1_000_000)
 
 

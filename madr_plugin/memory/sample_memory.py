@@ -145,6 +145,11 @@ class CellLedger:
         """Return the cells of the images seen so far."""
         return self.cells_W[: self.count].to(torch.int64)
 
+    def newest(self, size: int) -> torch.Tensor:
+        """Return the cells of the newest `size` images, the oldest of them first."""
+        place = torch.arange(self.next_slot - size, self.next_slot, device=self.cells_W.device) % len(self.cells_W)
+        return self.cells_W[place].to(torch.int64)
+
     def live_state(self) -> dict[str, Any]:
         return dict(cells=self.cells_W, count=self.count, next_slot=self.next_slot)
 

@@ -20,6 +20,11 @@ class CellSensor:
         self.ledger = CellLedger(window, device)
         self.has_classes = bool((reference.class_C >= 0).any())
 
+    @property
+    def cells(self) -> Any:
+        """The cells that deficits() speaks of: what the tilt asks of a sensor."""
+        return self.reference
+
     @torch.no_grad()
     def note(self, features_BD: torch.Tensor, class_B: torch.Tensor) -> None:
         reference = self.reference

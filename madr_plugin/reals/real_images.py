@@ -2,6 +2,7 @@
 
 import os
 
+import numpy as np
 import torch
 
 from madr_plugin.host.construct import construct
@@ -39,3 +40,11 @@ def read_images_and_classes(dataset, rows, told=len):
         images.append(part), classes.append(of_part)
         told(part)
     return torch.cat(images), torch.cat(classes)
+
+
+def read_images_and_labels(dataset, rows):
+    """(images as read_images(), label vectors float32 [n, c]; c is 0 without labels), as D is given them."""
+    items = [dataset[int(row)] for row in rows]
+    images = torch.from_numpy(np.stack([np.asarray(item[0]) for item in items])).to(torch.float32) / 127.5 - 1
+    labels = np.stack([np.asarray(item[1], dtype=np.float32).reshape(-1) for item in items])
+    return images, torch.from_numpy(labels)

@@ -20,14 +20,43 @@ class TiltKnobs(Knobs):
     tilt_form: str = knob(
         "draw", "Tilt D's reals by exchanging some (draw), or by weighting the gradient at their logits (weight)", choices=("draw", "weight")
     )
-    tilt_by: str = knob(
-        "deficits",
-        "Weigh the tilted reals by the deficits of their cells, or by what --madr-debt=potentials says they are owed",
-        choices=("deficits", "debts"),
-    )
-    tilt_temperature: float = knob(1.0, "Weigh reals by exp(potential / this) with --madr-tilt-by=debts", 0.01, 100)
     tilt_guard: float = knob(0.4, "Pause the tilt while less than this share of recent generated images lies inside the gates of the cells", 0, 1)
+    tilt_sensor: str = knob(
+        "cells",
+        "Find what is left out by the counts of the deficit window (cells), by finer cells with a longer window of their own (fine), "
+        "by D's past logits of each real, without features (logits), or by what --madr-debt=potentials says cells are owed (debts)",
+        choices=("cells", "fine", "logits", "debts"),
+    )
+    tilt_temperature: float = knob(1.0, "Weigh reals by exp(potential / this) with --madr-tilt-sensor=debts", 0.01, 100)
+    tilt_rarest: float = knob(0.004, "Make the fine cells and their window for modes of this share of the reals", 1e-5, 0.5)
+    tilt_window: str = knob(
+        "auto",
+        "Count fine cells over so many generated images; auto: as many as --madr-tilt-rarest and --madr-tilt-max need, "
+        "fewer while what is generated changes too fast",
+    )
+
+    @property
+    def tilt_window_images(self):
+        """Read the window as a number of images; None for auto."""
+        return None if self.tilt_window == "auto" else int(self.tilt_window)
 
     def refuse(self):
         if self.tilt_form != "draw" and not self.tilt:
             raise MADRError(f"--madr-tilt-form={self.tilt_form} has no effect without --madr-tilt=1; add it, or leave the form out")
+        if self.tilt_sensor != "cells" and not self.tilt:
+            raise MADRError(f"--madr-tilt-sensor={self.tilt_sensor} has no effect without --madr-tilt=1; add it, or leave the sensor out")
+        try:
+            window = self.tilt_window_images
+        except ValueError:
+            window = 0
+        if window is not None and not 16 <= window <= 10_000_000:
+            raise MADRError(f"--madr-tilt-window must be auto or a number of images between 16 and 10000000 (got {self.tilt_window!r})")
+        if window is not None and self.tilt_sensor != "fine":
+            raise MADRError(
+                f"--madr-tilt-window={window} is the window of --madr-tilt-sensor=fine (got {self.tilt_sensor}); "
+                "add it, or give --madr-deficit-window for the sensor of cells"
+            )
+        if self.tilt_sensor == "logits" and self.tilt_form == "weight":
+            raise MADRError(
+                "--madr-tilt-form=weight finds the weight of a real by its cell, and --madr-tilt-sensor=logits has none; use --madr-tilt-form=draw"
+            )

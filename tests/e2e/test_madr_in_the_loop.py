@@ -81,14 +81,17 @@ def test_every_tick_tells_of_madr(tmp_path, loop_options):
 TILT = dict(madr_tilt=1, madr_tilt_guard=0, madr_cells=4)
 
 
-@pytest.mark.parametrize("preset", ["default", "paper", "witness"])
+PRESETS = {
+    "default": {},
+    "paper": dict(madr_update_interval=1, madr_start_fill=0.1, madr_extractor="pca"),
+    "witness": TILT,
+    "moments": dict(TILT, madr_tilt_sensor="logits", madr_moments_horizon="0.03"),
+}
+
+
+@pytest.mark.parametrize("preset", list(PRESETS))
 def test_resume_is_bitwise_with_madr(tmp_path, loop_options, preset):
-    options = with_madr(
-        loop_options(total_kimg=0.08, kimg_per_tick=0.024, network_snapshot_ticks=1),
-        **SMALL,
-        madr_preset=preset,
-        **(dict(madr_update_interval=1, madr_start_fill=0.1, madr_extractor="pca") if preset == "paper" else TILT if preset == "witness" else {}),
-    )
+    options = with_madr(loop_options(total_kimg=0.08, kimg_per_tick=0.024, network_snapshot_ticks=1), **SMALL, madr_preset=preset, **PRESETS[preset])
     whole = run(tmp_path / "whole", options)
     run(tmp_path / "parts", {**options, "total_kimg": 0.032})
     parts = run(tmp_path / "parts", options, resume_state=state.latest_state(tmp_path / "parts"))

@@ -56,8 +56,9 @@ def test_rivals_are_found_under_the_names_of_either_kind_of_bed(results):
 
 
 def test_tables_write_the_readme_where_it_has_the_mark(results, monkeypatch, tmp_path, capsys):
-    pages = {name: tmp_path / f"{name}.md" for name in ("PAGE", "MOMENTS_PAGE", "HALF_PAGE", "CLAIMS_PAGE")}
+    pages = {name: tmp_path / f"{name}.md" for name in ("PAGE", "MOMENTS_PAGE", "HALF_PAGE", "CLAIMS_PAGE", "SENSOR_PAGE", "MONITOR_PAGE")}
     parts = {"PAGE": tables.PARTS, "MOMENTS_PAGE": tables.MOMENTS_PARTS, "HALF_PAGE": tables.HALF_PARTS, "CLAIMS_PAGE": tables.CLAIMS_PARTS}
+    parts |= {"SENSOR_PAGE": tables.SENSOR_PARTS, "MONITOR_PAGE": tables.MONITOR_PARTS}
     places = lambda names: "".join(f"<!-- {name}: begin -->\n<!-- {name}: end -->\n" for name in names)
     for name, path in pages.items():
         path.write_text(places(parts[name]))

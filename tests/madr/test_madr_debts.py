@@ -148,8 +148,8 @@ OPTIONS = dict(preset="witness", debt="potentials", debt_rate=1.0)
         {},
         dict(c_dim=2),
         dict(debt="batch"),
-        dict(tilt=1, tilt_by="debts", tilt_guard=0.0),
-        dict(term="witness+moments", tilt=1, tilt_by="debts", tilt_guard=0.0),
+        dict(tilt=1, tilt_sensor="debts", tilt_guard=0.0),
+        dict(term="witness+moments", tilt=1, tilt_sensor="debts", tilt_guard=0.0),
     ],
     ids=str,
 )
@@ -176,7 +176,7 @@ def test_resumed_is_uninterrupted(options):
 
 
 def test_reals_of_cells_that_are_owed_are_shown_more_often():
-    host = Host(madr_loss(dict(OPTIONS, tilt=1, tilt_by="debts", tilt_guard=0.0, tilt_temperature=0.5, tilt_max=20.0)))
+    host = Host(madr_loss(dict(OPTIONS, tilt=1, tilt_sensor="debts", tilt_guard=0.0, tilt_temperature=0.5, tilt_max=20.0)))
     engine = host.loss.engine
     engine.objective.potential_C = torch.linspace(-0.5, 0.5, len(engine.objective.share_C)).double()
     weight = engine.tilt_of_cells()
@@ -189,8 +189,8 @@ def test_reals_of_cells_that_are_owed_are_shown_more_often():
     [
         (dict(term="moments"), "--madr-debt=potentials adds to the witness"),
         (dict(anchors=64), "--madr-debt=potentials pulls to reals"),
-        (dict(tilt_by="debts"), r"--madr-tilt-by=debts .*--madr-tilt=0"),
-        (dict(debt="batch", tilt=1, tilt_by="debts"), r"--madr-tilt-by=debts .*--madr-debt=batch"),
+        (dict(tilt_sensor="debts"), r"--madr-tilt-sensor=debts .*without --madr-tilt=1"),
+        (dict(debt="batch", tilt=1, tilt_sensor="debts"), r"--madr-tilt-sensor=debts .*--madr-debt=batch"),
         (dict(debt_rate=0.0), "--madr-debt-rate must lie between"),
     ],
 )

@@ -379,6 +379,8 @@ MORE = {
     "default": dict(term="witness+moments", moments_horizon="auto", replay_weight=1.0),
     "witness": dict(tilt=1, tilt_form="weight", tilt_guard=0.0, cells=5, view="shift"),
     "moments": dict(replay_weight=1.0, replay_from="champions", champion_kimg=0.05, debt="potentials", debt_rate=1.0),
+    "moments-logits": dict(tilt=1, tilt_sensor="logits", tilt_guard=0.0, cells=5),
+    "witness-fine": dict(tilt=1, tilt_sensor="fine", tilt_rarest=0.1, tilt_guard=0.0, cells=5),
 }
 
 
@@ -402,9 +404,11 @@ def _train(rank, num_gpus, port_file, out, presets):
         os.environ["DNNLIB_CACHE_DIR"] = f"{out}-cache"  # not what the single process has extracted: the two share that work
         torch.distributed.init_process_group("gloo", init_method=f"file://{port_file}", rank=rank, world_size=num_gpus)
     for preset in presets:
-        make = madr_loss(dict(dict(preset=preset, extractor="pca", update_interval=1, replay_interval=1), **MORE.get(preset, {})))
+        make = madr_loss(dict(dict(preset=preset.partition("-")[0], extractor="pca", update_interval=1, replay_interval=1), **MORE.get(preset, {})))
         host = Host(in_ddp(make) if preset == "default" and num_gpus > 1 else make)
         if host.loss.config.tilt:
+            if preset == "witness-fine":
+                host.loss.engine.tilt_sensor.cells.gates_C.mul_(100)
             host.loss.engine.reference.radii_C.mul_(100)  # wide enough for images of an untrained generator, or the tilt would rest
         for _ in range(6):
             host.step(num_microbatches=2, rank=rank, num_gpus=num_gpus)
@@ -414,7 +418,7 @@ def _train(rank, num_gpus, port_file, out, presets):
 
 
 def test_two_processes_equal_one(tmp_path):
-    out, presets = str(tmp_path / "run"), ("default", "paper", "witness", "moments")
+    out, presets = str(tmp_path / "run"), ("default", "paper", "witness", "moments", "witness-fine", "moments-logits")
     _train(0, 1, None, out, presets)
     warm_start.run_all(_train, [(rank, 2, str(tmp_path / "rendezvous"), out, presets) for rank in range(2)])
     for preset in presets:
@@ -426,6 +430,16 @@ def test_two_processes_equal_one(tmp_path):
         a, b = one["state"]["madr"]["memory"], first["state"]["madr"]["memory"]
         assert a["count"] == b["count"] and torch.equal(a["tensors"]["latents"], b["tensors"]["latents"])
         assert torch.allclose(a["tensors"]["features"], b["tensors"]["features"], atol=1e-3)
+        a, b = one["state"]["madr"]["forgetting"]["groups"], first["state"]["madr"]["forgetting"]["groups"]
+        assert a.keys() == b.keys() and all(torch.allclose(a[key]["images"], b[key]["images"], atol=1e-3) for key in a)
+        if preset == "moments-logits":
+            a, b = one["state"]["madr"]["tilt_sensor"], first["state"]["madr"]["tilt_sensor"]
+            assert a["position"] == b["position"] == 6 * 16 and torch.allclose(a["second_N"], b["second_N"], rtol=1e-3, atol=1e-5)
+        if preset == "witness-fine":
+            a, b = one["state"]["madr"]["tilt_sensor"], first["state"]["madr"]["tilt_sensor"]
+            assert (
+                a["cells_of"] == b["cells_of"] and a["count"] == b["count"] and (a["cells"] >= 0).sum() > 50 and torch.equal(a["cells"], b["cells"])
+            )
         if preset == "default":
             a, b = one["state"]["madr"]["objective"]["moments"], first["state"]["madr"]["objective"]["moments"]
             assert float(a["weight_G"]) > 0 and torch.allclose(a["second_GDD"], b["second_GDD"], atol=1e-3)

@@ -81,6 +81,19 @@ def test_unclear_images_that_fall_on_a_rare_group_hide_that_it_is_left_out():
     assert clear > 3.3 and unclear < 1.2
 
 
+def test_the_fine_sensor_is_not_deceived_by_unclear_images_and_has_a_window_of_its_own():
+    """Blends lie apart from every real, but within the gate of a wide cell: the mean of the two others is 1, the rare group .8."""
+    images, class_N = pictures_of([300, 60, 300])
+    images[class_N == 1] -= 0.2
+    space = Space(lambda x: x.flatten(1))
+    coarse, fine = (
+        sensor_fitness.measure(space, images, class_N, plan(unclear=0.5, num_cells=2, sensor=name, rarest=0.1)) for name in ("cells", "fine")
+    )
+    assert coarse["ratios"][1] < 1.3 and fine["ratios"][1] > 0.9 * sensor_fitness.perfect_ratio(fine["shares"][1], 5.0)
+    assert (coarse["window"], coarse["num_cells"]) == (2000, 2) and fine["num_cells"] == 10 and fine["window"] == 3 * 5 * 10 / 0.9 // 1 + 1
+    assert fine["at_rest"][1] == pytest.approx(1, abs=0.35) and 0 <= fine["moved"] < 0.2
+
+
 def test_weights_of_one_are_blind():
     images, class_N = pictures_of([400, 300, 60])
     found = sensor_fitness.measure(Space(lambda x: x.flatten(1)), images, class_N, plan(largest=1.0))
@@ -113,10 +126,11 @@ def test_command_prints_each_planted_deficit(tmp_path, labelled):
     result = CliRunner().invoke(check_sensor.main, arguments, catch_exceptions=False)
     assert result.exit_code == 0, result.output
     assert "226 images" in result.output and ("each class left out" if labelled else "each group of alike images left out") in result.output
-    assert "| pca | mean of " in result.output and "| random | mean of " in result.output and "where 1 is blind" in result.output
+    assert all(f"| {name} | {sensor} | mean of " in result.output for name in ("pca", "random") for sensor in ("cells", "fine"))
+    assert "where 1 is blind" in result.output and "cells: 12 cells, window of 64, fine: 5 cells, window of 84" in result.output
     if labelled:
-        [row] = [line for line in result.output.splitlines() if line.startswith("| pca | 2 |")]
-        assert float(row.split("|")[4]) > 1.6 and "| 7.08% |" in row
+        [row] = [line for line in result.output.splitlines() if line.startswith("| pca | cells | 2 |")]
+        assert float(row.split("|")[5]) > 1.6 and "| 7.08% |" in row
         assert "--madr-deficit-window=71 would be needed" in result.output  # 5 / (8 of 113)
 
 
