@@ -145,6 +145,8 @@ _MOMENTS_PLAIN = Claim(
     *_stylegan2(*(_DIGITS, "stacked-digits", 20, "witness+moments", "plain"), *("digits_frechet", "Frechet distance, digit classifier", 1, 5, False)),
 )
 _TILT_SMALL = Claim("The tilt holds modes of 1 and 2%: ring with small modes", *_small_modes("tilt", "witness-weight-2"))
+_TILT_FINE = Claim("Its fine sensor holds more of them than the tilt of coarse cells: the same", *_small_modes("tilt-fine", "tilt"))
+_TILT_FINE_WITNESS = Claim("The fine tilt holds modes of 1 and 2%: ring with small modes", *_small_modes("tilt-fine", "witness-weight-2"))
 _RARE = ("rare_share", "share of rare classes, over their true share", 2, 0.1)
 _TILT_TAIL = Claim(
     "The tilt gives rare classes their share: long-tailed digits",
@@ -190,6 +192,7 @@ HERE = (
     ),
     Claim("They keep more small modes than the witness: ring with small modes", *_small_modes("witness+moments", "witness")),
     _TILT_SMALL,
+    _TILT_FINE,
     Claim("It is the short memory that does so", *_small_modes("tilt", "tilt-without-memory")),
     _TILT_TAIL,
     _TILT_EMOJI,
@@ -205,7 +208,11 @@ RECOMMENDED = (
     ("You want no memory", "`--madr=1 --madr-preset=witness`", _MEMORY_WEAK),
     ("A young StyleGAN2 on digits, where distance and recall count", "`--madr=1 --madr-preset=moments`", _MOMENTS_PLAIN),
     ("The same, and whether its memory matters", "`--madr-moments-horizon=0` is without", _MOMENTS),
-    ("Modes of 1 or 2% get lost", "`--madr=1 --madr-tilt=1 --madr-tilt-max=20 --madr-weight=2`", _TILT_SMALL),
+    (
+        "Modes of 1 or 2% get lost",
+        "`--madr=1 --madr-tilt=1 --madr-tilt-max=20 --madr-weight=2 --madr-tilt-sensor=fine --madr-tilt-rarest=0.01`",
+        _TILT_FINE_WITNESS,
+    ),
     ("Rare classes of drawings get lost", "`--madr=1 --madr-tilt=1`", _TILT_EMOJI),
     ("Rare classes of a long tail get lost", "nothing here brings them back for sure", _TILT_TAIL),
     ("Varied drawings in a StyleGAN2", "try it over seeds; choose the feature space first", _DEFAULT_EMOJI),

@@ -44,7 +44,7 @@ class Bed:
 _MOMENTS, _TWIN, _DIGITS = "witness+moments", "witness+batch-moments", "backbone-stacked-digits-20kimg.json"
 BEDS = (
     Bed("Ring of 8 Gaussians", "toy/ring.json", "modes", "modes held, of 8", 1),
-    Bed("Ring with modes of 1 and 2%", "toy/imbalanced.json", "modes", "modes held, of 8", 1, memory_free="witness-weight-2", ours="tilt"),
+    Bed("Ring with modes of 1 and 2%", "toy/imbalanced.json", "modes", "modes held, of 8", 1, memory_free="witness-weight-2", ours="tilt-fine"),
     Bed("Stacked MNIST, 28 px, weak discriminator", "stacked28.json", "modes", "modes hit, of 1000", 0),
     Bed("StyleGAN2 on emoji, 40 kimg", "backbone-emoji32-40kimg.json", "coverage", "coverage", 3),
     Bed("Long-tailed Stacked MNIST", "longtail.json", "rare_share", "share of rare classes, 1 is right", 2, ours="tilt"),
@@ -56,8 +56,9 @@ BEDS = (
 
 def tilt_flags(bed):
     """How far a row's tilt goes, as its file states it."""
-    madr = records.load(records.RESULTS / bed.file)[0]["methods"]["tilt"]["madr"]
-    return f"`--madr-tilt=1 --madr-tilt-max={madr['tilt_max']:g} --madr-weight={madr['weight']:g}` ({bed.name})"
+    madr = records.load(records.RESULTS / bed.file)[0]["methods"][bed.ours]["madr"]
+    fine = f" --madr-tilt-sensor=fine --madr-tilt-rarest={madr['tilt_rarest']:g}" if bed.ours == "tilt-fine" else ""
+    return f"`--madr-tilt=1 --madr-tilt-max={madr['tilt_max']:g} --madr-weight={madr['weight']:g}{fine}` ({bed.name})"
 
 
 def runs_of(bed):
@@ -95,7 +96,7 @@ def told(found, bed):
 
 def row(bed):
     runs = runs_of(bed)
-    ours = mean(runs, bed.ours, bed) + {"tilt": " (tilt)", _MOMENTS: " (moments)"}.get(bed.ours, "")
+    ours = mean(runs, bed.ours, bed) + {"tilt": " (tilt)", "tilt-fine": " (tilt)", _MOMENTS: " (moments)"}.get(bed.ours, "")
     cells = [
         bed.name,
         bed.heading,
@@ -111,7 +112,9 @@ def row(bed):
 
 def without_tilt():
     """The default on the beds whose row shows the tilt."""
-    parts = [f"{mean(runs, 'default', bed)} ({bed.name})" for bed in BEDS if bed.ours == "tilt" and "default" in (runs := runs_of(bed))]
+    parts = [
+        f"{mean(runs, 'default', bed)} ({bed.name})" for bed in BEDS if bed.ours in ("tilt", "tilt-fine") and "default" in (runs := runs_of(bed))
+    ]
     return f" The default without the tilt there: {', '.join(parts)}." if parts else ""
 
 
@@ -146,7 +149,7 @@ def text():
     """The whole text between the marks."""
     head = ["test bed", "measure", "plain GAN", "without memory", "MADR", "MADR minus plain", "MADR minus without memory", "seeds"]
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|", *map(row, BEDS)]
-    tilts = ", ".join(tilt_flags(bed) for bed in BEDS if bed.ours == "tilt")
+    tilts = ", ".join(tilt_flags(bed) for bed in BEDS if bed.ours in ("tilt", "tilt-fine"))
     note = (
         'Means over seeds ± half the width of the 95% interval. Differences are paired by seed, with their 95% interval; "open": the interval holds zero. '
         f"MADR is the default; where it says tilt: {tilts}; where it says moments: `--madr-preset=moments`. Without memory: `--madr-preset=witness` at the same weight, "
