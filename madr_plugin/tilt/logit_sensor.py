@@ -81,7 +81,15 @@ class LogitSensor:
     def _logits(self, rows):
         with host_rng_untouched():
             images, labels = real_images.read_images_and_labels(self.dataset, self.rows_N[rows.numpy()])
-        return self.discriminator.logits(images.to(self.device), labels.to(self.device))
+        try:
+            return self.discriminator.logits(images.to(self.device), labels.to(self.device))
+        except Exception as error:
+            if self.position > 0:
+                raise  # this D has answered before
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise MADRError(
+                f"--madr-tilt-sensor=logits: this discriminator cannot be asked about single images as they come ({reason}); use --madr-tilt-sensor=cells or fine"
+            ) from error
 
     def note(self, features_BD, class_B):
         """Nothing: what is generated is not looked at."""

@@ -209,6 +209,17 @@ def test_looks_go_through_all_reals_and_remember_their_logits():
     assert float(v_N[0]) == 1 and float(v_N[1:].min()) == pytest.approx(50) and float(sensor.deficits(5.0).max()) == 5
 
 
+def test_a_discriminator_that_judges_no_single_images_is_a_sentence():
+    sensor = logits_sensor()
+
+    def packs_alone(images, labels):
+        raise AssertionError("expected a tensor of shape (*, 6, 4, 4)")
+
+    sensor.discriminator.logits = packs_alone
+    with pytest.raises(MADRError, match=r"cannot be asked about single images.*\(\*, 6, 4, 4\).*use --madr-tilt-sensor=cells or fine"):
+        sensor.look(3, 1)
+
+
 def test_old_looks_fade():
     sensor = logits_sensor()
     for logit in (0.0, 4.0):
