@@ -100,12 +100,8 @@ def _aside(name, help, type, *options, how=How.PASSED_ON, **details):
 
 _OVERRIDES = [
     _override(
-        "cbase",
-        "cbase",
-        "Channels: min(cbase / resolution, cmax) at each resolution",
-        cli.IntRange(min=4),
-        f"{_G_SYNTHESIS}.channel_base",
-        "D_kwargs.channel_base",
+        *("cbase", "cbase", "Channels: min(cbase / resolution, cmax) at each resolution", cli.IntRange(min=4)),
+        *(f"{_G_SYNTHESIS}.channel_base", "D_kwargs.channel_base"),
         saves=("memory", "lower --cbase"),
     ),
     _override("cmax", "cmax", "Upper bound of the channels", _COUNT, f"{_G_SYNTHESIS}.channel_max", "D_kwargs.channel_max"),

@@ -105,6 +105,12 @@ def _of_first_process(
 
 
 def group_size(images: torch.Tensor) -> int:
-    """Count the images kept of a look: GROUP_SIZE, or as many as the bound on memory leaves, one at least."""
+    """Count the images kept of a look: GROUP_SIZE, or as many as the bound on memory leaves, one at least.
+
+    A microbatch is halved as long as that goes, since D may compare images in groups of any size that divides it.
+    """
     of_one = 2 * max(images[0].numel(), 1)
-    return max(1, min(GROUP_SIZE, len(images), MOST_BYTES // (of_one * (GROUPS + 1))))
+    most, count = max(1, min(GROUP_SIZE, MOST_BYTES // (of_one * (GROUPS + 1)))), len(images)
+    while count > most and count % 2 == 0:
+        count //= 2
+    return min(count, most)

@@ -55,6 +55,7 @@ def test_memory_is_bounded():
     size = forgetting.group_size(large)
     assert size == 4 and size * 9 * 2 * large[0].numel() <= forgetting.MOST_BYTES
     assert forgetting.group_size(torch.zeros([3, 1, 2, 2])) == 3
+    assert forgetting.group_size(torch.zeros([48, 1, 2, 2])) == 24  # of which groups of 3 can be made, too
 
 
 def test_the_host_does_not_notice_it():

@@ -60,7 +60,7 @@ def _common(choice, values):
     for flag, reason in _WITHOUT_EFFECT.items():
         if choice.flags.get(flag) or (flag == "noise_inputs" and flag in choice.flags):  # a 0 of the others changes nothing either
             raise UserError(
-                f"--{flag.replace('_', '-')}={choice.flags[flag]} has no effect on --backbone={name}, for {reason}; leave one of the two out"
+                f"--{flag.replace('_', '-')}={choice.flags[flag]:g} has no effect on --backbone={name}, for {reason}; leave one of the two out"
             )
     told = [f"no half precision and no noise: --backbone={name}; its latents have {values['z_dim']} values"]
     if values["norm"] is None:
