@@ -129,17 +129,31 @@ def digits_part(bed):
         f"run; digit classifier {facts['classifier_accuracy']:.2%} on MNIST's test digits"
     )
     head += f"; KL of perfect data {facts['floor_kl']:.3f}." if facts["floor_kl"] is not None else "."
-    costs = {
-        name: np.mean([runs[name][seed]["seconds"] / runs["plain"][seed]["seconds"] for seed in runs[name] if seed in runs["plain"]])
-        for name in runs
-        if "plain" in runs
-    }
-    cost_line = "CPU time over plain's, same seed: " + ", ".join(f"{name} {value:.2f}" for name, value in costs.items() if name != "plain") + "."
-    parts = [head, means_table(runs, DIGITS[bed]), cost_line]
+    parts = [head, means_table(runs, DIGITS[bed]), _cost_line(runs)]
     for ours in ("default", "witness+moments"):
         if ours in runs:
-            parts.append(against(runs, ours, [row for row in DIGITS[bed] if row[0] != "seconds"]))
+            parts.append(against(runs, ours, without_times(DIGITS[bed])))
     return "\n\n".join([*parts, provenance(runs)])
+
+
+def _cost_line(runs):
+    """CPU time over that of the plain run of the same seed and day: on another day the machine may have been another."""
+    ratios = {
+        name: [
+            entry["seconds"] / plain["seconds"]
+            for seed, entry in entries.items()
+            if (plain := runs["plain"].get(seed)) and plain["date"] == entry["date"]
+        ]
+        for name, entries in runs.items()
+        if name != "plain" and "plain" in runs
+    }
+    told = ", ".join(f"{name} {np.mean(values):.2f}" for name, values in ratios.items() if values)
+    return f"CPU time over plain's, same seed and day: {told}." if told else "No two methods ran on one day: their times cannot be compared."
+
+
+def without_times(measures):
+    """What can be compared between runs of different days and machines."""
+    return [measure for measure in measures if measure[0] not in ("seconds", "seconds_per_kimg")]
 
 
 def backbone_part(study):
@@ -191,7 +205,7 @@ def moments_part(argument):
     chosen = moments.of_the_study(runs, bed)
     if moments.OURS not in chosen:
         raise FileNotFoundError(f"{bed.file} holds no run of {moments.OURS}")
-    parts = [_length_of(facts), means_table(chosen, measures), against(chosen, moments.OURS, measures), provenance(chosen)]
+    parts = [_length_of(facts), means_table(chosen, measures), against(chosen, moments.OURS, without_times(measures)), provenance(chosen)]
     return "\n\n".join(parts[:1] + _what_training_images_get(runs, measures) + parts[1:])
 
 
@@ -315,7 +329,7 @@ def tilts_part(file):
     """The tilt with each of its sensors, and what they bring to the same run without."""
     facts, runs = records.load(records.RESULTS / file)
     chosen = {method: runs[method] for method in TILTS if method in runs}
-    compared = [against(chosen, ours, TOY) for ours in ("tilt-fine", "witness+moments+tilt-fine") if ours in chosen]
+    compared = [against(chosen, ours, without_times(TOY)) for ours in ("tilt-fine", "witness+moments+tilt-fine") if ours in chosen]
     return "\n\n".join([f"{facts['steps']} steps, ± over seeds.", means_table(chosen, TOY), *compared, provenance(chosen)])
 
 

@@ -78,7 +78,7 @@ BASE_CONFIGS = {
     # 16 to 64 pixels on two CPU cores: something to see within minutes. No float16 (CPUs have none), no path-length
     # term (it doubles the time per step), a short average because the whole run is short. Small batches and a high
     # learning rate, since the first strokes take some 1000 steps; a firm R1, or the small D wins within those.
-    # The rates fall to 0 over the second half, which spreads what is drawn more evenly. Chosen on seeds of 100 and up, on which no study
+    # The rates fall to 0 over the second half, with which more modes are hit. Chosen on seeds of 100 and up, on which no study
     # is judged (docs/studies/tiny.md).
     "tiny": BaseConfig(
         kimg=200,
