@@ -177,6 +177,9 @@ def main(outdir, kimg, seed):
     print(f"\nAfter {kimg} kimg, seed {seed}, in {(time.monotonic() - began) / 60:.1f} minutes:")
     for column in columns:
         modes = column.modes
+        if modes is None:
+            print(f"  {column.name}: its modes were not counted; {outdir} has the logs of both reports")
+            continue
         print(f"  {column.name}: {modes['modes']} of {modes['num_modes']} modes, KL {modes['kl']:.2f} (a perfect generator: {modes['floor_kl']:.2f})")
     console.result(f"Open {page} in a browser: both grids, what each misses, and what to type next.")
 

@@ -5,6 +5,8 @@ import os
 import numpy as np
 import pytest
 
+import dataset_tool
+from dnnlib import cli
 from dnnlib.errors import UserError
 from tests.training.data_fixtures import write_mnist
 from training.data import builders, dataset_io, mnist
@@ -156,3 +158,13 @@ def test_real_mnist(tmp_path):
         dnnlib.util.open_url(os.path.join(folder, name), digest=digest).close()
     counts = builders.build_stacked_mnist(str(tmp_path / "s.zip"), source=folder, num_images=3000)
     assert sum(counts.values()) == 3000 and len(counts) > 900
+
+
+def test_digits_stay_digits_at_another_size(tmp_path):
+    """What tells of stacked digits (their modes are counted in reports) survives a conversion that keeps their labels, and no other."""
+    builders.build_stacked_digits(str(tmp_path / "large.zip"), num_images=20)
+    for name, flags, kept in (("small.zip", [], True), ("none.zip", ["--labels=none"], False), ("other.zip", ["--labels=renumber"], False)):
+        words = [f"--source={tmp_path / 'large.zip'}", f"--dest={tmp_path / name}", "--width=16", "--height=16", *flags]
+        assert cli.call(dataset_tool.main, words) == 0
+        told = dataset_io.read_metadata(dataset_io.open_files(str(tmp_path / name))).provenance
+        assert (told is not None and told["digits"] == "scikit-learn load_digits" and told["converted"]) if kept else told is None

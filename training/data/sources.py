@@ -125,6 +125,8 @@ class FileSource(Source):
             self.class_names = metadata.class_names
             if renumber:
                 return self._renumbered({name: labels[name] for name in known}, values)
+            if metadata.provenance is not None:  # digits in three colours stay so at another size
+                self.provenance = dict(metadata.provenance, converted=True)
             self.remarks.extend(dataset_io.remarks_on_labels(values, metadata.class_names, where))
         return labels
 
