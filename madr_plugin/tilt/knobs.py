@@ -23,8 +23,8 @@ class TiltKnobs(Knobs):
     tilt_guard: float = knob(0.4, "Pause the tilt while less than this share of recent generated images lies inside the gates of the cells", 0, 1)
     tilt_sensor: str = knob(
         "cells",
-        "Find what is left out by the counts of the deficit window (cells), by finer cells with a longer window of their own (fine), "
-        "by D's past logits of each real, without features (logits), or by what --madr-debt=potentials says cells are owed (debts)",
+        "Find what is left out by counts in the deficit window (cells), finer cells with a longer window (fine), D's past logits of each real (logits), "
+        "or what --madr-debt=potentials says is owed (debts)",
         choices=("cells", "fine", "logits", "debts"),
     )
     tilt_temperature: float = knob(1.0, "Weigh reals by exp(potential / this) with --madr-tilt-sensor=debts", 0.01, 100)

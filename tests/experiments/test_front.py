@@ -44,17 +44,23 @@ def test_readme_without_marks_is_refused(table):
 
 def write_runs(folder, table, date="2026-11-28", **values):
     """A results folder with one file for all rows: {method: one number per seed}. The memory of moments brings distances down, unless told otherwise."""
-    names = {"witness", "witness-weight-2", "tilt", "default", "plain", "witness+moments", "witness+batch-moments"}
+    names = {"witness", "witness-weight-2", "tilt", "tilt-fine", "default", "plain", "witness+moments", "witness+batch-moments"}
     values = {"witness+moments": [1.0, 1.1, 1.2], "witness+batch-moments": [3.0, 3.2, 3.3], **values}
     entries = [
         dict(method=method, seed=seed, date=date, **{bed.measure: value for bed in table.BEDS})
         for method in names
-        for seed, value in enumerate(values.get(method.partition("-weight")[0].replace("tilt", "default"), [1.0, 2.0, 3.0]))
+        for seed, value in enumerate(
+            values.get(method.partition("-weight")[0].replace("tilt-fine", "default").replace("tilt", "default"), [1.0, 2.0, 3.0])
+        )
     ]
     for bed in table.BEDS:
         path = folder / bed.file
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(dict(facts=dict(methods=dict(tilt=dict(madr=dict(tilt_max=20.0, weight=2.0)))), entries=entries)))
+        path.write_text(
+            json.dumps(
+                dict(facts=dict(methods={name: dict(madr=dict(tilt_max=20.0, weight=2.0, tilt_rarest=0.02)) for name in names}), entries=entries)
+            )
+        )
 
 
 def test_differences_are_paired_by_seed_with_their_interval(tmp_path, monkeypatch, table):
@@ -66,7 +72,10 @@ def test_differences_are_paired_by_seed_with_their_interval(tmp_path, monkeypatc
         rows[2]
         == "| Ring of 8 Gaussians | modes held, of 8 | 5.0 ± 9.9 | 4.9 ± 11.2 | 4.9 ± 9.9 | -0.1 [-0.1, -0.1] worse | -0.0 [-2.5, +2.5] open | 3 |"
     )
-    assert "`--madr-tilt=1 --madr-tilt-max=20 --madr-weight=2` (Ring with modes of 1 and 2%)" in table.text()
+    assert (
+        "`--madr-tilt=1 --madr-tilt-max=20 --madr-weight=2 --madr-tilt-sensor=fine --madr-tilt-rarest=0.02` (Ring with modes of 1 and 2%)"
+        in table.text()
+    )
     assert "4.9 ± 9.9 (tilt)" in rows[3] and "The default without the tilt there: 4.9 ± 9.9 (Ring with modes of 1 and 2%)" in table.text()
 
 

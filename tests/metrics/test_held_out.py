@@ -219,9 +219,10 @@ def test_at_least_three_spaces_one_never_trained_in_and_the_same_for_every_netwo
 def test_the_mean_of_what_was_never_trained_in_stands_beside(drawn):
     paths = dict(reals=drawn("reals", (30, 20, 5), 0), held=drawn("held", (30, 20, 5), 1))
     from metrics import two_sets
+    from metrics.metric import Takes
     from training.dataset import ImageFolderDataset
 
-    fakes = two_sets.Images(ImageFolderDataset(path=str(drawn("fakes", (30, 20, 5), 2))), "the set")
+    fakes = two_sets.Images(ImageFolderDataset(path=str(drawn("fakes", (30, 20, 5), 2))), two_sets.Side("generated", "the set", Takes.IMAGES, {}))
     kwargs = dict(class_name="training.dataset.ImageFolderDataset", path=str(paths["reals"]))
     facts = metric_main.calc_metric(
         "madr_swr", G=fakes, dataset_kwargs=kwargs, device="cpu", num_gen=55, space="pixels", trained_in="pca", held_out=str(paths["held"])
