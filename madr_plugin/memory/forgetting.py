@@ -17,10 +17,13 @@ MOST_BYTES = 16 * 2**20  # of the kept images; large ones are fewer
 
 
 class ForgettingMeter:
-    """Keeps images of the last looks in half precision. A group's logits are noted one look after it was made, when D has learned it, and
+    """Keeps images of the last looks in half precision, and compares what D says of them.
 
-    compared from the next look on:  forgetting = mean over the images i of older groups of D_now(x_i) - D_noted(x_i), in nats. About 0 where D
-    still knows them, positive where it does not, negative where it has become surer of them.
+    A group's logits are noted one look after it was made, when D has learned it, and compared from the next look on:
+
+        forgetting = mean over the images i of older groups of D_now(x_i) - D_noted(x_i)        in nats
+
+    About 0 where D still knows them, positive where it does not, negative where it has become surer of them.
     """
 
     def __init__(self) -> None:
