@@ -30,6 +30,7 @@ METHODS = {
     "witness+moments": ["--madr=1", "--madr-preset=moments"],
     # The memory-free twin: the same term and strength, moments of the batch alone.
     "witness+batch-moments": ["--madr=1", "--madr-preset=moments", "--madr-moments-horizon=0"],
+    "moments+fine-tilt": ["--madr=1", "--madr-preset=moments", "--madr-tilt=1", "--madr-tilt-sensor=fine"],  # docs/studies/default.md
     # Its two parts alone, each as strong as both together.
     "moments": ["--madr=1", "--madr-preset=moments", "--madr-term=moments"],
     "witness-as-strong": ["--madr=1", "--madr-preset=moments", "--madr-term=witness"],

@@ -36,6 +36,11 @@ _OWN = {
     "witness-as-strong": dict(madr=dict(preset="moments", extractor="pca", term="witness")),
     "tilt": dict(madr=dict(preset="witness", extractor="pca", tilt=1)),
     "default+tilt": dict(madr=dict(preset="default", extractor="pca", tilt=1)),
+    # Counted in finer cells over a longer window (--madr-tilt-sensor=fine); at 20 a real can be shown five times as often as with the tilt's 5 and its 4.
+    "tilt-fine": dict(madr=dict(preset="witness", extractor="pca", tilt=1, tilt_sensor="fine")),
+    "tilt-fine-20": dict(madr=dict(preset="witness", extractor="pca", tilt=1, tilt_sensor="fine", tilt_max=20.0)),
+    "moments+fine-tilt": dict(madr=dict(preset="moments", extractor="pca", tilt=1, tilt_sensor="fine")),
+    "moments+fine-tilt-20": dict(madr=dict(preset="moments", extractor="pca", tilt=1, tilt_sensor="fine", tilt_max=20.0)),
 }
 METHODS = toy_methods.table(_OWN)
 _ALL = "plain,default,r1,pacgan2,paper,witness"

@@ -9,11 +9,11 @@ import numpy as np
 
 from dnnlib.errors import UserError
 from dnnlib.files import atomic_write_text
-from experiments import claim_rows, claims, half_precision, moments, pages, records, toy_2d
+from experiments import claim_rows, claims, default_choice, half_precision, moments, pages, records, toy_2d
 
 STUDIES = records.RESULTS.parent.parent / "docs" / "studies"
-PAGE, MOMENTS_PAGE, HALF_PAGE, CLAIMS_PAGE, SENSOR_PAGE = (
-    STUDIES / f"{name}.md" for name in ("README", "moments", "half_precision", "claims", "sensors")
+PAGE, MOMENTS_PAGE, DEFAULT_PAGE, HALF_PAGE, CLAIMS_PAGE, SENSOR_PAGE = (
+    STUDIES / f"{name}.md" for name in ("README", "moments", "default", "half_precision", "claims", "sensors")
 )
 MONITOR_PAGE = STUDIES.parent / "diversity_monitor.md"
 # Measures of each study: (name in the file, heading, digits, whether more is better).
@@ -192,8 +192,13 @@ PARTS = {
 # The page of remembered moments.
 
 
+def _runs_of(file):
+    path = records.RESULTS / file
+    return records.load(path)[1] if path.exists() else {}
+
+
 def moments_marks(_):
-    found = moments.rows(lambda file: records.load(records.RESULTS / file)[1] if (records.RESULTS / file).exists() else {})
+    found = moments.rows(_runs_of)
     lines = ["| bed | measure | asked of `witness+moments` | found, with its 95% interval | verdict |", "|---|---|---|---|---|"]
     lines += [f"| {bed} | {heading} | {asked} | {told} | {verdict} |" for bed, heading, asked, told, verdict in found]
     return "\n".join([*lines, "", moments.conclusion(found)])
@@ -246,16 +251,29 @@ MOMENTS_PARTS = {
 
 
 # ----------------------------------------------------------------------------------------------------------------
+# The page of the default.
+
+
+def default_choice_part(_):
+    found, words = default_choice.rows(_runs_of), {moments.MET: "yes", moments.MISSED: "no"}
+    lines = ["| method | bed | primary figure | minus | found, with its 95% interval | not worse | better |", "|---|---|---|---|---|---|---|"]
+    for candidate, of_beds in found.items():
+        lines += [
+            f"| `{candidate}` | {bed} | {figure} | `{other}` | {told} | {words.get(not_worse, not_worse)} | {words.get(better, better)} |"
+            for bed, figure, other, told, not_worse, better in of_beds
+        ]
+    return "\n".join([*lines, "", default_choice.conclusion(found)])
+
+
+DEFAULT_PARTS = {"default-choice": (default_choice_part, None)}
+
+
+# ----------------------------------------------------------------------------------------------------------------
 # The page of half precision.
 
 
-def _half_runs():
-    path = records.RESULTS / half_precision.BED.file
-    return records.load(path)[1] if path.exists() else {}
-
-
 def half_marks(_):
-    found = half_precision.rows(_half_runs())
+    found = half_precision.rows(_runs_of(half_precision.BED.file))
     lines = ["| method | measure | asked | found, with its 95% interval | verdict |", "|---|---|---|---|---|"]
     lines += [f"| `{method}` | {heading} | {asked} | {told} | {verdict} |" for method, heading, asked, told, verdict in found]
     return "\n".join([*lines, "", half_precision.conclusion(found)])
@@ -358,6 +376,7 @@ def main():
     pages_of_parts = [
         (PAGE, PARTS),
         (MOMENTS_PAGE, MOMENTS_PARTS),
+        (DEFAULT_PAGE, DEFAULT_PARTS),
         (HALF_PAGE, HALF_PARTS),
         (CLAIMS_PAGE, CLAIMS_PARTS),
         (SENSOR_PAGE, SENSOR_PARTS),

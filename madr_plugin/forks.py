@@ -13,7 +13,7 @@ import sys
 
 import torch
 
-from madr_plugin import augment_pipe, config, metrics, options, scripts
+from madr_plugin import augment_pipe, config, idle_knobs, metrics, options, scripts
 from madr_plugin.base import collective
 from madr_plugin.host import launch_checks, snapshots
 from madr_plugin.loss import MADRLoss
@@ -152,6 +152,7 @@ def install(**given):
     if (sys, "excepthook") not in _originals:
         _wrap(sys, "excepthook", _telling_sentences(sys.excepthook))
     resolved = config.resolve(options.with_home(given))
+    idle_knobs.refuse(given, resolved)
     util = _host_util()
     original = util.construct_class_by_name
 

@@ -9,7 +9,7 @@ import os
 
 import click
 
-from madr_plugin import config
+from madr_plugin import config, idle_knobs
 from madr_plugin.base.knobs import flag_of, nearest_name
 from madr_spaces.errors import MADRError
 
@@ -129,6 +129,7 @@ def from_flags(flags):
             raise MADRError(f"{first} has no effect without --madr=1; add --madr=1 or leave {first} out")
         return None
     resolved = config.resolve(given)
+    idle_knobs.refuse(given, resolved)
     for path in resolved.weights.split(","):  # an empty one: the hub's
         if path and not os.path.isfile(path):
             raise MADRError(f"--madr-weights={path} does not exist; give the path of a .safetensors or .pth file")

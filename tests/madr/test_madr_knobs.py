@@ -142,9 +142,9 @@ def test_a_setting_is_the_long_flag():
 
 
 def test_settings_take_effect_and_need_madr_as_flags_do():
-    flags, _ = given("--madr=1", "--madr-set", "dead_zone=0", "--madr-preset=witness")
+    flags, _ = given("--madr=1", "--madr-set", "dead_zone=0", "--madr-capacity=999")
     resolved = options.from_flags(flags)
-    assert (resolved.dead_zone, resolved.replay_weight) == (0.0, 0.0)
+    assert (resolved.dead_zone, resolved.capacity) == (0.0, 999)
     flags, _ = given("--madr-set", "dead_zone=0")
     with pytest.raises(MADRError, match="--madr-dead-zone has no effect without --madr=1"):
         options.from_flags(flags)

@@ -1,0 +1,40 @@
+"""Refuses knobs that a user gave and that nothing would read: a run that ignores what was asked of it looks like one that does it.
+
+For what a person types. Stored options are not refused: they hold every knob, idle ones too.
+"""
+
+from madr_plugin.base.knobs import flag_of
+from madr_plugin.config import KNOBS
+from madr_spaces.errors import MADRError
+
+
+def _published(config):
+    return config.term in ("paper", "enhanced")
+
+
+# (knobs, what reads them, tells whether it is there)
+READERS = (
+    (("tilt_max", "tilt_guard"), "--madr-tilt=1", lambda config: config.tilt == 1),
+    (("tilt_rarest", "tilt_window"), "--madr-tilt-sensor=fine", lambda config: config.tilt_sensor == "fine"),
+    (("tilt_temperature",), "--madr-tilt-sensor=debts", lambda config: config.tilt_sensor == "debts"),
+    (("debt_weight",), "--madr-debt=potentials or batch", lambda config: config.debt != "none"),
+    (("debt_rate",), "--madr-debt=potentials", lambda config: config.debt == "potentials"),
+    (("kernel", "reals"), "--madr-term=witness or witness+moments", lambda config: "witness" in config.parts),
+    (("moments_horizon", "moments_shrink"), "--madr-term=moments or witness+moments", lambda config: "moments" in config.parts),
+    (("replay_interval", "replay_share", "dead_zone"), "--madr-replay-weight above 0", lambda config: config.replay_weight > 0),
+    (("champion_kimg", "champion_mib"), "--madr-replay-from=champions", lambda config: config.replay_from == "champions"),
+    (("half_life_kimg",), "--madr-memory=forgetting", lambda config: config.memory == "forgetting"),
+    (("control_kimg",), "--madr-controller=integral", lambda config: config.controller == "integral"),
+    (("recall_target", "recall_slope"), "--madr-controller=sigmoid or adaptive", lambda config: config.controller in ("sigmoid", "adaptive")),
+    (("beta", "start_fill", "start_step", "top_k", "bandwidth", "bandwidth_interval"), "--madr-term=paper or enhanced", _published),
+)
+DEFAULTS = {row.name: row.default for row in KNOBS}
+
+
+def refuse(given, config):
+    """Refuse the first of `given` (knob -> value) that has no effect under `config`, the options made of it. Its default may stand there."""
+    for names, reader, is_there in READERS:
+        for name in names:
+            if given.get(name, DEFAULTS[name]) != DEFAULTS[name] and not is_there(config):
+                flag = flag_of(name)
+                raise MADRError(f"{flag}={given[name]} has no effect without {reader}; add it, or leave {flag} out")

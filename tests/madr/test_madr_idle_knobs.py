@@ -1,0 +1,72 @@
+"""A knob that nothing reads is refused where a person gives it, and only there."""
+
+import pytest
+
+from madr_plugin import config, idle_knobs, options
+from madr_spaces.errors import MADRError
+
+KNOBS_WITH_A_READER = [(name, reader) for names, reader, _ in idle_knobs.READERS for name in names]
+# What makes each reader be there; one line per row of the table.
+REMEDIES = {
+    "--madr-tilt=1": dict(tilt=1),
+    "--madr-tilt-sensor=fine": dict(tilt=1, tilt_sensor="fine"),
+    "--madr-tilt-sensor=debts": dict(tilt=1, tilt_sensor="debts", debt="potentials"),
+    "--madr-debt=potentials or batch": dict(debt="batch"),
+    "--madr-debt=potentials": dict(debt="potentials"),
+    "--madr-term=witness or witness+moments": dict(term="witness+moments"),
+    "--madr-term=moments or witness+moments": dict(term="moments"),
+    "--madr-replay-weight above 0": dict(replay_weight=0.5),
+    "--madr-replay-from=champions": dict(replay_from="champions"),
+    "--madr-memory=forgetting": dict(memory="forgetting"),
+    "--madr-controller=integral": dict(controller="integral"),
+    "--madr-controller=sigmoid or adaptive": dict(term="paper", controller="sigmoid", balance="fixed"),
+    "--madr-term=paper or enhanced": dict(term="paper", balance="fixed"),
+}
+# Under these no row's reader is there but the one that a knob of another row needs.
+WITHOUT = dict(tilt=0, debt="none", replay_weight=0.0, term="witness", memory="fifo")
+OTHER = dict(recall_target=0.5, tilt_guard=0.5, kernel="rational-quadratic", tilt_window="1024", moments_horizon="auto", bandwidth="warm")
+
+
+def another_value(name):
+    default = idle_knobs.DEFAULTS[name]
+    return OTHER.get(name) or type(default)(default * 2 if default else 1)
+
+
+def without_reader_of(name):
+    """Options of a command line under which nothing reads the knob."""
+    given = dict(WITHOUT, term="paper", balance="fixed") if name in ("kernel", "reals") else dict(WITHOUT)
+    if name == "tilt_window":
+        del given["tilt"]  # the sensor of cells refuses a window itself; here only the table is asked
+    return given
+
+
+@pytest.mark.parametrize("name, reader", KNOBS_WITH_A_READER)
+def test_a_knob_that_nothing_reads_is_refused_with_what_would_read_it(name, reader):
+    given = dict(without_reader_of(name), **{name: another_value(name)})
+    resolved = config.resolve({key: value for key, value in given.items() if key != name})
+    with pytest.raises(MADRError) as error:
+        idle_knobs.refuse(given, resolved)
+    assert f"--madr-{name.replace('_', '-')}={given[name]} has no effect without {reader}" in str(error.value)
+
+
+@pytest.mark.parametrize("name, reader", KNOBS_WITH_A_READER)
+def test_with_its_reader_it_is_taken(name, reader):
+    given = dict(REMEDIES[reader], **{name: another_value(name)})
+    idle_knobs.refuse(given, config.resolve(given))
+
+
+def test_the_default_may_be_spelled_out():
+    idle_knobs.refuse(dict(tilt_max=5.0, champion_mib=64), config.resolve(dict(tilt_max=5.0, champion_mib=64)))
+
+
+def test_flags_are_refused_and_recorded_options_are_not():
+    with pytest.raises(MADRError, match="--madr-champion-mib=9 has no effect without --madr-replay-from=champions"):
+        options.from_flags(dict(madr=1, madr_champion_mib=9))
+    assert config.resolve(dict(champion_mib=9)).champion_mib == 9
+
+
+@pytest.mark.parametrize("preset", config.PRESET_NAMES)
+def test_no_preset_is_refused_for_what_it_sets_itself(preset):
+    resolved = config.resolve(dict(preset=preset))
+    idle_knobs.refuse(dict(preset=preset), resolved)
+    assert resolved.preset == preset
