@@ -2,6 +2,7 @@
 
     python -m experiments.digits_study --bed=stacked --mnist=FOLDER --seeds=5
     python -m experiments.digits_study --bed=longtail --mnist=FOLDER --seeds=5
+    python -m experiments.digits_study --bed=colored --mnist=FOLDER --seeds=5
 
 writes experiments/results/<bed>.json as it goes; finished runs are not repeated. Minutes per run on one core.
 """
@@ -13,7 +14,7 @@ import numpy as np
 import torch
 
 from dnnlib import cli
-from experiments import digit_bed, records, small_gan, toy_methods
+from experiments import colored_bed, digit_bed, records, small_gan, toy_methods
 
 # Offered every 10 steps instead of 100, or a short run would hardly know its memory; 5,000 reals, since this term compares each batch with all.
 _PAPER = dict(preset="paper", extractor="pca", update_interval=10, reference_cap=5000)
@@ -44,8 +45,10 @@ _OWN = {
 }
 METHODS = toy_methods.table(_OWN)
 _ALL = "plain,default,r1,pacgan2,paper,witness"
-USUAL = {"stacked": _ALL, "stacked28": _ALL, "longtail": "plain,witness,default,tilt"}
-STEPS = {"stacked": 1500, "stacked28": 1500, "longtail": 1500}
+COLORED = "colored"
+BEDS = (*digit_bed.BEDS, COLORED)
+USUAL = {"stacked": _ALL, "stacked28": _ALL, "longtail": "plain,witness,default,tilt", COLORED: "plain,witness,tilt-fine-20"}
+STEPS = {"stacked": 1500, "stacked28": 1500, "longtail": 1500, COLORED: 5000}
 SETTING = dict(batch=64, z_dim=digit_bed.Z_DIM, lr_G=1e-3, lr_D=1e-3, betas=(0.5, 0.999))
 EVALUATED_AT = (0.9, 1.0)  # parts of the run; the mean counts, since GANs swing from one evaluation to the next
 
@@ -53,7 +56,8 @@ EVALUATED_AT = (0.9, 1.0)  # parts of the run; the mean counts, since GANs swing
 def run(bed, method, seed, steps, dataset, judge):
     """One training -> {measure: mean over the evaluations, ..., seconds: CPU time of the training}."""
     setting = {name: value for name, value in SETTING.items() if name != "z_dim"}  # the networks'
-    gan = small_gan.build(METHODS[method], digit_bed.networks(digit_bed.SIDES[bed]), dataset, seed, **setting)
+    networks = colored_bed.networks() if bed == COLORED else digit_bed.networks(digit_bed.SIDES[bed])
+    gan = small_gan.build(METHODS[method], networks, dataset, seed, **setting)
     due, seen = {round(part * steps) for part in EVALUATED_AT}, []
 
     def each(step):
@@ -66,7 +70,7 @@ def run(bed, method, seed, steps, dataset, judge):
 
 
 @click.command()
-@click.option("--bed", type=click.Choice(digit_bed.BEDS), default="stacked", show_default=True)
+@click.option("--bed", type=click.Choice(BEDS), default="stacked", show_default=True)
 @click.option("--mnist", metavar="FOLDER", help="Folder with MNIST's four files  [default: downloaded]")
 @click.option("--methods", help=f"Comma-separated, of {', '.join(_OWN)}, or names of train.py --list-methods  [default: by bed]")
 @click.option("--seeds", type=click.IntRange(1, 1000), default=5, show_default=True, help="Seeds 0, 1, ...")
@@ -81,10 +85,10 @@ def main(bed, mnist, methods, seeds, first_seed, steps, out):
     unknown = [method for method in chosen if method not in METHODS]
     if unknown:
         raise click.UsageError(f"--methods knows {', '.join(METHODS)}, not {unknown[0]!r}")
-    side = digit_bed.SIDES[bed]
-    classifier = digit_bed.obtain_classifier(mnist, side)
-    dataset = digit_bed.StackedSet(bed, digit_bed.load_digits(mnist, "train", side))
-    judge = digit_bed.Judge(bed, classifier, dataset)
+    side = digit_bed.SIDES.get(bed, colored_bed.SIDE)
+    classifier, digits = digit_bed.obtain_classifier(mnist, side), digit_bed.load_digits(mnist, "train", side)
+    dataset = colored_bed.ColoredSet(digits) if bed == COLORED else digit_bed.StackedSet(bed, digits)
+    judge = colored_bed.Judge(classifier, dataset) if bed == COLORED else digit_bed.Judge(bed, classifier, dataset)
     facts = dict(
         bed=bed,
         steps=steps,
