@@ -10,78 +10,13 @@ import numpy as np
 from dnnlib.errors import UserError
 from dnnlib.files import atomic_write_text
 from experiments import claim_rows, claims, default_choice, half_precision, moments, pages, records, toy_2d
+from experiments.measures import BACKBONE, DIGITS, EMOJI_PARTS, EXTRA, FORGETTING, PLANTED, STACKED, STACKED32, TOY
 
 STUDIES = records.RESULTS.parent.parent / "docs" / "studies"
 PAGE, MOMENTS_PAGE, DEFAULT_PAGE, HALF_PAGE, CLAIMS_PAGE, SENSOR_PAGE = (
     STUDIES / f"{name}.md" for name in ("README", "moments", "default", "half_precision", "claims", "sensors")
 )
 MONITOR_PAGE = STUDIES.parent / "diversity_monitor.md"
-# Measures of each study: (name in the file, heading, digits, whether more is better).
-_STACKED = [
-    ("modes", "modes of 1000", 0, True),
-    ("modes_5hits", "hit 5 times", 0, True),
-    ("kl", "KL (nats)", 2, False),
-    ("frechet", "Frechet distance", 1, False),
-    ("confidence", "confidence", 2, True),
-    ("seconds", "CPU s", 0, False),
-]
-DIGITS = {
-    "stacked": _STACKED,
-    "stacked28": _STACKED,
-    "longtail": [
-        ("classes", "classes held, of 10", 1, True),
-        ("rare_classes", "rare ones, of 4", 1, True),
-        ("rare_share", "rare share / true", 2, True),
-        ("clear", "clear images", 2, True),
-        ("frechet", "Frechet distance", 1, False),
-        ("seconds", "CPU s", 0, False),
-    ],
-}
-BACKBONE = [
-    ("coverage", "coverage", 3, True),
-    ("recall", "recall", 3, True),
-    ("precision", "precision", 3, True),
-    ("frechet", "Frechet distance", 1, False),
-    ("held_out_coverage", "coverage, random conv.", 3, True),
-    ("held_out_frechet", "Frechet, random conv.", 3, False),
-]
-EXTRA = {
-    "emoji32": [("rare_share", "rare share / true", 2, True)],
-    "stacked-mnist": [("madr_modes", "modes of 1000", 0, True), ("madr_modes_kl", "KL (nats)", 2, False)],
-}
-# Of the study of remembered moments.
-_TIME = ("seconds_per_kimg", "s per kimg", 1, False)
-STACKED32 = [
-    ("madr_modes", "modes of 1000", 0, True),
-    ("madr_modes_5hits", "hit 5 times", 0, True),
-    ("madr_modes_kl", "KL (nats)", 2, False),
-    ("digits_frechet", "Frechet, digit classifier", 1, False),
-    ("recall", "recall, random conv.", 3, True),
-    ("coverage", "coverage, random conv.", 3, True),
-    ("frechet", "Frechet, random conv.", 3, False),
-    _TIME,
-]
-EMOJI_PARTS = [
-    ("coverage", "coverage", 3, True),
-    ("recall", "recall", 3, True),
-    ("precision", "precision", 3, True),
-    ("density", "density", 3, True),
-    ("frechet", "Frechet distance", 1, False),
-    ("frechet_over_held_out", "over that of the held-out part", 2, False),
-    ("authenticity", "authenticity, %", 1, True),
-    ("held_out_coverage", "coverage, random conv.", 3, True),
-    ("held_out_recall", "recall, random conv.", 3, True),
-    ("held_out_frechet", "Frechet, random conv.", 3, False),
-    ("rare_share", "rare share / true", 2, True),
-    _TIME,
-]
-TOY = [
-    ("modes", "modes held", 1, True),
-    ("hit", "modes hit", 1, True),
-    ("quality", "high quality", 2, True),
-    ("kl", "KL", 3, False),
-    ("seconds", "CPU s", 0, False),
-]
 
 
 def means_table(runs, measures):
@@ -242,8 +177,8 @@ MOMENTS_PARTS = {
     "moments-stacked-digits-constant-rate": (moments_part, (moments.FIRST_ATTEMPT, STACKED32)),
     "moments-emoji": (moments_part, (moments.EMOJI, EMOJI_PARTS)),
     "moments-stacked-mnist": (moments_part, (moments.MNIST, STACKED32)),
-    "moments-weak-14": (moments_part, (moments.WEAK14, _STACKED)),
-    "moments-weak-28": (moments_part, (moments.WEAK28, _STACKED)),
+    "moments-weak-14": (moments_part, (moments.WEAK14, STACKED)),
+    "moments-weak-28": (moments_part, (moments.WEAK28, STACKED)),
     "moments-ring": (moments_part, (moments.RING, TOY)),
     "moments-grid": (moments_part, (moments.GRID, TOY)),
     "moments-imbalanced": (moments_part, (moments.IMBALANCED, TOY)),
@@ -307,17 +242,6 @@ CLAIMS_PARTS = {
     "claims-here": (claims_part, claim_rows.HERE),
 }
 # The page of the tilt's sensors, and what the meter of forgetting says on the page of the diversity monitor.
-
-PLANTED = [
-    ("clear", "drawn over truth", 2, True),
-    ("unclear", "with unclear images", 2, True),
-    ("perfect", "a perfect sensor", 2, True),
-    ("rarest_clear", "rarest class", 2, True),
-    ("rarest_unclear", "rarest, unclear images", 2, True),
-    ("at_rest", "nothing left out", 2, True),
-    ("moved", "moved then", 3, False),
-]
-FORGETTING = [("forgetting", "forgetting (nats)", 3, False), ("cycling", "cycling", 2, False), ("modes", "modes held, of 8", 1, True)]
 
 
 def planted_part(file):
