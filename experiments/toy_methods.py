@@ -42,7 +42,9 @@ OWN_METHODS = {
     "tilt-long": dict(madr=dict(preset="witness", extractor="pca", tilt=1, tilt_max=50.0, weight=2.0, deficit_window=4096, cells=102)),
     "witness+moments+tilt": dict(madr=dict(preset="moments", extractor="pca", tilt=1, tilt_max=20.0)),
     "witness+moments+tilt-fine": dict(madr=dict(preset="moments", extractor="pca", tilt=1, tilt_max=20.0, tilt_sensor="fine", tilt_rarest=0.01)),
-    "moments+fine-tilt": dict(madr=dict(preset="moments", extractor="pca", tilt=1, tilt_sensor="fine")),  # all by its defaults: docs/studies/default.md
+    "moments+fine-tilt": dict(
+        madr=dict(preset="moments", extractor="pca", tilt=1, tilt_sensor="fine")
+    ),  # all by its defaults: docs/studies/default.md
     # The same cells and rule, the deficits counted in the present batch alone.
     "tilt-without-memory": dict(madr=dict(preset="witness", extractor="pca", tilt=1, tilt_max=20.0, weight=2.0, deficit_window=64, cells=102)),
     # Repulsion from the features remembered (mean age: 300 steps) instead of the present batch.

@@ -64,9 +64,7 @@ def test_a_lost_colour_and_blends_and_smears_do_not_count(judge):
 @pytest.mark.parametrize("method", ["plain", "tilt-fine-20"])
 def test_networks_train_a_few_steps(method):
     dataset = colored_bed.ColoredSet(digits(), num_images=1000)
-    gan = small_gan.build(
-        digits_study.METHODS[method], colored_bed.networks(), dataset, 0, batch=8, lr_G=1e-3, lr_D=1e-3, betas=(0.5, 0.999)
-    )
+    gan = small_gan.build(digits_study.METHODS[method], colored_bed.networks(), dataset, 0, batch=8, lr_G=1e-3, lr_D=1e-3, betas=(0.5, 0.999))
     before = [parameter.clone() for parameter in gan.G.parameters()]
     small_gan.train(gan, dataset.as_tensor(), 0, 3)
     assert any((old != new).any() for old, new in zip(before, gan.G.parameters()))

@@ -32,7 +32,10 @@ GOOD = {**LEVEL, moments.DIGITS.file: 1.0, moments.GRID.file: 1.0, moments.WEAK1
         ({TILT: GOOD, PLAIN_MOMENTS: GOOD}, TILT),
         ({TILT: {**GOOD, moments.RING.file: -1.0}, PLAIN_MOMENTS: GOOD}, PLAIN_MOMENTS),  # worse on one bed
         ({TILT: {**GOOD, moments.GRID.file: 0.0}, PLAIN_MOMENTS: GOOD}, PLAIN_MOMENTS),  # better on two beds alone
-        ({TILT: {**GOOD, moments.DIGITS.file: 0.0, moments.RING.file: 1.0}, PLAIN_MOMENTS: LEVEL}, default_choice.FORMER),  # Stacked Digits not among them
+        (
+            {TILT: {**GOOD, moments.DIGITS.file: 0.0, moments.RING.file: 1.0}, PLAIN_MOMENTS: LEVEL},
+            default_choice.FORMER,
+        ),  # Stacked Digits not among them
         ({TILT: LEVEL, PLAIN_MOMENTS: LEVEL}, default_choice.FORMER),
     ],
 )
