@@ -127,8 +127,9 @@ _ENHANCED_TERM = dict(top_k=20, bandwidth="warm", start_step=500)
 PRESETS = {
     "default": {},
     "witness": dict(replay_weight=0.0),
-    # Two parts with a rest each, and moments that say much more than a batch: stronger, and with less caution, than the witness alone.
-    "moments": dict(term="witness+moments", weight=2.0, shrink=1.0, replay_weight=0.0),
+    # Two parts with a rest each, and moments that say much more than a batch: stronger, and with less caution, than the witness alone. Remembered
+    # moments know more components than a batch has images.
+    "moments": dict(term="witness+moments", weight=2.0, shrink=1.0, replay_weight=0.0, width=192),
     "paper": _PAPER,
     "enhanced": dict(_PAPER, term="enhanced", controller="adaptive", memory="progressive", extractor="ensemble:dino+clip+resnet50"),
 }
@@ -159,6 +160,8 @@ def resolve(given):
     if preset not in PRESETS:
         raise MADRError(f"--madr-preset must be one of {', '.join(PRESET_NAMES)} (got {preset!r})")
     values = {**PRESETS[preset], **given}
+    if values.get("extractor", "pca") != "pca" and "width" not in given:
+        values.pop("width", None)  # a preset's width is one of pca
     if values.get("term") == "enhanced":
         values = {**_ENHANCED_TERM, **values}
     config = MADRConfig(**values)
