@@ -32,6 +32,9 @@ _OWN = {
     "witness+moments": dict(madr=dict(preset="moments", extractor="pca")),
     # The memory-free twin: the same term and strength, moments of the batch alone.
     "witness+batch-moments": dict(madr=dict(preset="moments", extractor="pca", moments_horizon="0")),
+    # Both in fewer components, as they once were.
+    "witness+moments-64": dict(madr=dict(preset="moments", extractor="pca", width=64)),
+    "witness+batch-moments-64": dict(madr=dict(preset="moments", extractor="pca", width=64, moments_horizon="0")),
     # Its two parts alone, each as strong as both together.
     "moments": dict(madr=dict(preset="moments", extractor="pca", term="moments")),
     "witness-as-strong": dict(madr=dict(preset="moments", extractor="pca", term="witness")),

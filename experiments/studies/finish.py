@@ -35,8 +35,8 @@ STUDY = Study(
     methods={
         "plain": (*_TAIL, "--madr=0"),
         "witness": (*_TAIL, "--madr=1", "--madr-preset=witness"),
-        "batch-moments": (*_TAIL, "--madr=1", "--madr-preset=moments", "--madr-moments-horizon=0"),
-        "moments": (*_TAIL, "--madr=1", "--madr-preset=moments"),
+        "batch-moments": (*_TAIL, "--madr=1", "--madr-preset=moments", "--madr-width=64", "--madr-moments-horizon=0"),
+        "moments": (*_TAIL, "--madr=1", "--madr-preset=moments", "--madr-width=64"),
     },
     ours="moments",
     seeds=(0, 1, 2, 3, 4),

@@ -9,7 +9,7 @@ Two minutes per run on a core.
 from experiments.study import Bed, Judge, Measure, Study
 
 CHOSEN = {"--glr": "0.01", "--dlr": "0.01", "--lr-tail": "0.5", "--noise-inputs": "1", "--batch": "16", "--gamma": "1.024", "--ema-kimg": "2"}
-MADR = ("--madr=1", "--madr-preset=moments")
+MADR = ("--madr=1", "--madr-preset=moments", "--madr-width=64")
 
 
 def _flags(**changes):
