@@ -29,7 +29,7 @@ class MomentsMemory:
         """
         features_BD, found = features_BD.to(torch.float64), {}
         gain = (1 - decay) / max(len(features_BD), 1)
-        for group, rows in self.groups_of(group_B):
+        for group, rows in self._groups_of(group_B):
             own_BD = features_BD[rows]
             weight = decay * self.weight_G[group] + gain * len(own_BD)
             mean_D = (decay * self.first_GD[group] + gain * own_BD.sum(0)) / weight
@@ -43,25 +43,13 @@ class MomentsMemory:
         """Take slopes {group: (per mean_D, per second_DD, symmetric)} of what blended() gives back to the features -> float64 [B, D]."""
         features_BD = features_BD.to(torch.float64)
         gain, result_BD = (1 - decay) / max(len(features_BD), 1), torch.zeros_like(features_BD)
-        for group, rows in self.groups_of(group_B):
+        for group, rows in self._groups_of(group_B):
             own_BD, (slope_D, slope_DD) = features_BD[rows], slopes[group]
             weight = decay * self.weight_G[group] + gain * len(own_BD)
             result_BD[rows] = torch.addmm(slope_D, own_BD, slope_DD, alpha=2) * (gain / weight)
         return result_BD
 
-    def remembered(self):
-        """Read the moments as they are: {group that has been seen: (mean_D, second_DD, effective images)}."""
-        seen = (self.weight_G > 0).nonzero()[:, 0].tolist()
-        return {
-            group: (
-                self.first_GD[group] / self.weight_G[group],
-                self.second_GDD[group] / self.weight_G[group],
-                self.weight_G[group].square() / self.square_G[group],
-            )
-            for group in seen
-        }
-
-    def groups_of(self, group_B):
+    def _groups_of(self, group_B):
         """List the groups that a batch shows, each with its rows. A single group is asked for nothing: it takes all."""
         if len(self.weight_G) == 1:
             return [(0, slice(None))] if len(group_B) else []
