@@ -20,6 +20,7 @@ class Target:
     root_DD: torch.Tensor  # (C_r + ridge I)^(1/2)
     trace: torch.Tensor  # of C_r + ridge I
     ridge: torch.Tensor
+    along_axes: bool = False  # whether features lie along the principal axes of the reals, so that root_DD is diagonal
 
     @property
     def width(self):
@@ -38,12 +39,15 @@ def moments_of(features_BD, weight_B=None):
     return (weight_B1 * features_BD).sum(0), features_BD.T @ (weight_B1 * features_BD)
 
 
-def target_of(mean_D, second_DD):
-    """Build the Target of the reals' moments. Raises ValueError where they do not vary at all."""
+def target_of(mean_D, second_DD, along_axes=False):
+    """Build the Target of the reals' moments; along_axes: their covariance is diagonal but for rounding. Raises ValueError where they do not vary."""
     covariance_DD = second_DD - mean_D[:, None] * mean_D
     ridge = RIDGE * covariance_DD.diagonal().mean()
     if not float(ridge) > 0:
         raise ValueError("the features of the reals do not vary")
+    if along_axes:
+        values_D = covariance_DD.diagonal().clamp(min=0) + ridge
+        return Target(mean_D, values_D.sqrt().diag(), values_D.sum(), ridge, along_axes=True)
     values_D, vectors_DD = torch.linalg.eigh(covariance_DD)
     values_D = values_D.clamp(min=0) + ridge
     return Target(mean_D, (vectors_DD * values_D.sqrt()) @ vectors_DD.T, values_D.sum(), ridge)
@@ -73,12 +77,17 @@ def frechet_slopes(mean_D, second_DD, target):
     covariance_DD = torch.addr(second_DD, mean_D, mean_D, alpha=-1)
     trace = covariance_DD.diagonal().sum() + target.width * target.ridge
     covariance_DD.diagonal().add_(target.ridge)
-    values_D, vectors_DD = torch.linalg.eigh(target.root_DD @ covariance_DD @ target.root_DD)
+    if target.along_axes:  # a product with a diagonal matrix scales rows or columns
+        root_D = target.root_DD.diagonal()
+        product_DD = root_D[:, None] * covariance_DD * root_D
+    else:
+        product_DD = target.root_DD @ covariance_DD @ target.root_DD
+    values_D, vectors_DD = torch.linalg.eigh(product_DD)
     floor = target.ridge.square() / 4
     roots_D = values_D.clamp(min=floor).sqrt()
     away_D = mean_D - target.mean_D
     distance = away_D.square().sum() + trace + target.trace - 2 * roots_D.sum()
-    turned_DD = target.root_DD @ vectors_DD
+    turned_DD = root_D[:, None] * vectors_DD if target.along_axes else target.root_DD @ vectors_DD
     slope_DD = ((values_D >= floor) / roots_D * turned_DD) @ turned_DD.T
     slope_DD.neg_().diagonal().add_(1)
     return distance, 2 * (away_D - slope_DD @ mean_D), slope_DD

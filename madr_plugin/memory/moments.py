@@ -75,6 +75,11 @@ class MomentsMemory:
             self.second_GDD[group].addmm_(own_BD.T, own_BD, alpha=gain)
             self.square_G[group] += gain**2 * len(own_BD)
 
+    def turn(self, turn_DD):
+        """Turn what is remembered as features are turned by f @ turn_DD."""
+        self.first_GD = self.first_GD @ turn_DD
+        self.second_GDD = turn_DD.T @ self.second_GDD @ turn_DD
+
     def live_state(self):
         return {name: getattr(self, name) for name in self.NAMES}
 

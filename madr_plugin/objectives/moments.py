@@ -129,7 +129,7 @@ class MomentsObjective(Objective):
         return list(self.reals.notes())
 
     def live_state(self):
-        return dict(self.memory.live_state(), images_per_step=self.images_per_step, horizon=self.horizon)
+        return dict(self.memory.live_state(), images_per_step=self.images_per_step, horizon=self.horizon, along_axes=self.reals.turn_KK is not None)
 
     def load(self, state, device):
         if not state:
@@ -138,6 +138,8 @@ class MomentsObjective(Objective):
             self.memory.load(state, device)
         except ValueError as error:
             raise MADRError(f"{error}; resume with the former --madr-extractor and --madr-width, or start anew") from error
+        if self.reals.turn_KK is not None and not state.get("along_axes", False):  # of a version that remembered features unturned
+            self.memory.turn(self.reals.turn_KK)
         self.images_per_step = int(state["images_per_step"])
         if self.follows_drift:
             self.horizon = float(state["horizon"])

@@ -20,6 +20,7 @@ class RealMoments:
     """Projects features to the width of the moments, sorts classes into groups, holds each group's Target, and draws reals of it.
 
     A class of at least 4 reals per component is a group of its own, if there are at most 32 of those; all others are one group together.
+    A single group's features are turned to the principal axes of the reals, along which the distance is found with half of the products.
     """
 
     def __init__(self, reference, seed, device):
@@ -31,9 +32,10 @@ class RealMoments:
         self.width = min(width, MOST_WIDTH, max(len(self.features_ND) // REALS_PER_COMPONENT, 1))
         made = collective.from_first_process(lambda: self._made(seed), device)
         self.basis_DK = made["basis"].to(device) if "basis" in made else None
+        self.turn_KK = made["turn"].to(device) if "turn" in made else None  # of that basis, the last step to the axes
         self.group_of_class, self.group_N = made["group_of_class"].to(device), made["group"].to(device)
         self.targets = [
-            moments.Target(*(made[f"{name}_{group}"].to(device) for name in ("mean", "root", "trace", "ridge")))
+            moments.Target(*(made[f"{name}_{group}"].to(device) for name in ("mean", "root", "trace", "ridge")), self.turn_KK is not None)
             for group in range(int(made["groups"]))
         ]
         self._rows = [(self.group_N == group).nonzero()[:, 0] for group in range(len(self.targets))]
@@ -46,9 +48,14 @@ class RealMoments:
             features_ND = features_ND @ made["basis"]
         made["group_of_class"], made["group"] = _groups(labels_N, self.width)
         made["groups"] = made["group"].max() + 1
+        if made["groups"] == 1:
+            mean_D, second_DD = moments.moments_of(features_ND)
+            made["turn"] = torch.linalg.eigh(second_DD - mean_D[:, None] * mean_D).eigenvectors
+            turn_KK = made["turn"].to(features_ND.dtype)
+            made["basis"], features_ND = made["basis"] @ turn_KK if "basis" in made else turn_KK, features_ND @ turn_KK
         for group in range(int(made["groups"])):
             try:
-                target = moments.target_of(*moments.moments_of(features_ND[made["group"] == group]))
+                target = moments.target_of(*moments.moments_of(features_ND[made["group"] == group]), along_axes="turn" in made)
             except ValueError as error:
                 raise MADRError(f"--madr-term with moments: {error}; remove duplicate images or choose another --madr-extractor") from error
             made.update({f"{name}_{group}": value for name, value in zip(("mean", "root", "trace", "ridge"), target.tensors())})
