@@ -1,7 +1,8 @@
 """Divides the reals into cells that rare modes own, with a gate by the distance to the nearest real: where the fine sensor counts.
 
-A generated image belongs to the cell of the real nearest to it, if it comes as close to that real as most reals of the cell come to another one:
-blends between two modes, which lie nearest to the rare reals between these, pass no gate. Must not know windows, losses or images.
+A generated image belongs to the cell of the real nearest to it, if it comes as close to that real as most reals of the cell come to another one. Of
+a large set the nearest is looked for among a part of the reals, drawn once and large enough for every cell, or the search would cost more than the
+step. Blends between two modes, which lie nearest to the rare reals between these, pass no gate. Must not know windows, losses or images.
 """
 
 import torch
@@ -15,8 +16,8 @@ from madr_spaces.seeds import generator_for
 
 GATE = 0.9  # share of a cell's reals that have another real within the gate
 FEWEST_REALS = 20  # of a cell, on average: fewer say nothing about its share or its gate
-MOST_MEASURED = 10_000  # reals whose nearest neighbour is looked for
-FORMAT = 1  # raise when the content of a cache file changes meaning
+MOST_SEARCHED, SEARCHED_PER_CELL = 10_000, 40  # reals among which the nearest is looked for: the larger of the two
+FORMAT = 2  # raise when the content of a cache file changes meaning
 
 
 class FineCells:
@@ -28,19 +29,25 @@ class FineCells:
         self.centroids_CD, self.shares_C, self.class_C = moved["centroids"], moved["shares"], moved["class"]
         self.cell_of_real_N = self.image_cells_N = moved["cell_of_real"]
         self.gates_C = moved["gates"]
+        rows_n = moved["searched"]
+        self.searched_nD, self.searched_label_n, self.searched_cell_n = features_ND[rows_n], self.labels_N[rows_n], self.cell_of_real_N[rows_n]
+        self.square_n = self.searched_nD.square().sum(1)
 
     def assign(self, features_BD, class_B=None):
         """Find the cell of each image, -1 where it lies outside that cell's gate -> int64 [B]. class_B: look among reals of its own class."""
-        squared_BN = squared_distances(features_BD, self.features_ND)
+        apart_Bn = torch.addmm(self.square_n, features_BD, self.searched_nD.T, alpha=-2)  # squared distances but for |f|^2
         if class_B is not None:
-            other_BN = (self.labels_N[None, :] >= 0) & (self.labels_N[None, :] != class_B[:, None])
-            squared_BN = squared_BN.masked_fill(other_BN, float("inf"))
-        squared_B, real_B = squared_BN.min(dim=1)
-        cell_B = self.cell_of_real_N[real_B]
+            label_n = self.searched_label_n
+            apart_Bn = apart_Bn.masked_fill((label_n >= 0) & (label_n != class_B[:, None]), float("inf"))
+        real_B = apart_Bn.argmin(dim=1)
+        squared_B = (features_BD - self.searched_nD[real_B]).square().sum(1)
+        if class_B is not None:
+            squared_B = squared_B.masked_fill(apart_Bn.isinf().all(1), float("inf"))
+        cell_B = self.searched_cell_n[real_B]
         return torch.where(squared_B <= self.gates_C[cell_B].square(), cell_B, -1)
 
     def tensors(self):
-        return [self.centroids_CD, self.shares_C, self.class_C, self.cell_of_real_N, self.gates_C]
+        return [self.centroids_CD, self.shares_C, self.class_C, self.cell_of_real_N, self.gates_C, self.searched_nD, self.square_n]
 
 
 def num_cells(rarest, num_reals):
@@ -50,22 +57,23 @@ def num_cells(rarest, num_reals):
 
 @torch.no_grad()
 def fit(features_ND, labels_N, rarest, seed):
-    """-> dict(centroids [C, D], shares [C], class [C], cell_of_real [N], gates [C]), on the CPU."""
+    """-> dict(centroids [C, D], shares [C], class [C], cell_of_real [N], gates [C], searched [n]: rows of reals), on the CPU."""
     count = num_cells(rarest, len(features_ND))
     fitted = cells.fit_cells_per_class(features_ND, labels_N, count, 1.0, generator_for("fine-cells", seed))
     fitted.pop("radii")
-    rows = torch.randperm(len(features_ND), generator=generator_for("fine-gates", seed))[:MOST_MEASURED].sort().values
-    nearest_n = nearest_other_real(features_ND, rows)
-    return dict(fitted, gates=gates(nearest_n, fitted["cell_of_real"][rows], len(fitted["shares"])))
+    searched = max(MOST_SEARCHED, SEARCHED_PER_CELL * count)
+    rows = torch.randperm(len(features_ND), generator=generator_for("fine-gates", seed))[:searched].sort().values
+    nearest_n = nearest_other_real(features_ND[rows])
+    return dict(fitted, gates=gates(nearest_n, fitted["cell_of_real"][rows], len(fitted["shares"])), searched=rows)
 
 
-def nearest_other_real(features_ND, rows, block=512):
-    """Distance of each listed real to the nearest other one -> [n]."""
+def nearest_other_real(features_nD, block=512):
+    """Distance of each real to the nearest other one -> [n]."""
     found = []
-    for part in rows.split(block):
-        squared_nN = squared_distances(features_ND[part], features_ND)
-        squared_nN[torch.arange(len(part)), part] = float("inf")
-        found.append(squared_nN.amin(1).sqrt())
+    for part in torch.arange(len(features_nD)).split(block):
+        squared_mn = squared_distances(features_nD[part], features_nD)
+        squared_mn[torch.arange(len(part)), part] = float("inf")
+        found.append(squared_mn.amin(1).sqrt())
     return torch.cat(found)
 
 

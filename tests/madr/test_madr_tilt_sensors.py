@@ -68,6 +68,21 @@ def test_images_belong_to_the_cell_of_the_nearest_real_or_to_none():
     assert (cells.assign(features_ND) == cells.cell_of_real_N).all()  # a real is its own nearest
 
 
+def test_of_a_large_set_a_part_is_searched_and_says_the_same(monkeypatch):
+    features_ND, group_N = clusters([3000, 2000, 1000, 60])
+    monkeypatch.setattr(fine_cells, "MOST_SEARCHED", 1000)
+    cells = cells_of(features_ND, rarest=0.04)
+    assert len(cells.searched_nD) == 1000 < len(features_ND) and len(cells.cell_of_real_N) == len(features_ND)
+    fresh_ND, fresh_group_N = clusters([60, 40, 30, 20], seed=1)
+    cell_N = cells.assign(fresh_ND)
+    inside = cell_N >= 0
+    owner_C = torch.stack([group_N[cells.cell_of_real_N == cell][0] for cell in range(len(cells.shares_C))])
+    assert 0.75 < float(inside.float().mean()) < 0.98 and torch.equal(owner_C[cell_N[inside]], fresh_group_N[inside])
+    brute = (fresh_ND[:, None].double() - cells.searched_nD[None].double()).norm(dim=2).min(1)
+    own_gate = cells.gates_C[cells.searched_cell_n[brute.indices]]
+    assert torch.equal(inside, brute.values <= own_gate)
+
+
 def test_a_rare_group_owns_a_cell_and_small_sets_have_cells_of_twenty():
     features_ND, group_N = clusters([300, 300, 300, 40])
     cells = cells_of(features_ND, rarest=0.04)
