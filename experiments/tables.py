@@ -57,15 +57,16 @@ def provenance(runs):
     return f"{dates[0]}{'' if len(dates) == 1 else ' to ' + dates[-1]}; {'; '.join(machines)}; one thread per run; PyTorch {entries[0]['torch']}."
 
 
-def digits_part(bed):
-    facts, runs = records.load(records.RESULTS / f"{bed}.json")
+def digits_part(file):
+    facts, runs = records.load(records.RESULTS / f"{file}.json")
+    bed = facts["bed"]
     head = (
         f"{facts['steps']} steps of {facts['setting']['batch']} images, {facts['num_samples']} samples, mean of {len(facts['evaluated_at'])} evaluations late in the "
         f"run; digit classifier {facts['classifier_accuracy']:.2%} on MNIST's test digits"
     )
     head += f"; KL of perfect data {facts['floor_kl']:.3f}." if facts["floor_kl"] is not None else "."
     parts = [head, means_table(runs, DIGITS[bed]), _cost_line(runs)]
-    for ours in ("default", "witness+moments"):
+    for ours in ("default", "witness+moments", "moments+fine-tilt"):
         if ours in runs:
             parts.append(against(runs, ours, without_times(DIGITS[bed])))
     return "\n\n".join([*parts, provenance(runs)])
@@ -200,7 +201,11 @@ def default_choice_part(_):
     return "\n".join([*lines, "", default_choice.conclusion(found)])
 
 
-DEFAULT_PARTS = {"default-choice": (default_choice_part, None)}
+DEFAULT_PARTS = {
+    "default-choice": (default_choice_part, None),
+    "default-stacked": (digits_part, "default/stacked"),
+    "default-stacked28": (digits_part, "default/stacked28"),
+}
 
 
 # ----------------------------------------------------------------------------------------------------------------
