@@ -72,7 +72,8 @@ class Strength:
     def update_signals(self, found):
         """Take in what a step measured: {part: (power, power of noise alone)}."""
         for part, (power, null) in found.items():
-            self.signals[part].update(power, null)
+            if part in self.signals:
+                self.signals[part].update(power, null)
 
     # --- state ------------------------------------------------------------------------------------------------------
 
