@@ -34,9 +34,9 @@ from training.networks import Discriminator, Generator
 METHODS = {
     "plain": None,
     "witness": dict(preset="witness"),
+    "witness+replay": dict(preset="replay"),
     "witness+moments": dict(preset="moments"),
     "default": dict(preset="default"),
-    "default with tilt": dict(preset="default", tilt=1),
     "paper": dict(preset="paper", extractor="pca"),
 }
 WARM_UP_STEPS = 12

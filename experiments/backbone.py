@@ -26,14 +26,19 @@ METHODS = {
     "witness": ["--madr=1", "--madr-preset=witness"],
     "witness+replay": ["--madr=1", "--madr-preset=witness", "--madr-replay-weight=1"],
     "default": ["--madr=1"],
-    "tilt": ["--madr=1", "--madr-tilt=1"],
+    "tilt": ["--madr=1", "--madr-preset=replay", "--madr-tilt=1"],
     "witness+moments": ["--madr=1", "--madr-preset=moments"],
     # The memory-free twin: the same term and strength, moments of the batch alone.
     "witness+batch-moments": ["--madr=1", "--madr-preset=moments", "--madr-moments-horizon=0"],
     # Both in fewer components, as they once were.
     "witness+moments-64": ["--madr=1", "--madr-preset=moments", "--madr-width=64"],
     "witness+batch-moments-64": ["--madr=1", "--madr-preset=moments", "--madr-moments-horizon=0", "--madr-width=64"],
-    "moments+fine-tilt": ["--madr=1", "--madr-preset=moments", "--madr-tilt=1", "--madr-tilt-sensor=fine"],  # docs/studies/default.md
+    "moments+fine-tilt": [
+        "--madr=1",
+        "--madr-preset=moments",
+        "--madr-tilt=1",
+        "--madr-tilt-sensor=fine",
+    ],  # what the default is (docs/studies/default.md)
     # Its two parts alone, each as strong as both together.
     "moments": ["--madr=1", "--madr-preset=moments", "--madr-term=moments"],
     "witness-as-strong": ["--madr=1", "--madr-preset=moments", "--madr-term=witness"],

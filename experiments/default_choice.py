@@ -33,7 +33,6 @@ def rows(load):
 
 
 def _row(mark, runs, candidate):
-    runs = {FORMER: runs.get("default", {}), **runs}  # some studies ran it under that name
     found, not_worse = moments.verdict(mark, runs, candidate)
     better = moments.verdict(dataclasses.replace(mark, kind="better"), runs, candidate)[1]
     return (mark.bed.name, mark.heading, mark.other, found, not_worse, better)

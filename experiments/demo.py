@@ -22,7 +22,7 @@ from dnnlib.errors import UserError
 
 REPO = Path(__file__).resolve().parent.parent
 NAMES = {"plain": "Plain GAN", "madr": "The same with MADR"}
-FLAGS = {"plain": ["--madr=0"], "madr": ["--madr=1", "--madr-preset=moments"]}
+FLAGS = {"plain": ["--madr=0"], "madr": ["--madr=1"]}
 SETTING = ["--cfg=tiny", "--aug=noaug", "--tick=2", "--snap=5", "--threads=1"]
 NUM_GEN, NUM_REAL = 5000, 3000  # looked at for the page: enough for 1000 modes
 SAY_SEC, POLL_SEC = 15, 0.2  # between two lines on how far both are; between two looks
@@ -170,7 +170,7 @@ def main(outdir, kimg, seed):
             "Your own images, as a folder or zip:",
             "python dataset_tool.py --source=photos --dest=photos32.zip --transform=center-crop --width=32 --height=32",
         ),
-        ("Train on them with MADR:", "python train.py --outdir=runs --data=photos32.zip --cfg=tiny --madr=1 --madr-preset=moments"),
+        ("Train on them with MADR:", "python train.py --outdir=runs --data=photos32.zip --cfg=tiny --madr=1"),
         ("Draw from the network of this demo:", command_line("generate.py", f"--network={network}", "--seeds=0-63", f"--outdir={outdir / 'images'}")),
     ]
     side_by_side.write(page, columns, "What MADR is for: three digits are the colours of one image, 1000 combinations", commands)

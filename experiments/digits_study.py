@@ -28,7 +28,6 @@ _OWN = {
     "witness+replay": dict(madr=dict(preset="witness", extractor="pca", replay_weight=1.0)),
     # The same pull from a latent kept for each real; its twin: witness+replay.
     "witness+champions": dict(madr=dict(preset="witness", extractor="pca", replay_weight=1.0, replay_from="champions", replay_interval=4)),
-    "default": dict(madr=dict(preset="default", extractor="pca")),
     "witness+moments": dict(madr=dict(preset="moments", extractor="pca")),
     # The memory-free twin: the same term and strength, moments of the batch alone.
     "witness+batch-moments": dict(madr=dict(preset="moments", extractor="pca", moments_horizon="0")),
@@ -39,18 +38,19 @@ _OWN = {
     "moments": dict(madr=dict(preset="moments", extractor="pca", term="moments")),
     "witness-as-strong": dict(madr=dict(preset="moments", extractor="pca", term="witness")),
     "tilt": dict(madr=dict(preset="witness", extractor="pca", tilt=1)),
-    "default+tilt": dict(madr=dict(preset="default", extractor="pca", tilt=1)),
+    "witness+replay+tilt": dict(madr=dict(preset="witness", extractor="pca", replay_weight=1.0, tilt=1)),
     # Counted in finer cells over a longer window (--madr-tilt-sensor=fine); at 20 a real can be shown five times as often as with the tilt's 5 and its 4.
     "tilt-fine": dict(madr=dict(preset="witness", extractor="pca", tilt=1, tilt_sensor="fine")),
     "tilt-fine-20": dict(madr=dict(preset="witness", extractor="pca", tilt=1, tilt_sensor="fine", tilt_max=20.0)),
+    # What the default is (docs/studies/default.md).
     "moments+fine-tilt": dict(madr=dict(preset="moments", extractor="pca", tilt=1, tilt_sensor="fine")),
     "moments+fine-tilt-20": dict(madr=dict(preset="moments", extractor="pca", tilt=1, tilt_sensor="fine", tilt_max=20.0)),
 }
 METHODS = toy_methods.table(_OWN)
-_ALL = "plain,default,r1,pacgan2,paper,witness"
+_ALL = "plain,moments+fine-tilt,r1,pacgan2,paper,witness"
 COLORED = "colored"
 BEDS = (*digit_bed.BEDS, COLORED)
-USUAL = {"stacked": _ALL, "stacked28": _ALL, "longtail": "plain,witness,default,tilt", COLORED: "plain,witness,tilt-fine-20"}
+USUAL = {"stacked": _ALL, "stacked28": _ALL, "longtail": "plain,witness,moments+fine-tilt,tilt", COLORED: "plain,witness,tilt-fine-20"}
 STEPS = {"stacked": 1500, "stacked28": 1500, "longtail": 1500, COLORED: 5000}
 SETTING = dict(batch=64, z_dim=digit_bed.Z_DIM, lr_G=1e-3, lr_D=1e-3, betas=(0.5, 0.999))
 EVALUATED_AT = (0.9, 1.0)  # parts of the run; the mean counts, since GANs swing from one evaluation to the next

@@ -29,8 +29,10 @@ RIVAL_ROWS = (
     ("no remedy", "plain", "plain"),
     *((name, name, name) for name in RIVALS),
     ("MADR without memory", "madr-witness", "witness"),
-    ("MADR", "madr", "default"),
-    ("MADR, remembered moments", "madr-moments", "witness+moments"),
+    ("MADR", "madr", "moments+fine-tilt"),
+    ("MADR without its tilt", "madr-moments", "witness+moments"),
+    ("MADR without its tilt, 64 components", "madr-moments-64", "witness+moments-64"),
+    ("MADR as it was, with the replay", "madr-replay", "witness+replay"),
 )
 QUICK_BEDS = (("ring of 8", "toy/ring.json", _TOY[:1]), ("grid of 25", "toy/grid.json", _TOY[1:2]), ("Stacked MNIST, 14 px", "stacked.json", _WEAK))
 

@@ -66,7 +66,7 @@ def digits_part(file):
     )
     head += f"; KL of perfect data {facts['floor_kl']:.3f}." if facts["floor_kl"] is not None else "."
     parts = [head, means_table(runs, DIGITS[bed]), _cost_line(runs)]
-    for ours in ("default", "witness+moments", "moments+fine-tilt"):
+    for ours in ("witness+replay", "witness+moments", "moments+fine-tilt"):
         if ours in runs:
             parts.append(against(runs, ours, without_times(DIGITS[bed])))
     return "\n\n".join([*parts, provenance(runs)])
@@ -99,7 +99,7 @@ def backbone_part(study):
     entry = next(iter(next(iter(runs.values())).values()))
     if "madr_modes_kl" in entry:
         head += f" KL of perfect data {entry['madr_modes_floor_kl']:.2f}; digit classifier {entry['madr_modes_classifier_accuracy']:.2%} on digits it was not trained on."
-    compared = [against(runs, ours, measures) for ours in ("default", "tilt") if ours in runs]
+    compared = [against(runs, ours, measures) for ours in ("witness+replay", "tilt") if ours in runs]
     return "\n\n".join([head, means_table(runs, measures), *compared, provenance(runs)])
 
 
@@ -144,9 +144,10 @@ def moments_part(argument):
     bed, measures = argument
     facts, runs = records.load(records.RESULTS / bed.file)
     chosen = moments.of_the_study(runs, bed)
-    if moments.OURS not in chosen:
+    ours = next((method for method in (moments.OURS, moments.FORMER) if method in chosen), None)
+    if ours is None:
         raise FileNotFoundError(f"{bed.file} holds no run of {moments.OURS}")
-    parts = [_length_of(facts), means_table(chosen, measures), against(chosen, moments.OURS, without_times(measures)), provenance(chosen)]
+    parts = [_length_of(facts), means_table(chosen, measures), against(chosen, ours, without_times(measures)), provenance(chosen)]
     return "\n\n".join(parts[:1] + _what_training_images_get(runs, measures) + parts[1:])
 
 
@@ -201,8 +202,18 @@ def default_choice_part(_):
     return "\n".join([*lines, "", default_choice.conclusion(found)])
 
 
+def candidates_part(argument):
+    """The measures of one bed of the choice, for every method that has run there."""
+    file, measures = argument
+    facts, runs = records.load(records.RESULTS / file)
+    chosen = {method: entries for method, entries in runs.items() if method != records.TRAINING_IMAGES}
+    compared = against(chosen, default_choice.CANDIDATES[0], without_times(measures))
+    return "\n\n".join([_length_of(facts), *_what_training_images_get(runs, measures), means_table(chosen, measures), compared, provenance(chosen)])
+
+
 DEFAULT_PARTS = {
     "default-choice": (default_choice_part, None),
+    "default-emoji": (candidates_part, (moments.EMOJI.file, EMOJI_PARTS)),
     "default-stacked": (digits_part, "default/stacked"),
     "default-stacked28": (digits_part, "default/stacked28"),
 }

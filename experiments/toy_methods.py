@@ -18,7 +18,7 @@ OWN_METHODS = {
     "plain": {},
     "paper": dict(madr=_PAPER),
     "witness": dict(madr=dict(preset="witness", extractor="pca")),
-    "default": dict(madr=dict(preset="default", extractor="pca")),
+    "default": dict(madr=dict(preset="default", extractor="pca")),  # also by what it is: moments+fine-tilt
     "witness+replay": dict(madr=dict(preset="witness", extractor="pca", replay_weight=1.0)),
     # The same pull from a latent kept for each real; its twin: witness+replay, from the 2048 latents remembered.
     "witness+champions": dict(madr=dict(preset="witness", extractor="pca", replay_weight=1.0, replay_from="champions", replay_interval=4)),

@@ -16,7 +16,7 @@ from madr_plugin.tilt.knobs import TiltKnobs
 from madr_spaces import names
 from madr_spaces.errors import MADRError
 
-PRESET_NAMES = ("default", "witness", "moments", "paper", "enhanced")
+PRESET_NAMES = ("default", "moments", "witness", "replay", "paper", "enhanced")
 VIEW_PARTS = ("flip", "shift", "crop")
 # What stands beside the knobs in loss_kwargs.madr.
 NOT_CONFIG = ("random_seed", "training_set_kwargs", "resume_pkl")
@@ -124,15 +124,22 @@ _PAPER = dict(
 )
 # What the term `enhanced` is beside E1; each also to be had alone. Its controller, memory and extractor belong to the preset.
 _ENHANCED_TERM = dict(top_k=20, bandwidth="warm", start_step=500)
+# Two parts with a rest each, and moments that say much more than a batch: stronger, and with less caution, than the witness alone. Remembered
+# moments know more components than a batch has images.
+_MOMENTS = dict(term="witness+moments", weight=2.0, shrink=1.0, replay_weight=0.0, width=192)
 PRESETS = {
-    "default": {},
+    "default": dict(_MOMENTS, tilt=1, tilt_sensor="fine"),
+    "moments": _MOMENTS,
     "witness": dict(replay_weight=0.0),
-    # Two parts with a rest each, and moments that say much more than a batch: stronger, and with less caution, than the witness alone. Remembered
-    # moments know more components than a batch has images.
-    "moments": dict(term="witness+moments", weight=2.0, shrink=1.0, replay_weight=0.0, width=192),
+    "replay": {},
     "paper": _PAPER,
     "enhanced": dict(_PAPER, term="enhanced", controller="adaptive", memory="progressive", extractor="ensemble:dino+clip+resnet50"),
 }
+
+
+def value_of(preset, row):
+    """The value of a knob (a row of KNOBS) under a preset."""
+    return PRESETS[preset].get(row.name, row.default)
 
 
 def parse_view(text, default):
@@ -143,6 +150,11 @@ def parse_view(text, default):
     if unknown:
         raise MADRError(f"--madr-view knows auto, none, {', '.join(VIEW_PARTS)} (joined by +), not {unknown[0]!r}")
     return parts
+
+
+def _tilt_has_no_place(values):
+    """Tell whether what was asked for rules the tilt out, so that it does not come with the default either."""
+    return "witness" not in values["term"].split("+") or values.get("attraction", "uniform") != "uniform"
 
 
 def resolve(given):
@@ -162,6 +174,10 @@ def resolve(given):
     values = {**PRESETS[preset], **given}
     if values.get("extractor", "pca") != "pca" and "width" not in given:
         values.pop("width", None)  # a preset's width is one of pca
+    if preset == "default" and "tilt" not in given and _tilt_has_no_place(values):
+        values.pop("tilt")
+    if preset == "default" and "tilt_sensor" not in given and values.get("anchors"):
+        values.pop("tilt_sensor")  # fine cells need every real
     if values.get("term") == "enhanced":
         values = {**_ENHANCED_TERM, **values}
     config = MADRConfig(**values)

@@ -4,7 +4,7 @@ For what a person types. Stored options are not refused: they hold every knob, i
 """
 
 from madr_plugin.base.knobs import flag_of
-from madr_plugin.config import KNOBS
+from madr_plugin.config import KNOBS, value_of
 from madr_spaces.errors import MADRError
 
 
@@ -14,7 +14,7 @@ def _published(config):
 
 # (knobs, what reads them, tells whether it is there)
 READERS = (
-    (("tilt_max", "tilt_guard"), "--madr-tilt=1", lambda config: config.tilt == 1),
+    (("tilt_max", "tilt_guard", "tilt_form", "tilt_sensor"), "--madr-tilt=1", lambda config: config.tilt == 1),
     (("tilt_rarest", "tilt_window"), "--madr-tilt-sensor=fine", lambda config: config.tilt_sensor == "fine"),
     (("tilt_temperature",), "--madr-tilt-sensor=debts", lambda config: config.tilt_sensor == "debts"),
     (("debt_weight",), "--madr-debt=potentials or batch", lambda config: config.debt != "none"),
@@ -28,7 +28,7 @@ READERS = (
     (("recall_target", "recall_slope"), "--madr-controller=sigmoid or adaptive", lambda config: config.controller in ("sigmoid", "adaptive")),
     (("beta", "start_fill", "start_step", "top_k", "bandwidth", "bandwidth_interval"), "--madr-term=paper or enhanced", _published),
 )
-DEFAULTS = {row.name: row.default for row in KNOBS}
+DEFAULTS = {row.name: value_of("default", row) for row in KNOBS}
 
 
 def refuse(given, config):

@@ -1,11 +1,13 @@
 """Shows the default of MADR whole, slowly: what it adds to the gradient of a generator's parameters in a step.
 
 Look at the batch through frozen features phi. Push its features apart where they crowd and towards real ones that they
-leave out (the witness). Do so as strongly as the adversarial gradient acts at G's parameters, times how far the push is
-more than the sampling noise of a batch. Every eighth step (the replay) take reals that recent images leave out, find the
-remembered latents whose images came nearest, and pull these images further, unless they are as near already as they
-would be at equilibrium. Remember the batch's latents; forget old ones at random. A test holds the engine to this.
+leave out (the witness). Remember mean and covariance of what was generated lately, blend the batch in, and push the two towards
+those of the reals (the moments). Bring both pushes to one size, weigh each by how far it is more than sampling noise, and apply
+them as strongly as twice the adversarial gradient acts at G's parameters. The tilt, which shows D and the witness more of the
+reals that are left out, is another matter (tilt/), and rests here. A test holds the engine to this.
 """
+
+import math
 
 import torch
 
@@ -14,20 +16,11 @@ def squared(a, b):
     return (a[:, None] - b[None]).square().sum(2)
 
 
-def remember(s, z, f, reals, chances, capacity, window, half_life):
-    d_B, cell_B = squared(f, reals.centroids_CD).min(1)
-    s["cells"] = (s["cells"] + torch.where(d_B <= reals.radii_C[cell_B].square(), cell_B, -1).tolist())[-window:]
-    for latent, feature, chance, place in zip(z, f, *chances.tolist()):
-        slot = len(s["latents"]) if len(s["latents"]) < capacity else int(place * capacity)
-        if slot == len(s["latents"]) or chance < capacity * 0.6931 / half_life:  # ln 2
-            s["latents"][slot : slot + 1], s["features"][slot : slot + 1] = [latent], [feature]
-
-
-def added_gradient(G, z, phi, reals, adversarial, state, random, num_reals=512, capacity=2048, window=1024, half_life=13300, interval=8):
+def added_gradient(G, z, phi, reals, adversarial, state, random, num_reals=512, horizon=800, weight=2.0):
     """Compute what MADR adds to the gradient of each parameter of G in one step -> list; `state` ({} at first) holds what it remembers.
 
-    G: latents [B, Z] -> images. phi: images -> features. adversarial: images -> G's own loss. reals: their features_ND, the median distance
-    `scale`, and k-means cells (centroids_CD, radii_C, shares_C, cell_of_real_N). random: purpose -> torch.Generator.
+    G: latents [B, Z] -> images. phi: images -> at most 128 features, float64. adversarial: images -> G's own loss. reals: their features_ND
+    and their median distance `scale`. random: purpose -> torch.Generator. horizon: images over which what is remembered falls to 1/e.
     """
     s, X, B, theta, grad = state, reals.features_ND, len(z), list(G.parameters()), torch.autograd.grad
 
@@ -41,45 +34,58 @@ def added_gradient(G, z, phi, reals, adversarial, state, random, num_reals=512, 
     def power(loss, f):  # |B dL/df_i|^2, the batch's mean
         return (B * grad(loss, f, retain_graph=True)[0]).square().sum(1).mean()
 
-    def measure(name, image, g, occasion):  # its running size, and now and then what a unit of it becomes at each parameter
-        new = {name: g.flatten(1).norm(dim=1).mean()}
-        if occasion < 8 or occasion % 32 == 0:
-            new["at " + name] = torch.stack([part.norm() for part in grad(image, theta, g, retain_graph=True)]) / new[name]
-        for key, value in new.items() if new[name] > 0 else ():
-            decay = 0.8 if key.startswith("at") else 0.98
-            later[key] = decay * s[key] + (1 - decay) * value if key in s else value
+    def covariance(f, share=1.0, memory=(0, 0)):  # blended with what is remembered: (mean, covariance with a ridge)
+        mean, second = memory[0] + share * f.sum(0) / len(f), memory[1] + share * f.T @ f / len(f)
+        return mean, second - mean[:, None] * mean + s.get("ridge", 0) * torch.eye(f.shape[1], dtype=f.dtype)
 
-    def strength(name):  # |g_adv| / (|g| R) (1 - P_null / P)^4, as measured up to the step before
-        if not {name, "at " + name, "adversarial"} <= s.keys():
-            return 0.0
-        entries = torch.tensor([float(p.numel()) for p in theta])
-        R = ((s["at " + name] / s["at adversarial"]).log() * entries / entries.sum()).sum().exp()
-        return s["adversarial"] / (s[name] * R) * (1 - s["P_null"] / s["P"]).clamp(min=0) ** 4
+    def frechet(mean, C):  # the squared distance of two normal distributions with these moments
+        roots = torch.linalg.eigvalsh(s["root"] @ C @ s["root"]).clamp(min=s["ridge"] ** 2 / 4).sqrt()
+        return (mean - s["mean"]).square().sum() + C.trace() + s["trace"] - 2 * roots.sum()
 
-    if not s:  # P_null: the power where the batch, too, is drawn from the reals
-        g = random("null")
+    def null(images):  # what it is between so many reals and all of them
+        size = round(math.log2(images) * 4)
+        generator = random("moments-null", size)
+        return sum(frechet(*covariance(X[torch.randint(len(X), [round(2 ** (size / 4))], generator=generator)])) for _ in range(8)) / 8
+
+    def mean_of(name, value, decay=0.98):
+        later[name] = decay * s[name] + (1 - decay) * value if name in s else value
+
+    def measure(name, image, g):  # its running size, and now and then what a unit of it becomes at each parameter
+        size = g.flatten(1).norm(dim=1).mean()
+        if size > 0:
+            mean_of(name, size)
+            if s["step"] < 8 or s["step"] % 32 == 0:
+                mean_of("at " + name, torch.stack([part.norm() for part in grad(image, theta, g, retain_graph=True)]) / size, 0.8)
+
+    def share(name):  # how much of a part is more than sampling noise
+        return (1 - s.get("null " + name, 1.0) / s["P " + name]).clamp(min=0) if "P " + name in s else torch.ones([])
+
+    if not s:
+        mean, C = covariance(X)
+        values, vectors = torch.linalg.eigh(C + 1e-3 * C.diagonal().mean() * torch.eye(len(C), dtype=C.dtype))
+        s.update(step=0, mean=mean, ridge=1e-3 * C.diagonal().mean(), root=(vectors * values.sqrt()) @ vectors.T, trace=values.sum())
+        g = random("null")  # the witness's power where the batch, too, is drawn from the reals
         draws = [(f, witness(f, g)) for f in (X[torch.randint(len(X), [B], generator=g)].requires_grad_() for _ in range(64))]
-        s.update(step=0, latents=[], features=[], cells=[], P_null=sum(power(loss, f) for f, loss in draws) / 64)
-    later, image = {}, G(z)
+        s.update({"null witness": sum(power(loss, f) for f, loss in draws) / 64, "first": 0, "second": 0, "weight": 0.0, "square": 0.0, "b": 0.0})
+    later, image, b = {}, G(z), s["b"]
     f = phi(x := image.detach().requires_grad_())
-    loss = witness(f, random("term"))
-    P, g, g_adv = power(loss, f), grad(loss, x)[0], grad(adversarial(image), image, retain_graph=True)[0]
-    measure("adversarial", image, g_adv, s["step"]), measure("witness", image, g, s["step"])
-    added = list(grad(image, theta, strength("witness") * g))
-
-    if s["step"] % interval == 0 and s["latents"]:  # the replay
-        n_C = torch.bincount(torch.tensor([c for c in s["cells"] if c >= 0], dtype=torch.int64), minlength=len(reals.shares_C))
-        v_C = (reals.shares_C * n_C.sum() / (n_C + n_C.sqrt() + 1)).clamp(1, 5)  # how deficient a cell is
-        v_N = v_C[reals.cell_of_real_N].double().cumsum(0)
-        rows = torch.searchsorted(v_N, torch.rand([max(1, round(B / 2))], generator=random("replay"), dtype=torch.float64) * v_N[-1])
-        image = G(torch.stack([s["latents"][i] for i in squared(X[rows], torch.stack(s["features"])).argmin(1)]))
-        distance = (phi(x := image.detach().requires_grad_()) - X[rows]).square().sum(1)
-        k = min(max(1, round(3 * len(X) / len(s["latents"]))), len(X) - 1)  # reals in a ball that should hold 3 remembered images
-        zone = squared(X[rows], X).topk(k + 1, largest=False).values[:, -1]
-        [g] = grad((distance * (distance.detach() > zone)).mean() / reals.scale**2, x)
-        measure("replay", image, g, s["step"] // interval)
-        added = [a + b for a, b in zip(added, grad(image, theta, strength("replay") * g))]
-
-    s.update(later, step=s["step"] + 1, P=0.98 * s["P"] + 0.02 * P if "P" in s else P)
-    remember(s, z, f.detach(), reals, torch.rand([2, B], generator=random("memory"), dtype=torch.float64), capacity, window, half_life)
-    return added
+    whole = b * s["weight"] + 1 - b
+    L = dict(witness=witness(f, random("term")))
+    L["moments"] = frechet(*covariance(f, (1 - b) / whole, (b * s["first"] / whole, b * s["second"] / whole)))
+    pushes = {name: grad(loss, f, retain_graph=True)[0] for name, loss in L.items()}
+    sizes, shares = {name: push.norm(dim=1).mean() for name, push in pushes.items()}, {name: share(name) for name in L}
+    push = sum(shares[name] * push / s.get("size " + name, sizes[name]) for name, push in pushes.items()) / sum(shares.values())
+    g, g_adv = grad(f, x, push, retain_graph=True)[0], grad(adversarial(image), image, retain_graph=True)[0]
+    strength = 0.0
+    if {"term", "at term", "adversarial"} <= s.keys():  # |g_adv| / (|g| R), as measured up to the step before
+        entries = torch.tensor([float(p.numel()) for p in theta])
+        R = ((s["at term"] / s["at adversarial"]).log() * entries / entries.sum()).sum().exp()
+        strength = weight * s["adversarial"] / (s["term"] * R) * max(shares.values())
+    measure("adversarial", image, g_adv), measure("term", image, g)
+    mean_of("P witness", power(L["witness"], f))
+    mean_of("P moments", L["moments"].detach() / null(float(whole**2 / (b**2 * s["square"] + (1 - b) ** 2 / B))))
+    [mean_of("size " + name, size) for name, size in sizes.items()]
+    s.update(later, step=s["step"] + 1, b=(b := 1 - B / horizon))
+    f, kept = f.detach(), dict(first=(s["first"], f.mean(0)), second=(s["second"], f.T @ f / B), weight=(s["weight"], 1.0))
+    s.update({name: b * old + (1 - b) * new for name, (old, new) in kept.items()}, square=b**2 * s["square"] + (1 - b) ** 2 / B)
+    return list(grad(image, theta, strength * g))

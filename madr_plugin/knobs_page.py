@@ -26,15 +26,20 @@ def page():
             f"| `{row.name}`{' *' if row.first else ''} | {row.range} | {_default(row)} | {row.meaning.replace('|', '/')} |\n" for row in rows
         )
     parts.append("\n## Presets\n\n| preset | sets |\n|---|---|\n")
-    parts.extend(
-        f"| `{name}` | {', '.join(f'{key}={value}' for key, value in values.items()) or 'nothing: the defaults above'} |\n"
-        for name, values in config.PRESETS.items()
-    )
+    parts.extend(f"| `{name}` | {_differing(name)} |\n" for name in config.PRESETS)
     return "".join(parts)
 
 
+def _differing(preset):
+    """Tell what a preset sets otherwise than the default."""
+    values = {row.name: config.value_of(preset, row) for row in config.KNOBS}
+    told = [f"{row.name}={values[row.name]}" for row in config.KNOBS if values[row.name] != config.value_of("default", row)]
+    return ", ".join(told) or "nothing: the defaults above"
+
+
 def _default(row):
-    return f"`{row.default}`" if row.default != "" else "none"
+    value = config.value_of("default", row)
+    return f"`{value}`" if value != "" else "none"
 
 
 @click.command()

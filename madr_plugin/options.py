@@ -181,5 +181,6 @@ def _click_type(row):
 
 
 def _shown_default(row):
-    differing = [f"{name}: {values[row.name]}" for name, values in config.PRESETS.items() if values.get(row.name, row.default) != row.default]
-    return "; ".join([str(row.default) or "none", *differing])
+    values = {name: config.value_of(name, row) for name in config.PRESETS}
+    differing = [f"{name}: {value}" for name, value in values.items() if value != values["default"]]
+    return "; ".join([str(values["default"]) or "none", *differing])

@@ -6,6 +6,8 @@ from typing import ClassVar
 from madr_plugin.base.knobs import Knobs, knob
 from madr_spaces.errors import MADRError
 
+DEFAULT_HORIZON = "0.8"
+
 
 @dataclasses.dataclass(frozen=True)
 class TermKnobs(Knobs):
@@ -34,7 +36,7 @@ class TermKnobs(Knobs):
     interval: int = knob(1, "Apply the coverage term every so many generator steps, with weight times interval", 1, 10000)
     batch: int = knob(0, "Let so many images of each microbatch take part in the coverage term; 0: all", 0, 65536)
     moments_horizon: str = knob(
-        "0.8",
+        DEFAULT_HORIZON,
         "Remember moments over so many thousands of generated images; auto: as long as remembered latents still give much the same image; "
         "0: those of the batch alone",
     )
@@ -60,9 +62,12 @@ class TermKnobs(Knobs):
         return None if self.moments_horizon == "auto" else float(self.moments_horizon)
 
     def refuse_horizon(self, batch_size, total_kimg=None):
-        """Refuse a horizon of less than two steps or longer than the run. None: not known."""
+        """Refuse a horizon of less than two steps or longer than the run. None: not known.
+
+        The default passes: a step of as many images as it has needs no memory, and a short run is a trial.
+        """
         horizon = self.horizon_kimg if "moments" in self.parts else None
-        if not horizon:
+        if not horizon or self.moments_horizon == DEFAULT_HORIZON:
             return
         if batch_size and 1000 * horizon < 2 * batch_size:
             raise MADRError(

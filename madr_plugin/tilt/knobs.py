@@ -41,10 +41,6 @@ class TiltKnobs(Knobs):
         return None if self.tilt_window == "auto" else int(self.tilt_window)
 
     def refuse(self):
-        if self.tilt_form != "draw" and not self.tilt:
-            raise MADRError(f"--madr-tilt-form={self.tilt_form} has no effect without --madr-tilt=1; add it, or leave the form out")
-        if self.tilt_sensor != "cells" and not self.tilt:
-            raise MADRError(f"--madr-tilt-sensor={self.tilt_sensor} has no effect without --madr-tilt=1; add it, or leave the sensor out")
         try:
             window = self.tilt_window_images
         except ValueError:

@@ -68,14 +68,20 @@ def test_madr_watching_only_changes_nothing_and_madr_acting_does(tmp_path, loop_
     assert watching["loss"]["madr"]["nimg"] == 32 and int(watching["loss"]["madr"]["step"]) == 4
 
 
-def test_every_tick_tells_of_madr(tmp_path, loop_options):
+TOLD = ("coverage", "inside", "memory", "lambda", "gratio", "signal")
+TOLD_BY = {"default": ("frechet", "signal_moments"), "replay": ("ess", "lambda_replay", "gratio_replay")}
+
+
+@pytest.mark.parametrize("preset", list(TOLD_BY))
+def test_every_tick_tells_of_madr(tmp_path, loop_options, preset):
     """One as long as MADR's longest interval between two reports, 32 steps."""
-    run(tmp_path, with_madr(loop_options(total_kimg=0.512, kimg_per_tick=0.256, network_snapshot_ticks=1, batch_gpu=8), **SMALL))
+    options = loop_options(total_kimg=0.512, kimg_per_tick=0.256, network_snapshot_ticks=1, batch_gpu=8)
+    run(tmp_path, with_madr(options, **SMALL, madr_preset=preset))
     ticks = [json.loads(line) for line in (tmp_path / "stats.jsonl").read_text().splitlines()]
-    names = ("coverage", "inside", "ess", "memory", "lambda", "gratio", "signal", "lambda_replay", "gratio_replay", "age_kimg")
-    assert len(ticks) == 3 and all(f"MADR/{name}" in tick for name in names[:-1] for tick in ticks)  # nothing is old before the first step
-    last = {name: ticks[-1][f"MADR/{name}"]["mean"] for name in names}
-    assert 0 < last["coverage"] <= 1.5 and 0 < last["ess"] <= 1 and last["memory"] == 1 and 0 < last["age_kimg"] <= 0.512
+    assert len(ticks) == 3 and all(f"MADR/{name}" in tick for name in TOLD for tick in ticks)
+    last = {name: ticks[-1][f"MADR/{name}"]["mean"] for name in (*TOLD, *TOLD_BY[preset], "age_kimg")}  # nothing is old before the first step
+    assert 0 < last["coverage"] <= 1.5 and last["memory"] == 1 and 0 < last["age_kimg"] <= 0.512
+    assert 0 < last["ess"] <= 1 if preset == "replay" else last["frechet"] > 0
 
 
 TILT = dict(madr_tilt=1, madr_tilt_guard=0, madr_cells=4)
@@ -83,7 +89,7 @@ TILT = dict(madr_tilt=1, madr_tilt_guard=0, madr_cells=4)
 
 PRESETS = {
     "default": {},
-    "paper": dict(madr_update_interval=1, madr_start_fill=0.1, madr_extractor="pca"),
+    "paper": dict(madr_reals=None, madr_update_interval=1, madr_start_fill=0.1, madr_extractor="pca"),
     "witness": TILT,
     "moments": dict(TILT, madr_tilt_sensor="logits", madr_moments_horizon="0.03"),
 }
@@ -91,7 +97,9 @@ PRESETS = {
 
 @pytest.mark.parametrize("preset", list(PRESETS))
 def test_resume_is_bitwise_with_madr(tmp_path, loop_options, preset):
-    options = with_madr(loop_options(total_kimg=0.08, kimg_per_tick=0.024, network_snapshot_ticks=1), **SMALL, madr_preset=preset, **PRESETS[preset])
+    options = with_madr(
+        loop_options(total_kimg=0.08, kimg_per_tick=0.024, network_snapshot_ticks=1), madr_preset=preset, **{**SMALL, **PRESETS[preset]}
+    )
     whole = run(tmp_path / "whole", options)
     run(tmp_path / "parts", {**options, "total_kimg": 0.032})
     parts = run(tmp_path / "parts", options, resume_state=state.latest_state(tmp_path / "parts"))
@@ -127,7 +135,7 @@ def test_two_processes_equal_one_with_madr(tmp_path, loop_options, warm_processe
     for network in ("G", "D"):
         for name, value in one[network].items():
             if not name.endswith("w_avg"):
-                assert float((value - two[network][name]).abs().max()) <= 1e-3 * max(float(value.abs().max()), 1e-3), (network, name)
+                assert float((value - two[network][name]).abs().max()) <= 2e-3 * max(float(value.abs().max()), 1e-3), (network, name)
     memory_one, memory_two = (p["loss"]["madr"]["memory"] for p in parts)
     assert memory_one["offered"] == memory_two["offered"] == 160
     for name in memory_one["tensors"]:

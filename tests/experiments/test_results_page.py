@@ -39,7 +39,7 @@ def test_the_best_mean_is_on_top_and_what_lacks_is_left_out(results):
     table = results_page.rivals_part(None).splitlines()
     assert table[0] == "| method | ring: modes | ring: KL (nats) | stacked-half: modes of 1000 | stacked-half: KL (nats) |"  # beds with runs alone
     assert table[2] == "| no remedy | 3.0 ± 12.7 | 1.500 ± 6.353 | 100 | 5.00 |"
-    assert table[-2] == "| MADR | 8.0 | 0.500 | not run yet | not run yet |"
+    assert "| MADR | 8.0 | 0.500 | not run yet | not run yet |" in table
 
 
 def test_rivals_are_found_under_the_names_of_either_kind_of_bed(results):
@@ -52,12 +52,20 @@ def test_rivals_are_found_under_the_names_of_either_kind_of_bed(results):
             store.put(method, 0, found)
     table = results_page.rivals_part(None).splitlines()
     assert table[0] == "| method | ring of 8: modes held | grid: modes | grid: KL (nats) |"
-    assert table[-1] == "| MADR, remembered moments | 8.0 | 8.0 | 0.500 |" and "| imle | not run yet |" in "\n".join(table)
+    assert "| MADR without its tilt | 8.0 | 8.0 | 0.500 |" in table and "| imle | not run yet |" in "\n".join(table)
 
 
 def test_tables_write_the_readme_where_it_has_the_mark(results, monkeypatch, tmp_path, capsys):
-    pages = {name: tmp_path / f"{name}.md" for name in ("PAGE", "MOMENTS_PAGE", "HALF_PAGE", "CLAIMS_PAGE", "SENSOR_PAGE", "MONITOR_PAGE")}
-    parts = {"PAGE": tables.PARTS, "MOMENTS_PAGE": tables.MOMENTS_PARTS, "HALF_PAGE": tables.HALF_PARTS, "CLAIMS_PAGE": tables.CLAIMS_PARTS}
+    pages = {
+        name: tmp_path / f"{name}.md" for name in ("PAGE", "MOMENTS_PAGE", "DEFAULT_PAGE", "HALF_PAGE", "CLAIMS_PAGE", "SENSOR_PAGE", "MONITOR_PAGE")
+    }
+    parts = {
+        "PAGE": tables.PARTS,
+        "MOMENTS_PAGE": tables.MOMENTS_PARTS,
+        "DEFAULT_PAGE": tables.DEFAULT_PARTS,
+        "HALF_PAGE": tables.HALF_PARTS,
+        "CLAIMS_PAGE": tables.CLAIMS_PARTS,
+    }
     parts |= {"SENSOR_PAGE": tables.SENSOR_PARTS, "MONITOR_PAGE": tables.MONITOR_PARTS}
     places = lambda names: "".join(f"<!-- {name}: begin -->\n<!-- {name}: end -->\n" for name in names)
     for name, path in pages.items():

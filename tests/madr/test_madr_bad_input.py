@@ -24,7 +24,7 @@ def make_reference(dataset, extractor=None, **options):
 @pytest.mark.parametrize(
     "options, words",
     [
-        (dict(preset="best"), r"--madr-preset must be one of default, witness, moments, paper, enhanced \(got 'best'\)"),
+        (dict(preset="best"), r"--madr-preset must be one of default, moments, witness, replay, paper, enhanced \(got 'best'\)"),
         (dict(extractor="vgg"), r"--madr-extractor must be one of pca, .* \(got 'vgg'\)"),
         (dict(capacity=1), r"--madr-capacity must lie between 2 and .* \(got 1\)"),
         (dict(interval=0), r"--madr-interval must lie between 1 and .* \(got 0\)"),

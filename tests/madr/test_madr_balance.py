@@ -237,4 +237,4 @@ def test_reentrant_checkpointing_is_a_sentence():
     ids=str,
 )
 def test_the_default_balance_needs_the_signal(options, expected):
-    assert config.resolve(options).balance == expected
+    assert config.resolve(dict(dict(preset="replay"), **options)).balance == expected

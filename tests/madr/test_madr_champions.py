@@ -292,12 +292,12 @@ def test_resumed_is_uninterrupted(options):
 
 
 def test_a_run_from_the_memory_goes_on_with_champions_and_back():
-    host = warmed(Host(madr_loss(dict(preset="default"))), 3)
+    host = warmed(Host(madr_loss(dict(preset="replay"))), 3)
     later = host_with()
     later.loss.load_state_dict(host.loss.state_dict())
     warmed(later, 3)
     assert not later.loss.engine.champions.is_empty
-    back = Host(madr_loss(dict(preset="default")))
+    back = Host(madr_loss(dict(preset="replay")))
     back.loss.load_state_dict(later.loss.state_dict())
     warmed(back, 1)
 

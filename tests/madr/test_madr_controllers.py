@@ -175,7 +175,7 @@ def test_the_integral_controller_rests_for_a_generator_that_makes_new_images():
 
 def test_strength_multiplies_balance_signal_and_controllers():
     """lambda = balance * share; the objective's own controller scales the term alone, the integral one and the signal both."""
-    chosen = config.resolve(dict(balance="fixed", weight=2.0, replay_weight=3.0, shrink=1.0, controller="integral"))
+    chosen = config.resolve(dict(preset="replay", balance="fixed", weight=2.0, replay_weight=3.0, shrink=1.0, controller="integral"))
     strength = Strength(chosen, torch.device("cpu"), of_objective=lambda: 0.5)
     assert (float(strength.factor("term")), float(strength.factor("replay"))) == (1.0, 3.0)
     strength.signals["witness"].update(torch.tensor(4.0), torch.tensor(3.0))  # a quarter is signal

@@ -189,7 +189,6 @@ def test_reals_of_cells_that_are_owed_are_shown_more_often():
     [
         (dict(term="moments"), "--madr-debt=potentials adds to the witness"),
         (dict(anchors=64), "--madr-debt=potentials pulls to reals"),
-        (dict(tilt_sensor="debts"), r"--madr-tilt-sensor=debts .*without --madr-tilt=1"),
         (dict(debt="batch", tilt=1, tilt_sensor="debts"), r"--madr-tilt-sensor=debts .*--madr-debt=batch"),
         (dict(debt_rate=0.0), "--madr-debt-rate must lie between"),
     ],

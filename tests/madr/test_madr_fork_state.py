@@ -12,7 +12,7 @@ from tests.madr.fork_families import FAMILIES, RELATIVISTIC, WITHOUT_PIPE
 from tests.madr.stand_ins import FIRST_STYLE, edited
 from tests.madr.toy_host import Host, madr_loss
 
-KNOBS = ["--madr=1", "--madr-capacity=32", "--madr-deficit-window=32", "--madr-dead-zone=0", "--madr-refresh=2"]
+KNOBS = ["--madr=1", "--madr-preset=replay", "--madr-capacity=32", "--madr-deficit-window=32", "--madr-dead-zone=0", "--madr-refresh=2"]
 SAME = """
 import json, sys, torch
 sys.path.insert(0, sys.argv[1])
@@ -61,7 +61,9 @@ def test_a_run_in_two_parts_is_the_run_in_one(make_fork, tmp_path, family):
 
 
 def test_the_one_call_keeps_the_state_too_and_a_folder_goes_on(make_fork, tmp_path):
-    fork, run = make_fork(WITHOUT_PIPE, install="import madr_plugin; madr_plugin.install(capacity=32, deficit_window=32, dead_zone=0)")
+    fork, run = make_fork(
+        WITHOUT_PIPE, install="import madr_plugin; madr_plugin.install(preset='replay', capacity=32, deficit_window=32, dead_zone=0)"
+    )
     first = run(fork / "train.py", f"--outdir={tmp_path}/run", "--steps=6")
     assert first.returncode == 0 and "memory starts empty" not in first.stdout, first.stdout + first.stderr
     again = run(fork / "train.py", f"--outdir={tmp_path}/run", "--steps=6")

@@ -32,6 +32,7 @@ def test_an_unmodified_fork_trains_with_madr_and_resumes(make_fork, style):
         "--madr=1",
         "--madr-capacity=32",
         "--madr-deficit-window=32",
+        "--madr-preset=replay",
         "--madr-dead-zone=0",
     )
     assert done.returncode == 0, done.stderr
@@ -47,6 +48,7 @@ def test_an_unmodified_fork_trains_with_madr_and_resumes(make_fork, style):
         "--madr=1",
         "--madr-capacity=32",
         "--madr-deficit-window=32",
+        "--madr-preset=replay",
         "--madr-dead-zone=0",
         "--madr-tilt=1",
         "--madr-tilt-guard=0",
@@ -84,7 +86,7 @@ def test_without_madr_the_fork_runs_as_it_is(make_fork):
 
 
 def test_the_one_call(make_fork):
-    call = "import madr_plugin\n    madr_plugin.install(dead_zone=0); madr_plugin.install()"
+    call = "import madr_plugin\n    madr_plugin.install(preset='replay', dead_zone=0); madr_plugin.install()"
     fork, run = make_fork(SECOND_STYLE, install=call)
     done = run(fork / "train.py", f"--outdir={fork}")
     assert done.returncode == 0 and "loss is MADRLoss" in done.stdout, done.stderr
@@ -145,6 +147,7 @@ def test_a_fork_whose_synthesis_takes_labels_too(make_fork):
         "--madr=1",
         "--madr-capacity=32",
         "--madr-deficit-window=32",
+        "--madr-preset=replay",
         "--madr-dead-zone=0",
         "--madr-refresh=2",
     )
@@ -160,6 +163,7 @@ def test_a_fork_whose_synthesis_takes_labels_too(make_fork):
         "--madr=1",
         "--madr-capacity=32",
         "--madr-deficit-window=32",
+        "--madr-preset=replay",
         "--madr-dead-zone=0",
         "--madr-replay-interval=4",
         "--madr-refresh=2",
@@ -197,7 +201,7 @@ def test_without_augmentation_too_the_state_rides_along(make_fork, style):
             ],
         )
     )
-    flags = [f"--outdir={fork}", "--madr=1", "--madr-capacity=32", "--madr-deficit-window=32", "--madr-dead-zone=0"]
+    flags = [f"--outdir={fork}", "--madr=1", "--madr-preset=replay", "--madr-capacity=32", "--madr-deficit-window=32", "--madr-dead-zone=0"]
     done = run("-m", "madr_plugin", fork / "train.py", *flags)
     assert done.returncode == 0, done.stderr
     assert json.loads(run("-c", INSPECT, fork, fork / "snapshot.pkl").stdout)["cls"] == "Identity"

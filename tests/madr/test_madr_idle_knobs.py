@@ -8,7 +8,7 @@ from madr_spaces.errors import MADRError
 KNOBS_WITH_A_READER = [(name, reader) for names, reader, _ in idle_knobs.READERS for name in names]
 # What makes each reader be there; one line per row of the table.
 REMEDIES = {
-    "--madr-tilt=1": dict(tilt=1),
+    "--madr-tilt=1": dict(tilt=1, tilt_sensor="cells"),
     "--madr-tilt-sensor=fine": dict(tilt=1, tilt_sensor="fine"),
     "--madr-tilt-sensor=debts": dict(tilt=1, tilt_sensor="debts", debt="potentials"),
     "--madr-debt=potentials or batch": dict(debt="batch"),
@@ -16,7 +16,7 @@ REMEDIES = {
     "--madr-term=witness or witness+moments": dict(term="witness+moments"),
     "--madr-term=moments or witness+moments": dict(term="moments"),
     "--madr-replay-weight above 0": dict(replay_weight=0.5),
-    "--madr-replay-from=champions": dict(replay_from="champions"),
+    "--madr-replay-from=champions": dict(replay_from="champions", replay_weight=1.0),
     "--madr-memory=forgetting": dict(memory="forgetting"),
     "--madr-controller=integral": dict(controller="integral"),
     "--madr-controller=sigmoid or adaptive": dict(term="paper", controller="sigmoid", balance="fixed"),
@@ -24,7 +24,16 @@ REMEDIES = {
 }
 # Under these no row's reader is there but the one that a knob of another row needs.
 WITHOUT = dict(tilt=0, debt="none", replay_weight=0.0, term="witness", memory="fifo")
-OTHER = dict(recall_target=0.5, tilt_guard=0.5, kernel="rational-quadratic", tilt_window="1024", moments_horizon="auto", bandwidth="warm")
+OTHER = dict(
+    tilt_form="weight",
+    tilt_sensor="logits",
+    recall_target=0.5,
+    tilt_guard=0.5,
+    kernel="rational-quadratic",
+    tilt_window="1024",
+    moments_horizon="auto",
+    bandwidth="warm",
+)
 
 
 def another_value(name):
@@ -35,9 +44,7 @@ def another_value(name):
 def without_reader_of(name):
     """Options of a command line under which nothing reads the knob."""
     given = dict(WITHOUT, term="paper", balance="fixed") if name in ("kernel", "reals") else dict(WITHOUT)
-    if name == "tilt_window":
-        del given["tilt"]  # the sensor of cells refuses a window itself; here only the table is asked
-    return given
+    return dict(given, tilt=1, tilt_sensor="cells") if name in ("tilt_rarest", "tilt_window") else given
 
 
 @pytest.mark.parametrize("name, reader", KNOBS_WITH_A_READER)

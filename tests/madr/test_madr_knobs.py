@@ -92,7 +92,6 @@ def test_equations_of_the_readme_name_functions_and_tests_that_exist(repo):
 @pytest.mark.parametrize(
     "part, values, words",
     [
-        (TiltKnobs, dict(tilt_form="weight"), "--madr-tilt-form=weight has no effect"),
         (TiltKnobs, dict(tilt_guard=2), "--madr-tilt-guard must lie between"),
         (PublishedKnobs, dict(estimator="faiss"), "--madr-estimator=faiss .*--madr-top-k=20"),
         (PublishedKnobs, dict(estimator="ratio", top_k=3), "--madr-estimator=ratio .*--madr-top-k"),
@@ -142,7 +141,7 @@ def test_a_setting_is_the_long_flag():
 
 
 def test_settings_take_effect_and_need_madr_as_flags_do():
-    flags, _ = given("--madr=1", "--madr-set", "dead_zone=0", "--madr-capacity=999")
+    flags, _ = given("--madr=1", "--madr-preset=replay", "--madr-set", "dead_zone=0", "--madr-capacity=999")
     resolved = options.from_flags(flags)
     assert (resolved.dead_zone, resolved.capacity) == (0.0, 999)
     flags, _ = given("--madr-set", "dead_zone=0")

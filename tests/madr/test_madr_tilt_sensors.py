@@ -311,7 +311,6 @@ def test_fine_cells_weigh_logits_too():
 @pytest.mark.parametrize(
     "options, words",
     [
-        (dict(tilt=0, tilt_sensor="fine"), "--madr-tilt-sensor=fine has no effect without --madr-tilt=1"),
         (dict(tilt=1, tilt_window="512"), "--madr-tilt-window=512 is the window of --madr-tilt-sensor=fine"),
         (dict(tilt=1, tilt_sensor="fine", tilt_window="long"), "must be auto or a number"),
         (dict(tilt=1, tilt_sensor="fine", tilt_window="3"), "between 16 and"),

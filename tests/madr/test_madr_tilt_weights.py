@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from madr_plugin.augment_pipe import MADRAugmentPipe
-from madr_plugin.config import resolve
 from madr_plugin.tilt import tilted_logits
 from madr_spaces.errors import MADRError
 from tests.madr.test_madr_loss import copy_weights
@@ -166,8 +165,6 @@ def test_resuming_is_bit_exact():
 
 
 def test_refusals():
-    with pytest.raises(MADRError, match="--madr-tilt-form=weight has no effect without --madr-tilt=1"):
-        resolve(dict(tilt_form="weight"))
     with pytest.raises(MADRError, match="argument D"):
         tilted_logits.RealLogitWeights(None, None)
     with pytest.raises(MADRError, match="one row of logits per image"):

@@ -114,7 +114,7 @@ BASE = dict(base_class_name="training.loss.StyleGAN2Loss", pl_weight=0, r1_gamma
 
 def madr_loss(madr=None, **changes):
     """Maker of a MADRLoss around StyleGAN2Loss for Host."""
-    options = dict(dict(preset="default", capacity=64, deficit_window=64, reals=32, random_seed=3), **(madr or {}))
+    options = dict(dict(preset="replay", capacity=64, deficit_window=64, reals=32, random_seed=3), **(madr or {}))
 
     def make(host):
         from madr_plugin.loss import MADRLoss

@@ -229,7 +229,7 @@ def check_logits_are_of_single_reals(options, asking, instead):
 def check_reals_come_in_order(options, asking):
     """Refuse methods that know the reals of a step by their position, where others are shown. asking: the flag that shows others."""
     if any(entry["name"] == "dia-gan" for entry in options["loss_kwargs"].get("methods", ())):
-        raise UserError(f"--method=dia-gan and {asking} both decide which reals D sees: leave one of them out")
+        raise UserError(f"--method=dia-gan and {asking} both decide which reals D sees: leave one of them out (MADR without its tilt: --madr-tilt=0)")
 
 
 def unrolled_steps_of(options):
