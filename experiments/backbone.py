@@ -33,12 +33,8 @@ METHODS = {
     # Both in fewer components, as they once were.
     "witness+moments-64": ["--madr=1", "--madr-preset=moments", "--madr-width=64"],
     "witness+batch-moments-64": ["--madr=1", "--madr-preset=moments", "--madr-moments-horizon=0", "--madr-width=64"],
-    "moments+fine-tilt": [
-        "--madr=1",
-        "--madr-preset=moments",
-        "--madr-tilt=1",
-        "--madr-tilt-sensor=fine",
-    ],  # what the default is (docs/studies/default.md)
+    # What the default is (docs/studies/default.md).
+    "moments+fine-tilt": ["--madr=1", "--madr-preset=moments", "--madr-tilt=1", "--madr-tilt-sensor=fine"],
     # Its two parts alone, each as strong as both together.
     "moments": ["--madr=1", "--madr-preset=moments", "--madr-term=moments"],
     "witness-as-strong": ["--madr=1", "--madr-preset=moments", "--madr-term=witness"],

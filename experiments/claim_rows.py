@@ -1,10 +1,10 @@
 """The claims of experiments/claims.py, as data: of the published paper, of the remedies proposed for it, of this project; and what to use when."""
 
 from experiments.claims import Claim, Gain, Level, NotMeasured, Speed, StepTime
+from experiments.default_choice import DEFAULT as OURS
 from experiments.published_terms import PATH as TERMS_PATH
 
 _DIGITS, _EMOJI, _EMOJI_HELD_OUT = "backbone-stacked-digits-20kimg.json", "backbone-emoji32-40kimg.json", "backbone-emoji32-train-40kimg.json"
-OURS = "moments+fine-tilt"  # what the default is, by the name under which it was run
 _CIFAR = "`python -m experiments.run cifar10 --outdir=OUTDIR --file cifar10=PATH`"
 _WITH_PUBLISHED = "`python train.py --outdir=runs --data=ZIP --madr=1 --madr-preset="
 

@@ -4,8 +4,6 @@ Data as in Dia-GAN (Lee 2021, arXiv 2102.12033): the first 10,000 training digit
 smaller than theirs, so that a run takes minutes on one core. The shape of a bed: experiments/digit_bed.py.
 """
 
-import hashlib
-
 import numpy as np
 import torch
 
@@ -19,29 +17,16 @@ PURE = 0.8  # part of an image's light from which it has one colour
 _CHANNELS = ([64, 32, 16], [16, 32, 64])
 
 
-class ColoredSet:
-    """uint8 [3, 28, 28]: digits in the red channel, or in the green one for the images of `is_green`. Without labels."""
+class ColoredSet(digit_bed.ImageSet):
+    """Digits in the red channel, or in the green one for the images of `is_green`."""
 
     def __init__(self, digits, num_images=NUM_IMAGES, seed=0):
         planes = digits.images[:num_images]
         self.is_green = np.zeros(len(planes), bool)
         self.is_green[np.random.RandomState(seed).permutation(len(planes))[: round(MINORITY * len(planes))]] = True
-        self.image_shape = [3, *planes.shape[1:]]
-        self.images = np.zeros([len(planes), *self.image_shape], np.uint8)
-        self.images[np.arange(len(planes)), self.is_green.astype(int)] = planes
-
-    def __len__(self):
-        return len(self.images)
-
-    def __getitem__(self, index):
-        return self.images[index], np.zeros([0], np.float32)
-
-    def content_fingerprint(self):
-        return hashlib.sha256(self.images.tobytes()).hexdigest()
-
-    def as_tensor(self):
-        """float32 [N, 3, 28, 28] in [-1, 1]."""
-        return torch.from_numpy(self.images).to(torch.float32) / 127.5 - 1
+        images = np.zeros([len(planes), 3, *planes.shape[1:]], np.uint8)
+        images[np.arange(len(planes)), self.is_green.astype(int)] = planes
+        super().__init__(images)
 
 
 def networks():

@@ -9,6 +9,7 @@ from experiments import moments
 
 FORMER = "witness+replay"  # what the default was when the rule was written
 CANDIDATES = ("moments+fine-tilt", "witness+moments")  # the first to pass is it
+DEFAULT = CANDIDATES[0]  # which passed: the name under which the studies ran what `--madr=1` is
 BETTER_ON = 3  # beds, Stacked Digits among them
 _KL = ("kl", "KL", 3, False)
 # All methods on one machine, since a digit classifier is never quite that of another: not the files of moments.py.

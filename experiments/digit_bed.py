@@ -54,14 +54,11 @@ def draw_modes(bed, count, class_counts, rng):
     return rng.choice(10, size=count, p=tail_shares()) * 111
 
 
-class StackedSet:
-    """A bed's fixed training images: uint8 [3, side, side], without labels, in the shape of a host's data set."""
+class ImageSet:
+    """Fixed training images, `images`: uint8 [N, 3, side, side], without labels, in the shape of a host's data set."""
 
-    def __init__(self, bed, digits, num_images=NUM_IMAGES, seed=0):
-        rng = np.random.RandomState([seed, BEDS.index(bed)])
-        self.modes = draw_modes(bed, num_images, np.bincount(digits.labels, minlength=10), rng)
-        self.image_shape = [3, SIDES[bed], SIDES[bed]]
-        self.images = digits.images[builders.draw_triples(self.modes, digits.labels, rng)]
+    def __init__(self, images):
+        self.images, self.image_shape = images, list(images.shape[1:])
 
     def __len__(self):
         return len(self.images)
@@ -75,6 +72,15 @@ class StackedSet:
     def as_tensor(self):
         """float32 [N, 3, side, side] in [-1, 1]."""
         return torch.from_numpy(self.images).to(torch.float32) / 127.5 - 1
+
+
+class StackedSet(ImageSet):
+    """The images of a bed of three digits each, and their modes."""
+
+    def __init__(self, bed, digits, num_images=NUM_IMAGES, seed=0):
+        rng = np.random.RandomState([seed, BEDS.index(bed)])
+        self.modes = draw_modes(bed, num_images, np.bincount(digits.labels, minlength=10), rng)
+        super().__init__(digits.images[builders.draw_triples(self.modes, digits.labels, rng)])
 
 
 # ----------------------------------------------------------------------------------------------------------------

@@ -56,11 +56,25 @@ SETTING = dict(batch=64, z_dim=digit_bed.Z_DIM, lr_G=1e-3, lr_D=1e-3, betas=(0.5
 EVALUATED_AT = (0.9, 1.0)  # parts of the run; the mean counts, since GANs swing from one evaluation to the next
 
 
+def networks_of(bed):
+    return colored_bed.networks() if bed == COLORED else digit_bed.networks(digit_bed.SIDES[bed])
+
+
+def open_bed(bed, mnist):
+    """(data set, judge, accuracy of the judge's classifier)"""
+    side = digit_bed.SIDES.get(bed, colored_bed.SIDE)
+    classifier, digits = digit_bed.obtain_classifier(mnist, side), digit_bed.load_digits(mnist, "train", side)
+    if bed == COLORED:
+        dataset = colored_bed.ColoredSet(digits)
+        return dataset, colored_bed.Judge(classifier, dataset), classifier.accuracy
+    dataset = digit_bed.StackedSet(bed, digits)
+    return dataset, digit_bed.Judge(bed, classifier, dataset), classifier.accuracy
+
+
 def run(bed, method, seed, steps, dataset, judge):
     """One training -> {measure: mean over the evaluations, ..., seconds: CPU time of the training}."""
     setting = {name: value for name, value in SETTING.items() if name != "z_dim"}  # the networks'
-    networks = colored_bed.networks() if bed == COLORED else digit_bed.networks(digit_bed.SIDES[bed])
-    gan = small_gan.build(METHODS[method], networks, dataset, seed, **setting)
+    gan = small_gan.build(METHODS[method], networks_of(bed), dataset, seed, **setting)
     due, seen = {round(part * steps) for part in EVALUATED_AT}, []
 
     def each(step):
@@ -88,10 +102,7 @@ def main(bed, mnist, methods, seeds, first_seed, steps, out):
     unknown = [method for method in chosen if method not in METHODS]
     if unknown:
         raise click.UsageError(f"--methods knows {', '.join(METHODS)}, not {unknown[0]!r}")
-    side = digit_bed.SIDES.get(bed, colored_bed.SIDE)
-    classifier, digits = digit_bed.obtain_classifier(mnist, side), digit_bed.load_digits(mnist, "train", side)
-    dataset = colored_bed.ColoredSet(digits) if bed == COLORED else digit_bed.StackedSet(bed, digits)
-    judge = colored_bed.Judge(classifier, dataset) if bed == COLORED else digit_bed.Judge(bed, classifier, dataset)
+    dataset, judge, accuracy = open_bed(bed, mnist)
     facts = dict(
         bed=bed,
         steps=steps,
@@ -99,7 +110,7 @@ def main(bed, mnist, methods, seeds, first_seed, steps, out):
         num_samples=judge.num_samples,
         evaluated_at=EVALUATED_AT,
         methods={name: small_gan.resolved(METHODS[name]) for name in chosen},
-        classifier_accuracy=classifier.accuracy,
+        classifier_accuracy=accuracy,
         floor_kl=getattr(judge, "floor_kl", None),
         data=dataset.content_fingerprint(),
     )

@@ -20,6 +20,14 @@ DIGITS = {
         ("seconds", "CPU s", 0, False),
     ],
 }
+DIGITS["colored"] = [
+    ("minority_share", "rare colour / true", 2, True),
+    ("minority_clear", "clear ones of it", 2, True),
+    ("clear", "clear images", 2, True),
+    ("blended", "of both colours", 3, False),
+    ("frechet", "Frechet distance", 1, False),
+    ("seconds", "CPU s", 0, False),
+]
 BACKBONE = [
     ("coverage", "coverage", 3, True),
     ("recall", "recall", 3, True),

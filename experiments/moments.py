@@ -11,7 +11,7 @@ import numpy as np
 from experiments import records
 
 OURS, TWIN = "witness+moments", "witness+batch-moments"
-FORMER = "witness+moments-64"  # of the second attempt, shown where the third has not run
+SECOND_ATTEMPT = "witness+moments-64"  # shown where the third has not run
 METHODS = (
     "plain",
     "witness",

@@ -71,7 +71,7 @@ def _with_later_knobs(facts):
     later = {}
     for name, options in methods.items():
         madr = options.get("madr") if isinstance(options, dict) else None
-        later[name] = dict(options, madr={**config.resolve(dict(preset=madr.get("preset", "default"))).as_dict(), **madr}) if madr else options
+        later[name] = dict(options, madr=config.resolve(madr).as_dict()) if madr else options
     return dict(facts, methods=later)
 
 

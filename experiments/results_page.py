@@ -5,7 +5,7 @@ What a study asks and what follows is on the study's own page. Must not know how
 
 from dataclasses import dataclass
 
-from experiments import records, study as studies, study_page, tables
+from experiments import default_choice, records, study as studies, study_page, tables
 from experiments.studies.methods import RIVALS
 
 PAGE, README = tables.STUDIES.parent / "results.md", tables.STUDIES.parent.parent / "README.md"
@@ -29,7 +29,7 @@ RIVAL_ROWS = (
     ("no remedy", "plain", "plain"),
     *((name, name, name) for name in RIVALS),
     ("MADR without memory", "madr-witness", "witness"),
-    ("MADR", "madr", "moments+fine-tilt"),
+    ("MADR", "madr", default_choice.DEFAULT),
     ("MADR without its tilt", "madr-moments", "witness+moments"),
     ("MADR without its tilt, 64 components", "madr-moments-64", "witness+moments-64"),
     ("MADR as it was, with the replay", "madr-replay", "witness+replay"),

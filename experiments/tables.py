@@ -66,7 +66,7 @@ def digits_part(file):
     )
     head += f"; KL of perfect data {facts['floor_kl']:.3f}." if facts["floor_kl"] is not None else "."
     parts = [head, means_table(runs, DIGITS[bed]), _cost_line(runs)]
-    for ours in ("witness+replay", "witness+moments", "moments+fine-tilt"):
+    for ours in ("witness+replay", "witness+moments", default_choice.DEFAULT):
         if ours in runs:
             parts.append(against(runs, ours, without_times(DIGITS[bed])))
     return "\n\n".join([*parts, provenance(runs)])
@@ -115,11 +115,12 @@ def toy_part(layout):
     )
 
 
+OF_SENSORS = ("colored",)  # beds that stand on the page of the tilt's sensors
 PARTS = {
     "what-to-use": (claims.use_table, claim_rows.RECOMMENDED),
     **{f"toy-{layout}": (toy_part, layout) for layout in ("ring", "grid", "imbalanced")},
     "toy-imbalanced-long": (toy_part, "long/imbalanced"),
-    **{bed: (digits_part, bed) for bed in DIGITS},
+    **{bed: (digits_part, bed) for bed in DIGITS if bed not in OF_SENSORS},
     **{f"backbone-{study}": (backbone_part, study) for study in ("emoji32-20kimg", "emoji32-40kimg", "stacked-mnist-20kimg")},
 }
 
@@ -144,7 +145,7 @@ def moments_part(argument):
     bed, measures = argument
     facts, runs = records.load(records.RESULTS / bed.file)
     chosen = moments.of_the_study(runs, bed)
-    ours = next((method for method in (moments.OURS, moments.FORMER) if method in chosen), None)
+    ours = next((method for method in (moments.OURS, moments.SECOND_ATTEMPT) if method in chosen), None)
     if ours is None:
         raise FileNotFoundError(f"{bed.file} holds no run of {moments.OURS}")
     parts = [_length_of(facts), means_table(chosen, measures), against(chosen, ours, without_times(measures)), provenance(chosen)]
@@ -207,7 +208,7 @@ def candidates_part(argument):
     file, measures = argument
     facts, runs = records.load(records.RESULTS / file)
     chosen = {method: entries for method, entries in runs.items() if method != records.TRAINING_IMAGES}
-    compared = against(chosen, default_choice.CANDIDATES[0], without_times(measures))
+    compared = against(chosen, default_choice.DEFAULT, without_times(measures))
     return "\n\n".join([_length_of(facts), *_what_training_images_get(runs, measures), means_table(chosen, measures), compared, provenance(chosen)])
 
 
@@ -295,6 +296,7 @@ SENSOR_PARTS = {
     "planted-deficits": (planted_part, "planted_deficits.json"),
     "planted-deficits-mnist": (planted_part, "planted_deficits_mnist.json"),
     "tilt-sensors": (tilts_part, "toy/imbalanced.json"),
+    **{bed: (digits_part, bed) for bed in OF_SENSORS},
 }
 MONITOR_PARTS = {"forgetting": (forgetting_part, "toy/forgetting.json")}
 

@@ -18,7 +18,7 @@ OWN_METHODS = {
     "plain": {},
     "paper": dict(madr=_PAPER),
     "witness": dict(madr=dict(preset="witness", extractor="pca")),
-    "default": dict(madr=dict(preset="default", extractor="pca")),  # also by what it is: moments+fine-tilt
+    "default": dict(madr=dict(preset="default", extractor="pca")),
     "witness+replay": dict(madr=dict(preset="witness", extractor="pca", replay_weight=1.0)),
     # The same pull from a latent kept for each real; its twin: witness+replay, from the 2048 latents remembered.
     "witness+champions": dict(madr=dict(preset="witness", extractor="pca", replay_weight=1.0, replay_from="champions", replay_interval=4)),
@@ -42,9 +42,8 @@ OWN_METHODS = {
     "tilt-long": dict(madr=dict(preset="witness", extractor="pca", tilt=1, tilt_max=50.0, weight=2.0, deficit_window=4096, cells=102)),
     "witness+moments+tilt": dict(madr=dict(preset="moments", extractor="pca", tilt=1, tilt_max=20.0)),
     "witness+moments+tilt-fine": dict(madr=dict(preset="moments", extractor="pca", tilt=1, tilt_max=20.0, tilt_sensor="fine", tilt_rarest=0.01)),
-    "moments+fine-tilt": dict(
-        madr=dict(preset="moments", extractor="pca", tilt=1, tilt_sensor="fine")
-    ),  # all by its defaults: docs/studies/default.md
+    # What the default is (docs/studies/default.md).
+    "moments+fine-tilt": dict(madr=dict(preset="moments", extractor="pca", tilt=1, tilt_sensor="fine")),
     # The same cells and rule, the deficits counted in the present batch alone.
     "tilt-without-memory": dict(madr=dict(preset="witness", extractor="pca", tilt=1, tilt_max=20.0, weight=2.0, deficit_window=64, cells=102)),
     # Repulsion from the features remembered (mean age: 300 steps) instead of the present batch.

@@ -18,6 +18,10 @@ from madr_spaces.errors import MADRError
 
 PRESET_NAMES = ("default", "moments", "witness", "replay", "paper", "enhanced")
 VIEW_PARTS = ("flip", "shift", "crop")
+# Knobs that every version has recorded with a run, and that nobody types all at once: options with all of them are a record.
+RECORDED = frozenset(
+    ("preset", "term", "capacity", "memory", "extractor", "view", "reals", "kernel", "shrink", "beta", "deficit_window", "dead_zone")
+)
 # What stands beside the knobs in loss_kwargs.madr.
 NOT_CONFIG = ("random_seed", "training_set_kwargs", "resume_pkl")
 
@@ -158,7 +162,10 @@ def _tilt_has_no_place(values):
 
 
 def resolve(given):
-    """Put the options that the user gave (name -> value; None: not given) on top of their preset. Returns MADRConfig."""
+    """Put the options that the user gave (name -> value; None: not given) on top of their preset. Returns MADRConfig.
+
+    A record of a run is taken as it is: a knob that its version did not know was off, whatever the preset of that name sets today.
+    """
     known = {row.name for row in KNOBS}
     unknown = sorted(set(given) - known)
     if unknown:
@@ -171,6 +178,8 @@ def resolve(given):
     preset = given.get("preset", "default")
     if preset not in PRESETS:
         raise MADRError(f"--madr-preset must be one of {', '.join(PRESET_NAMES)} (got {preset!r})")
+    if given.keys() >= RECORDED:
+        return MADRConfig(**given)
     values = {**PRESETS[preset], **given}
     if values.get("extractor", "pca") != "pca" and "width" not in given:
         values.pop("width", None)  # a preset's width is one of pca

@@ -20,14 +20,12 @@ from dnnlib import cli
 from dnnlib.errors import UserError
 from dnnlib.files import atomic_write_text
 from experiments import records, tables
+from experiments.default_choice import DEFAULT
 
 PAGE = Path(__file__).resolve().parent / "results.md"
 README = REPO / "README.md"
 MARKED = re.compile(r"(<!-- results -->\n).*?(<!-- /results -->)", re.DOTALL)
 NONE = "not run"
-
-
-OURS = "moments+fine-tilt"  # what the default is, by the name under which it was run
 
 
 @dataclass(frozen=True)
@@ -41,15 +39,17 @@ class Bed:
     digits: int
     higher_is_better: bool = True
     memory_free: str = "witness"
-    ours: str = OURS
+    ours: str = DEFAULT
 
 
-_DIGITS, _EMOJI = "backbone-stacked-digits-20kimg.json", "backbone-emoji32-train-40kimg.json"
+_DIGITS = "backbone-stacked-digits-20kimg.json"
+_TO_HELD_OUT = "Frechet distance to held-out emoji, MobileNetV2, less is better"
+EMOJI = Bed("StyleGAN2 on emoji, 40 kimg", "backbone-emoji32-train-40kimg.json", "frechet", _TO_HELD_OUT, 1, False)
 LONG_TAIL = Bed("Long-tailed Stacked MNIST", "longtail.json", "rare_share", "share of rare classes, 1 is right", 2, ours="tilt")
 BEDS = (
     Bed("Ring of 8 Gaussians", "toy/ring.json", "modes", "modes held, of 8", 1),
     Bed("Ring with modes of 1 and 2%", "toy/imbalanced.json", "modes", "modes held, of 8", 1),
-    Bed("StyleGAN2 on emoji, 40 kimg", _EMOJI, "frechet", "Frechet distance to held-out emoji, MobileNetV2, less is better", 1, False),
+    EMOJI,
     LONG_TAIL,
     Bed("StyleGAN2 on Stacked Digits, 20 kimg", _DIGITS, "madr_modes", "modes hit, of 1000", 0),
     Bed("the same", _DIGITS, "digits_frechet", "Frechet distance in a digit classifier, less is better", 1, False),
@@ -108,12 +108,12 @@ def row(bed):
 
 def not_yet():
     """What does not work, in a sentence that the numbers bear out; refused once they no longer do."""
-    runs = runs_of(LONG_TAIL)
-    if difference(runs, LONG_TAIL.ours, "plain", LONG_TAIL)[1] > 0:
+    runs, emoji = runs_of(LONG_TAIL), difference(runs_of(EMOJI), EMOJI.ours, EMOJI.memory_free, EMOJI)
+    if difference(runs, LONG_TAIL.ours, "plain", LONG_TAIL)[1] > 0 or sure(emoji):
         raise UserError(f"The sentence on what does not work yet no longer follows from {records.RESULTS}; write it anew in {Path(__file__).name}.")
     return (
         f"What does not work yet: rare classes of a long tail are not brought back ({mean(runs, LONG_TAIL.ours, LONG_TAIL)} of their share with witness and tilt, the plain GAN "
-        f"{mean(runs, 'plain', LONG_TAIL)}; the present default has not run there)."
+        f"{mean(runs, 'plain', LONG_TAIL)}; the present default has not run there). On emoji it is level with the witness in the features of a photographs' network ({told(emoji, EMOJI)})."
     )
 
 
@@ -124,7 +124,7 @@ def text():
     note = (
         'Means over seeds ± half the width of the 95% interval. Differences are paired by seed, with their 95% interval; "open": the interval holds zero. '
         "MADR is `--madr=1`. Without memory: the witness alone (`--madr-preset=witness`). "
-        "What the memory of moments adds to the moments of each batch alone: `docs/studies/moments.md`."
+        "On Stacked Digits plain and the witness are of another machine than MADR. What the memory of moments adds to the moments of each batch alone: `docs/studies/moments.md`."
     )
     return "\n".join([*lines, "", note, "", not_yet()]) + "\n"
 

@@ -129,7 +129,7 @@ class MomentsObjective(Objective):
         return list(self.reals.notes())
 
     def live_state(self):
-        return dict(self.memory.live_state(), images_per_step=self.images_per_step, horizon=self.horizon, along_axes=self.reals.turn_KK is not None)
+        return dict(self.memory.live_state(), images_per_step=self.images_per_step, horizon=self.horizon, turn=self.reals.turn_KK)
 
     def load(self, state, device):
         if not state:
@@ -138,11 +138,20 @@ class MomentsObjective(Objective):
             self.memory.load(state, device)
         except ValueError as error:
             raise MADRError(f"{error}; resume with the former --madr-extractor and --madr-width, or start anew") from error
-        if self.reals.turn_KK is not None and not state.get("along_axes", False):  # of a version that remembered features unturned
-            self.memory.turn(self.reals.turn_KK)
+        self._turn_as_the_reals(state.get("turn"))
         self.images_per_step = int(state["images_per_step"])
         if self.follows_drift:
             self.horizon = float(state["horizon"])
+
+    def _turn_as_the_reals(self, saved_KK):
+        """Turn loaded moments from the axes that they were saved along (None: those of the features) to the present ones.
+
+        On another machine axes may come out with other signs, and the first version remembered features unturned.
+        """
+        own_KK = self.reals.turn_KK
+        if own_KK is None or (saved_KK is not None and torch.equal(saved_KK.to(own_KK.device), own_KK)):
+            return
+        self.memory.turn(own_KK if saved_KK is None else saved_KK.to(own_KK.device).T @ own_KK)
 
     def telemetry(self):
         told = {} if self.distance is None else dict(frechet=self.distance)

@@ -97,7 +97,10 @@ class FineSensor(CellSensor):
         if not state:
             return
         if state["cells_of"] != _fingerprint(self.reference):
-            raise MADRError("the saved window counts other fine cells: --madr-tilt-rarest or --seed changed since; resume with the former ones")
+            raise MADRError(
+                "the saved window counts other fine cells: --madr-tilt-rarest or --seed changed since, or the version that wrote it drew its gates otherwise; "
+                "resume with the former ones"
+            )
         if len(state["cells"]) != len(self.ledger.cells_W):
             raise MADRError(
                 f"the saved window of fine cells holds {len(state['cells'])} images, this one {len(self.ledger.cells_W)}; resume with the former "

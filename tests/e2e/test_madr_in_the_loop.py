@@ -135,6 +135,7 @@ def test_two_processes_equal_one_with_madr(tmp_path, loop_options, warm_processe
     for network in ("G", "D"):
         for name, value in one[network].items():
             if not name.endswith("w_avg"):
+                # Twice the rounding that the witness alone leaves: moments pass it on from step to step.
                 assert float((value - two[network][name]).abs().max()) <= 2e-3 * max(float(value.abs().max()), 1e-3), (network, name)
     memory_one, memory_two = (p["loss"]["madr"]["memory"] for p in parts)
     assert memory_one["offered"] == memory_two["offered"] == 160

@@ -59,11 +59,17 @@ def test_a_knob_that_nothing_reads_is_refused_with_what_would_read_it(name, read
 @pytest.mark.parametrize("name, reader", KNOBS_WITH_A_READER)
 def test_with_its_reader_it_is_taken(name, reader):
     given = dict(REMEDIES[reader], **{name: another_value(name)})
-    idle_knobs.refuse(given, config.resolve(given))
+    resolved = config.resolve(given)
+    idle_knobs.refuse(given, resolved)
+    assert getattr(resolved, name) == another_value(name)
 
 
-def test_the_default_may_be_spelled_out():
-    idle_knobs.refuse(dict(tilt_max=5.0, champion_mib=64), config.resolve(dict(tilt_max=5.0, champion_mib=64)))
+@pytest.mark.parametrize("name, default, other", [("tilt_max", 5.0, 6.0), ("champion_mib", 64, 65)])
+def test_the_default_may_be_spelled_out_and_another_value_not(name, default, other):
+    resolved = config.resolve(dict(tilt=0))
+    idle_knobs.refuse({name: default}, resolved)
+    with pytest.raises(MADRError, match="has no effect"):
+        idle_knobs.refuse({name: other}, resolved)
 
 
 def test_flags_are_refused_and_recorded_options_are_not():
@@ -73,7 +79,7 @@ def test_flags_are_refused_and_recorded_options_are_not():
 
 
 @pytest.mark.parametrize("preset", config.PRESET_NAMES)
-def test_no_preset_is_refused_for_what_it_sets_itself(preset):
-    resolved = config.resolve(dict(preset=preset))
-    idle_knobs.refuse(dict(preset=preset), resolved)
-    assert resolved.preset == preset
+def test_no_preset_sets_what_nothing_under_it_reads(preset):
+    given = dict(config.PRESETS[preset], preset=preset)
+    idle_knobs.refuse(given, config.resolve(given))
+    assert set(config.PRESETS[preset]) <= set(idle_knobs.DEFAULTS)

@@ -122,6 +122,17 @@ def test_options_recorded_by_older_runs_resolve_in_any_order():
     assert config.resolve(recorded) == config.resolve(dict(preset="paper", capacity=99))
 
 
+def test_a_record_is_taken_as_it_is_where_its_version_knew_fewer_knobs():
+    """A run of the former default, from before the tilt had sensors: today's preset of that name must not give it one, nor the tilt itself."""
+    recorded = dict(config.resolve(dict(preset="replay")).as_dict(), preset="default", tilt=1)
+    for later in ("tilt_sensor", "tilt_window", "moments_horizon"):
+        del recorded[later]
+    assert config.resolve(recorded).tilt_sensor == "cells"
+    del recorded["tilt"]
+    found = config.resolve(recorded)
+    assert (found.term, found.tilt, found.replay_weight, found.width) == ("witness", 0, 1.0, 0)
+
+
 def test_unknown_options_name_the_nearest():
     with pytest.raises(MADRError, match="--madr-capasity, perhaps --madr-capacity is meant; known: .*--madr-anchors"):
         config.resolve(dict(capasity=3))

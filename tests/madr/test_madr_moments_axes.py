@@ -47,6 +47,10 @@ def test_moments_that_an_older_version_remembered_are_turned_when_a_run_goes_on(
     for name in ("first_GD", "second_GDD"):
         ours, theirs = getattr(objective.memory, name), getattr(again.memory, name)
         assert torch.allclose(ours, theirs, atol=1e-6 * float(ours.abs().max()))
+    flipped = {**again.live_state(), "turn": -again.reals.turn_KK, "first_GD": -again.memory.first_GD}  # axes of other signs, as elsewhere
+    elsewhere = objectives.MomentsObjective(knobs, reference, 0)
+    elsewhere.load(flipped, "cpu")
+    assert torch.allclose(elsewhere.memory.first_GD, again.memory.first_GD) and torch.allclose(elsewhere.memory.second_GDD, again.memory.second_GDD)
     once_more = objectives.MomentsObjective(knobs, reference, 0)
     once_more.load(again.live_state(), "cpu")
     assert torch.equal(once_more.memory.second_GDD, again.memory.second_GDD)
