@@ -53,7 +53,7 @@ def sum_over_processes(make: Callable[[], Tensors], device: torch.device) -> Ten
     if int(num_failed):
         raise MADRError("another process failed while it read its share of the training images; its message says why")
     for name in sorted(tensors):
-        value = tensors[name].to(device)
+        value = tensors[name].to(device).contiguous()
         torch.distributed.all_reduce(value)
         tensors[name] = value.cpu()
     return tensors
@@ -79,7 +79,8 @@ def from_first_process(make: Callable[[], Tensors], device: torch.device) -> Ten
         raise MADRError(f"the first process failed: {header[1]}")
     result = {}
     for name, (shape, dtype) in header[0].items():
-        value = tensors[name].to(device) if rank == 0 else torch.empty(shape, dtype=dtype, device=device)
+        # What is sent is memory in its order: eigenvectors, say, lie transposed, and would arrive so.
+        value = tensors[name].to(device).contiguous() if rank == 0 else torch.empty(shape, dtype=dtype, device=device)
         torch.distributed.broadcast(value, src=0)
         result[name] = value.cpu()
     return result
