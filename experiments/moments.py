@@ -21,6 +21,18 @@ METHODS = (
     TWIN,
     OURS,
 )  # in the order of the tables; others with moments come before ours
+ABLATIONS = {  # of ours, on Stacked Digits: what is changed
+    "moments": "without the witness, the term as strong as both",
+    "witness-as-strong": "without the moments, the witness as strong as both",
+    TWIN: "horizon 0: moments of the batch alone",
+    "horizon-0.2": "horizon .2 kimg instead of .8",
+    "horizon-3.2": "horizon 3.2 kimg",
+    "fresh-256": "moments of the batch and of 256 fresh images, nothing remembered",
+    SECOND_ATTEMPT: "64 principal components instead of 192",
+    "moments+replay": "the replay on top",
+    "moments+fine-tilt": "the tilt with the fine sensor on top: the default",
+}
+ABLATION_SEEDS = 3
 COST_FILE = records.RESULTS.parent.parent / "benchmarks" / "results" / "madr_cost.json"
 MOST_TIME = 1.08
 MET, MISSED, NOT_RUN = "met", "missed", "not run yet"
@@ -96,9 +108,15 @@ MARKS = (
 
 def of_the_study(runs, bed):
     """{method: {seed: entry}} of this study's methods and seeds alone, in its order: knobs are chosen on other seeds."""
-    further = [method for method in runs if "moments" in method and method not in METHODS]
+    further = [method for method in runs if "moments" in method and method not in (*METHODS, "moments+replay")]
     chosen = {method: {seed: entry for seed, entry in runs.get(method, {}).items() if seed < bed.seeds} for method in (*METHODS[:-1], *further, OURS)}
     return {method: entries for method, entries in chosen.items() if entries}
+
+
+def of_the_ablations(runs):
+    """{method: {seed: entry}} of what the ablations compare, ours last: their seeds, and methods of which all have run."""
+    chosen = {method: {seed: entry for seed, entry in runs.get(method, {}).items() if seed < ABLATION_SEEDS} for method in (*ABLATIONS, OURS)}
+    return {method: entries for method, entries in chosen.items() if len(entries) == ABLATION_SEEDS}
 
 
 def verdict(mark, runs, method=OURS):

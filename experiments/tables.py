@@ -152,6 +152,16 @@ def moments_part(argument):
     return "\n\n".join(parts[:1] + _what_training_images_get(runs, measures) + parts[1:])
 
 
+def ablations_part(argument):
+    bed, measures = argument
+    facts, runs = records.load(records.RESULTS / bed.file)
+    chosen = moments.of_the_ablations(runs)
+    listed = [f"- `{method}`: {text}" + ("" if method in chosen else " (not run yet)") for method, text in moments.ABLATIONS.items()]
+    return "\n\n".join(
+        ["\n".join(listed), _length_of(facts), means_table(chosen, measures), against(chosen, moments.OURS, without_times(measures)), provenance(chosen)]
+    )
+
+
 def _length_of(facts):
     """How long the runs of a file were, and against what they are judged."""
     if "kimg" not in facts:
@@ -178,6 +188,7 @@ MOMENTS_PARTS = {
     "moments-marks": (moments_marks, None),
     "moments-stacked-digits": (moments_part, (moments.DIGITS, STACKED32)),
     "moments-stacked-digits-constant-rate": (moments_part, (moments.FIRST_ATTEMPT, STACKED32)),
+    "moments-ablations": (ablations_part, (moments.DIGITS, STACKED32)),
     "moments-emoji": (moments_part, (moments.EMOJI, EMOJI_PARTS)),
     "moments-stacked-mnist": (moments_part, (moments.MNIST, STACKED32)),
     "moments-weak-14": (moments_part, (moments.WEAK14, STACKED)),
