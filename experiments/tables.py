@@ -9,7 +9,7 @@ import numpy as np
 
 from dnnlib.errors import UserError
 from dnnlib.files import atomic_write_text
-from experiments import claim_rows, claims, default_choice, half_precision, moments, pages, records, toy_2d
+from experiments import claim_rows, claims, default_choice, half_precision, moments, pages, records, strength_curve, toy_2d
 from experiments.measures import BACKBONE, DIGITS, EMOJI_PARTS, EXTRA, FORGETTING, PLANTED, STACKED, STACKED32, TOY
 
 STUDIES = records.RESULTS.parent.parent / "docs" / "studies"
@@ -158,8 +158,26 @@ def ablations_part(argument):
     chosen = moments.of_the_ablations(runs)
     listed = [f"- `{method}`: {text}" + ("" if method in chosen else " (not run yet)") for method, text in moments.ABLATIONS.items()]
     return "\n\n".join(
-        ["\n".join(listed), _length_of(facts), means_table(chosen, measures), against(chosen, moments.OURS, without_times(measures)), provenance(chosen)]
+        [
+            "\n".join(listed),
+            _length_of(facts),
+            means_table(chosen, measures),
+            against(chosen, moments.OURS, without_times(measures)),
+            provenance(chosen),
+        ]
     )
+
+
+def equal_time_part(measures):
+    """Rivals that trained for longer, by as much as ours takes more time, beside ours."""
+    chosen = {}
+    for method, bed in moments.EQUAL_TIME.items():
+        facts, runs = records.load(records.RESULTS / bed.file)
+        chosen[f"{method}, {facts['kimg']} kimg"] = {seed: entry for seed, entry in runs[method].items() if seed < bed.seeds}
+    facts, runs = records.load(records.RESULTS / moments.DIGITS.file)
+    ours = f"{moments.OURS}, {facts['kimg']} kimg"
+    chosen[ours] = {seed: entry for seed, entry in runs[moments.OURS].items() if seed < moments.ABLATION_SEEDS}
+    return "\n\n".join([means_table(chosen, measures), against(chosen, ours, without_times(measures)), provenance(chosen)])
 
 
 def _length_of(facts):
@@ -189,6 +207,8 @@ MOMENTS_PARTS = {
     "moments-stacked-digits": (moments_part, (moments.DIGITS, STACKED32)),
     "moments-stacked-digits-constant-rate": (moments_part, (moments.FIRST_ATTEMPT, STACKED32)),
     "moments-ablations": (ablations_part, (moments.DIGITS, STACKED32)),
+    "moments-equal-time": (equal_time_part, STACKED32),
+    "moments-strength": (strength_curve.part, strength_curve.RESULT_FILE),
     "moments-emoji": (moments_part, (moments.EMOJI, EMOJI_PARTS)),
     "moments-stacked-mnist": (moments_part, (moments.MNIST, STACKED32)),
     "moments-weak-14": (moments_part, (moments.WEAK14, STACKED)),
