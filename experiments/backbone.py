@@ -57,13 +57,17 @@ def folder_of(outdir, data, method):
 
 
 def snapshot_of(outdir, data, method, seed, kimg):
-    """The network that a run has saved at `kimg`, or None. Seeds are told apart by the runs' own options; a run of other MADR options is none."""
+    """The network that a run has saved at `kimg`, or None. Seeds are told apart by the runs' own options; a run of other MADR options is none,
+
+    nor is a longer one whose learning rates fall at its end: at `kimg` it is not where a run of that length ends.
+    """
     for options in sorted(folder_of(outdir, data, method).glob("*/training_options.json")):
         network, stated = options.parent / f"network-snapshot-{kimg:06d}.pkl", json.loads(options.read_text(encoding="utf-8"))
         trained = {name: value for name, value in stated["loss_kwargs"].get("madr", {}).items() if name not in config.NOT_CONFIG}
         trained = config.resolve(trained).as_dict() if trained else trained  # a knob that came later stood at its default
         same_method = trained == madr_of(method) and stated.get("half") == half_of(method)
-        if stated["random_seed"] == seed and same_method and network.exists():
+        as_long = not stated.get("lr_tail") or stated["total_kimg"] == kimg
+        if stated["random_seed"] == seed and same_method and as_long and network.exists():
             return network
     return None
 

@@ -58,12 +58,12 @@ def test_generated_images_count_for_the_class_of_their_nearest_real():
 
 
 def test_a_run_of_other_options_is_not_taken_for_a_methods(tmp_path):
-    def make(folder, seed, madr):
+    def make(folder, seed, madr, **further):
         run = tmp_path / "data" / "default" / folder
         run.mkdir(parents=True)
         (run / "network-snapshot-000020.pkl").write_bytes(b"x")
         (run / "training_options.json").write_text(
-            json.dumps(dict(random_seed=seed, loss_kwargs=dict(class_name="x", **({} if madr is None else dict(madr=madr)))))
+            json.dumps(dict(random_seed=seed, loss_kwargs=dict(class_name="x", **({} if madr is None else dict(madr=madr))), **further))
         )
         return run / "network-snapshot-000020.pkl"
 
@@ -72,7 +72,8 @@ def test_a_run_of_other_options_is_not_taken_for_a_methods(tmp_path):
     assert backbone.madr_of("witness+moments")["term"] == "witness+moments" and backbone.madr_of("moments")["term"] == "moments"
     make("0", 0, dict(now, weight=now["weight"] * 2, random_seed=0))
     make("1", 1, None)
-    fitting = make("2", 0, dict(now, random_seed=0, training_set_kwargs=dict(path="x")))
+    make("1b", 0, now, lr_tail=0.5, total_kimg=40)  # a longer run whose rates have not fallen yet at 20
+    fitting = make("2", 0, dict(now, random_seed=0, training_set_kwargs=dict(path="x")), lr_tail=0.5, total_kimg=20)
     assert backbone.snapshot_of(tmp_path, "data", "default", 0, 20) == fitting
     assert backbone.snapshot_of(tmp_path, "data", "default", 1, 20) is None and backbone.snapshot_of(tmp_path, "data", "default", 0, 10) is None
 
