@@ -38,11 +38,6 @@ METHODS = {
     # Its two parts alone, each as strong as both together.
     "moments": ["--madr=1", "--madr-preset=moments", "--madr-term=moments"],
     "witness-as-strong": ["--madr=1", "--madr-preset=moments", "--madr-term=witness"],
-    # What the memory's length does, what it saves (the moments of 256 fresh images in its place), and the replay on top.
-    "horizon-0.2": ["--madr=1", "--madr-preset=moments", "--madr-moments-horizon=0.2"],
-    "horizon-3.2": ["--madr=1", "--madr-preset=moments", "--madr-moments-horizon=3.2"],
-    "fresh-256": ["--madr=1", "--madr-preset=moments", "--madr-moments-horizon=0", "--madr-moments-fresh=256"],
-    "moments+replay": ["--madr=1", "--madr-preset=moments", "--madr-replay-weight=1"],
     # Half precision on a CPU, against `plain` and `default` (docs/studies/half_precision.md).
     "plain-bf16": ["--madr=0", "--half=bf16"],
     "default-bf16": ["--madr=1", "--half=bf16"],

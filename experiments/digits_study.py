@@ -37,6 +37,11 @@ _OWN = {
     # Its two parts alone, each as strong as both together.
     "moments": dict(madr=dict(preset="moments", extractor="pca", term="moments")),
     "witness-as-strong": dict(madr=dict(preset="moments", extractor="pca", term="witness")),
+    # How long it remembers (.8 kimg else); the moments of 256 fresh images in the memory's place; the replay on top.
+    "horizon-0.2": dict(madr=dict(preset="moments", extractor="pca", moments_horizon="0.2")),
+    "horizon-3.2": dict(madr=dict(preset="moments", extractor="pca", moments_horizon="3.2")),
+    "fresh-256": dict(madr=dict(preset="moments", extractor="pca", moments_horizon="0", moments_fresh=256)),
+    "moments+replay": dict(madr=dict(preset="moments", extractor="pca", replay_weight=1.0)),
     "tilt": dict(madr=dict(preset="witness", extractor="pca", tilt=1)),
     "witness+replay+tilt": dict(madr=dict(preset="witness", extractor="pca", replay_weight=1.0, tilt=1)),
     # Counted in finer cells over a longer window (--madr-tilt-sensor=fine); at 20 a real can be shown five times as often as with the tilt's 5 and its 4.

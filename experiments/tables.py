@@ -155,17 +155,13 @@ def moments_part(argument):
 def ablations_part(argument):
     bed, measures = argument
     facts, runs = records.load(records.RESULTS / bed.file)
-    chosen = moments.of_the_ablations(runs)
-    listed = [f"- `{method}`: {text}" + ("" if method in chosen else " (not run yet)") for method, text in moments.ABLATIONS.items()]
-    return "\n\n".join(
-        [
-            "\n".join(listed),
-            _length_of(facts),
-            means_table(chosen, measures),
-            against(chosen, moments.OURS, without_times(measures)),
-            provenance(chosen),
-        ]
-    )
+    chosen = moments.of_the_ablations(runs, bed)
+    if moments.OURS not in chosen:
+        raise FileNotFoundError(f"{bed.file} does not hold all runs of {moments.OURS}")
+    left_out = [f"`{method}`" for method in moments.ABLATIONS if method not in chosen]
+    told = [f"Not run here: {', '.join(left_out)}."] if left_out else []
+    compared = against(chosen, moments.OURS, without_times(measures))
+    return "\n\n".join([*told, _length_of(facts), means_table(chosen, measures), compared, provenance(chosen)])
 
 
 def equal_time_part(measures):
@@ -206,7 +202,8 @@ MOMENTS_PARTS = {
     "moments-marks": (moments_marks, None),
     "moments-stacked-digits": (moments_part, (moments.DIGITS, STACKED32)),
     "moments-stacked-digits-constant-rate": (moments_part, (moments.FIRST_ATTEMPT, STACKED32)),
-    "moments-ablations": (ablations_part, (moments.DIGITS, STACKED32)),
+    "moments-ablations-stacked-digits": (ablations_part, (moments.DIGITS, STACKED32)),
+    "moments-ablations-weak-14": (ablations_part, (moments.WEAK14, STACKED)),
     "moments-equal-time": (equal_time_part, STACKED32),
     "moments-strength": (strength_curve.part, strength_curve.RESULT_FILE),
     "moments-emoji": (moments_part, (moments.EMOJI, EMOJI_PARTS)),
