@@ -52,6 +52,8 @@ class TensorSet:
         self.values = values.to(torch.float32)
         self.image_shape = list(values.shape[1:]) if values.ndim == 4 else [values.shape[1], 1, 1]
         self.labels = np.zeros([len(values), 0], np.float32) if labels is None else np.asarray(labels, np.float32)
+        if self.labels.ndim != 2:
+            raise MADRError(f"labels of the reference must be vectors [N, c], one-hot where they are classes (got shape {list(self.labels.shape)})")
         if len(self.labels) != len(values):
             raise MADRError(f"the reference has {len(values)} images and {len(self.labels)} labels; give one label vector per image")
 
@@ -129,6 +131,7 @@ class AttachedTerm:
         built = objectives.build(resolved, real_features, seed)
         self.objective = built if isinstance(built, objectives.MixedObjective) else objectives.MixedObjective({resolved.parts[0]: built})
         self.signals = {part: SignalShare(device, exponent) for part, exponent in resolved.measured_parts.items()}
+        self.compares_classes = bool((real_features.labels_N >= 0).any())
         self.steps = 0
         self.measured = {}  # of the newest call: name -> number
         self._rounds = []
@@ -143,12 +146,16 @@ class AttachedTerm:
         microbatch = len(self._rounds) * processes + rank
         generator = generator_for(self.seed, self.steps, microbatch, "term")
         features_BD = self.extractor(view.apply(images, self.view_parts, generator)).to(torch.float32)
+        if labels is None and self.compares_classes:
+            raise MADRError("the reference has classes, and these images come without; call term(images, labels) with one-hot labels [B, c]")
         label_BL = torch.zeros([len(images), 0]) if labels is None else torch.as_tensor(labels, dtype=torch.float32).to(images.device)
         class_B = classes_of(label_BL).to(images.device)
         shares = {part: signal.factor() for part, signal in self.signals.items()}
         gradient_BD, measured = self.objective.gradient(features_BD.detach(), generator, objectives.Seen(class_B=class_B, shares=shares))
         self._rounds.append((features_BD.detach(), class_B, {name: value.detach().to(torch.float32) for name, value in measured.items()}))
-        strength = self.config.weight * (torch.stack(list(shares.values())).max() if shares else 1.0)
+        # A part whose noise is not measured (--madr-shrink=0) speaks in full.
+        measured_all = len(shares) == len(self.config.parts)
+        strength = self.config.weight * (torch.stack(list(shares.values())).max() if measured_all else 1.0)
         self.measured = {name: float(value) for name, value in measured.items()} | dict(strength=float(strength))
         if gradient_BD is None:
             return features_BD.sum() * 0

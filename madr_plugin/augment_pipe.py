@@ -93,6 +93,8 @@ def flatten(state, prefix=""):
             flat.update(flatten(value, full + "__"))
         elif torch.is_tensor(value):
             flat[full] = value
+        elif value is None:
+            continue
         elif isinstance(value, str):
             flat[full + "__text"] = torch.tensor(list(value.encode()), dtype=torch.uint8)
         else:

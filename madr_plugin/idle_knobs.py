@@ -15,11 +15,12 @@ def _published(config):
 # (knobs, what reads them, tells whether it is there)
 READERS = (
     (("tilt_max", "tilt_guard", "tilt_form", "tilt_sensor"), "--madr-tilt=1", lambda config: config.tilt == 1),
-    (("tilt_rarest", "tilt_window"), "--madr-tilt-sensor=fine", lambda config: config.tilt_sensor == "fine"),
-    (("tilt_temperature",), "--madr-tilt-sensor=debts", lambda config: config.tilt_sensor == "debts"),
+    (("tilt_rarest", "tilt_window"), "--madr-tilt=1 --madr-tilt-sensor=fine", lambda config: config.tilt == 1 and config.tilt_sensor == "fine"),
+    (("tilt_temperature",), "--madr-tilt=1 --madr-tilt-sensor=debts", lambda config: config.tilt == 1 and config.tilt_sensor == "debts"),
     (("debt_weight",), "--madr-debt=potentials or batch", lambda config: config.debt != "none"),
     (("debt_rate",), "--madr-debt=potentials", lambda config: config.debt == "potentials"),
     (("kernel", "reals"), "--madr-term=witness or witness+moments", lambda config: "witness" in config.parts),
+    (("moments_horizon",), "--madr-moments-fresh=0", lambda config: not config.moments_fresh or config.horizon_kimg == 0),
     (("moments_horizon", "moments_shrink"), "--madr-term=moments or witness+moments", lambda config: "moments" in config.parts),
     (("replay_interval", "replay_share", "dead_zone"), "--madr-replay-weight above 0", lambda config: config.replay_weight > 0),
     (("champion_kimg", "champion_mib"), "--madr-replay-from=champions", lambda config: config.replay_from == "champions"),
@@ -28,13 +29,14 @@ READERS = (
     (("recall_target", "recall_slope"), "--madr-controller=sigmoid or adaptive", lambda config: config.controller in ("sigmoid", "adaptive")),
     (("beta", "start_fill", "start_step", "top_k", "bandwidth", "bandwidth_interval"), "--madr-term=paper or enhanced", _published),
 )
-DEFAULTS = {row.name: value_of("default", row) for row in KNOBS}
+ROWS = {row.name: row for row in KNOBS}
 
 
 def refuse(given, config):
-    """Refuse the first of `given` (knob -> value) that has no effect under `config`, the options made of it. Its default may stand there."""
+    """Refuse the first of `given` (knob -> value) that has no effect under `config`, the options made of it. The preset's value may stand there."""
     for names, reader, is_there in READERS:
         for name in names:
-            if given.get(name, DEFAULTS[name]) != DEFAULTS[name] and not is_there(config):
+            usual = value_of(config.preset, ROWS[name])
+            if given.get(name, usual) != usual and not is_there(config):
                 flag = flag_of(name)
                 raise MADRError(f"{flag}={given[name]} has no effect without {reader}; add it, or leave {flag} out")

@@ -33,6 +33,8 @@ class MADRLoss:
         G_mapping, G_synthesis = _generator(given)
         D, self.augment_pipe = given.get("D"), given.get("augment_pipe")
         self.device = torch.device(given["device"] if given.get("device") is not None else next(G_synthesis.parameters()).device)
+        if self.device.type == "mps":
+            raise MADRError("MADR counts in float64, which Apple GPUs do not have; use --device=cpu with --madr=1, or --madr=0")
         self.config = resolve({name: value for name, value in madr.items() if name not in NOT_CONFIG})
         self.seed = int(madr.get("random_seed", 0))
         self.training_set_kwargs = madr.get("training_set_kwargs")
@@ -80,6 +82,10 @@ class MADRLoss:
 
     def begin_phase(self, phase, cur_nimg):
         self.base.begin_phase(phase, cur_nimg)
+        if phase.startswith("D"):
+            self._reals_of = ("", -1)
+            if phase != "Dreg" and self.engine is not None:
+                self.engine.critic_steps += 1
 
     def end_phase(self, phase):
         self.base.end_phase(phase)
@@ -184,6 +190,7 @@ class MADRLoss:
         microbatch = self.round_index * num_processes + rank
         gain = float(arguments.get("gain", 1))
         self._reals_of = ("", -1)
+        self.engine.critic_steps = 0
         replayed = {}
         with self.cost.running():
             if self.engine.replay_is_due:

@@ -61,6 +61,8 @@ def check_device(options):
         )
     if device == "mps" and options.num_gpus > 1:
         raise UserError(f"--gpus={options.num_gpus} with mps: an Apple GPU trains in one process; use --gpus=1 or --device=cpu")
+    if device == "mps" and options.loss_kwargs.get("madr"):
+        raise UserError("--madr=1 counts in float64, which Apple GPUs do not have; use --device=cpu with --madr=1, or --madr=0")
     return device
 
 

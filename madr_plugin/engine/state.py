@@ -3,6 +3,8 @@
 Must not know what happens in a step.
 """
 
+import copy
+
 import torch
 
 from madr_plugin.tilt import tilted_reals
@@ -17,6 +19,7 @@ def live_state(engine):
         format=FORMAT,
         reference=engine.reference.fingerprint,
         step=engine.step,
+        critic_steps=engine.critic_steps,
         nimg=engine.nimg,
         memory=engine.memory.live_state(),
         sensor=engine.sensor.live_state(),
@@ -29,17 +32,26 @@ def live_state(engine):
 
 
 def load(engine, state):
-    """Take up what live_state() gave. Raises MADRError where it belongs to another run."""
+    """Take up what live_state() gave. Raises MADRError where it belongs to another run, and leaves the engine as it was then."""
     _check(engine, state)
-    engine.objective.load(state.get("objective", {}), engine.device)  # may refuse: before anything else is taken up
+    before = copy.deepcopy(live_state(engine))
+    try:
+        _take_up(engine, state)
+    except MADRError:
+        _take_up(engine, before)
+        raise
+
+
+def _take_up(engine, state):
+    engine.objective.load(state.get("objective", {}), engine.device)  # may refuse, as do the next two
     if engine.champions is not None:
-        engine.champions.load(state.get("champions", {}))  # likewise
+        engine.champions.load(state.get("champions", {}))
     if engine.tilt_sensor is not engine.sensor:
         kept = state.get("tilt_sensor", {})
         engine.tilt_sensor.load(kept if kept.get("kind") == engine.config.tilt_sensor else {}, engine.device)
     if engine.forgetting is not None:
         engine.forgetting.load(state.get("forgetting", {}), engine.device)
-    engine.step, engine.nimg = int(state["step"]), int(state["nimg"])
+    engine.step, engine.nimg, engine.critic_steps = int(state["step"]), int(state["nimg"]), int(state.get("critic_steps", 0))
     engine.memory.load(state["memory"], engine.device)
     engine.sensor.load(state["sensor"], engine.device)
     engine.strength.load(state, engine.device)
@@ -52,8 +64,9 @@ def _check(engine, state):
         )
     if state["reference"] != engine.reference.fingerprint:
         raise MADRError(
-            "the saved MADR state belongs to other reference features: the training set or --madr-extractor, "
-            "--madr-view, --madr-cells, --madr-deficit-window, --madr-anchors or --seed changed since; resume with the former ones, or start anew"
+            "the saved MADR state belongs to other reference features: the training set, --seed, --madr-extractor, --madr-weights, --madr-width, "
+            "--madr-input-size, --madr-view, --madr-reference-cap, --madr-anchors, --madr-cells, --madr-cell-quantile or --madr-deficit-window changed "
+            "since; resume with the former ones, or start anew"
         )
     capacity, saved = engine.config.capacity, state["memory"].get("tensors", {}).get("features")
     if saved is not None and len(saved) != capacity:

@@ -49,6 +49,7 @@ class Engine:
         self.strength = Strength(config, device, of_objective=lambda: self.objective.strength, of_replay=of_replay)
         self.replaying = Replay(config, real_features, self.memory, self.sensor, self.champions, self.strength, self.features, seed, device)
         self.step = 0  # generator steps so far
+        self.critic_steps = 0  # D's steps begun since G's last, where the host tells: draws for D are others in each
         self.nimg = 0  # generated images seen in them
         self.running = contextlib.nullcontext  # around own work inside the host's backward pass; the loss puts its cost meter here
         self._results = []  # one dict per local round of the running step
@@ -68,6 +69,11 @@ class Engine:
     @property
     def refresh_is_due(self):
         return self.config.refresh > 0 and self.memory.count > 0
+
+    @property
+    def critic_turn(self):
+        """Name the step of D among those that follow one step of G, for the seeds of draws: () for the first, then (1,), (2,), ..."""
+        return (self.critic_steps - 1,) if self.critic_steps > 1 else ()
 
     def tilt(self):
         """Weigh each real image, v >= 1 [N]; None where the tilt rests."""

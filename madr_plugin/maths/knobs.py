@@ -67,7 +67,7 @@ class TermKnobs(Knobs):
         The default passes: a step of as many images as it has needs no memory, and a short run is a trial.
         """
         horizon = self.horizon_kimg if "moments" in self.parts else None
-        if not horizon or self.moments_horizon == DEFAULT_HORIZON:
+        if not horizon or horizon == float(DEFAULT_HORIZON):
             return
         if batch_size and 1000 * horizon < 2 * batch_size:
             raise MADRError(

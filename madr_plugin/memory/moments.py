@@ -67,9 +67,8 @@ class MomentsMemory:
         gain = (1 - decay) / len(features_BD)
         for name, factor in zip(self.NAMES, (decay, decay, decay, decay**2)):
             getattr(self, name).mul_(factor)
-        groups = set(group_B.tolist())
-        for group in groups - {-1}:
-            own_BD = features_BD if len(groups) == 1 else features_BD[group_B == group]
+        for group, rows in self._groups_of(group_B):
+            own_BD = features_BD[rows]
             self.weight_G[group] += gain * len(own_BD)
             self.first_GD[group].add_(own_BD.sum(0), alpha=gain)
             self.second_GDD[group].addmm_(own_BD.T, own_BD, alpha=gain)

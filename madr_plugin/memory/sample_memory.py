@@ -49,8 +49,11 @@ class SampleMemory:
 
         generated: images made since the last offer, if they were more than are offered.
         """
-        samples = dict(samples)
+        finite_B = torch.isfinite(samples["features"]).all(1)
+        samples = dict(samples) if bool(finite_B.all()) else {name: value[finite_B] for name, value in samples.items()}
         features_BD = samples["features"]
+        if len(features_BD) == 0:
+            return 0
         samples["born"] = torch.full([len(features_BD)], nimg, dtype=torch.int64, device=features_BD.device)
         if not self.tensors:
             self._allocate(samples)

@@ -30,6 +30,7 @@ class MixedObjective(Objective):
             gradient_BD, own = objective.gradient(features_BD, generator, seen)
             measured.update(own)
             if gradient_BD is None:
+                measured[f"size_{part}"] = torch.full([], torch.nan, device=features_BD.device)
                 continue
             norm = measured[f"size_{part}"] = gradient_BD.norm(dim=1).mean()
             known = self.norms[part].to(norm.device)

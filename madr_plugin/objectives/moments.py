@@ -57,9 +57,13 @@ class MomentsObjective(Objective):
     def gradient(self, features_BD, generator, seen=NOTHING_SEEN):
         memory, decay, group_B = self._compared_with(features_BD, seen)
         projected_BK = self.reals.projected(features_BD)
+        # What is measured has the same names in every microbatch and process: they are gathered. eigh() raises at what is not finite.
+        unknown = torch.full([], math.nan, device=features_BD.device)
+        if not bool(torch.isfinite(projected_BK).all()):
+            return torch.full_like(features_BD, math.nan), dict(distance=unknown, null_distance=unknown)
         found = memory.blended(projected_BK, group_B, decay)
         if not found:
-            return None, {}
+            return None, dict(distance=unknown, null_distance=unknown)
         shares, slopes, distance, null = self._shares(found, group_B), {}, 0.0, 0.0
         for group, (mean_D, second_DD, effective) in found.items():
             own, slope_D, slope_DD = moments.frechet_slopes(mean_D, second_DD, self.reals.targets[group])
@@ -129,7 +133,9 @@ class MomentsObjective(Objective):
         return list(self.reals.notes())
 
     def live_state(self):
-        return dict(self.memory.live_state(), images_per_step=self.images_per_step, horizon=self.horizon, turn=self.reals.turn_KK)
+        return dict(
+            self.memory.live_state(), images_per_step=self.images_per_step, horizon=self.horizon, turn=self.reals.turn_KK, basis=self.reals.basis_DK
+        )
 
     def load(self, state, device):
         if not state:
@@ -138,20 +144,24 @@ class MomentsObjective(Objective):
             self.memory.load(state, device)
         except ValueError as error:
             raise MADRError(f"{error}; resume with the former --madr-extractor and --madr-width, or start anew") from error
-        self._turn_as_the_reals(state.get("turn"))
+        self._turn_as_the_reals(state.get("basis"), state.get("turn"))
         self.images_per_step = int(state["images_per_step"])
         if self.follows_drift:
             self.horizon = float(state["horizon"])
 
-    def _turn_as_the_reals(self, saved_KK):
-        """Turn loaded moments from the axes that they were saved along (None: those of the features) to the present ones.
+    def _turn_as_the_reals(self, basis_DK, turn_KK):
+        """Turn loaded moments from the axes that they were saved along to the present ones.
 
-        On another machine axes may come out with other signs, and the first version remembered features unturned.
+        On another machine axes may come out with other signs. The first versions did not save the basis (None), in which the turn is the last
+        step, and the very first remembered features unturned (turn None too).
         """
-        own_KK = self.reals.turn_KK
-        if own_KK is None or (saved_KK is not None and torch.equal(saved_KK.to(own_KK.device), own_KK)):
-            return
-        self.memory.turn(own_KK if saved_KK is None else saved_KK.to(own_KK.device).T @ own_KK)
+        own_DK, own_KK = self.reals.basis_DK, self.reals.turn_KK
+        if basis_DK is not None and own_DK is not None:
+            saved_DK = basis_DK.to(own_DK.device)
+            if not torch.equal(saved_DK, own_DK):
+                self.memory.turn(saved_DK.to(torch.float64).T @ own_DK.to(torch.float64))
+        elif own_KK is not None and (turn_KK is None or not torch.equal(turn_KK.to(own_KK.device), own_KK)):
+            self.memory.turn(own_KK if turn_KK is None else turn_KK.to(own_KK.device).T @ own_KK)
 
     def telemetry(self):
         told = {} if self.distance is None else dict(frechet=self.distance)

@@ -17,7 +17,7 @@ from madr_spaces.seeds import generator_for
 GATE = 0.9  # share of a cell's reals that have another real within the gate
 FEWEST_REALS = 20  # of a cell, on average: fewer say nothing about its share or its gate
 MOST_SEARCHED, SEARCHED_PER_CELL = 10_000, 40  # reals among which the nearest is looked for: the larger of the two
-FORMAT = 2  # raise when the content of a cache file changes meaning
+FORMAT = 3  # raise when the content of a cache file changes meaning
 
 
 class FineCells:
@@ -63,23 +63,28 @@ def fit(features_ND, labels_N, rarest, seed):
     fitted.pop("radii")
     searched = max(MOST_SEARCHED, SEARCHED_PER_CELL * count)
     rows = torch.randperm(len(features_ND), generator=generator_for("fine-gates", seed))[:searched].sort().values
-    nearest_n = nearest_other_real(features_ND[rows])
+    nearest_n = torch.full([len(rows)], float("inf"))
+    for index in labels_N[rows].unique().tolist():  # as assign() looks: within the class
+        own = (labels_N[rows] == index).nonzero()[:, 0]
+        nearest_n[own] = nearest_other_real(features_ND[rows[own]])
     return dict(fitted, gates=gates(nearest_n, fitted["cell_of_real"][rows], len(fitted["shares"])), searched=rows)
 
 
 def nearest_other_real(features_nD, block=512):
-    """Distance of each real to the nearest other one -> [n]."""
-    found = []
+    """Distance of each real to the nearest one that is no copy of it -> [n]; inf where there is none."""
+    found, kind_n = [], features_nD.unique(dim=0, return_inverse=True)[1]  # a copy says nothing of how near another image comes
     for part in torch.arange(len(features_nD)).split(block):
         squared_mn = squared_distances(features_nD[part], features_nD)
-        squared_mn[torch.arange(len(part)), part] = float("inf")
+        squared_mn[kind_n[part][:, None] == kind_n] = float("inf")
         found.append(squared_mn.amin(1).sqrt())
     return torch.cat(found)
 
 
 def gates(nearest_n, cell_n, count):
     """GATE quantile of the distances in each cell -> [C]; where fewer than five were measured, that of all cells together."""
-    everywhere = torch.quantile(nearest_n, GATE)
+    there_n = torch.isfinite(nearest_n)
+    nearest_n, cell_n = nearest_n[there_n], cell_n[there_n]
+    everywhere = torch.quantile(nearest_n, GATE) if len(nearest_n) else float("inf")  # copies of one image each: nothing to judge by
     result_C = torch.full([count], float(everywhere))
     for cell in range(count):
         own = nearest_n[cell_n == cell]

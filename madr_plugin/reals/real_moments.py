@@ -103,7 +103,12 @@ def _groups(labels_N, width):
     own = [index for index, count in zip(classes.tolist(), counts.tolist()) if index >= 0 and count >= REALS_PER_COMPONENT * width]
     if len(own) > MOST_CLASSES or len(classes) == 1:
         own = []
+    count_of = dict(zip(classes.tolist(), counts.tolist()))
     rest = [index for index in classes.tolist() if index not in own]
+    while rest and own and sum(count_of[index] for index in rest) < REALS_PER_COMPONENT * width:
+        smallest = min(own, key=count_of.get)  # too few together to tell a covariance: the smallest of the others joins them
+        own.remove(smallest)
+        rest.append(smallest)
     group_of_class = torch.full([int(classes.max()) + 2], -1, dtype=torch.int64)
     for group, members in enumerate([[index] for index in own] + ([rest] if rest else [])):
         group_of_class[torch.tensor(members) + 1] = group

@@ -18,6 +18,7 @@ class Strength:
         """
         self.of_objective, self.of_replay = of_objective, of_replay
         self.balance = balance.GradientBalance(config.balance, {"term": config.weight, "replay": config.replay_weight}, device, config.balance_at)
+        self.num_parts = len(config.parts)
         self.signals = {part: signal_share.SignalShare(device, exponent) for part, exponent in config.measured_parts.items()}
         self.controller = controllers.IntegralController(config.control_kimg) if config.controller == "integral" else None
 
@@ -38,6 +39,8 @@ class Strength:
         factors = self.shares()
         if not factors:
             return share
+        if name == "term" and len(factors) < self.num_parts:
+            return share  # a part whose noise is not measured speaks in full
         if name == "term":
             return share * torch.stack(list(factors.values())).max()  # the parts share one gradient: what one has to say is said in full
         return share * factors.get("witness", factors.get("moments"))

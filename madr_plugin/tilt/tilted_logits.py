@@ -47,7 +47,9 @@ class RealLogitWeights:
         class_B = torch.full([len(real_img)], -1, device=v_C.device)
         if real_c is not None and (cells.class_C >= 0).any():
             class_B = classes_of(real_c.flatten(1)).to(v_C.device)
-        features_BD = engine.features(real_img.to(v_C.device), generator_for(engine.seed, engine.step, microbatch, "tilt", phase))
+        features_BD = engine.features(
+            real_img.to(v_C.device), generator_for(engine.seed, engine.step, microbatch, "tilt", phase, *engine.critic_turn)
+        )
         cell_B = kmeans.nearest_centres(features_BD, cells.centroids_CD, class_B, cells.class_C)
         weight_B = weight_of_cells(v_C, cells.shares_C, cells.class_C)[cell_B]
         return torch.where(cells.class_C[cell_B] == class_B, weight_B, torch.ones_like(weight_B))  # a class that the reference lacks

@@ -76,7 +76,9 @@ class TiltedReals:
         class_B = torch.full([len(real_img)], -1, device=v_N.device)
         if real_c is not None and (class_N >= 0).any():
             class_B = classes_of(real_c.flatten(1)).to(v_N.device)
-        generator = generator_for(self.seed, engine.step, microbatch, "tilt", phase)
+        elif real_c is not None and real_c.flatten(1).shape[1] > 0:
+            return real_img  # labels that are no classes belong to their image
+        generator = generator_for(self.seed, engine.step, microbatch, "tilt", phase, *engine.critic_turn)
         row_B = replacements(v_N, class_N, class_B, generator).cpu()
         places = (row_B >= 0).nonzero()[:, 0]
         if len(places) == 0:

@@ -184,3 +184,15 @@ def test_the_spiral_is_measured_by_its_definition():
     assert 0.5 <= half["recall"] < 0.6
     assert spiral.measure(spiral.reals(0), 0)["distance"] == pytest.approx(0.0337, abs=0.003)  # the normal's median times the noise
     assert set(spiral.train("witness+moments", 8, 0, 3)) == {"recall", "distance"}
+
+
+def test_labels_are_asked_for_where_classes_are_compared():
+    points, G = mixture(200), network()
+    labels = torch.nn.functional.one_hot((points[:, 0] > 0).long())
+    with pytest.raises(MADRError, match=r"vectors \[N, c\]"):
+        madr_plugin.attach(G, points, labels=labels.argmax(1), announce=quiet)
+    term = madr_plugin.attach(G, points, labels=labels, announce=quiet)
+    images = G(torch.randn([16, 3]))
+    with pytest.raises(MADRError, match="come without; call term\\(images, labels\\)"):
+        term(images)
+    assert bool(term(images, labels[:16]).isfinite())

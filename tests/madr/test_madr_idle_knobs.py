@@ -9,12 +9,13 @@ KNOBS_WITH_A_READER = [(name, reader) for names, reader, _ in idle_knobs.READERS
 # What makes each reader be there; one line per row of the table.
 REMEDIES = {
     "--madr-tilt=1": dict(tilt=1, tilt_sensor="cells"),
-    "--madr-tilt-sensor=fine": dict(tilt=1, tilt_sensor="fine"),
-    "--madr-tilt-sensor=debts": dict(tilt=1, tilt_sensor="debts", debt="potentials"),
+    "--madr-tilt=1 --madr-tilt-sensor=fine": dict(tilt=1, tilt_sensor="fine"),
+    "--madr-tilt=1 --madr-tilt-sensor=debts": dict(tilt=1, tilt_sensor="debts", debt="potentials"),
     "--madr-debt=potentials or batch": dict(debt="batch"),
     "--madr-debt=potentials": dict(debt="potentials"),
     "--madr-term=witness or witness+moments": dict(term="witness+moments"),
     "--madr-term=moments or witness+moments": dict(term="moments"),
+    "--madr-moments-fresh=0": dict(term="moments"),
     "--madr-replay-weight above 0": dict(replay_weight=0.5),
     "--madr-replay-from=champions": dict(replay_from="champions", replay_weight=1.0),
     "--madr-memory=forgetting": dict(memory="forgetting"),
@@ -37,19 +38,21 @@ OTHER = dict(
 
 
 def another_value(name):
-    default = idle_knobs.DEFAULTS[name]
+    default = config.value_of("default", idle_knobs.ROWS[name])
     return OTHER.get(name) or type(default)(default * 2 if default else 1)
 
 
-def without_reader_of(name):
+def without_reader_of(name, reader):
     """Options of a command line under which nothing reads the knob."""
+    if reader == "--madr-moments-fresh=0":
+        return dict(term="moments", moments_fresh=64)
     given = dict(WITHOUT, term="paper", balance="fixed") if name in ("kernel", "reals") else dict(WITHOUT)
     return dict(given, tilt=1, tilt_sensor="cells") if name in ("tilt_rarest", "tilt_window") else given
 
 
 @pytest.mark.parametrize("name, reader", KNOBS_WITH_A_READER)
 def test_a_knob_that_nothing_reads_is_refused_with_what_would_read_it(name, reader):
-    given = dict(without_reader_of(name), **{name: another_value(name)})
+    given = dict(without_reader_of(name, reader), **{name: another_value(name)})
     resolved = config.resolve({key: value for key, value in given.items() if key != name})
     with pytest.raises(MADRError) as error:
         idle_knobs.refuse(given, resolved)
@@ -72,6 +75,20 @@ def test_the_default_may_be_spelled_out_and_another_value_not(name, default, oth
         idle_knobs.refuse({name: other}, resolved)
 
 
+@pytest.mark.parametrize(
+    "given, reader",
+    [
+        (dict(madr_tilt=0, madr_tilt_window="4000"), "--madr-tilt=1 --madr-tilt-sensor=fine"),
+        (dict(madr_preset="moments", madr_tilt_sensor="fine"), "--madr-tilt=1"),
+        (dict(madr_moments_fresh=64, madr_moments_horizon="2"), "--madr-moments-fresh=0"),
+    ],
+    ids=str,
+)
+def test_under_the_preset_that_is_given(given, reader):
+    with pytest.raises(MADRError, match=f"has no effect without {reader}"):
+        options.from_flags(dict(madr=1, **given))
+
+
 def test_flags_are_refused_and_recorded_options_are_not():
     with pytest.raises(MADRError, match="--madr-champion-mib=9 has no effect without --madr-replay-from=champions"):
         options.from_flags(dict(madr=1, madr_champion_mib=9))
@@ -82,4 +99,4 @@ def test_flags_are_refused_and_recorded_options_are_not():
 def test_no_preset_sets_what_nothing_under_it_reads(preset):
     given = dict(config.PRESETS[preset], preset=preset)
     idle_knobs.refuse(given, config.resolve(given))
-    assert set(config.PRESETS[preset]) <= set(idle_knobs.DEFAULTS)
+    assert set(config.PRESETS[preset]) <= set(idle_knobs.ROWS)

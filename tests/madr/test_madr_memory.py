@@ -422,3 +422,13 @@ def test_features_are_extracted_once_whatever_follows_from_them():
         )
         assert Counting.passed == passed, (seed, options)
         assert len(made.features_ND) == min(150, options.get("reference_cap", 150))
+
+
+def test_what_is_not_finite_is_not_remembered():
+    memory = SampleMemory(8, "fifo", 1.0)
+    offered = samples(0, 4)
+    offered["features"][1] = torch.nan
+    memory.offer(offered, 0, 4, torch.Generator())
+    assert memory.filled("features")[:, 0].tolist() == [0.0, 2.0, 3.0]
+    offered["features"][:] = torch.inf
+    assert memory.offer(offered, 1, 8, torch.Generator()) == 0 and memory.count == 3

@@ -10,7 +10,7 @@ import torch
 from madr_plugin import config, objectives
 from madr_plugin.maths import moments
 from madr_plugin.memory.moments import MomentsMemory
-from madr_plugin.reals import reference as references
+from madr_plugin.reals import real_moments, reference as references
 from madr_plugin.strength.signal_share import SignalShare
 from madr_spaces import registry
 from madr_spaces.errors import MADRError
@@ -269,7 +269,46 @@ def test_moments_of_many_classes():
     swapped, _ = objective.gradient(fake, None, objectives.Seen(class_B=1 - class_B))
     assert own.norm() < swapped.norm()
     unknown, measured = objective.gradient(fake, None, objectives.Seen(class_B=torch.full([8], 7)))
-    assert unknown is None and measured == {}
+    assert unknown is None and all(bool(value.isnan()) for value in measured.values()) and measured.keys() == {"distance", "null_distance"}
+
+
+def test_a_microbatch_of_unknown_classes_and_one_that_is_not_finite_do_not_end_the_run(monkeypatch):
+    host = Host(madr_loss(dict(preset="default", width=8)), c_dim=2)
+    host.step()
+    memory = host.loss.engine.objective.objectives["moments"].memory
+    assert len(memory.weight_G) == 2
+    before = memory.first_GD.clone()
+    with monkeypatch.context() as patched:
+        real = host.loss.engine.objective.objectives["moments"].reals
+        patched.setattr(real, "groups", lambda class_B: torch.full_like(class_B, -1))
+        host.step()
+    assert torch.equal(memory.first_GD, before * (1 - 16 / 800))  # nothing new: what there was counts for less
+    synthesis = host.synthesis.forward
+    host.synthesis.forward = lambda ws: torch.where((torch.arange(len(ws)) == 0)[:, None, None, None], torch.nan, synthesis(ws))
+    weights = [parameter.detach().clone() for parameter in host.G_parameters]
+    host.step()
+    assert all(bool(value.isfinite().all()) for value in (memory.first_GD, memory.second_GDD))
+    for parameter, value in zip(host.G_parameters, weights):  # as the loop keeps them sound
+        parameter.data.copy_(value)
+    host.synthesis.forward = synthesis
+    host.step()
+    assert float(host.loss.engine.strength.share("term")) >= 0 and math.isfinite(float(host.loss.telemetry()["lambda"]))
+
+
+@pytest.mark.parametrize("counts, own", [((200, 199, 1), [0]), ((200, 197, 3), [0]), ((200, 150, 40, 10), [0, 1])], ids=str)
+def test_classes_of_few_images_get_a_larger_one_to_share_moments_with(counts, own):
+    labels_N = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
+    of_class, group_N = real_moments._groups(labels_N, 8)
+    sizes = group_N.bincount()
+    assert int(sizes.min()) >= real_moments.REALS_PER_COMPONENT * 8
+    alone = [index for index in range(len(counts)) if int((of_class == of_class[index + 1]).sum()) == 1]
+    assert alone == own
+
+
+def test_one_set_of_moments_takes_images_of_a_class_that_the_reals_lack():
+    memory = MomentsMemory(1, WIDTH, "cpu")
+    memory.update(drawn(16), torch.full([16], -1), 0.0)
+    assert float(memory.weight_G) == pytest.approx(1.0)
 
 
 def test_few_reals_have_few_components_and_it_is_said():

@@ -1,11 +1,14 @@
 """Features turned to the principal axes of the reals: the moments term says the same there, and costs less."""
 
+import types
+
 import pytest
 import torch
 
 from madr_plugin import config, objectives
 from madr_plugin.maths import moments
 from madr_plugin.memory.moments import MomentsMemory
+from madr_plugin.reals import real_moments
 from tests.madr.test_madr_moments import ONE_GROUP, drawn, make_reference
 from tests.madr.toy_host import Images
 
@@ -47,10 +50,30 @@ def test_moments_that_an_older_version_remembered_are_turned_when_a_run_goes_on(
     for name in ("first_GD", "second_GDD"):
         ours, theirs = getattr(objective.memory, name), getattr(again.memory, name)
         assert torch.allclose(ours, theirs, atol=1e-6 * float(ours.abs().max()))
-    flipped = {**again.live_state(), "turn": -again.reals.turn_KK, "first_GD": -again.memory.first_GD}  # axes of other signs, as elsewhere
+    # Axes of other signs, as elsewhere; from a version that saved the turn alone.
+    flipped = {**again.live_state(), "turn": -again.reals.turn_KK, "basis": None, "first_GD": -again.memory.first_GD}
     elsewhere = objectives.MomentsObjective(knobs, reference, 0)
     elsewhere.load(flipped, "cpu")
     assert torch.allclose(elsewhere.memory.first_GD, again.memory.first_GD) and torch.allclose(elsewhere.memory.second_GDD, again.memory.second_GDD)
     once_more = objectives.MomentsObjective(knobs, reference, 0)
     once_more.load(again.live_state(), "cpu")
     assert torch.equal(once_more.memory.second_GDD, again.memory.second_GDD)
+
+
+@pytest.mark.parametrize("count, width", [(80, 64), (400, 16)], ids=["leading components", "all features"])
+def test_moments_saved_along_components_of_other_signs_are_turned(count, width, monkeypatch):
+    reference = make_reference(Images(count=count), width=width)
+    knobs = config.resolve(dict(preset="witness", term="moments"))
+    objective = objectives.MomentsObjective(knobs, reference, 0)
+    seen = reference.features_ND[:32] + 0.5
+    objective.memory.update(objective.reals.projected(seen), ONE_GROUP[:32], 0.9)
+    in_features = lambda of: of.reals.basis_DK.double() @ of.memory.first_GD[0]
+    signs = lambda columns: 1 - 2.0 * (torch.arange(columns) % 2)
+    components, eigh = real_moments.principal_directions, torch.linalg.eigh
+    monkeypatch.setattr(real_moments, "principal_directions", lambda *given: components(*given) * signs(objective.reals.width))
+    monkeypatch.setattr(torch.linalg, "eigh", lambda given: types.SimpleNamespace(eigenvectors=eigh(given).eigenvectors * -signs(len(given))))
+    elsewhere = objectives.MomentsObjective(knobs, reference, 0)
+    monkeypatch.undo()
+    assert not torch.allclose(elsewhere.reals.basis_DK, objective.reals.basis_DK, atol=0.1)
+    elsewhere.load(objective.live_state(), "cpu")
+    assert torch.allclose(in_features(elsewhere), in_features(objective), atol=1e-4 * float(in_features(objective).norm()))

@@ -82,6 +82,17 @@ def test_the_term_is_scaled_by_it():
     assert float(values[2.0].telemetry()["signal"]) == pytest.approx(share)
 
 
+@pytest.mark.parametrize("unmeasured", ["shrink", "moments_shrink"])
+def test_a_part_whose_noise_is_not_measured_speaks_in_full(unmeasured):
+    host = Host(madr_loss(dict(preset="moments", width=8, **{unmeasured: 0})))
+    host.step()
+    strength = host.loss.engine.strength
+    assert len(strength.signals) == 1 and strength.share("term") == 1
+    [measured] = strength.signals.values()
+    measured.factor = lambda: torch.zeros([])  # the other part rests
+    assert strength.share("term") == 1
+
+
 def test_published_terms_know_nothing_of_it():
     host = Host(madr_loss(dict(preset="paper", extractor="pca", update_interval=1, start_fill=0.1)))
     for _ in range(3):

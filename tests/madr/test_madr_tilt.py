@@ -8,6 +8,7 @@ import torch
 from madr_plugin.config import resolve
 from madr_plugin.tilt import tilted_reals
 from madr_spaces.errors import MADRError
+from madr_spaces.seeds import generator_for
 from tests.madr.toy_host import Host, madr_loss
 
 TILT = dict(preset="witness", tilt=1, tilt_guard=0.0, deficit_window=64, cells=5)
@@ -68,6 +69,9 @@ class RealLogit:
     def __init__(self, D):
         self.D, self.seen = D, []
 
+    def begin_phase(self, phase, cur_nimg):
+        pass
+
     def accumulate_gradients(self, phase, real_img, real_c, gen_z, gen_c, sync, gain):
         self.seen.append(real_img)
         self.D(real_img, real_c).mean().mul(gain).backward()
@@ -107,6 +111,41 @@ def test_phases_and_microbatches_draw_differently_and_again_the_same():
         host.loss.accumulate_gradients(phase, torch.zeros([32, 3, 8, 8]), torch.zeros([32, 0]), None, None, sync=False, gain=1)
     for seen, wanted in zip(host.loss.base.seen, [draw("Dmain", 0), draw("Dmain", 1), draw("Dreg", 0)]):
         assert torch.equal(seen, wanted)
+
+
+def test_each_of_several_steps_of_d_draws_anew_and_a_resumed_one_as_uninterrupted():
+    """n_critic above 1: D learns again and again while G stands, with its regularisation between or without."""
+    host = started()
+    host.loss.base = RealLogit(host.D)
+
+    def exchanged(of, phase="Dmain", rounds=2):
+        of.loss.begin_phase(phase, 0)
+        seen = len(host.loss.base.seen)
+        for _ in range(rounds):
+            of.loss.accumulate_gradients(phase, torch.zeros([32, 3, 8, 8]), torch.zeros([32, 0]), None, None, sync=False, gain=1)
+        return torch.stack(host.loss.base.seen[seen:])
+
+    engine = host.loss.engine
+    draw = lambda *turn: tilted_reals.replacements(
+        engine.tilt(), engine.reference.image_labels_N, torch.full([32], -1), generator_for(3, engine.step, 0, "tilt", "Dmain", *turn)
+    )
+    first, regularised = exchanged(host), exchanged(host, "Dreg")
+    state = copy.deepcopy(engine.live_state())
+    second = exchanged(host)
+    assert not torch.equal(first, second) and not torch.equal(first, regularised) and not torch.equal(exchanged(host), second)
+    assert torch.equal(first[0].flatten(1).any(1), draw() >= 0) and torch.equal(second[0].flatten(1).any(1), draw(1) >= 0)
+    resumed = fresh()
+    resumed.loss.engine.load(state)
+    resumed.loss.base = host.loss.base
+    assert torch.equal(exchanged(resumed), second)
+
+
+def test_with_labels_that_are_no_classes_each_real_keeps_its_own():
+    host = started()
+    host.loss.base = RealLogit(host.D)
+    several = torch.tensor([[1.0, 1.0, 0.0]]).repeat(200, 1)
+    host.loss.accumulate_gradients("Dmain", torch.full([200, 3, 8, 8], 7.0), several, None, None, sync=False, gain=1)
+    assert float(host.loss.base.seen[0].min()) == 7
 
 
 def test_with_labels_a_real_is_exchanged_for_one_of_its_class():

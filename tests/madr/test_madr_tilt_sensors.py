@@ -102,6 +102,36 @@ def test_with_classes_images_are_compared_with_reals_of_their_own():
 # --- the window -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("dim", [2, 16])
+def test_where_classes_overlap_generated_images_like_the_reals_leave_no_deficit(dim):
+    """30% of class 0 lie within class 1: gates that looked at reals of any class would be too narrow for them."""
+    generator = torch.Generator().manual_seed(0)
+
+    def drawn(count):
+        label_N = (torch.rand(count, generator=generator) < 0.9).long()
+        far_N = (label_N == 1) | (torch.rand(count, generator=generator) < 0.3)
+        return torch.randn([count, dim], generator=generator) + 8.0 * far_N[:, None], label_N
+
+    cells = cells_of(*drawn(4000), rarest=0.02)
+    features_BD, class_B = drawn(8000)
+    count_C = coverage.cell_counts(cells.assign(features_BD, class_B), len(cells.shares_C))
+    expected_C = coverage.expected_counts(count_C, cells.shares_C, cells.class_C)
+    mixed_C = (cells.class_C == 0) & (cells.centroids_CD.mean(1) > 4)
+    assert 0.75 < float(count_C[mixed_C].sum() / expected_C[mixed_C].sum()) < 1.3
+
+
+def test_copies_among_the_reals_close_no_gate():
+    generator = torch.Generator().manual_seed(0)
+    draw = lambda count, place: torch.randn([count, 8], generator=generator) + place
+    cells = cells_of(torch.cat([draw(1800, 0.0), draw(40, 10.0).repeat(5, 1)]), rarest=0.05)  # a rare mode, each of its images kept five times
+    count_C = coverage.cell_counts(cells.assign(torch.cat([draw(9000, 0.0), draw(1000, 10.0)])), len(cells.shares_C))
+    copied_C = cells.centroids_CD.mean(1) > 5
+    expected_C = coverage.expected_counts(count_C, cells.shares_C)
+    assert 0.7 < float(count_C[copied_C].sum() / expected_C[copied_C].sum()) < 1.3
+    nearest_N = fine_cells.nearest_other_real(torch.ones([60, 2]))
+    assert nearest_N.isinf().all() and fine_cells.gates(nearest_N, torch.zeros([60]), 2).isinf().all()  # one image alone: nothing to judge by
+
+
 def test_share_change_is_unbiased_where_nothing_changes_and_exact_where_all_does():
     shares, random = torch.tensor([0.5, 0.3, 0.15, 0.04, 0.01]), torch.Generator().manual_seed(0)
     draw = lambda p, count: torch.bincount(torch.multinomial(p, count, True, generator=random), minlength=5).float()
@@ -301,6 +331,17 @@ def test_the_other_sensor_begins_anew_and_other_cells_are_refused():
         started(dict(FINE, tilt_rarest=0.3), 0).loss.load_state_dict(copy.deepcopy(state))
     with pytest.raises(MADRError, match="--madr-tilt-window"):
         started(dict(FINE, tilt_window="100"), 0).loss.load_state_dict(copy.deepcopy(state))
+
+
+def test_a_refused_state_leaves_nothing_behind():
+    state = started(dict(FINE, preset="default", width=8), 3).loss.engine.live_state()
+    other = started(dict(FINE, preset="default", width=8, tilt_window="100"), 0).loss
+    other.prepare()
+    before = copy.deepcopy(other.engine.live_state())
+    with pytest.raises(MADRError, match="--madr-tilt-window"):
+        other.engine.load(copy.deepcopy(state))
+    moments, untouched = other.engine.live_state()["objective"]["moments"], before["objective"]["moments"]
+    assert float(moments["weight_G"]) == float(untouched["weight_G"]) == 0 and other.engine.step == 0 and other.engine.memory.count == 0
 
 
 def test_fine_cells_weigh_logits_too():
