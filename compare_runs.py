@@ -21,7 +21,7 @@ from reporting.run_table import selection
 @click.option(
     "--group",
     "groups",
-    type=cli.NamedPath(),
+    type=cli.NamedPath("plain='runs/*-plain'"),
     multiple=True,
     metavar="NAME=GLOB",
     help="Call the runs whose folder matches GLOB the method NAME; may be repeated  [default: by their options apart from the seed]",

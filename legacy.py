@@ -217,6 +217,8 @@ def main(source, dest, force_fp16, trust_pickle):
 
     Example: python legacy.py --source=old.pkl --dest=new.pkl --force-fp16=1
     """
+    if os.path.exists(source) and os.path.exists(dest) and os.path.samefile(source, dest):
+        raise UserError(f"--dest={dest} is the --source itself; name another file, so that the original stays")
     convert_network_pickle(source=source, dest=dest, force_fp16=force_fp16, trust=trust_pickle)
 
 

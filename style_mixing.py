@@ -12,6 +12,7 @@ from training.drawing.options import SeedsOrLatents, label_options, network_opti
 
 # The default --styles was made for 1024 px: these of 18 layers. A smaller network gives the same share of its layers.
 _DEFAULT_SHARE = 7 / 18
+MOST_PICTURES = 10_000  # of a sheet
 
 
 def check_styles(styles, num_ws, chosen_by_user):
@@ -139,6 +140,9 @@ def main(ctx, network, rows, cols, styles, trunc, noise_mode, class_text, label_
     seeds = [entry for entry in [*rows, *cols] if not isinstance(entry, str)]
     if not seeds and ctx.get_parameter_source("trunc") is not ParameterSource.DEFAULT:
         raise UserError("--trunc has no effect on projected latents, which are drawn as they are; leave it out")
+
+    if len(rows) * len(cols) > MOST_PICTURES:
+        raise UserError(f"--rows and --cols ask for {len(rows) * len(cols):,} pictures of one sheet; {MOST_PICTURES:,} is the most")
 
     from torch_utils import devices
     from training import pictures

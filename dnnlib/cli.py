@@ -233,12 +233,15 @@ class NamedPath(click.ParamType):
 
     name = "name=path"
 
+    def __init__(self, example: str = "inception=/models/inception.pt") -> None:
+        self.example = example
+
     def convert(self, value, param, ctx):
         if isinstance(value, tuple):
             return value
         name, separator, path = value.partition("=")
         if not (name and separator and path):
-            self.fail(f"{value!r} does not have the form name=path; write it like inception=/models/inception.pt.", param, ctx)
+            self.fail(f"{value!r} does not have the form name=path; write it like {self.example}.", param, ctx)
         return name, os.path.expanduser(path)
 
 

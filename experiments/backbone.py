@@ -112,7 +112,9 @@ def train(outdir, data, path, method, seed, kimg):
 
 
 @click.command()
-@click.option("--data", "datasets", type=cli.NamedPath(), multiple=True, required=True, help="NAME=PATH of a data set; may be repeated")
+@click.option(
+    "--data", "datasets", type=cli.NamedPath("emoji32=emoji32.zip"), multiple=True, required=True, help="NAME=PATH of a data set; may be repeated"
+)
 @click.option("--methods", default="plain,default", show_default=True, help=f"Comma-separated, of {', '.join(METHODS)}")
 @click.option("--seeds", type=click.IntRange(1, 1000), default=3, show_default=True, help="Seeds 0, 1, ...")
 @click.option("--first-seed", type=click.IntRange(0), default=0, show_default=True, help="Start at another seed")

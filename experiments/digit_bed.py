@@ -37,7 +37,7 @@ def half_size(images_N28):
 
 def load_digits(mnist_folder, split, side=14):
     """Digits of 14x14 or 28x28 of a split of MNIST; downloaded if the folder is None."""
-    images, labels, _ = mnist.load_mnist(mnist_folder, split)
+    images, labels, _ = mnist.load_mnist(mnist_folder, split, "--mnist")
     return Digits(half_size(images) if side == 14 else np.array(images), labels.astype(np.int64))
 
 

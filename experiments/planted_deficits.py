@@ -124,6 +124,8 @@ def main(seeds, mnist, outdir):
         warp=None if mnist else WARP,
     )
     store = records.Store(outdir / ("planted_deficits_mnist.json" if mnist else "planted_deficits.json"), facts)
+    if all(store.get(name, seed) for name in ROWS for seed in range(seeds)):
+        print(f"Nothing left to do: {store.path} has all of it. For runs of your own give another --outdir.")
     for seed in range(seeds):
         missing = {name: row for name, row in ROWS.items() if store.get(name, seed) is None}
         images, class_N = (mnist_digits(mnist, seed) if mnist else small_digits(seed)) if missing else (None, None)

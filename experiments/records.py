@@ -36,8 +36,11 @@ class Store:
     def _read(self):
         if not self.path.exists():
             return []
-        known = json.loads(self.path.read_text(encoding="utf-8"))
-        if not {"facts", "entries"} <= set(known):
+        try:
+            known = json.loads(self.path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise UserError(f"{self.path} is damaged ({error}); restore it, or move it away to begin anew.") from error
+        if not isinstance(known, dict) or not {"facts", "entries"} <= set(known):
             raise UserError(f"{self.path} does not hold single runs as this version writes them; move it away or give another file.")
         stated = _with_later_knobs(known["facts"])
         entered = {entry["method"] for entry in known["entries"]}

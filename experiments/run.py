@@ -52,7 +52,7 @@ class StopSignals:
 @click.option(
     "--file",
     "given_files",
-    type=cli.NamedPath(),
+    type=cli.NamedPath("mnist=FOLDER"),
     multiple=True,
     help="A file that the study reads, such as cifar10=cifar-10-python.tar.gz; may be repeated",
 )

@@ -12,6 +12,10 @@ def _published(config):
     return config.term in ("paper", "enhanced")
 
 
+def _follows_drift(config):
+    return "moments" in config.parts and config.horizon_kimg is None
+
+
 # (knobs, what reads them, tells whether it is there)
 READERS = (
     (("tilt_max", "tilt_guard", "tilt_form", "tilt_sensor"), "--madr-tilt=1", lambda config: config.tilt == 1),
@@ -24,6 +28,16 @@ READERS = (
     (("moments_horizon", "moments_shrink"), "--madr-term=moments or witness+moments", lambda config: "moments" in config.parts),
     (("replay_interval", "replay_share", "dead_zone"), "--madr-replay-weight above 0", lambda config: config.replay_weight > 0),
     (("champion_kimg", "champion_mib"), "--madr-replay-from=champions", lambda config: config.replay_from == "champions"),
+    (
+        ("capacity", "memory", "half_life_kimg", "update_interval", "refresh"),
+        "--madr-replay-weight above 0, --madr-moments-horizon=auto or --madr-term=paper",
+        lambda config: config.replay_weight > 0 or _follows_drift(config) or _published(config),
+    ),
+    (
+        ("deficit_max",),
+        "--madr-replay-weight above 0, --madr-attraction=deficit or --madr-tilt-sensor=cells",
+        lambda config: config.replay_weight > 0 or config.attraction == "deficit" or (config.tilt == 1 and config.tilt_sensor == "cells"),
+    ),
     (("half_life_kimg",), "--madr-memory=forgetting", lambda config: config.memory == "forgetting"),
     (("control_kimg",), "--madr-controller=integral", lambda config: config.controller == "integral"),
     (("recall_target", "recall_slope"), "--madr-controller=sigmoid or adaptive", lambda config: config.controller in ("sigmoid", "adaptive")),

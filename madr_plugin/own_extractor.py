@@ -28,13 +28,14 @@ def main(data, out, steps, batch, width, max_images, flip, seed):
     import numpy as np  # these and torch only now: --help and mistakes are answered at once
     import torch
 
-    from madr_plugin.own_training import LARGEST_SIDE, save, train
+    from madr_plugin.own_training import LARGEST_SIDE, check_writable, save, train
     from madr_plugin.reals import real_images
     from madr_spaces import weights as weight_files
 
     weight_files.import_safetensors()
     if os.path.isdir(out):
         raise MADRError(f"--out={out} is a folder; give the file to write, such as {os.path.join(out, 'own.safetensors')}")
+    check_writable(out)
     dataset = command.open_images(data)
     rows = np.random.RandomState(seed).permutation(len(dataset))[:max_images]
     if len(rows) < 16:

@@ -3,6 +3,7 @@
 Two mild views of an image shall lie closer together than any two images (normalised temperature-scaled cross entropy).
 """
 
+import contextlib
 import json
 import os
 import time
@@ -87,11 +88,27 @@ def save(path, tensors, dataset):
         data_fingerprint=data_fingerprint(dataset),
         image_fingerprint=image_fingerprint(dataset),
     )
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    temporary = _beside(path)
     try:
         weight_files.import_safetensors().torch.save_file(tensors, temporary, metadata=dict(madr=json.dumps(about)))
         os.replace(temporary, path)
+    except Exception as error:  # the library's own errors are neither OSError nor ValueError
+        raise MADRError(f"cannot write {path} ({error}); make room, or name another place") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def check_writable(path):
+    """Refuse before hours of training what could not be written after them."""
+    temporary = _beside(path)
+    try:
+        temporary.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_bytes(b"")
+        temporary.unlink()
+    except OSError as error:
+        raise MADRError(f"cannot write {path} ({error.strerror}); name another place") from error
+
+
+def _beside(path):
+    return Path(path).with_name(f"{Path(path).name}.{os.getpid()}.tmp")

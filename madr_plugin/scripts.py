@@ -23,6 +23,8 @@ class Script:
 
     def __init__(self, path):
         self.path = os.path.abspath(os.path.expanduser(path))
+        if os.path.isdir(self.path):
+            raise MADRError(f"{self.path} is a folder; give the path of the fork's train.py")
         if not os.path.isfile(self.path):
             raise MADRError(f"{self.path} does not exist; give the path of the fork's train.py")
         with open(self.path, "rb") as file:

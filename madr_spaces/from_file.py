@@ -11,7 +11,7 @@ import warnings
 import torch
 
 from madr_spaces.deep import DeepSpace
-from madr_spaces.errors import MADRError
+from madr_spaces.errors import MADRError, words_of
 from madr_spaces.own import FORMAT, OwnSpace
 from madr_spaces.space import Space
 from madr_spaces.weights import check_sha256, import_safetensors
@@ -35,7 +35,7 @@ class FileSpace(Space):
         except (OSError, ValueError, RuntimeError) as error:
             raise MADRError(
                 f"--madr-extractor={self.name} cannot be read: {path} is not a TorchScript file that this PyTorch can read "
-                f"({str(error).strip()[:200]}); write one with torch.jit.save"
+                f"({words_of(error)}); write one with torch.jit.save"
             ) from error
         for parameter in module.parameters():
             parameter.requires_grad_(False)

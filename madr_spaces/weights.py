@@ -8,7 +8,7 @@ import os
 
 import torch
 
-from madr_spaces.errors import MADRError
+from madr_spaces.errors import MADRError, words_of
 
 
 def read_state_dict(path):
@@ -19,7 +19,7 @@ def read_state_dict(path):
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # each format has its own errors, and all mean the same to the user
-        raise MADRError(f"the file {path} cannot be read as weights: {str(error).strip()[:200]}; give a .safetensors or .pth file") from error
+        raise MADRError(f"the file {path} cannot be read as weights: {words_of(error)}; give a .safetensors or .pth file") from error
     for wrapper in ("state_dict", "model", "teacher"):
         if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
             state = state[wrapper]

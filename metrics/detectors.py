@@ -18,7 +18,7 @@ from dnnlib.download import file_digest
 from dnnlib.errors import UserError
 from dnnlib.util import is_url, open_url
 from madr_spaces import fitting, hub, names, registry
-from madr_spaces.errors import MADRError
+from madr_spaces.errors import MADRError, words_of
 from madr_spaces.hub import FOLDER_VARIABLE
 from madr_spaces.space import Space
 
@@ -248,7 +248,7 @@ def load(source, device, dataset=None, cache=True):
     except (RuntimeError, ValueError, OSError) as error:
         raise UserError(
             f"The detector file {source.path} is not a TorchScript file that this PyTorch can read "
-            f"({str(error).strip().splitlines()[0]}); get {source.name}.pt again."
+            f"({words_of(error).splitlines()[0]}); get {source.name}.pt again."
         ) from error
 
 

@@ -50,7 +50,7 @@ def read(path, flag, name):
 def _chosen(archive, path, flag):
     """The features among the arrays of an .npz: the only matrix, else the one under a known name."""
     with archive:
-        arrays = {name: archive[name] for name in archive.files}
+        arrays = {name: value for name in archive.files if isinstance(value := archive[name], np.ndarray)}  # a zip of other things has bytes
     if {"mu", "sigma"} <= set(arrays):
         raise UserError(
             f"{flag}={path} holds a mean and a covariance (mu, sigma), from which no neighbours can be found; give the features themselves."

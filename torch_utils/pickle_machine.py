@@ -176,7 +176,7 @@ class _Machine:
 
     def _op_PROTO(self, version):
         if version > 5:
-            raise Refused(f"pickle protocol {version}")
+            raise ValueError(f"a pickle of protocol {version}, which does not exist: the file is damaged")
 
     def _op_FRAME(self, _size):
         pass  # frames only help buffered readers

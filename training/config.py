@@ -13,6 +13,7 @@ from dnnlib.errors import UserError
 from training import flag_table, presets
 from training.gan import backbones, choosing
 
+MOST_CLASSES = 100_000  # a layer of the mapping network has as many inputs
 IMAGE_FOLDER = "training.dataset.ImageFolderDataset"  # what opens the data of every tool
 BF16 = "bf16"
 
@@ -108,14 +109,19 @@ def _inspect(run, kwargs, backbone):
     channels, height, width = run.image_shape
     if backbone in backbones.SIZES and height == width:
         backbones.check_size(height, f"--data={kwargs.path} holds images of", backbone)
-    elif height != width or height < 4 or height & (height - 1):
-        size = max(1 << (min(height, width).bit_length() - 1), 4)
+    elif height != width or height < 8 or height & (height - 1):
+        size = max(1 << (min(height, width).bit_length() - 1), 8)
         raise UserError(
-            f"--data={kwargs.path} holds images of {width}x{height} pixels; the networks need squares of 4, 8, 16, 32, ... pixels: "
+            f"--data={kwargs.path} holds images of {width}x{height} pixels; the networks need squares of 8, 16, 32, ... pixels: "
             f"convert with dataset_tool.py --width={size} --height={size} --transform=center-crop"
         )
     if channels not in (1, 3):
         raise UserError(f"--data={kwargs.path} holds images of {channels} channels; convert to grey (1) or RGB (3) with dataset_tool.py")
+    if run.label_dim > MOST_CLASSES:
+        raise UserError(
+            f"--data={kwargs.path} has labels of {run.label_dim:,} numbers, for which the networks would not fit any memory: class numbers with gaps? "
+            "Close them with dataset_tool.py --labels=renumber, or train with --cond=0"
+        )
     kwargs.resolution = height
     return facts
 
@@ -203,13 +209,13 @@ def _batch(run, flags):
     options = run.options
     if "batch" in flags:
         run.name_parts.append(f"batch{flags.batch:d}")
-        if flags.batch % options.num_gpus:
+        if flags.batch >= options.num_gpus and flags.batch % options.num_gpus:
             lower = flags.batch - flags.batch % options.num_gpus
             raise UserError(
                 f"--batch={flags.batch} cannot be shared evenly by --gpus={options.num_gpus}; "
-                f"use --batch={lower or options.num_gpus} or --batch={lower + options.num_gpus}"
+                f"use --batch={lower} or --batch={lower + options.num_gpus}"
             )
-        options.batch_size, options.batch_gpu = flags.batch, flags.batch // options.num_gpus
+        options.batch_size, options.batch_gpu = flags.batch, max(flags.batch // options.num_gpus, 1)
     elif options.batch_gpu * options.num_gpus > options.batch_size:
         # More GPUs than the base configuration was written for: each takes its share of the step in one piece.
         options.batch_gpu = max(options.batch_size // options.num_gpus, 1)
@@ -220,6 +226,8 @@ def _batch(run, flags):
 def check_batch(options):
     """The step must fall into whole rounds of microbatches, and those into whole groups."""
     batch_size, batch_gpu, num_gpus = options["batch_size"], options["batch_gpu"], options["num_gpus"]
+    if batch_size < num_gpus:
+        raise UserError(f"--gpus={num_gpus} is more than the {batch_size} images of a step; use at most --gpus={batch_size}, or --batch={num_gpus}")
     if batch_size % (batch_gpu * num_gpus):
         group = choosing.group_of(options)
         good = [size for size in range(1, batch_size // num_gpus + 1) if batch_size % (size * num_gpus) == 0 and size % min(group, size) == 0]

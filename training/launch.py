@@ -4,6 +4,7 @@ What the options mean is decided in training/config.py, what happens with them i
 or any flag's type.
 """
 
+import contextlib
 import json
 import os
 import re
@@ -16,7 +17,7 @@ import dnnlib
 from dnnlib import cli, console, files
 from dnnlib.errors import UserError
 from torch_utils import devices, distributed
-from training import estimate, presets, resume_options, training_loop
+from training import estimate, presets, resume_options, run_lock, training_loop
 
 UNUSED_RUN_FILES = {resume_options.OPTIONS_FILE, "log.txt"}  # all that a run holds that was refused before it began
 
@@ -171,7 +172,8 @@ def begin_run(resolved, outdir, device, is_first):
         if is_first:
             create_run_dir(options, outdir, resolved.name)
             add_to_log(options.run_dir, console.take_told())
-        start(options, device)
+        with run_lock.held(options.run_dir) if is_first else contextlib.nullcontext():
+            start(options, device)
     except (Exception, KeyboardInterrupt) as error:
         expected = _why_it_ended(error) is not None
         if is_first and expected and os.path.isdir(options.run_dir) and set(os.listdir(options.run_dir)) <= UNUSED_RUN_FILES:
@@ -205,7 +207,12 @@ def _why_it_ended(error):
 
 
 def continue_run(options, device, is_first):
-    """Go on with a run. If that is refused, its options file is as before."""
+    """Go on with a run, if no other process is at it. If that is refused, its options file is as before."""
+    with run_lock.held(options.run_dir) if is_first else contextlib.nullcontext():
+        _continue_alone(options, device, is_first)
+
+
+def _continue_alone(options, device, is_first):
     path = os.path.join(options.run_dir, resume_options.OPTIONS_FILE)
     with open(path, encoding="utf-8") as file:
         former = file.read()

@@ -2,7 +2,7 @@
 
     python docs/front/make.py
 
-Trains two tiny GANs on the ring (toy_2d.py) and two StyleGAN2 on Stacked Digits (the commands of `make demo`), counts their modes
+Trains two tiny GANs on the ring (toy_2d.py) and two StyleGAN2 on Stacked Digits at 32 px, counts their modes
 and writes front.png and front.json beside this file. Some 15 minutes on one core; what lies in --outdir is not made again.
 """
 

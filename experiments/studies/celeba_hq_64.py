@@ -8,7 +8,7 @@ from experiments.study import Bed, Mark, Study
 
 STUDY = Study(
     name="celeba-hq-64",
-    version=1,
+    version=2,
     question="Is a generator of CelebA-HQ faces at 64 px more diverse with MADR?",
     beds=(
         Bed(

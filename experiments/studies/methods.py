@@ -41,12 +41,7 @@ OF_IMAGES = {
     "icr": "icr",
     "diffaugment": "diffaugment",
 }
-MADR = {
-    "madr-witness": ("--madr=1", "--madr-preset=witness"),
-    "madr-moments": ("--madr=1", "--madr-preset=moments"),
-    "madr-tilt": ("--madr=1", "--madr-tilt=1"),
-    "madr": ("--madr=1",),
-}
+MADR = {"madr-witness": ("--madr=1", "--madr-preset=witness"), "madr-moments": ("--madr=1", "--madr-preset=moments"), "madr": ("--madr=1",)}
 RIVALS = ("pacgan4", "image-pool", "rpgan+r1+r2", "imle", "wgan-gp")
 _MEASURES = (Measure("modes", "modes", 1, True), Measure("quality", "high quality", 3, True), Measure("kl", "KL (nats)", 3, False))
 
@@ -75,7 +70,7 @@ _HALF, _HALF_MARKS = _stacked("stacked-half", 0.5)
 
 STUDY = Study(
     name="methods",
-    version=1,
+    version=2,
     question="Which GAN holds modes?",
     beds=(_RING, _GRID, _QUARTER, _HALF),
     methods={

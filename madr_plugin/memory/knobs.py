@@ -48,9 +48,11 @@ class MemoryKnobs(Knobs):
 
     GROUP: ClassVar[str] = "memory"
 
-    capacity: int = knob(2048, "Keep so many generated samples in the memory", 2, 10_000_000, first=True)
+    capacity: int = knob(
+        2048, "Keep so many generated samples in the memory, for the replay, --madr-moments-horizon=auto and the published terms", 2, 10_000_000
+    )
     memory: str = knob(
-        "forgetting", "Choose which samples the memory keeps", choices=("reservoir", "fifo", "forgetting", "progressive", "importance"), first=True
+        "forgetting", "Choose which samples that memory keeps", choices=("reservoir", "fifo", "forgetting", "progressive", "importance")
     )
     half_life_kimg: float = knob(13.3, "Let half of the entries die in so many thousands of generated images (--madr-memory=forgetting)", 0.001, 1e6)
     update_interval: int = knob(1, "Offer generated samples to the memory every so many generator steps", 1, 100_000)
@@ -69,7 +71,9 @@ class DeficitKnobs(Knobs):
 
     GROUP: ClassVar[str] = "deficits"
 
-    deficit_window: int = knob(1024, "Count deficits of cells over so many generated images", 16, 10_000_000, first=True)
+    deficit_window: int = knob(
+        1024, "Count deficits of cells over so many generated images: for coverage in the log, the replay and the tilt of these cells", 16, 10_000_000
+    )
     deficit_max: float = knob(5.0, "Bound the weight of reals in deficient cells when reals are drawn for replay; 1: draw all alike", 1, 1000)
     cells: int = knob(0, "Divide the real features into so many cells to count deficits in; 0: deficit window / 10", 0, 100_000)
     cell_quantile: float = knob(0.98, "Have this share of a cell's reals inside its gate radius", 0.5, 1)

@@ -87,6 +87,8 @@ def test_named_path():
     for wrong in ("inception", "=a", "a="):
         with pytest.raises(click.BadParameter):
             convert(cli.NamedPath(), wrong)
+    with pytest.raises(click.BadParameter, match="write it like mnist=FOLDER"):
+        convert(cli.NamedPath("mnist=FOLDER"), "mnist")
 
 
 def test_no_torch_import(repo):

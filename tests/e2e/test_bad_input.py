@@ -84,6 +84,8 @@ def write_pictures(folder):
     write_zip("bad-json.zip", square, "{not json")
     write_zip("no-images.zip", {"readme.txt": b"hello"})
     write_zip("wide.zip", {name: png(32, 16) for name in names})
+    write_zip("tiny.zip", {name: png(4, 4) for name in names})
+    write_zip("classes-with-gaps.zip", square, [[name, 10**9 * (i % 2)] for i, name in enumerate(names)])
     write_zip("odd.zip", {name: png(24, 24) for name in names})
     write_zip("mixed.zip", dict(square, **{names[3]: png(32, 32)}))
     write_zip("broken-image.zip", dict(square, **{names[0]: square[names[0]][:60]}))
@@ -114,6 +116,7 @@ def write_pickles():
     whole = open("net.pkl", "rb").read()
     open("truncated.pkl", "wb").write(whole[: len(whole) // 3])
     open("text.pkl", "w").write("not a pickle")
+    open("other-protocol.pkl", "wb").write(whole[:1] + b"\x90" + whole[2:])
     open("empty.pkl", "wb").close()
     pickle.dump({"weights": [1, 2]}, open("other.pkl", "wb"))
     pickle.dump(dict(G_ema=Hostile()), open("hostile.pkl", "wb"))
@@ -194,6 +197,9 @@ TRAIN_CASES = [
     ("labels missing", [*GOOD, "--cond=1"], ["--cond", "good.zip", "dataset.json"]),
     ("labels null", [*TRAIN, "--data=null-labels.zip", "--cond=1"], ["--cond", "null-labels.zip", "dataset.json"]),
     ("some labels missing", [*TRAIN, "--data=some-labels.zip", "--cond=1"], ["some-labels.zip", "img0000000"]),
+    ("images of 4 pixels", [*TRAIN, "--data=tiny.zip"], ["4x4", "8, 16, 32", "--width=8 --height=8"]),
+    ("class numbers with gaps", [*TRAIN, "--data=classes-with-gaps.zip", "--cond=1"], ["1,000,000,001", "--labels=renumber", "--cond=0"]),
+    ("data from a device", [*TRAIN, "--data=/dev/zero"], ["/dev/zero", "no end"]),
     ("outdir is a file", ["--outdir=file", "--data=good.zip"], ["--outdir", "is a file", "name a folder"]),
     ("outdir below a file", ["--outdir=file/runs", "--data=good.zip"], ["--outdir", "is a file"]),
     ("gpus 0", [*GOOD, "--gpus=0"], ["--gpus", "x>=1"]),
@@ -203,6 +209,9 @@ TRAIN_CASES = [
     ("gamma nan", [*GOOD, "--gamma=nan"], ["--gamma", "finite"]),
     ("batch 0", [*GOOD, "--batch=0"], ["--batch", "x>=1"]),
     ("batch not divisible", [*GOOD, "--batch=9", "--gpus=2"], ["--batch=9", "--gpus=2", "--batch=8", "--batch=10"]),
+    ("more gpus than images of a step", [*GOOD, "--gpus=32"], ["--gpus=32", "16 images of a step", "--batch=32"]),
+    ("a batch smaller than the gpus", [*GOOD, "--batch=16", "--gpus=32"], ["--gpus=32", "16 images of a step", "--batch=32"]),
+    ("empty gan", [*GOOD, "--gan="], ["--gan is empty", "--list-methods"]),
     ("microbatch not divisible", [*GOOD, "--batch=32", "--batch-gpu=5"], ["--batch-gpu=5", "1, 2, 4, 8, 16, 32"]),
     ("group not divisible", [*GOOD, "--batch=6"], ["--mbstd-group", "1, 2, 3, 6"]),
     ("subset 0", [*GOOD, "--subset=0"], ["--subset"]),
@@ -230,6 +239,7 @@ TRAIN_CASES = [
     ("unknown detector", [*GOOD, "--detector", "resnet=net.pkl"], ["--detector", "resnet", "inception"]),
     ("unknown device", [*GOOD, "--device=tpu"], ["--device", "cpu"]),
     ("madr knob without madr", [*GOOD, "--madr-capacity=64"], ["--madr-capacity", "--madr=1"]),
+    ("madr memory that nothing reads", [*GOOD, "--madr=1", "--madr-capacity=64"], ["--madr-capacity=64", "no effect", "--madr-replay-weight"]),
     ("madr capacity 1", [*GOOD, "--madr=1", "--madr-capacity=1"], ["--madr-capacity", "2<=x"]),
     ("unknown madr setting", [*GOOD, "--madr=1", "--madr-set", "dead_zon=1"], ["--madr-set", "dead_zon", "perhaps dead_zone", "anchors, attraction"]),
     ("madr knob set twice", [*GOOD, "--madr=1", "--madr-set", "cells=3", "--madr-cells=4"], ["--madr-set", "cells=3", "--madr-cells=4"]),
@@ -273,15 +283,23 @@ OTHER_CASES = [
         ["--network=classes.pkl", "--outdir=out", "--seeds=1"],
         ["--class"],
     ),
+    ("generate: psi beyond float32", generate.main, [*DRAW, "--seeds=1", "--trunc=1e308"], ["--trunc", "too large"]),
+    (
+        "generate: pickle of no protocol",
+        generate.main,
+        ["--network=other-protocol.pkl", "--outdir=out", "--seeds=1"],
+        ["other-protocol.pkl", "damaged"],
+    ),
     ("generate: class out of range", generate.main, ["--network=classes.pkl", "--outdir=out", "--seeds=1", "--class=2"], ["--class"]),
     ("generate: latents missing", generate.main, [*DRAW, "--projected-w=gone.npz"], ["--projected-w=gone.npz"]),
     ("generate: latents of another name", generate.main, [*DRAW, "--projected-w=wrong-name.npz"], ["wrong-name.npz", "'w'"]),
     ("generate: latents of another network", generate.main, [*DRAW, "--projected-w=wrong-shape.npz"], ["wrong-shape.npz", "same network"]),
     ("generate: outdir is a file", generate.main, ["--network=net.pkl", "--outdir=file", "--seeds=1"], ["--outdir"]),
     ("style_mixing: layer out of range", style_mixing.main, [*DRAW, "--rows=1", "--cols=2", "--styles=0-40"], ["--styles", "layers"]),
+    ("style_mixing: a sheet too large", style_mixing.main, [*DRAW, "--rows=0-999", "--cols=0-999"], ["--rows", "1,000,000", "10,000"]),
     ("style_mixing: no columns", style_mixing.main, [*DRAW, "--rows=1"], ["--cols"]),
     ("projector: target missing", projector.main, [*DRAW, "--target=gone.png", "--distance=pixel", "--save-video=0"], ["gone.png"]),
-    ("projector: target is text", projector.main, [*DRAW, "--target=text.png", "--distance=pixel", "--save-video=0"], ["text.png"]),
+    ("projector: target is text", projector.main, [*DRAW, "--target=text.png", "--distance=pixel", "--save-video=0"], ["text.png", "no picture"]),
     ("projector: steps 0", projector.main, [*DRAW, "--target=picture.png", "--num-steps=0"], ["--num-steps", "at least 1"]),
     ("calc_metrics: unknown metric", calc_metrics.main, ["--network=net.pkl", "--metrics=fid"], ["--metrics", "fid50k_full"]),
     ("calc_metrics: network is text", calc_metrics.main, ["--network=text.pkl"], ["text.pkl"]),
@@ -303,9 +321,11 @@ OTHER_CASES = [
         ["--source=pictures", "--dest=out.zip", "--transform=center-crop"],
         ["--transform", "--width"],
     ),
+    ("dataset_tool: source is a device", dataset_tool.main, ["--source=/dev/zero", "--dest=out.zip"], ["/dev/zero", "no end"]),
     ("dataset_tool: source is text", dataset_tool.main, ["--source=text.zip", "--dest=out.zip"], ["text.zip"]),
     ("dataset_tool: dest is a full folder", dataset_tool.main, ["--source=good.zip", "--dest=pictures"], ["--dest", "pictures"]),
     ("legacy: TensorFlow pickle", legacy.main, ["--source=tensorflow.pkl", "--dest=out.pkl"], ["TensorFlow"]),
+    ("legacy: dest is the source", legacy.main, ["--source=net.pkl", "--dest=./net.pkl"], ["--dest=./net.pkl", "the --source itself"]),
     ("legacy: source missing", legacy.main, ["--source=gone.pkl", "--dest=out.pkl"], ["gone.pkl"]),
     ("export: pickle truncated", export.main, ["--source=truncated.pkl", "--dest=out"], ["truncated.pkl"]),
 ]

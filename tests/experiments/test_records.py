@@ -57,9 +57,10 @@ def test_a_study_may_get_further_methods(tmp_path):
 
 
 def test_a_file_of_another_kind_is_refused_in_a_sentence(tmp_path):
-    (tmp_path / "bed.json").write_text('{"layout": "ring", "results": {}}')
-    with pytest.raises(UserError, match="move it away"):
-        records.Store(tmp_path / "bed.json", dict(steps=10))
+    for content, words in (('{"layout": "ring", "results": {}}', "move it away"), ('{"trunc', "is damaged.*move it away"), ("[1]", "move it away")):
+        (tmp_path / "bed.json").write_text(content)
+        with pytest.raises(UserError, match=words):
+            records.Store(tmp_path / "bed.json", dict(steps=10))
 
 
 def test_a_method_that_has_changed_its_meaning_does_not_stand_in_the_way_of_others(tmp_path):

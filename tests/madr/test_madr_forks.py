@@ -214,7 +214,8 @@ def test_a_script_without_a_known_seam_is_refused(make_fork):
     for args, words in [
         ([fork / "train.py", "--madr=1"], "setup_training_loop_kwargs"),
         ([fork / "absent.py", "--madr=1"], "does not exist"),
-        ([fork / "train.py", "--madr=1", "--madr-capacity=8", "--madr-term=none", "--madr-replay-weight=0"], "--madr=0"),
+        ([fork, "--madr=1"], "is a folder"),
+        ([fork / "train.py", "--madr=1", "--madr-term=none", "--madr-replay-weight=0"], "--madr=0"),
     ]:
         done = run("-m", "madr_plugin", *args)
         assert done.returncode == 1 and words in done.stderr and "Traceback" not in done.stderr

@@ -17,14 +17,16 @@ REMEDIES = {
     "--madr-term=moments or witness+moments": dict(term="moments"),
     "--madr-moments-fresh=0": dict(term="moments"),
     "--madr-replay-weight above 0": dict(replay_weight=0.5),
+    "--madr-replay-weight above 0, --madr-moments-horizon=auto or --madr-term=paper": dict(term="moments", moments_horizon="auto"),
+    "--madr-replay-weight above 0, --madr-attraction=deficit or --madr-tilt-sensor=cells": dict(tilt=1, tilt_sensor="cells"),
     "--madr-replay-from=champions": dict(replay_from="champions", replay_weight=1.0),
-    "--madr-memory=forgetting": dict(memory="forgetting"),
+    "--madr-memory=forgetting": dict(memory="forgetting", replay_weight=0.5),
     "--madr-controller=integral": dict(controller="integral"),
     "--madr-controller=sigmoid or adaptive": dict(term="paper", controller="sigmoid", balance="fixed"),
     "--madr-term=paper or enhanced": dict(term="paper", balance="fixed"),
 }
 # Under these no row's reader is there but the one that a knob of another row needs.
-WITHOUT = dict(tilt=0, debt="none", replay_weight=0.0, term="witness", memory="fifo")
+WITHOUT = dict(tilt=0, debt="none", replay_weight=0.0, term="witness")
 OTHER = dict(
     tilt_form="weight",
     tilt_sensor="logits",
@@ -34,6 +36,7 @@ OTHER = dict(
     tilt_window="1024",
     moments_horizon="auto",
     bandwidth="warm",
+    memory="reservoir",
 )
 
 
@@ -46,6 +49,8 @@ def without_reader_of(name, reader):
     """Options of a command line under which nothing reads the knob."""
     if reader == "--madr-moments-fresh=0":
         return dict(term="moments", moments_fresh=64)
+    if reader == "--madr-memory=forgetting":
+        return dict(replay_weight=0.5, memory="fifo")
     given = dict(WITHOUT, term="paper", balance="fixed") if name in ("kernel", "reals") else dict(WITHOUT)
     return dict(given, tilt=1, tilt_sensor="cells") if name in ("tilt_rarest", "tilt_window") else given
 

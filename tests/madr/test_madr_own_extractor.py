@@ -1,6 +1,7 @@
 """`own`: trained by one command, read back, used in a loss; and the check of extractors."""
 
 import json
+import os
 
 import numpy as np
 import PIL.Image
@@ -15,7 +16,7 @@ from madr_plugin.reals import real_images, reference
 from madr_spaces import registry
 from madr_spaces.errors import MADRError
 from madr_spaces.images import data_fingerprint
-from tests.madr.toy_host import Host, madr_loss
+from tests.madr.toy_host import Host, Images, madr_loss
 
 
 @pytest.fixture(scope="module")
@@ -181,6 +182,18 @@ def test_commands_answer_bad_data_with_a_sentence(capsys, monkeypatch, tmp_path)
         command.run(check_extractor.main)
     assert stopped.value.code == 1
     assert capsys.readouterr().err.startswith("Error: ")
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_training(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(MADRError, match="cannot write .*own.safetensors.*another place"):
+        own_training.check_writable(tmp_path / "file" / "own.safetensors")
+    own_training.check_writable(tmp_path / "new" / "own.safetensors")
+    assert list((tmp_path / "new").iterdir()) == []
+    monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(MADRError, match="cannot write .*disk full.*make room"):
+        own_training.save(tmp_path / "own.safetensors", {"pca.basis_PD": torch.zeros([3, 2])}, Images())
+    assert list(tmp_path.glob("*.tmp")) == []
 
 
 def test_commands_know_the_home_folder_and_end_on_ctrl_c_in_a_sentence(capsys, monkeypatch, pictures, tmp_path):

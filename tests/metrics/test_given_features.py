@@ -1,6 +1,7 @@
 """calc_metrics.py on files of features that somebody else computed."""
 
 import json
+import zipfile
 
 import numpy as np
 import pytest
@@ -91,6 +92,7 @@ def test_limited_counts_draw_from_the_whole_file(tmp_path, files, call):
         (dict(fake="/nowhere.npz", metrics="madr_prdc"), ["--fake-features=/nowhere.npz", "does not exist"]),
         (dict(fake="fid", metrics="madr_prdc"), ["mu, sigma", "features themselves"]),
         (dict(fake="several", metrics="madr_prdc"), ["a [9, 5]", "b [9, 5]", "call them 'features'"]),
+        (dict(fake="pictures", metrics="madr_prdc"), ["holds nothing", "call them 'features'"]),
         (dict(fake="text", metrics="madr_prdc"), ["no .npy or .npz file"]),
         (dict(fake="objects", metrics="madr_prdc"), ["no .npy or .npz file without pickled objects"]),
         (dict(fake="vector", metrics="madr_prdc"), ["shape [9]", "one row per image"]),
@@ -109,6 +111,8 @@ def test_limited_counts_draw_from_the_whole_file(tmp_path, files, call):
 )
 def test_faults_are_sentences(change, words, files, call, tmp_path):
     real_path, fake_path, _, fake = files
+    with zipfile.ZipFile(tmp_path / "pictures.npz", "w") as archive:
+        archive.writestr("a.png", b"no array")
     np.savez(tmp_path / "fid", mu=np.zeros(5), sigma=np.zeros((5, 5)))
     np.savez(tmp_path / "several", a=fake[:9], b=fake[:9])
     (tmp_path / "text").write_text("no features")

@@ -204,6 +204,19 @@ def test_same_bits_for_any_number_of_threads(cpu_kernels):
             assert all(torch.equal(a, b) for a, b in zip(now, first))
 
 
+def test_one_channel_lies_the_same_in_both_memory_formats(cpu_kernels):
+    """Such an image is contiguous and channels-last at once, and its strides may tell either."""
+    x = torch.randn([4, 1, 4, 4])
+    other = x.as_strided(x.shape, (16, 1, 4, 1))
+    assert x.stride() != other.stride() and other.is_contiguous()
+    for a, b in ((x, other), (other, x)):
+        assert torch.equal(
+            cpu_kernels.derivative(a, b, 1, True, "lrelu", 0.2, 1.0, None), cpu_kernels.derivative(x, x, 1, True, "lrelu", 0.2, 1.0, None)
+        )
+    with pytest.raises(ValueError, match="kernel"):
+        cpu_kernels.derivative(torch.randn([4, 2, 4, 4]), channels_last(torch.randn([4, 2, 4, 4])), 1, True, "lrelu", 0.2, 1.0, None)
+
+
 def test_wrong_memory_is_refused(cpu_kernels):
     x, settings = torch.ones(2, 3, 4, 4), ("linear", 0.0, 1.0, None)
     for bad in (

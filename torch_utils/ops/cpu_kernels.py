@@ -135,13 +135,18 @@ def _shaped(x, dim, b, scale, noise):
     return shaped
 
 
+def _same_memory(a, b):
+    """Whether tensors of one shape lie alike although their strides differ: those of dimensions of size 1 say nothing."""
+    return a.shape == b.shape and all(size == 1 or one == other for size, one, other in zip(a.shape, a.stride(), b.stride()))
+
+
 def _check(x, like, *shaped):
     """Refuse what would read or write memory of others: a fault of the caller, never of a user. Runs several hundred times per step."""
     shape, strides, dtype = x.shape, x.stride(), x.dtype
     dense = x.is_contiguous() or (len(shape) == 4 and x.is_contiguous(memory_format=torch.channels_last))
-    if not dense or not x.is_cpu or dtype not in _DTYPE_NUMBERS or like.stride() != strides:
+    if not dense or not x.is_cpu or dtype not in _DTYPE_NUMBERS or (like.stride() != strides and not _same_memory(like, x)):
         raise ValueError(f"a kernel for CPUs got {dtype} {list(shape)} with strides {strides} on {x.device}")
     for tensor, wanted in shaped:
-        dense = tensor.stride() == strides if tensor.shape == shape else tensor.is_contiguous()
+        dense = (tensor.stride() == strides or _same_memory(tensor, x)) if tensor.shape == shape else tensor.is_contiguous()
         if not dense or not tensor.is_cpu or tensor.dtype != dtype or tensor.shape != wanted:
             raise ValueError(f"a kernel got {tensor.dtype} {list(tensor.shape)} with strides {tensor.stride()} beside {dtype} {list(shape)}")

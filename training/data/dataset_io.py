@@ -145,7 +145,7 @@ def label_array(labels: dict[str, Any], names: list[str], where: str) -> np.ndar
     if all(isinstance(value, int) and not isinstance(value, bool) for value in values):
         for name, value in zip(names, values):
             if not 0 <= value < 1 << 31:
-                raise UserError(f"The label of {name} in {where} is {value}; class numbers start at 0.")
+                raise UserError(f"The label of {name} in {where} is {value}; class numbers are 0 or more, and below 2147483648.")
         return np.array(values, dtype=np.int64)
     length = next((len(value) for value in values if isinstance(value, list)), 0)
     for name, value in zip(names, values):
@@ -180,6 +180,8 @@ def decode_image(data: bytes, where: str) -> np.ndarray:
         with PIL.Image.open(io.BytesIO(data)) as image:
             found = picture.findings(image, data)
             pixels = np.asarray(image)
+    except PIL.UnidentifiedImageError as error:
+        raise UnfitImage(f"Cannot read the image {where}: it is no picture by its content") from error
     except (OSError, ValueError, SyntaxError, EOFError, PIL.Image.DecompressionBombError) as error:
         raise UnfitImage(f"Cannot read the image {where}: {error}") from error
     if found:

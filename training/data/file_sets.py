@@ -239,6 +239,8 @@ def open_files(path: str):
         raise UserError(
             f"There is no data set at {path}; check the path (from {os.getcwd()}), or make one with dataset_tool.py --source=... --dest={path}"
         )
+    if not os.path.isfile(path):
+        raise UserError(f"{path} is neither a file nor a folder but a device or a pipe, which has no end; give a folder or a zip archive.")
     if not path.lower().endswith(".zip") and not zipfile.is_zipfile(path):
         raise UserError(f"{path} is neither a folder nor a zip archive{_what_to_do_with(path)}")
     return ZipFiles(path)

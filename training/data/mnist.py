@@ -71,23 +71,23 @@ def read_digits(images_path: str, labels_path: str) -> tuple[np.ndarray, np.ndar
     return images, labels, {_stem(images_path): images_hash, _stem(labels_path): labels_hash}
 
 
-def load_mnist(folder: str | None, split: str) -> tuple[np.ndarray, np.ndarray, dict[str, str]]:
-    """The digits of a split ('train' or 'test') from idx files in `folder`, or downloaded when it is None."""
+def load_mnist(folder: str | None, split: str, flag: str = "--source") -> tuple[np.ndarray, np.ndarray, dict[str, str]]:
+    """The digits of a split ('train' or 'test') from idx files in `folder`, or downloaded when it is None. flag: that named the folder."""
     names = [f"{_SPLIT_PREFIX[split]}-{part}-ubyte" for part in ("images-idx3", "labels-idx1")]
     if folder is None:
         return read_digits(*[_download(name + ".gz") for name in names])
     if not os.path.isdir(folder):
         raise UserError(
-            f"--source={folder} is not a folder; give the one that holds {names[0]}.gz and {names[1]}.gz, or leave --source away to download them."
+            f"{flag}={folder} is not a folder; give the one that holds {names[0]}.gz and {names[1]}.gz, or leave {flag} away to download them."
         )
-    return read_digits(*[_find(folder, name) for name in names])
+    return read_digits(*[_find(folder, name, flag) for name in names])
 
 
-def _find(folder: str, name: str) -> str:
+def _find(folder: str, name: str, flag: str) -> str:
     for candidate in [name + ".gz", name]:
         if os.path.isfile(os.path.join(folder, candidate)):
             return os.path.join(folder, candidate)
-    raise UserError(f"{folder} holds no {name}.gz; put it there (from {MIRRORS[0]}), or leave --source away to download it.")
+    raise UserError(f"{folder} holds no {name}.gz; put it there (from {MIRRORS[0]}), or leave {flag} away to download it.")
 
 
 def _download(name: str) -> str:

@@ -47,7 +47,7 @@ def decode(data: bytes) -> tuple["np.ndarray | deep.DeepPicture", list[Finding]]
     except deep.NotReadable as error:
         raise Unusable(*error.args) from error
     except _DECODING_ERRORS as error:
-        text = str(error) or type(error).__name__
+        text = "no picture by its content" if isinstance(error, PIL.UnidentifiedImageError) else str(error) or type(error).__name__
         raise Unusable("truncated" if "truncated" in text.lower() else "unreadable", text) from error
 
 

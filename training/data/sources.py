@@ -211,6 +211,8 @@ def open_source(path: str, labels: str = "json", max_images: int | None = None) 
     if not os.path.exists(path):
         raise UserError(f"There is nothing at --source={path}; check the path (from {os.getcwd()}).")
     is_folder = os.path.isdir(path)
+    if not is_folder and not os.path.isfile(path):
+        raise UserError(f"--source={path} is neither a file nor a folder but a device or a pipe, which has no end; give a file or a folder.")
     if is_folder and (os.path.exists(os.path.join(path, "data.mdb")) or os.path.normpath(path).endswith("_lmdb")):
         return _without_folder_labels(LmdbSource(path, max_images), labels, path)
     if is_folder or path.lower().endswith(".zip") or zipfile.is_zipfile(path):

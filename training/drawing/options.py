@@ -28,13 +28,18 @@ def check_noise_seed(seed):
         raise UserError(f"--seed must lie between {-(2**63)} and {2**64 - 1} (got {seed}); choose a smaller one")
 
 
+LARGEST_PSI = 1e6  # far beyond any picture, and a float32 still
+
+
 class FiniteNumber(type(click.FLOAT)):
-    """A number, but no nan and no inf, which would draw black."""
+    """A number, but no nan and nothing near inf, which would draw black."""
 
     def convert(self, value, param, ctx):
         number = super().convert(value, param, ctx)
         if not math.isfinite(number):
             self.fail(f"{value} is not a finite number.", param, ctx)
+        if abs(number) > LARGEST_PSI:
+            self.fail(f"{value} is too large; pictures are drawn with 0 to 1, and none is left beyond {LARGEST_PSI:g}.", param, ctx)
         return number
 
 

@@ -34,6 +34,9 @@ class Choice:
 
 def apply(run, flags):
     """Write the choice into run.options (config.Resolved). Without any of the flags nothing is touched."""
+    empty = next((name for name in ("gan", "backbone") if flags.get(name) == ""), None)
+    if empty:
+        raise UserError(f"--{empty} is empty; name a row of --list-methods, or leave --{empty} out")
     if not any(flags.get(name) for name in ("gan", "method", "backbone")):
         return
     choice = _read(run, flags)
