@@ -197,7 +197,7 @@ def _telling_sentences(original):
         if sentence is None:
             original(kind, error, traceback)
             return
-        as_arguments = " (Here MADR's flags are arguments of madr_plugin.install(): --madr-capacity=32 is install(capacity=32), --madr=0 is no call.)"
+        as_arguments = " (Here MADR's flags are arguments of madr_plugin.install(): --madr-tilt=0 is install(tilt=0), --madr=0 is no call.)"
         print(f"Error: {sentence}{as_arguments if '--madr' in sentence else ''}", file=sys.stderr)
 
     return hook

@@ -114,7 +114,7 @@ def test_flags_not_typed_take_the_saved_values(place):
         (dict(desc="other"), dict(desc="one"), "--desc"),
         (dict(madr=1), dict(), "--madr"),
         (dict(madr=0), dict(madr=1), "--madr"),
-        (dict(madr=1, madr_capacity=64), dict(madr=1), "--madr-capacity"),
+        (dict(madr=1, madr_preset="replay", madr_capacity=64), dict(madr=1, madr_preset="replay"), "--madr-capacity"),
     ],
 )
 def test_a_typed_flag_that_disagrees_is_refused_by_name(place, typed, saved, flag):
@@ -132,7 +132,7 @@ def test_a_typed_flag_that_disagrees_is_refused_by_name(place, typed, saved, fla
         (dict(half="bf16"), dict(half="bf16")),
         (dict(fp32=True), dict(half="off")),
         (dict(half="fp16"), dict()),
-        (dict(madr=1, madr_capacity=64), dict(madr=1)),
+        (dict(madr=1, madr_preset="replay", madr_capacity=64), dict(madr=1)),
         (dict(madr=1, aug="noaug"), dict(aug="noaug")),
         (dict(resume="ffhq256"), dict(cfg="auto")),
         (dict(gpus=2), dict(cfg="auto", gpus=1)),

@@ -227,7 +227,7 @@ def test_what_a_foreign_loss_has_of_the_protocol_is_called(tmp_path, loop_option
     LossThatNotes.calls.clear()
     options = loop_options(total_kimg=0.1, kimg_per_tick=0.008, loss_kwargs=dict(class_name="losses_of_this_test.LossThatNotes", r1_gamma=1))
     if with_madr:
-        madr_plugin.options.apply(options, dict(madr=1, madr_capacity=16, madr_deficit_window=16, madr_reals=8, madr_width=8))
+        madr_plugin.options.apply(options, dict(madr=1, madr_deficit_window=16, madr_reals=8, madr_width=8))
     with pytest.raises(RuntimeError, match="in mid-run"):
         run(tmp_path, options, abort_fn=fail)
     attached, *phases, closed = LossThatNotes.calls

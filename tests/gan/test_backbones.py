@@ -134,7 +134,7 @@ def test_madr_joins_dcgan(options_of, data16, gan):
     """With MADR's term G learns otherwise, and the snapshots are as without."""
     plain = options_of(backbone="dcgan", gan=gan, steps=6)
     led = copy.deepcopy(plain)
-    madr_plugin.options.apply(led, dict(madr=1, madr_capacity=64, madr_deficit_window=64, madr_reals=16, madr_width=8))
+    madr_plugin.options.apply(led, dict(madr=1, madr_deficit_window=64, madr_reals=16, madr_width=8))
     snapshots = [trained(options, data16 / name) for name, options in (("plain", plain), ("led", led))]
     assert type(snapshots[1]["G_ema"]) is networks.DCGANGenerator and type(snapshots[1]["D"]) is networks.DCGANDiscriminator
     weights = [data["G"].synthesis.start.weight for data in snapshots]

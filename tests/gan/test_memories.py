@@ -7,7 +7,7 @@ from tests.gan.test_processes import close, run, same
 from training import state
 
 ALL = ["image-pool:size=12", "imle:size=20,interval=2", "historical-averaging:weight=0.01", "feature-matching:adversarial=1"]
-MADR = dict(madr=1, madr_capacity=64, madr_deficit_window=64, madr_reals=16, madr_width=8, madr_shrink=0.0)
+MADR = dict(madr=1, madr_deficit_window=64, madr_reals=16, madr_width=8, madr_shrink=0.0)
 
 
 @pytest.fixture

@@ -65,7 +65,7 @@ def test_two_processes_equal_one(options_of, data16, warm_processes):
 
 
 def test_with_madr(options_of, data16):
-    small = dict(madr=1, madr_tilt=0, madr_capacity=64, madr_deficit_window=64, madr_reals=16, madr_width=8, madr_extractor="random")
+    small = dict(madr=1, madr_tilt=0, madr_deficit_window=64, madr_reals=16, madr_width=8, madr_extractor="random")
     parts = run("run", options_of(steps=6, method=TOGETHER, **small))
     assert is_finite(parts) and parts["progress"]["nonfinite_steps"] == 0
     assert int(parts["loss"]["madr"]["step"]) == 6 and set(parts["loss"]["base"]["methods"]) == {"r1", "unrolled", "veegan", "dia-gan"}

@@ -9,7 +9,7 @@ from madr_plugin.tilt.tilted_logits import RealLogitWeights
 from training import state
 from training.training_loop import training_loop
 
-SMALL = dict(madr=1, madr_capacity=64, madr_deficit_window=64, madr_reals=16, madr_width=8, madr_shrink=0.0)
+SMALL = dict(madr=1, madr_deficit_window=64, madr_reals=16, madr_width=8, madr_shrink=0.0)
 COMBINED = [dict(gan="wgan-gp", method=["pacgan:m=2", "n-critic:n=2"]), dict(gan="rpgan", method=["gm-gan:kind=uniform", "mode-seeking", "bcr"])]
 
 

@@ -6,7 +6,7 @@ from madr_plugin import options
 from tests.madr.fork_families import RELATIVISTIC, WITHOUT_PIPE
 from tests.madr.stand_ins import FIRST_STYLE, SECOND_STYLE, edited
 
-KNOBS = ["--madr=1", "--madr-capacity=32", "--madr-deficit-window=32"]
+KNOBS = ["--madr=1", "--madr-deficit-window=32"]
 METRICS = {
     "metrics/__init__.py": "",
     "metrics/metric_main.py": """
@@ -137,7 +137,7 @@ def test_missing_weights_are_said_once_before_anything_is_made(make_fork, gpus):
 
 def test_the_one_call_says_its_errors_in_a_sentence_too(make_fork):
     for number, (call, words) in enumerate(
-        [("install(extractor='own')", "install(capacity=32)"), ("install(capcity=3)", "perhaps --madr-capacity is meant")]
+        [("install(extractor='own')", "install(tilt=0)"), ("install(capcity=3)", "perhaps --madr-capacity is meant")]
     ):
         fork, run = make_fork(RELATIVISTIC, install=f"import madr_plugin; madr_plugin.{call}", folder=f"fork{number}")
         done = run(fork / "train.py", f"--outdir={fork}/out")

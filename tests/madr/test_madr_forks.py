@@ -69,8 +69,8 @@ pickle.dump(data, open(sys.argv[2], "wb"))
 @pytest.mark.parametrize("way", ["command", "install"])
 def test_a_snapshot_without_state_is_said_to_have_none(make_fork, way):
     """Such as those of the loop of this project, which keeps MADR's state elsewhere."""
-    fork, run = make_fork(SECOND_STYLE, install="import madr_plugin; madr_plugin.install(capacity=32, deficit_window=32)" if way == "install" else "")
-    knobs = ["--madr=1", "--madr-capacity=32", "--madr-deficit-window=32"]
+    fork, run = make_fork(SECOND_STYLE, install="import madr_plugin; madr_plugin.install(deficit_window=32)" if way == "install" else "")
+    knobs = ["--madr=1", "--madr-deficit-window=32"]
     train = [fork / "train.py", f"--outdir={fork}"] if way == "install" else ["-m", "madr_plugin", fork / "train.py", f"--outdir={fork}", *knobs]
     first = run(*train)
     assert first.returncode == 0 and "memory starts empty" not in first.stdout, first.stdout + first.stderr
@@ -99,7 +99,7 @@ def test_the_one_call(make_fork):
 
 def test_the_one_call_takes_data_and_seed_of_the_loop_and_no_state_but_the_resumed_one(make_fork, monkeypatch):
     call = """import madr_plugin
-    madr_plugin.install(capacity=32, deficit_window=32)
+    madr_plugin.install(deficit_window=32)
     from metrics import metric_main
     assert metric_main.is_valid_metric("madr_recall")  # as train.py asks before it constructs anything
     dnnlib.util.construct_class_by_name(class_name="training.parts.Dataset", path=".", count=60, classes=3)  # a look into the data
@@ -186,7 +186,7 @@ def test_a_loop_that_knows_no_strength_of_augmentation_is_given_none(make_fork):
         ],
     )
     fork, run = make_fork(style)
-    done = run("-m", "madr_plugin", fork / "train.py", f"--outdir={fork}", "--madr=1", "--madr-capacity=32", "--madr-deficit-window=32")
+    done = run("-m", "madr_plugin", fork / "train.py", f"--outdir={fork}", "--madr=1", "--madr-deficit-window=32")
     assert done.returncode == 0 and "loss is MADRLoss" in done.stdout, done.stderr
 
 

@@ -137,7 +137,7 @@ def test_a_fork_gets_them_in_its_own_registry(make_fork):
     """
     )
     fork, run = make_fork(style)
-    done = run("-m", "madr_plugin", fork / "train.py", f"--outdir={fork}", "--madr=1", "--madr-capacity=32", "--madr-deficit-window=32")
+    done = run("-m", "madr_plugin", fork / "train.py", f"--outdir={fork}", "--madr=1", "--madr-deficit-window=32")
     assert done.returncode == 0 and "in the loop: True" in done.stdout, done.stderr
     # 10,000 images of 192 values in a test's time: a smaller number under the same name.
     small = "from madr_plugin import metrics, __main__; metrics.SIZES.update(_10k=200); __main__.main()"

@@ -44,14 +44,14 @@ def test_off_touches_nothing(args):
 
 
 def test_on_wraps_loss_and_pipe_and_records_every_knob():
-    code, output = run_cli("--madr=1", "--madr-capacity=99", "--madr-preset=witness")
+    code, output = run_cli("--madr=1", "--madr-reals=99", "--madr-preset=witness")
     edited = json.loads(output)
     assert code == 0
     loss = edited["loss_kwargs"]
     assert (loss["class_name"], loss["base_class_name"], loss["r1_gamma"]) == (options.LOSS_CLASS, "training.loss.StyleGAN2Loss", 0.5)
     recorded = loss["madr"]
     assert {field.name for field in dataclasses.fields(config.MADRConfig)} <= set(recorded)
-    assert (recorded["capacity"], recorded["replay_weight"], recorded["random_seed"]) == (99, 0.0, 4)
+    assert (recorded["reals"], recorded["replay_weight"], recorded["random_seed"]) == (99, 0.0, 4)
     assert recorded["training_set_kwargs"] == TRAINING_OPTIONS["training_set_kwargs"]
     assert edited["augment_kwargs"] == dict(class_name=options.PIPE_CLASS, base_kwargs=TRAINING_OPTIONS["augment_kwargs"])
 

@@ -279,7 +279,7 @@ def test_madr_sees_float32(half_options, tmp_path, monkeypatch):
 
     monkeypatch.setattr(SampleMemory, "offer", watched)
     options = half_options(total_kimg=0.016, kimg_per_tick=0.008, network_snapshot_ticks=1, num_classes=0)
-    madr_plugin.options.apply(options, dict(madr=1, madr_capacity=64, madr_deficit_window=64, madr_reals=16, madr_width=8))
+    madr_plugin.options.apply(options, dict(madr=1, madr_deficit_window=64, madr_reals=16, madr_width=8))
     whole = run(tmp_path / "whole", options)
     assert offered == {torch.float32}
     with pytest.raises(SystemExit):
