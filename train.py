@@ -92,6 +92,8 @@ def main(ctx, outdir, dry_run, **flags):
         for remark in [] if continued else resolved.remarks:
             console.note(remark)
         launch.print_options(options, options.training_set_kwargs.max_size)
+        if not continued:
+            madr.check_features(options, may_fetch=not dry_run)
     if dry_run:
         print("Dry run; exiting.")
         if not continued:

@@ -11,6 +11,7 @@ import click
 
 from madr_plugin import config, idle_knobs
 from madr_plugin.base.knobs import flag_of, nearest_name
+from madr_spaces import names
 from madr_spaces.errors import MADRError
 
 LOSS_CLASS = "madr_plugin.loss.MADRLoss"
@@ -162,6 +163,23 @@ def apply(training_options, flags):
     pipe_kwargs = type(training_options["loss_kwargs"])(class_name=PIPE_CLASS)
     pipe_kwargs["base_kwargs"] = None if former_pipe is None else copy.deepcopy(dict(former_pipe))
     training_options["augment_kwargs"] = pipe_kwargs
+
+
+def check_features(training_options, may_fetch=True):
+    """Make the feature space once, before a run has a folder: missing files and packages, unfit files and too few images show here.
+
+    may_fetch: also where its weights would have to be fetched first. Raises MADRError with the remedy.
+    """
+    chosen = training_options["loss_kwargs"].get("madr")
+    if chosen is None:
+        return
+    resolved = config.resolve({name: value for name, value in chosen.items() if name not in config.NOT_CONFIG})
+    parts = resolved.extractor.removeprefix("ensemble:").split("+")
+    fetches = not resolved.weights and any(part in names.MODELS or part.startswith("timm:") or part == names.INCEPTION_FID for part in parts)
+    if may_fetch or not fetches:
+        from madr_plugin.host import launch_checks  # imports torch, which a command line's help must not
+
+        launch_checks.check_features_of(chosen["training_set_kwargs"], resolved, chosen["random_seed"])
 
 
 def weighs_logits(training_options):

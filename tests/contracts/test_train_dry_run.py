@@ -239,7 +239,8 @@ def test_tiny_is_small_and_says_so(data32, capsys):
     assert "MB per process" in memory
 
 
-def test_madr_enters_through_the_two_seams(data32, capsys):
+def test_madr_enters_through_the_two_seams(data32, tiny_zip, capsys):
+    shutil.copy(tiny_zip(num_images=16, resolution=32, num_classes=3), "data32.zip")
     plain, _ = dry_run(capsys, "--data=data32.zip", "--outdir=out")
     off, _ = dry_run(capsys, "--data=data32.zip", "--outdir=out", "--madr=0")
     on, _ = dry_run(capsys, "--data=data32.zip", "--outdir=out", "--madr=1")

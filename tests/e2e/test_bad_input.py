@@ -28,7 +28,7 @@ from dnnlib import cli
 from training import networks, state
 
 TRAIN = ["--outdir=out", "--cfg=tiny", "--device=cpu", "--snap-res=1080p", "--cbase=64", "--cmax=4", "--kimg=1"]
-GOOD = [*TRAIN, "--data=good.zip"]
+GOOD, MANY = [*TRAIN, "--data=good.zip"], [*TRAIN, "--data=many.zip"]
 
 
 # ------------------------------------------------------------------------------------------
@@ -78,6 +78,7 @@ def write_pictures(folder):
     names = list(square)
     os.chdir(folder)
     write_zip("good.zip", square)
+    write_zip("many.zip", {f"00000/img{i:08d}.png": png(16, 16, seed=i) for i in range(16)})
     write_zip("labelled.zip", square, [[name, i % 2] for i, name in enumerate(names)])
     write_zip("some-labels.zip", square, [[name, 0] for name in names[:5]])
     write_zip("null-labels.zip", square, '{"labels": null}')
@@ -240,6 +241,9 @@ TRAIN_CASES = [
     ("unknown device", [*GOOD, "--device=tpu"], ["--device", "cpu"]),
     ("madr knob without madr", [*GOOD, "--madr-capacity=64"], ["--madr-capacity", "--madr=1"]),
     ("madr memory that nothing reads", [*GOOD, "--madr=1", "--madr-capacity=64"], ["--madr-capacity=64", "no effect", "--madr-replay-weight"]),
+    ("madr extractor that is none", [*MANY, "--madr=1", "--madr-extractor=file:text.zip", "--dry-run"], ["file:text.zip", "TorchScript"]),
+    ("madr weights that are none", [*MANY, "--madr=1", "--madr-extractor=own", "--madr-weights=text.zip", "--dry-run"], ["text.zip", "encoder"]),
+    ("madr on 8 images", [*GOOD, "--madr=1", "--dry-run"], ["at least 16 training images", "got 8"]),
     ("madr capacity 1", [*GOOD, "--madr=1", "--madr-capacity=1"], ["--madr-capacity", "2<=x"]),
     ("unknown madr setting", [*GOOD, "--madr=1", "--madr-set", "dead_zon=1"], ["--madr-set", "dead_zon", "perhaps dead_zone", "anchors, attraction"]),
     ("madr knob set twice", [*GOOD, "--madr=1", "--madr-set", "cells=3", "--madr-cells=4"], ["--madr-set", "cells=3", "--madr-cells=4"]),
