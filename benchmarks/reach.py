@@ -53,7 +53,14 @@ def relative_reach(network, space):
 
 
 @click.command()
-@click.option("--network", "networks", type=cli.NamedPath("tiny=network-snapshot-000020.pkl"), multiple=True, required=True, help="NAME=SNAPSHOT; may be repeated")
+@click.option(
+    "--network",
+    "networks",
+    type=cli.NamedPath("tiny=network-snapshot-000020.pkl"),
+    multiple=True,
+    required=True,
+    help="NAME=SNAPSHOT; may be repeated",
+)
 @click.option(
     "--space", "spaces", multiple=True, default=("pca", "random"), show_default=True, help="Feature space, as --madr-extractor; may be repeated"
 )
