@@ -9,6 +9,7 @@ import json
 import os
 import re
 import warnings
+import zipfile
 
 import torch
 
@@ -124,12 +125,23 @@ def as_torchscript(features):
 
 
 def as_bytes(module, facts):
-    """The file's content; the facts ride in it as madr.json."""
+    """The file's content; the facts ride in it as madr.json. The same bytes, and so the same hash, wherever the packages lie that made it."""
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # as above
         torch.jit.save(module, buffer, _extra_files={"madr.json": json.dumps(facts)})
-    return buffer.getvalue()
+    return _without_places(buffer.getvalue())
+
+
+def _without_places(data):
+    """Leave out what tells of the machine: for each instruction the path of the source that it was traced from, and a number made of all that."""
+    kept = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(data)) as archive, zipfile.ZipFile(kept, "w") as shorter:
+        for entry in archive.infolist():
+            if not entry.filename.endswith((".debug_pkl", "/serialization_id")):
+                plain = zipfile.ZipInfo(entry.filename)  # with a fixed date
+                shorter.writestr(plain, archive.read(entry))
+    return kept.getvalue()
 
 
 def check_equal(module, features):

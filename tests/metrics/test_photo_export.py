@@ -75,6 +75,14 @@ def test_the_file_says_what_it_is(exported):
     assert (facts["model"], facts["size"], facts["weights_sha256"]) == (MODEL, 64, file_digest(str(folder / "weights.pth")))
 
 
+def test_nothing_in_the_file_tells_where_it_was_made(exported, repo):
+    folder, _ = exported
+    data = (folder / "photos.pt").read_bytes()
+    assert str(repo).encode() not in data and b"site-packages" not in data and b".py\x94" not in data
+    again = photo_features.as_bytes(torch.jit.load(folder / "photos.pt"), {})
+    assert photo_features.as_bytes(torch.jit.load(folder / "photos.pt"), {}) == again
+
+
 def test_names_that_state_a_digest_are_held_to_it(network, exported, tmp_path):
     folder, _ = exported
     good = tmp_path / f"net-{file_digest(str(folder / 'weights.pth'))[:8]}.pth"
