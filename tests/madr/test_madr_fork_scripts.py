@@ -64,7 +64,7 @@ def test_help_is_the_forks_own_with_a_line_on_madr(make_fork):
         assert shown.returncode == 0 and shown.stdout == own + "\nMADR's own flags, which may stand beside these: python -m madr_plugin --madr-help\n"
     assert run("-m", "madr_plugin", fork / "parsed.py", "--help").stdout.startswith("usage: parsed.py")
     remedy = run("-m", "madr_plugin", "--madr-help")
-    assert remedy.returncode == 0 and "--madr-capacity" in remedy.stdout and "torch" not in remedy.stderr
+    assert remedy.returncode == 0 and "--madr-tilt" in remedy.stdout and "torch" not in remedy.stderr
     assert run("-m", "madr_plugin", "--help").stdout == remedy.stdout
     mistyped = run("-m", "madr_plugin", "--gamma=3", fork / "train.py", "--madr=1")
     assert mistyped.returncode == 1 and "python -m madr_plugin train.py --gamma=3" in mistyped.stderr
