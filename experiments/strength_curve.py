@@ -18,11 +18,11 @@ from experiments import records
 RESULT_FILE = records.RESULTS / "strength.json"
 POINTS = 10  # of the curve, evenly over the run
 MEASURES = {  # name in the log -> (heading, digits)
-    "MADR/lambda": ("strength of both", 2),
+    "MADR/lambda": ("factor on the gradient at the image", 1),
     "MADR/signal": ("witness: share of what it sees that is no noise", 2),
     "MADR/signal_moments": ("moments: the same", 2),
-    "MADR/frechet": ("Frechet distance", 2),
-    "MADR/gratio": ("gradient over the adversarial one's", 2),
+    "MADR/frechet": ("Frechet distance, features of the term", 3),
+    "MADR/gratio": ("gradient over the adversarial one's; 2 is full strength", 2),
 }
 
 

@@ -30,4 +30,4 @@ def test_the_table_comes_from_the_file_that_the_command_writes(tmp_path):
     out = tmp_path / "found.json"
     assert CliRunner().invoke(strength_curve.main, [str(tmp_path), f"--out={out}"]).exit_code == 0
     table = strength_curve.part(out)
-    assert "| 18 | 0.09 | 0.09 | 0.09 | 0.09 | 0.09 |" in table and "20 kimg, seed 3." in table
+    assert "| 18 | 0.1 | 0.09 | 0.09 | 0.090 | 0.09 |" in table and "20 kimg, seed 3." in table
