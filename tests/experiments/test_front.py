@@ -42,10 +42,10 @@ def test_readme_without_marks_is_refused(table):
         table.filled("no marks here")
 
 
-def write_runs(folder, table, ours=(1.0, 2.0, 3.0), twin=((1.0, 1.0, 1.0), (3.0, 3.1, 3.2)), **values):
+def write_runs(folder, table, ours=(1.0, 2.0, 3.0), twin=((1.0, 1.0, 1.0), (3.0, 3.1, 3.2)), shorter=(3.0, 3.1, 3.2), **values):
     """A results folder with one file for all rows: numbers per seed of MADR, whose rows are `tilt` and the default's, and of others by name.
 
-    twin: the moments without memory, where a step sees few images and where it sees many; with memory: 2.0 to 2.2."""
+    twin: the moments without memory, where a step sees few images and where it sees many; with memory: 2.0 to 2.2; shorter: with a shorter one."""
     numbers = {"witness": (1.0, 2.0, 3.0), "plain": (1.0, 2.0, 3.0), **values, "tilt": ours, table.DEFAULT: ours}
     entries = [
         dict(method=method, seed=seed, date="2026-11-28", **{bed.measure: value for bed in table.BEDS})
@@ -57,7 +57,11 @@ def write_runs(folder, table, ours=(1.0, 2.0, 3.0), twin=((1.0, 1.0, 1.0), (3.0,
         path.parent.mkdir(parents=True, exist_ok=True)
         with_twin = [
             dict(method=method, seed=seed, date="2026-11-28", **{one.measure: value for one in table.BEDS})
-            for method, of_seeds in {"witness+moments": (2.0, 2.1, 2.2), "witness+batch-moments": twin[bed.file == table.MODES_OF_64.file]}.items()
+            for method, of_seeds in {
+                "witness+moments": (2.0, 2.1, 2.2),
+                "horizon-0.2": shorter,
+                "witness+batch-moments": twin[bed.file == table.MODES_OF_64.file],
+            }.items()
             for seed, value in enumerate(of_seeds)
         ]
         path.write_text(json.dumps(dict(facts=dict(methods={}), entries=[*entries, *with_twin])))
@@ -98,6 +102,9 @@ def test_the_sentence_on_what_memory_adds_is_refused_once_it_is_untrue(tmp_path,
         write_runs(tmp_path, table, twin=twin)
         with pytest.raises(UserError, match="write it anew in table.py"):
             table.what_memory_adds()
+    write_runs(tmp_path, table, shorter=(1.0, 1.1, 1.2))
+    with pytest.raises(UserError, match="write it anew in table.py"):
+        table.what_memory_adds()
 
 
 # ----------------------------------------------------------------------------------------------------------------
