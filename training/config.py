@@ -13,7 +13,7 @@ from dnnlib.errors import UserError
 from training import flag_table, presets
 from training.gan import backbones, choosing
 
-MOST_CLASSES = 100_000  # a layer of the mapping network has as many inputs
+MOST_CLASSES = 1_000_000  # a layer of the mapping network has as many inputs
 IMAGE_FOLDER = "training.dataset.ImageFolderDataset"  # what opens the data of every tool
 BF16 = "bf16"
 

@@ -106,7 +106,7 @@ def test_a_camera_file_with_a_preview_is_one_picture(tmp_path):
 def test_sizes(tmp_path, monkeypatch, size):
     monkeypatch.chdir(tmp_path)
     source = write_folder("set", {f"{i}.png": png(i, size[0], height=size[1]) for i in range(3)})
-    assert follow(refusal(source), source).resolution == max(1 << (min(size).bit_length() - 1), 4)
+    assert follow(refusal(source), source).resolution == max(1 << (min(size).bit_length() - 1), 8)
 
 
 def test_mixed_sizes(tmp_path, monkeypatch):

@@ -318,7 +318,7 @@ def test_label_faults(tmp_path):
     for content, match in broken:
         refused(with_json(content), match)
     for values, match in [
-        ([-1] * 9, "start at 0"),
+        ([-1] * 9, "are 0 or more"),
         ([True] * 9, "True"),
         ([0] * 8 + [[1.0]], "one length"),
         ([[1, 2]] * 8 + [[1]], "one length"),
