@@ -164,15 +164,17 @@ def ablations_part(argument):
     return "\n\n".join([*told, _length_of(facts), means_table(chosen, measures), compared, provenance(chosen)])
 
 
-def equal_time_part(measures):
+def equal_time_part(argument):
     """Rivals that trained for longer, by as much as ours takes more time, beside ours."""
+    rivals, bed, measures, unit = argument
     chosen = {}
-    for method, bed in moments.EQUAL_TIME.items():
-        facts, runs = records.load(records.RESULTS / bed.file)
-        chosen[f"{method}, {facts['kimg']} kimg"] = {seed: entry for seed, entry in runs[method].items() if seed < bed.seeds}
-    facts, runs = records.load(records.RESULTS / moments.DIGITS.file)
-    ours = f"{moments.OURS}, {facts['kimg']} kimg"
-    chosen[ours] = {seed: entry for seed, entry in runs[moments.OURS].items() if seed < moments.ABLATION_SEEDS}
+    for method, longer in rivals.items():
+        facts, runs = records.load(records.RESULTS / longer.file)
+        chosen[f"{method}, {facts[unit]} {unit}"] = {seed: entry for seed, entry in runs[method].items() if seed < longer.seeds}
+    facts, runs = records.load(records.RESULTS / bed.file)
+    seeds = min(longer.seeds for longer in rivals.values())
+    ours = f"{moments.OURS}, {facts[unit]} {unit}"
+    chosen[ours] = {seed: entry for seed, entry in runs[moments.OURS].items() if seed < seeds}
     return "\n\n".join([means_table(chosen, measures), against(chosen, ours, without_times(measures)), provenance(chosen)])
 
 
@@ -204,7 +206,8 @@ MOMENTS_PARTS = {
     "moments-stacked-digits-constant-rate": (moments_part, (moments.FIRST_ATTEMPT, STACKED32)),
     "moments-ablations-stacked-digits": (ablations_part, (moments.DIGITS, STACKED32)),
     "moments-ablations-weak-14": (ablations_part, (moments.WEAK14, STACKED)),
-    "moments-equal-time": (equal_time_part, STACKED32),
+    "moments-equal-time": (equal_time_part, (moments.EQUAL_TIME, moments.DIGITS, STACKED32, "kimg")),
+    "moments-equal-time-weak-14": (equal_time_part, (moments.EQUAL_TIME_WEAK, moments.WEAK14, STACKED, "steps")),
     "moments-strength": (strength_curve.part, strength_curve.RESULT_FILE),
     "moments-emoji": (moments_part, (moments.EMOJI, EMOJI_PARTS)),
     "moments-stacked-mnist": (moments_part, (moments.MNIST, STACKED32)),
