@@ -101,6 +101,7 @@ def main(ctx, outdir, dry_run, **flags):
         return
 
     device = launch.check_device(options)
+    madr.check_device(options, device)
     if continued:
         launch.continue_run(options, device, is_first)
     else:

@@ -52,9 +52,9 @@ def folder_of(outdir, data, method):
 
 
 def snapshot_of(outdir, data, method, seed, kimg):
-    """The network that a run has saved at `kimg`, or None. Seeds are told apart by the runs' own options; a run of other MADR options is none,
+    """The network that a run has saved at `kimg`, or None. Seeds are told apart by the runs' own options.
 
-    nor is a longer one whose learning rates fall at its end: at `kimg` it is not where a run of that length ends.
+    Passed over: runs of other MADR options, and longer ones whose learning rates fall at their end, which at `kimg` have not fallen yet.
     """
     for options in sorted(folder_of(outdir, data, method).glob("*/training_options.json")):
         network, stated = options.parent / f"network-snapshot-{kimg:06d}.pkl", json.loads(options.read_text(encoding="utf-8"))

@@ -12,14 +12,11 @@ CANDIDATES = ("moments+fine-tilt", "witness+moments")  # the first to pass is it
 DEFAULT = CANDIDATES[0]  # which passed: the name under which the studies ran what `--madr=1` is
 BETTER_ON = 3  # beds, Stacked Digits among them
 _KL = ("kl", "KL", 3, False)
-# All methods on one machine, since a digit classifier is never quite that of another: not the files of moments.py.
-WEAK14 = dataclasses.replace(moments.WEAK14, file="default/stacked.json")
-WEAK28 = dataclasses.replace(moments.WEAK28, file="default/stacked28.json")
 _FIGURES = (
     (moments.DIGITS, ("madr_modes_kl", "KL", 3, False), FORMER),
     (moments.EMOJI, ("frechet", "Frechet distance, MobileNetV2", 1, False), "witness"),  # where the former default did not run
-    (WEAK14, _KL, FORMER),
-    (WEAK28, _KL, FORMER),
+    (moments.WEAK14, _KL, FORMER),
+    (moments.WEAK28, _KL, FORMER),
     (moments.RING, ("modes", "modes held", 1, True), FORMER),
     (moments.GRID, ("hit", "modes hit", 1, True), FORMER),
     (moments.IMBALANCED, ("modes", "modes held", 1, True), FORMER),

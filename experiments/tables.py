@@ -57,15 +57,17 @@ def provenance(runs):
     return f"{dates[0]}{'' if len(dates) == 1 else ' to ' + dates[-1]}; {'; '.join(machines)}; one thread per run; PyTorch {entries[0]['torch']}."
 
 
-def digits_part(file):
+def digits_part(file, methods=None):
+    """A bed of digits: all methods of the file, or those named."""
     facts, runs = records.load(records.RESULTS / f"{file}.json")
+    runs = runs if methods is None else {method: runs[method] for method in methods if method in runs}
     bed = facts["bed"]
     head = (
         f"{facts['steps']} steps of {facts['setting']['batch']} images, {facts['num_samples']} samples, mean of {len(facts['evaluated_at'])} evaluations late in the "
         f"run; digit classifier {facts['classifier_accuracy']:.2%} on MNIST's test digits"
     )
     head += f"; KL of perfect data {facts['floor_kl']:.3f}." if facts["floor_kl"] is not None else "."
-    parts = [head, means_table(runs, DIGITS[bed]), _cost_line(runs)]
+    parts = [head, means_table(runs, DIGITS[bed]), *([_cost_line(runs)] if "plain" in runs else [])]
     for ours in ("witness+replay", "witness+moments", default_choice.DEFAULT):
         if ours in runs:
             parts.append(against(runs, ours, without_times(DIGITS[bed])))
@@ -81,10 +83,10 @@ def _cost_line(runs):
             if (plain := runs["plain"].get(seed)) and plain["date"] == entry["date"]
         ]
         for name, entries in runs.items()
-        if name != "plain" and "plain" in runs
+        if name != "plain"
     }
     told = ", ".join(f"{name} {np.mean(values):.2f}" for name, values in ratios.items() if values)
-    return f"CPU time over plain's, same seed and day: {told}." if told else "No two methods ran on one day: their times cannot be compared."
+    return f"CPU time over plain's, same seed and day: {told}." if told else "None ran on plain's day: their times cannot be compared."
 
 
 def without_times(measures):
@@ -153,6 +155,7 @@ def moments_part(argument):
 
 
 def ablations_part(argument):
+    """Ours beside what differs from it in one thing, and which of those are missing."""
     bed, measures = argument
     facts, runs = records.load(records.RESULTS / bed.file)
     chosen = moments.of_the_ablations(runs, bed)
@@ -243,11 +246,15 @@ def candidates_part(argument):
     return "\n\n".join([_length_of(facts), *_what_training_images_get(runs, measures), means_table(chosen, measures), compared, provenance(chosen)])
 
 
+def of_the_choice(file):
+    return digits_part(file, (default_choice.FORMER, *reversed(default_choice.CANDIDATES)))
+
+
 DEFAULT_PARTS = {
     "default-choice": (default_choice_part, None),
     "default-emoji": (candidates_part, (moments.EMOJI.file, EMOJI_PARTS)),
-    "default-stacked": (digits_part, "default/stacked"),
-    "default-stacked28": (digits_part, "default/stacked28"),
+    "default-stacked": (of_the_choice, "weak-d/stacked"),
+    "default-stacked28": (of_the_choice, "weak-d/stacked28"),
 }
 
 

@@ -141,6 +141,12 @@ PRESETS = {
 }
 
 
+def refuse_device(kind):
+    """Refuse a device, by the name of its kind, that cannot count in float64."""
+    if kind == "mps":
+        raise MADRError("MADR counts in float64, which Apple GPUs do not have; use --device=cpu with --madr=1, or --madr=0")
+
+
 def value_of(preset, row):
     """The value of a knob (a row of KNOBS) under a preset."""
     return PRESETS[preset].get(row.name, row.default)

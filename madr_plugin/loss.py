@@ -11,7 +11,7 @@ import torch
 
 from madr_plugin import augment_pipe as pipes, metrics
 from madr_plugin.base import collective
-from madr_plugin.config import NOT_CONFIG, resolve
+from madr_plugin.config import NOT_CONFIG, refuse_device, resolve
 from madr_plugin.engine import Engine
 from madr_plugin.host import base_loss, cost, discriminator_access, rest, snapshots, telemetry
 from madr_plugin.host.construct import construct, named
@@ -33,8 +33,7 @@ class MADRLoss:
         G_mapping, G_synthesis = _generator(given)
         D, self.augment_pipe = given.get("D"), given.get("augment_pipe")
         self.device = torch.device(given["device"] if given.get("device") is not None else next(G_synthesis.parameters()).device)
-        if self.device.type == "mps":
-            raise MADRError("MADR counts in float64, which Apple GPUs do not have; use --device=cpu with --madr=1, or --madr=0")
+        refuse_device(self.device.type)
         self.config = resolve({name: value for name, value in madr.items() if name not in NOT_CONFIG})
         self.seed = int(madr.get("random_seed", 0))
         self.training_set_kwargs = madr.get("training_set_kwargs")

@@ -165,6 +165,12 @@ def apply(training_options, flags):
     training_options["augment_kwargs"] = pipe_kwargs
 
 
+def check_device(training_options, kind):
+    """Refuse a device ('cuda', 'cpu', 'mps') on which a run with these options would fail."""
+    if training_options["loss_kwargs"].get("madr"):
+        config.refuse_device(kind)
+
+
 def check_features(training_options, may_fetch=True):
     """Make the feature space once, before a run has a folder: missing files and packages, unfit files and too few images show here.
 
@@ -174,9 +180,7 @@ def check_features(training_options, may_fetch=True):
     if chosen is None:
         return
     resolved = config.resolve({name: value for name, value in chosen.items() if name not in config.NOT_CONFIG})
-    parts = resolved.extractor.removeprefix("ensemble:").split("+")
-    fetches = not resolved.weights and any(part in names.MODELS or part.startswith("timm:") or part == names.INCEPTION_FID for part in parts)
-    if may_fetch or not fetches:
+    if may_fetch or resolved.weights or not names.has_published_weights(resolved.extractor):
         from madr_plugin.host import launch_checks  # imports torch, which a command line's help must not
 
         launch_checks.check_features_of(chosen["training_set_kwargs"], resolved, chosen["random_seed"])

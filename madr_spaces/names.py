@@ -43,6 +43,12 @@ def split(name):
     return kind, argument
 
 
+def has_published_weights(name):
+    """Whether a space, or a part of an ensemble, takes its weights from a hub where no file is given."""
+    parts = name.removeprefix("ensemble:").split("+")
+    return any(part in MODELS or part.startswith("timm:") or part == INCEPTION_FID for part in parts)
+
+
 def meant(name, known):
     """The end of a sentence on an unknown name: which known one was probably meant, if one looks alike."""
     found = difflib.get_close_matches(name, known, n=1)

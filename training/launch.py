@@ -62,8 +62,6 @@ def check_device(options):
         )
     if device == "mps" and options.num_gpus > 1:
         raise UserError(f"--gpus={options.num_gpus} with mps: an Apple GPU trains in one process; use --gpus=1 or --device=cpu")
-    if device == "mps" and options.loss_kwargs.get("madr"):
-        raise UserError("--madr=1 counts in float64, which Apple GPUs do not have; use --device=cpu with --madr=1, or --madr=0")
     return device
 
 
@@ -160,6 +158,11 @@ def start(options, device):
     distributed.launch(train_process, options, num_processes=options.num_gpus, device_name=device)
 
 
+def _alone(options, is_first):
+    """Holds the run folder's lock: in the process that starts the others, which end with it."""
+    return run_lock.held(options.run_dir) if is_first else contextlib.nullcontext()
+
+
 def begin_run(resolved, outdir, device, is_first):
     """Start a new run. One that is refused before it wrote anything leaves no folder behind."""
     options = resolved.options
@@ -172,7 +175,7 @@ def begin_run(resolved, outdir, device, is_first):
         if is_first:
             create_run_dir(options, outdir, resolved.name)
             add_to_log(options.run_dir, console.take_told())
-        with run_lock.held(options.run_dir) if is_first else contextlib.nullcontext():
+        with _alone(options, is_first):
             start(options, device)
     except (Exception, KeyboardInterrupt) as error:
         expected = _why_it_ended(error) is not None
@@ -208,7 +211,7 @@ def _why_it_ended(error):
 
 def continue_run(options, device, is_first):
     """Go on with a run, if no other process is at it. If that is refused, its options file is as before."""
-    with run_lock.held(options.run_dir) if is_first else contextlib.nullcontext():
+    with _alone(options, is_first):
         _continue_alone(options, device, is_first)
 
 

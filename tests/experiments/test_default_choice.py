@@ -23,7 +23,7 @@ def load_with(gains):
 
 FILES = [mark.bed.file for mark in default_choice.MARKS]
 LEVEL = dict.fromkeys(FILES, 0.0)
-GOOD = {**LEVEL, moments.DIGITS.file: 1.0, moments.GRID.file: 1.0, default_choice.WEAK14.file: 1.0}
+GOOD = {**LEVEL, moments.DIGITS.file: 1.0, moments.GRID.file: 1.0, moments.WEAK14.file: 1.0}
 
 
 @pytest.mark.parametrize(

@@ -7,16 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-import dnnlib
-from dnnlib.errors import UserError
-from madr_plugin import config, loss
+from madr_plugin import config, loss, options
 from madr_plugin.reals import reference
 from madr_spaces import neighbours, registry
 from madr_spaces.errors import MADRError
 from madr_spaces.seeded_conv import RandomSpace
 from tests.madr.toy_host import Host, Images, madr_loss
-from torch_utils import devices
-from training import launch
 
 
 def make_reference(dataset, extractor=None, **options):
@@ -274,11 +270,9 @@ def test_a_generator_that_is_never_called_and_a_loss_without_one():
         host.loss.accumulate_gradients("Gmain", real, real_c, z, c, sync=True, gain=1)
 
 
-def test_an_apple_gpu_is_refused_before_a_run_folder_is_made(monkeypatch):
-    options = dnnlib.EasyDict(num_gpus=1, device="mps", loss_kwargs=dnnlib.EasyDict(madr=dict(preset="default")))
-    monkeypatch.setattr(devices, "resolve", torch.device)
-    with pytest.raises(UserError, match="float64, which Apple GPUs do not have; use --device=cpu"):
-        launch.check_device(options)
-    assert launch.check_device(dnnlib.EasyDict(options, loss_kwargs=dnnlib.EasyDict())) == "mps"
+def test_an_apple_gpu_is_refused_before_a_run_folder_is_made():
+    with pytest.raises(MADRError, match="float64, which Apple GPUs do not have; use --device=cpu"):
+        options.check_device(dict(loss_kwargs=dict(madr=dict(preset="default"))), "mps")
+    options.check_device(dict(loss_kwargs={}), "mps"), options.check_device(dict(loss_kwargs=dict(madr={"preset": "default"})), "cuda")
     with pytest.raises(MADRError, match="float64, which Apple GPUs do not have"):
         loss.MADRLoss(torch.device("mps"), torch.nn.Linear(1, 1), torch.nn.Linear(1, 1), base_class_name="training.loss.StyleGAN2Loss", madr={})

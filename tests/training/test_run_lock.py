@@ -28,5 +28,7 @@ def test_a_second_process_is_refused_and_one_that_died_holds_nothing(tmp_path, r
 
 def test_systems_without_locks_refuse_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(run_lock, "fcntl", None)
+    entered = []
     with run_lock.held(tmp_path), run_lock.held(tmp_path):
-        pass
+        entered.append(tmp_path)
+    assert entered == [tmp_path]

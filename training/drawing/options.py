@@ -14,6 +14,7 @@ from dnnlib import cli
 from dnnlib.errors import UserError
 
 NOISE_MODES = ["const", "random", "none"]
+LARGEST = 1e6  # of a number that networks multiply by: far beyond any picture, and a float32 still
 
 
 def check_num_steps(num_steps):
@@ -28,9 +29,6 @@ def check_noise_seed(seed):
         raise UserError(f"--seed must lie between {-(2**63)} and {2**64 - 1} (got {seed}); choose a smaller one")
 
 
-LARGEST_PSI = 1e6  # far beyond any picture, and a float32 still
-
-
 class FiniteNumber(type(click.FLOAT)):
     """A number, but no nan and nothing near inf, which would draw black."""
 
@@ -38,8 +36,8 @@ class FiniteNumber(type(click.FLOAT)):
         number = super().convert(value, param, ctx)
         if not math.isfinite(number):
             self.fail(f"{value} is not a finite number.", param, ctx)
-        if abs(number) > LARGEST_PSI:
-            self.fail(f"{value} is too large; pictures are drawn with 0 to 1, and none is left beyond {LARGEST_PSI:g}.", param, ctx)
+        if abs(number) > LARGEST:
+            self.fail(f"{value} is too large: no picture is left beyond {LARGEST:g}.", param, ctx)
         return number
 
 
