@@ -9,6 +9,7 @@ import torch
 
 from madr_plugin.base import collective
 from madr_plugin.maths import cells
+from madr_plugin.reals.nearest import NearestPoint
 from madr_spaces import files
 from madr_spaces.distances import squared_distances
 from madr_spaces.errors import MADRError
@@ -30,24 +31,17 @@ class FineCells:
         self.cell_of_real_N = self.image_cells_N = moved["cell_of_real"]
         self.gates_C = moved["gates"]
         rows_n = moved["searched"]
-        self.searched_nD, self.searched_label_n, self.searched_cell_n = features_ND[rows_n], self.labels_N[rows_n], self.cell_of_real_N[rows_n]
-        self.square_n = self.searched_nD.square().sum(1)
+        self.searched_cell_n = self.cell_of_real_N[rows_n]
+        self.searched = NearestPoint(features_ND[rows_n], self.labels_N[rows_n])
 
     def assign(self, features_BD, class_B=None):
         """Find the cell of each image, -1 where it lies outside that cell's gate -> int64 [B]. class_B: look among reals of its own class."""
-        apart_Bn = torch.addmm(self.square_n, features_BD, self.searched_nD.T, alpha=-2)  # squared distances but for |f|^2
-        if class_B is not None:
-            label_n = self.searched_label_n
-            apart_Bn = apart_Bn.masked_fill((label_n >= 0) & (label_n != class_B[:, None]), float("inf"))
-        real_B = apart_Bn.argmin(dim=1)
-        squared_B = (features_BD - self.searched_nD[real_B]).square().sum(1)
-        if class_B is not None:
-            squared_B = squared_B.masked_fill(apart_Bn.isinf().all(1), float("inf"))
+        real_B, squared_B = self.searched.find(features_BD, float(self.gates_C.max()), class_B)
         cell_B = self.searched_cell_n[real_B]
-        return torch.where(squared_B <= self.gates_C[cell_B].square(), cell_B, -1)
+        return torch.where((squared_B <= self.gates_C[cell_B].square()) & squared_B.isfinite(), cell_B, -1)
 
     def tensors(self):
-        return [self.centroids_CD, self.shares_C, self.class_C, self.cell_of_real_N, self.gates_C, self.searched_nD, self.square_n]
+        return [self.centroids_CD, self.shares_C, self.class_C, self.cell_of_real_N, self.gates_C, *self.searched.tensors()]
 
 
 def num_cells(rarest, num_reals):

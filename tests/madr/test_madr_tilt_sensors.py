@@ -72,13 +72,13 @@ def test_of_a_large_set_a_part_is_searched_and_says_the_same(monkeypatch):
     features_ND, group_N = clusters([3000, 2000, 1000, 60])
     monkeypatch.setattr(fine_cells, "MOST_SEARCHED", 1000)
     cells = cells_of(features_ND, rarest=0.04)
-    assert len(cells.searched_nD) == 1000 < len(features_ND) and len(cells.cell_of_real_N) == len(features_ND)
+    assert len(cells.searched.points_nD) == 1000 < len(features_ND) and len(cells.cell_of_real_N) == len(features_ND)
     fresh_ND, fresh_group_N = clusters([60, 40, 30, 20], seed=1)
     cell_N = cells.assign(fresh_ND)
     inside = cell_N >= 0
     owner_C = torch.stack([group_N[cells.cell_of_real_N == cell][0] for cell in range(len(cells.shares_C))])
     assert 0.75 < float(inside.float().mean()) < 0.98 and torch.equal(owner_C[cell_N[inside]], fresh_group_N[inside])
-    brute = (fresh_ND[:, None].double() - cells.searched_nD[None].double()).norm(dim=2).min(1)
+    brute = (fresh_ND[:, None].double() - cells.searched.points_nD[None].double()).norm(dim=2).min(1)
     own_gate = cells.gates_C[cells.searched_cell_n[brute.indices]]
     assert torch.equal(inside, brute.values <= own_gate)
 
