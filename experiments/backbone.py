@@ -38,6 +38,10 @@ METHODS = {
     # Its two parts alone, each as strong as both together.
     "moments": ["--madr=1", "--madr-preset=moments", "--madr-term=moments"],
     "witness-as-strong": ["--madr=1", "--madr-preset=moments", "--madr-term=witness"],
+    # How long it remembers (.8 kimg else).
+    "horizon-0.2": ["--madr=1", "--madr-preset=moments", "--madr-moments-horizon=0.2"],
+    "horizon-0.4": ["--madr=1", "--madr-preset=moments", "--madr-moments-horizon=0.4"],
+    "horizon-auto": ["--madr=1", "--madr-preset=moments", "--madr-moments-horizon=auto"],
     # Half precision on a CPU, against `plain` and `default` (docs/studies/half_precision.md).
     "plain-bf16": ["--madr=0", "--half=bf16"],
     "default-bf16": ["--madr=1", "--half=bf16"],

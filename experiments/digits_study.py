@@ -38,8 +38,11 @@ _OWN = {
     "moments": dict(madr=dict(preset="moments", extractor="pca", term="moments")),
     "witness-as-strong": dict(madr=dict(preset="moments", extractor="pca", term="witness")),
     # How long it remembers (.8 kimg else); the moments of 256 fresh images in the memory's place; the replay on top.
+    "horizon-0.13": dict(madr=dict(preset="moments", extractor="pca", moments_horizon="0.13")),
     "horizon-0.2": dict(madr=dict(preset="moments", extractor="pca", moments_horizon="0.2")),
+    "horizon-0.4": dict(madr=dict(preset="moments", extractor="pca", moments_horizon="0.4")),
     "horizon-3.2": dict(madr=dict(preset="moments", extractor="pca", moments_horizon="3.2")),
+    "horizon-auto": dict(madr=dict(preset="moments", extractor="pca", moments_horizon="auto")),
     "fresh-256": dict(madr=dict(preset="moments", extractor="pca", moments_horizon="0", moments_fresh=256)),
     "moments+replay": dict(madr=dict(preset="moments", extractor="pca", replay_weight=1.0)),
     "tilt": dict(madr=dict(preset="witness", extractor="pca", tilt=1)),
@@ -49,6 +52,7 @@ _OWN = {
     "tilt-fine-20": dict(madr=dict(preset="witness", extractor="pca", tilt=1, tilt_sensor="fine", tilt_max=20.0)),
     # What the default is (docs/studies/default.md).
     "moments+fine-tilt": dict(madr=dict(preset="moments", extractor="pca", tilt=1, tilt_sensor="fine")),
+    "moments+fine-tilt-0.2": dict(madr=dict(preset="moments", extractor="pca", tilt=1, tilt_sensor="fine", moments_horizon="0.2")),
     "moments+fine-tilt-20": dict(madr=dict(preset="moments", extractor="pca", tilt=1, tilt_sensor="fine", tilt_max=20.0)),
 }
 METHODS = toy_methods.table(_OWN)

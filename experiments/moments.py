@@ -32,6 +32,7 @@ ABLATIONS = {  # of ours: what is changed
     "moments+replay": "the replay on top",
     "moments+fine-tilt": "the tilt with the fine sensor on top: the default",
 }
+HORIZONS = ("horizon-0.13", "horizon-0.2", "horizon-0.4", "horizon-auto")  # of ours with another length of memory
 FEWEST_SEEDS = 3  # fewer say nothing
 COST_FILE = records.RESULTS.parent.parent / "benchmarks" / "results" / "madr_cost.json"
 MOST_TIME = 1.08

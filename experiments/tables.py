@@ -167,6 +167,16 @@ def ablations_part(argument):
     return "\n\n".join([*told, _length_of(facts), means_table(chosen, measures), compared, provenance(chosen)])
 
 
+def horizons_part(argument):
+    """Ours beside shorter and longer memories, on seeds on which nothing is judged."""
+    file, measures = argument
+    facts, runs = records.load(records.RESULTS / file)
+    chosen = {method: runs[method] for method in (moments.TWIN, *moments.HORIZONS, moments.OURS) if method in runs}
+    seeds = sorted({seed for entries in chosen.values() for seed in entries})
+    head = f"Seeds {', '.join(map(str, seeds))}. {_length_of(facts)}"
+    return "\n\n".join([head, means_table(chosen, measures), against(chosen, moments.OURS, without_times(measures)), provenance(chosen)])
+
+
 def equal_time_part(argument):
     """Rivals that trained for longer, by as much as ours takes more time, beside ours."""
     rivals, bed, measures, unit = argument
@@ -209,6 +219,8 @@ MOMENTS_PARTS = {
     "moments-stacked-digits-constant-rate": (moments_part, (moments.FIRST_ATTEMPT, STACKED32)),
     "moments-ablations-stacked-digits": (ablations_part, (moments.DIGITS, STACKED32)),
     "moments-ablations-weak-14": (ablations_part, (moments.WEAK14, STACKED)),
+    "moments-horizons-stacked-digits": (horizons_part, ("horizons/stacked-digits.json", STACKED32)),
+    "moments-horizons-weak-14": (horizons_part, ("horizons/stacked.json", STACKED)),
     "moments-equal-time": (equal_time_part, (moments.EQUAL_TIME, moments.DIGITS, STACKED32, "kimg")),
     "moments-equal-time-weak-14": (equal_time_part, (moments.EQUAL_TIME_WEAK, moments.WEAK14, STACKED, "steps")),
     "moments-strength": (strength_curve.part, strength_curve.RESULT_FILE),
