@@ -11,7 +11,7 @@ from madr_spaces.seeds import generator_for
 
 LEADING = 64
 BLOCK = 128  # points whose least bound is looked at first
-MOST_MEASURED = 1 / 8  # of all pairs: where more pass the bound, all are measured by one matrix product
+MOST_MEASURED = 1 / 128  # of all pairs: where more pass the bound, one matrix product with all points costs less than to gather them
 ROUNDING = 1e-5  # of the squared lengths in play, by which a bound in float32 may be off
 
 
