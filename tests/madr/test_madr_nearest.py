@@ -29,6 +29,7 @@ def test_equals_brute_force(points, monkeypatch, with_classes):
     points_nD, queries_BD, label_n, class_B = points
     class_B = class_B if with_classes else None
     found = nearest.NearestPoint(points_nD, label_n)
+    monkeypatch.setattr(nearest, "MOST_MEASURED", 1 / 8)  # these queries are far from all points
     monkeypatch.setattr(found, "_by_all", lambda *_: pytest.fail("the bounds let too many pass"))
     point_B, squared_B = found.find(queries_BD, 15.0, class_B)
     expected = brute(points_nD, queries_BD, label_n, class_B)
@@ -39,7 +40,8 @@ def test_equals_brute_force(points, monkeypatch, with_classes):
     assert squared_B[~within_B].isinf().all()
 
 
-def test_both_ways_find_the_same(points):
+def test_both_ways_find_the_same(points, monkeypatch):
+    monkeypatch.setattr(nearest, "MOST_MEASURED", 1 / 8)
     points_nD, queries_BD, label_n, class_B = points
     found = nearest.NearestPoint(points_nD, label_n)
     for furthest in (0.5, 2.0, float("inf")):
