@@ -75,7 +75,9 @@ class _Range(click.ParamType):
     metavar="PATH",
     help="A .zip archive (replaced if it exists) or a new or empty folder.",
 )
-@click.option("--max-images", type=int, default=None, metavar="N", help="Take only the first N images.")
+@click.option(
+    "--max-images", type=int, default=None, metavar="N", help="Take only the first N images; with --labels=folders N in all, a share of each class."
+)
 @click.option(
     "--resize-filter",
     type=click.Choice(list(transforms.RESIZE_FILTERS)),

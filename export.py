@@ -48,6 +48,7 @@ def export_snapshot(source, dest, trust=False):
     dest: path without extension (an extension .safetensors or .json is dropped). The same snapshot gives the same bytes.
     """
     path = dnnlib.util.open_url(legacy.located(source), return_filename=True)  # before what takes seconds is imported
+    legacy.prepare_folder_of(os.fspath(dest))
     import torch
     from safetensors.torch import save
 
@@ -59,6 +60,7 @@ def export_snapshot(source, dest, trust=False):
     for key, value in data.items():
         if isinstance(value, torch.nn.Module):
             networks[key] = _describe(value, key, tensors)
+            _tell_what_stays_behind(value, key, source)
         elif key != "training_set_kwargs":
             extra[str(key)] = _to_json(value, f"{source}: {key}")
 
@@ -70,9 +72,6 @@ def export_snapshot(source, dest, trust=False):
         training_set_kwargs=_to_json(data["training_set_kwargs"], f"{source}: training_set_kwargs"),
         provenance=dict(file=os.path.basename(str(source)), sha256=download.file_digest(path)),
     )
-    folder = os.path.dirname(dest)
-    if folder:
-        os.makedirs(folder, exist_ok=True)
     # The JSON comes last: where it lies, the numbers lie too.
     files.atomic_write_bytes(dest + ".safetensors", save(tensors, metadata={"format": "pt"}))
     files.atomic_write_text(dest + ".json", json.dumps(document, indent=2) + "\n")
@@ -103,6 +102,20 @@ def _describe(module, key, tensors):
     )
 
 
+def _tell_what_stays_behind(module, key, source):
+    """Say how many tensors ride on a network, in dictionaries that are no part of it: in a fork these may be the only copy."""
+    import torch
+
+    own = ("_parameters", "_buffers", "_modules")
+    held = [value for part in module.modules() for name, value in vars(part).items() if isinstance(value, dict) and name not in own]
+    number = sum(torch.is_tensor(value) for values in held for value in values.values())
+    if number:
+        console.warn(
+            f"the two files hold networks alone: {number} tensors that ride on {key} are left out (what a plugin such as MADR remembers). "
+            f"Keep {source}: to go on training with them takes the pickle."
+        )
+
+
 def import_snapshot(source):
     """The snapshot dictionary of a pair of files; `source` is the path of either, or without extension."""
     from torch_utils import network_pair
@@ -127,6 +140,7 @@ def _drawing_and_facts(source, dest, form, truncation_psi, noise_mode, trust):
     if form == "onnx":
         runnable.check_onnx_packages()
     path = dnnlib.util.open_url(legacy.located(source), return_filename=True)
+    legacy.prepare_folder_of(dest)
     G = legacy.open_network(path, trust=trust)["G_ema"]
     facts = dict(
         file=os.path.basename(str(source)),
@@ -147,8 +161,6 @@ def _drawing_and_facts(source, dest, form, truncation_psi, noise_mode, trust):
             data = writes(made, facts)
         elif form != "onnx" or runnable.can_run_onnx():
             difference = runnable.largest_difference(runs(data), made)
-    if os.path.dirname(dest):
-        os.makedirs(os.path.dirname(dest), exist_ok=True)
     files.atomic_write_bytes(dest, data)
     return difference, facts
 
@@ -241,6 +253,9 @@ def main(source, dest, form, trunc, noise_mode, trust_pickle):
     if os.path.splitext(source)[1] in (".json", ".safetensors"):
         if not dest.endswith(".pkl"):
             raise UserError(f"--dest must end in .pkl when --source is an exported file (got {dest}).")
+        legacy.check_is_new(dest)
+        if os.path.exists(source):  # one that is missing leaves no folder behind
+            legacy.prepare_folder_of(dest)
         snapshot = import_snapshot(source)
         with files.atomic_open(dest) as file:
             pickle.dump(snapshot, file)

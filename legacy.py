@@ -7,6 +7,7 @@ import copy
 import inspect
 import os
 import pickle
+import tempfile
 
 import click
 
@@ -188,14 +189,32 @@ def convert_tf_discriminator(tf_D):
 # Conversion.
 
 
+def check_is_new(dest):
+    """Refuse a pickle that lies there already: a snapshot may be the only copy of what it holds."""
+    if os.path.isdir(dest):
+        raise UserError(f"--dest={dest} is a folder; give the name of a file in it.")
+    if os.path.exists(dest):
+        raise UserError(f"--dest={dest} exists already, and may hold what the new file does not; give another name, or delete that file first.")
+
+
+def prepare_folder_of(dest):
+    """Make the folder of a file to write, and try to write there now rather than after the network was loaded."""
+    folder = os.path.dirname(dest) or "."
+    try:
+        os.makedirs(folder, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(f"--dest={dest} cannot be written to ({error.strerror or error}: {folder}); choose another folder.") from error
+
+
 def convert_network_pickle(source, dest, force_fp16=False, trust=False):
     """Load a pickle from a path or URL and save it with this project's own source text of the same networks."""
+    dnnlib.util.open_url(located(source), return_filename=True)  # a source that is missing leaves no folder behind
+    prepare_folder_of(dest)
     print(f'Loading "{source}"...')
     data = open_network(source, force_fp16=force_fp16, trust=trust)
     print(f'Saving "{dest}"...')
-    folder = os.path.dirname(dest)
-    if folder:
-        os.makedirs(folder, exist_ok=True)
     with files.atomic_open(dest) as f:
         pickle.dump(data, f)
 
@@ -219,6 +238,7 @@ def main(source, dest, force_fp16, trust_pickle):
     """
     if os.path.exists(source) and os.path.exists(dest) and os.path.samefile(source, dest):
         raise UserError(f"--dest={dest} is the --source itself; name another file, so that the original stays")
+    check_is_new(dest)
     convert_network_pickle(source=source, dest=dest, force_fp16=force_fp16, trust=trust_pickle)
 
 

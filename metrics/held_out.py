@@ -13,7 +13,7 @@ import dnnlib
 from dnnlib.errors import UserError
 from madr_spaces import names, neighbours, sampling
 from madr_spaces.feature_sets import check_same_width
-from metrics import counts, detectors, diversity, held_out_kernels as kernels, metric_utils
+from metrics import counts, detectors, diversity, held_out_kernels as kernels, metric_utils, one_size
 from metrics.kernels import frechet_distance, mean_and_covariance
 from metrics.metric import Fewest, Group, Metric, Takes
 
@@ -56,7 +56,7 @@ def check_held_out(opts, held):
     theirs.check_images()
     if list(theirs.image_shape) != list(reals.image_shape):
         text = lambda shape: f"{shape[2]}x{shape[1]} pixels with {shape[0]} channel{'s' if shape[0] > 1 else ''}"
-        remedy = f"dataset_tool.py --source={opts.held_out} --dest=held-out.zip --width={reals.image_shape[2]} --height={reals.image_shape[1]}"
+        remedy = _to_one_size(opts, reals.image_shape, theirs.image_shape)
         if theirs.image_shape[0] != reals.image_shape[0]:
             remedy = "grey and colour cannot be compared: give images of one kind"
         raise UserError(f"--held-out={opts.held_out} has images of {text(theirs.image_shape)}, the reals of {text(reals.image_shape)}; {remedy}.")
@@ -71,6 +71,17 @@ def check_held_out(opts, held):
             "set a part aside before training, and train on the rest."
         )
     opts.record(held_out_images=dict(name=theirs.name, fingerprint=theirs.content_fingerprint(), num_images=len(theirs)))
+
+
+def _to_one_size(opts, real_shape, held_shape):
+    """What brings held-out images to the size of the reals, or all that are compared to one that dataset_tool.py makes."""
+    sets = {"held-out": (opts.held_out, held_shape), "reals": (opts.dataset_kwargs.get("path"), real_shape)}
+    fakes = getattr(opts.G, "facts", {}).get("path")
+    if fakes is not None:  # images in the place of a network, of the size of the reals
+        sets["fakes"] = fakes, real_shape
+    elif not one_size.is_made(real_shape):
+        return one_size.remedy_beside_network(real_shape)
+    return one_size.remedy(real_shape, sets)
 
 
 def warn_of_copies(opts, real_ND, held_HD):

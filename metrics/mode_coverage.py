@@ -64,15 +64,15 @@ def mode_rule(first_modes):
 def distributions(dataset, first_modes=None):
     """(what a perfect generator draws from, what KL compares with, its name), each over 1000 modes.
 
-    Balanced sets: digits fall independently, KL against the uniform distribution over the set's modes. Imbalanced sets: the
-    set's own histogram is both. first_modes (--modes): only the labels below it count; images of others, of which a perfect
+    Balanced sets: digits fall independently, KL against the uniform distribution over the set's modes. Sets made imbalanced or
+    long-tailed: the set's own histogram is both. first_modes (--modes): only the labels below it count; images of others, of which a perfect
     generator of a larger set draws its share, too, are left out and told as outside_share.
     """
     histogram_K = np.bincount(digit_data.mode_labels(dataset), minlength=digit_data.NUM_MODES).astype(np.float64)
     made = getattr(dataset, "provenance", None) or {}
     if first_modes is not None:
         _check_first_modes(dataset.name, made, int(np.flatnonzero(histogram_K).max()), first_modes)
-    if made.get("imbalanced"):
+    if _is_uneven(made):
         return histogram_K, histogram_K, "histogram of the data set"
     present_K = (histogram_K > 0).astype(np.float64)
     is_complete = bool(present_K.all())
@@ -82,9 +82,18 @@ def distributions(dataset, first_modes=None):
     return histogram_K, present_K, "uniform over the data set's modes"
 
 
+def _is_uneven(made):
+    """Whether a set was made so that its modes differ in number (dataset_tool.py --imbalanced, --long-tail), by what it tells of its making."""
+    return bool(made.get("imbalanced") or made.get("long_tail"))
+
+
 def _check_first_modes(name, made, highest, first_modes):
     if made.get("imbalanced"):
         raise UserError(f"--modes={first_modes}: the imbalanced set {name} is defined over all {digit_data.NUM_MODES} modes; leave --modes out.")
+    if made.get("long_tail"):
+        raise UserError(
+            f"--modes={first_modes}: the long-tailed set {name} is compared with its own histogram over all its modes; leave --modes out."
+        )
     num_modes = made.get("modes", highest + 1)  # a small set lacks some that its maker drew from
     if num_modes < first_modes:
         raise UserError(

@@ -20,7 +20,7 @@ from dnnlib.errors import UserError
 from dnnlib.util import construct_class_by_name
 from madr_spaces import sampling
 from madr_spaces.feature_sets import check_finite, checked_matrix
-from metrics import given_features
+from metrics import given_features, one_size
 from metrics.feature_stats import FeatureStats
 from metrics.metric import Takes
 from torch_utils.snapshot_names import list_network_snapshots
@@ -267,18 +267,17 @@ def check_same_kind(mine, theirs):
 
     mine, theirs: (words like '--fakes=PATH', (C, H, W), path of a set or None of a network). theirs is what sets the kind.
     """
-    (my_words, my_shape, my_path), (their_words, their_shape, _) = mine, theirs
+    (my_words, my_shape, my_path), (their_words, their_shape, their_path) = mine, theirs
     if list(my_shape) == list(their_shape):
         return
     text = lambda shape: f"{shape[2]}x{shape[1]} pixels with {shape[0]} channel{'s' if shape[0] > 1 else ''}"
     what = f"{my_words} has images of {text(my_shape)}, {their_words} of {text(their_shape)}"
     if my_shape[0] != their_shape[0]:
         raise UserError(f"{what}; grey and colour cannot be compared: give images of one kind.")
-    if my_path is None:
-        raise UserError(f"{what}; a network draws one size: compare with images of that size, dataset_tool.py makes them.")
-    raise UserError(
-        f"{what}; compare images of one size: dataset_tool.py --source={my_path} --dest=fakes.zip --width={their_shape[2]} --height={their_shape[1]}."
-    )
+    if my_path is None or (their_path is None and not one_size.is_made(their_shape)):
+        raise UserError(f"{what}; {one_size.remedy_beside_network(my_shape if my_path is None else their_shape)}.")
+    sets = {words.split("=")[0].strip("-"): (path, shape) for words, shape, path in (mine, theirs)}
+    raise UserError(f"{what}; {one_size.remedy(their_shape, sets)}.")
 
 
 def as_given_features(sides):

@@ -12,6 +12,7 @@ import export
 import legacy
 from dnnlib import cli
 from dnnlib.errors import UserError
+from madr_plugin.augment_pipe import MADRAugmentPipe
 from training import augment, networks
 
 
@@ -115,6 +116,54 @@ def test_damaged_pairs_end_in_a_sentence(folder, tmp_path):
     path.unlink()
     with pytest.raises(UserError, match="no such file"):
         export.import_snapshot(path)
+
+
+def test_no_pickle_is_written_over(folder, tmp_path, capsys):
+    """A pair holds networks alone: written over the snapshot it was made of, it would end what rides along there."""
+    dest = tmp_path / "fork.pkl"
+    dest.write_bytes(b"the only copy")
+    for command, source in ((export.main, "pair.json"), (legacy.main, "snapshot.pkl"), (legacy.main, "pair.json")):
+        assert cli.call(command, [f"--source={folder / source}", f"--dest={dest}"]) == 1
+        err = capsys.readouterr().err
+        assert f"--dest={dest} exists already" in err and "give another name, or delete that file first" in err
+    assert dest.read_bytes() == b"the only copy" and os.listdir(tmp_path) == ["fork.pkl"]
+
+
+def test_what_rides_along_is_said_to_stay_behind(folder, tmp_path, capsys):
+    assert cli.call(export.main, [f"--source={folder / 'snapshot.pkl'}", f"--dest={tmp_path / 'plain'}"]) == 0
+    assert "left out" not in capsys.readouterr().err
+    data = legacy.open_network(folder / "snapshot.pkl")
+    pipe = MADRAugmentPipe(base=data["augment_pipe"])
+    pipe.carry(dict(step=torch.tensor(7), memory__features=torch.arange(6.0)))
+    (tmp_path / "fork.pkl").write_bytes(pickle.dumps(dict(data, augment_pipe=pipe)))
+    assert cli.call(export.main, [f"--source={tmp_path / 'fork.pkl'}", f"--dest={tmp_path / 'pair'}"]) == 0
+    err = capsys.readouterr().err
+    assert "2 tensors that ride on augment_pipe are left out" in err and f"Keep {tmp_path / 'fork.pkl'}" in err
+
+
+@pytest.mark.parametrize("place", ["/proc/no-folder/x", "FILE/x", "FILE/more/x"])
+def test_a_place_without_a_folder_is_said_before_anything_is_loaded(folder, tmp_path, capsys, monkeypatch, place):
+    (tmp_path / "file").write_text("")
+    place = place.replace("FILE", str(tmp_path / "file"))
+    for name in ("open_network", "load_network_pkl"):
+        monkeypatch.setattr(legacy, name, None)
+    monkeypatch.setattr(export, "import_snapshot", None)
+    for command, source, ending in (
+        (legacy.main, "snapshot.pkl", ".pkl"),
+        (export.main, "snapshot.pkl", ""),
+        (export.main, "snapshot.pkl", ".pt"),
+        (export.main, "pair.json", ".pkl"),
+    ):
+        assert cli.call(command, [f"--source={folder / source}", f"--dest={place}{ending}"]) == 1
+        err = capsys.readouterr().err
+        assert err.startswith(f"Error: --dest={place}{ending} cannot be written to") and "choose another folder" in err and "Traceback" not in err
+
+
+def test_a_missing_source_leaves_no_folder_behind(tmp_path):
+    for command, dest in ((legacy.main, "new/x.pkl"), (export.main, "new/x"), (export.main, "new/x.pt")):
+        assert cli.call(command, [f"--source={tmp_path / 'gone.pkl'}", f"--dest={tmp_path / dest}"]) == 1
+    assert cli.call(export.main, [f"--source={tmp_path / 'gone.json'}", f"--dest={tmp_path / 'new/x.pkl'}"]) == 1
+    assert os.listdir(tmp_path) == []
 
 
 def test_what_cannot_be_exported_is_said(folder, tmp_path):

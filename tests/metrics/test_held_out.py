@@ -2,6 +2,8 @@
 
 import json
 import math
+import re
+import shlex
 import types
 
 import numpy as np
@@ -9,6 +11,7 @@ import PIL.Image
 import pytest
 
 import calc_metrics
+import dataset_tool
 from dnnlib import cli
 from dnnlib.errors import UserError
 from metrics import held_out, held_out_kernels as kernels, metric_main, requirements
@@ -171,7 +174,10 @@ def test_ratios_are_those_of_the_kernels(call, drawn):
     "what, words",
     [
         ("small", "has too few images: a neighbourhood of 5 needs more than 5 held-out images (got 3); put more pictures into it"),
-        ("size", "has images of 8x8 pixels with 3 channels, the reals of 16x16 pixels with 3 channels; dataset_tool.py --source="),
+        (
+            "size",
+            "has images of 8x8 pixels with 3 channels, the reals of 16x16 pixels with 3 channels; compare images of one size: dataset_tool.py --source=",
+        ),
         ("grey", "grey and colour cannot be compared"),
         ("same", "holds the very images that they are compared with"),
         ("copies", "35 of the 55 images of --held-out"),
@@ -192,6 +198,21 @@ def test_what_cannot_be_compared_is_a_sentence(call, drawn, what, words):
     )[what]()
     code, lines, err = call(fakes, reals, held, ["madr_coverage_ratio"])
     assert code == 1 and words in err and "Traceback" not in err and not lines
+
+
+def test_held_out_images_of_another_size_come_to_that_of_the_reals(call, drawn, tmp_path, monkeypatch):
+    """The commands that the message names are run as they stand; where dataset_tool.py does not make the size of the reals, all sets change."""
+    monkeypatch.chdir(tmp_path)
+    for size, names in ((16, ["held-out"]), (12, ["held-out", "reals", "fakes"])):
+        sets = {name: drawn(f"{name}{size}", (30, 20, 5), seed, size=size) for seed, name in enumerate(("reals", "fakes"))}
+        sets["held-out"] = drawn(f"held{size}", (30, 20, 5), 3, size=20)
+        code, _, err = call(sets["fakes"], sets["reals"], sets["held-out"], ["madr_coverage_ratio"])
+        assert code == 1 and re.findall(r"--dest=([a-z-]+)-\d+\.zip", err) == names
+        for command in re.findall(r"dataset_tool\.py (.*?)(?= and dataset_tool|\.$)", err, re.MULTILINE):
+            assert cli.call(dataset_tool.main, shlex.split(command)) == 0
+        sets.update({name: f"{name}-{16 if size == 16 else 8}.zip" for name in names})
+        code, lines, err = call(sets["fakes"], sets["reals"], sets["held-out"], ["madr_coverage_ratio"])
+        assert code == 0 and len(lines) == 1, err
 
 
 def test_sets_without_rare_or_any_classes_and_metrics_without_held_out_images_are_sentences(call, drawn):

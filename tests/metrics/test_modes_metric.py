@@ -7,6 +7,8 @@ import pytest
 import torch
 from click.testing import CliRunner
 
+import dataset_tool
+from dnnlib import cli
 from dnnlib.errors import UserError
 from metrics import digit_classifier, digit_data, digit_network, metric_main, metric_utils, mode_coverage, modes
 from training.data.builders import build_stacked_digits, build_stacked_mnist
@@ -219,6 +221,24 @@ def test_reference_follows_the_kind_of_set(stacked, tmp_path):
     build_stacked_digits(str(tmp_path / "few.zip"), num_images=500, modes=20)
     data, reference, name = mode_coverage.distributions(open_set(str(tmp_path / "few.zip")))
     assert reference.sum() == 20 and reference[:20].all() and name == "uniform over the data set's modes"
+
+
+def test_a_long_tail_of_stacked_digits_stays_such_a_set(tmp_path):
+    """Its modes are those of the digits, and uneven by intention: the reference is its own histogram."""
+    whole, tail = tmp_path / "few.zip", tmp_path / "tail.zip"
+    build_stacked_digits(str(whole), num_images=200, modes=5)
+    assert cli.call(dataset_tool.main, [f"--source={whole}", f"--dest={tail}", "--long-tail=4"]) == 0
+    dataset = open_set(str(tail))
+    before = open_set(str(whole)).provenance
+    assert dataset.provenance["long_tail"]["ratio"] == 4
+    assert {key: dataset.provenance[key] for key in ("digits", "modes", "imbalanced")} == {
+        key: before[key] for key in ("digits", "modes", "imbalanced")
+    }
+    data, reference, name = mode_coverage.distributions(dataset)
+    assert name == "histogram of the data set" and (data == reference).all()
+    assert reference[:5].tolist() == dataset.provenance["long_tail"]["kept"]
+    with pytest.raises(UserError, match="--modes=5: the long-tailed set tail .*leave --modes out"):
+        mode_coverage.distributions(dataset, 5)
 
 
 def test_first_modes_of_a_set_built_with_as_many_are_all_of_it(tmp_path):

@@ -1,6 +1,8 @@
 """calc_metrics.py --fakes --reals: folders, zips, features and saved statistics judged without a network."""
 
 import json
+import re
+import shlex
 
 import numpy as np
 import PIL.Image
@@ -10,6 +12,7 @@ import torch
 import calc_metrics
 import dataset_tool
 from dnnlib import cli
+from dnnlib.errors import UserError
 from madr_spaces import neighbours
 from metrics import kernels, two_sets
 from metrics.metric import Takes
@@ -160,7 +163,7 @@ def test_faults_are_sentences(call, features, tmp_path, arguments, words):
     assert all(word in err for word in words), err
 
 
-def test_mixed_sizes_are_refused_and_the_remedy_helps(call, tmp_path, tiny_zip):
+def test_mixed_sizes_are_refused_and_the_remedy_helps(call, tmp_path, tiny_zip, monkeypatch):
     fakes = folder(tmp_path / "fakes", count=8)
     PIL.Image.new("RGB", (20, 20)).save(fakes / "odd.png")
     reals = tiny_zip(num_images=30, resolution=32)
@@ -169,10 +172,50 @@ def test_mixed_sizes_are_refused_and_the_remedy_helps(call, tmp_path, tiny_zip):
     (fakes / "odd.png").unlink()
     code, lines, err = call("--fakes", fakes, "--reals", reals)
     assert code == 1 and not lines and "16x16 pixels with 3 channels" in err and "32x32" in err
-    remedy = err.split("dataset_tool.py ")[1].strip().rstrip(".").replace("fakes.zip", str(tmp_path / "fakes.zip")).split()
-    assert cli.call(dataset_tool.main, remedy) == 0
-    code, lines, err = call("--fakes", tmp_path / "fakes.zip", "--reals", reals)
+    monkeypatch.chdir(tmp_path)
+    assert followed(err) == {"fakes": "fakes-32.zip"}
+    code, lines, err = call("--fakes=fakes-32.zip", "--reals", reals)
     assert code == 0 and len(lines) == 1, err
+
+
+def followed(err):
+    """Run the commands of dataset_tool.py that a message names: {name of a set: the file made}."""
+    commands = re.findall(r"dataset_tool\.py (.*?)(?= and dataset_tool|\.$)", err, re.MULTILINE)
+    made = re.findall(r"--dest=(([a-z-]+)-\d+\.zip)", err)
+    assert len(commands) == len(made) > 0 and all(cli.call(dataset_tool.main, shlex.split(command)) == 0 for command in commands), err
+    return {name: file for file, name in made}
+
+
+@pytest.mark.parametrize(
+    "fakes, reals, made",
+    [
+        ((64, 64), (48, 48), {"fakes": "fakes-32.zip", "reals": "reals-32.zip"}),
+        ((32, 32), (48, 48), {"reals": "reals-32.zip"}),
+        ((40, 24), (16, 16), {"fakes": "fakes-16.zip"}),
+        ((32, 32), (40, 24), {"fakes": "fakes-16.zip", "reals": "reals-16.zip"}),
+    ],
+)
+def test_sets_of_any_two_sizes_come_to_one(call, tmp_path, monkeypatch, fakes, reals, made):
+    """The commands that the message names are run as they stand, also where dataset_tool.py makes no images of the size of the reals."""
+    monkeypatch.chdir(tmp_path)
+    paths = dict(fakes=tmp_path / "my fakes", reals=tmp_path / "reals")
+    for seed, (path, (width, height)) in enumerate(zip(paths.values(), (fakes, reals))):
+        path.mkdir()
+        for i, pixels in enumerate(np.random.RandomState(seed).randint(0, 256, size=[12, height, width, 3]).astype(np.uint8)):
+            PIL.Image.fromarray(pixels).save(path / f"{i:03d}.png")
+    code, lines, err = call("--fakes", paths["fakes"], "--reals", paths["reals"], "--metrics=fid50k_full")
+    assert code == 1 and not lines and followed(err) == made
+    paths.update(made)
+    code, lines, err = call("--fakes", paths["fakes"], "--reals", paths["reals"], "--metrics=fid50k_full")
+    assert code == 0 and len(lines) == 1, err
+
+
+def test_a_network_of_a_size_that_is_not_made_keeps_it():
+    theirs = ("--network=n.pkl", (3, 14, 14), None)
+    with pytest.raises(UserError, match="bring the images to 14x14 with another program"):
+        two_sets.check_same_kind(("--baseline=b", (3, 16, 16), "b"), theirs)
+    with pytest.raises(UserError, match="bring the images to 14x14 with another program"):
+        two_sets.check_same_kind(theirs, ("--data=b", (3, 16, 16), "b"))
 
 
 def test_colour_and_grey_are_no_comparison(call, tmp_path):

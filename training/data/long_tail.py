@@ -40,7 +40,8 @@ class LongTail(Source):
         self._chosen = set(np.concatenate(chosen).tolist())
         self.num_images = len(self._chosen)
         self.has_labels, self.class_names, self.notes, self.remarks = True, source.class_names, source.notes, source.remarks
-        self.provenance = dict(long_tail=dict(ratio=ratio, seed=seed, class_counts=counts_K.tolist(), kept=kept_K.tolist()))
+        told = dict(ratio=ratio, seed=seed, class_counts=counts_K.tolist(), kept=kept_K.tolist())
+        self.provenance = dict(source.provenance or {}, long_tail=told)  # digits in three colours stay so
 
     def labels(self) -> list:
         return [label for index, label in enumerate(self._source.labels()) if index in self._chosen]

@@ -22,6 +22,7 @@ from dnnlib.errors import UserError
 from training.data import dataset_io, file_sets, mnist
 
 LABEL_MODES = ["json", "folders", "none", "renumber"]
+_SHARES_TOLD = 10  # classes named in the sentence on --max-images
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class SourceImage:
 
 
 class Source:
-    """Base: iterate for the pictures; `max_images` limits how many are looked at."""
+    """Base: iterate for the pictures; `max_images` limits how many are looked at: the first, or of class folders a share of each."""
 
     num_images = 0
     has_labels = False
@@ -71,15 +72,18 @@ class FileSource(Source):
     def __init__(self, path: str, labels: str, max_images: int | None):
         super().__init__()
         self._files = dataset_io.open_files(path)
-        self._names = [name for name in self._files.names if dataset_io.is_image_name(name)][:max_images]
+        self._names = [name for name in self._files.names if dataset_io.is_image_name(name)]
         if not self._names:
             raise UserError(
                 f"--source={path} holds no images ({len(self._files.names)} other files); their names must end in "
                 f"{', '.join(sorted(dataset_io.IMAGE_SUFFIXES))}."
             )
-        self.num_images = len(self._names)
         self._note_other_files()
         self._labels = self._labels_from_folders(path) if labels == "folders" else {}
+        if labels == "folders":
+            self._take_share_of_each_class(path, max_images)
+        self._names = self._names[:max_images]
+        self.num_images = len(self._names)
         if labels in ("json", "renumber"):
             self._labels = self._labels_from_json(with_strays=max_images is None, renumber=labels == "renumber")
         self.has_labels = bool(self._labels)
@@ -108,6 +112,29 @@ class FileSource(Source):
             )
         number = {class_name: i for i, class_name in enumerate(self.class_names)}
         return {name: number[class_name] for name, class_name in class_of.items()}
+
+    def _take_share_of_each_class(self, path: str, max_images: int | None) -> None:
+        """Leave max_images names, evenly spaced within each class: the first ones would be those of the first classes."""
+        if max_images is None or max_images >= len(self._names):
+            return
+        # What lies beside the folders has no class, but must not stay unseen: the check names it.
+        groups_N = np.array([self._labels.get(name, -1) for name in self._names])
+        numbers, counts_K = np.unique(groups_N, return_counts=True)
+        if max_images < len(numbers):
+            strays = " and of those in no folder" if numbers[0] < 0 else ""
+            raise UserError(
+                f"--max-images={max_images} cannot take an image of each of the {len(self.class_names or [])} classes of {path}{strays}; give at "
+                f"least {len(numbers)}, or leave it out to take all."
+            )
+        kept_K = shares(counts_K, max_images)
+        chosen = [np.flatnonzero(groups_N == number)[evenly_spaced(count, kept)] for number, count, kept in zip(numbers, counts_K, kept_K)]
+        self._names = [self._names[index] for index in np.sort(np.concatenate(chosen))]
+        taken = [f"{kept} of {count} of {self._class_name(number)}" for number, count, kept in zip(numbers, counts_K, kept_K)]
+        more = f", ... ({len(taken)} classes)" if len(taken) > _SHARES_TOLD else ""
+        self.remarks.append(f"--max-images={max_images} takes a share of each class: {', '.join(taken[:_SHARES_TOLD])}{more}")
+
+    def _class_name(self, number: int) -> str:
+        return self.class_names[number] if self.class_names and number >= 0 else "those in no folder"
 
     def _labels_from_json(self, with_strays: bool, renumber: bool) -> dict[str, Any]:
         metadata = dataset_io.read_metadata(self._files)
@@ -235,6 +262,25 @@ def _without_folder_labels(source: Source, labels: str, path: str) -> Source:
             f"--labels={labels} needs a folder or zip of images, not {path}; leave it out: labels that the archive itself holds are taken by default."
         )
     return source
+
+
+def shares(counts_K: np.ndarray, total: int) -> np.ndarray:
+    """int64 [K]: how many of counts_K a choice of `total` takes: in proportion, the largest remainders rounded up, at least one of each.
+
+    total: from K to the sum of counts_K.
+    """
+    scaled_K = counts_K.astype(np.int64) * total
+    kept_K, rest_K = np.divmod(scaled_K, counts_K.sum())
+    kept_K[np.argsort(-rest_K, kind="stable")[: total - kept_K.sum()]] += 1
+    for k in np.flatnonzero(kept_K == 0):
+        kept_K[kept_K.argmax()] -= 1
+        kept_K[k] = 1
+    return kept_K
+
+
+def evenly_spaced(count: int, kept: int) -> np.ndarray:
+    """int64 [kept]: so many of the indices 0 ... count - 1, from the first on."""
+    return np.arange(kept, dtype=np.int64) * int(count) // int(kept)
 
 
 def class_counts(labels: list[Any]) -> dict[int, int]:
