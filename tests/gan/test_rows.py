@@ -282,6 +282,26 @@ def test_clipped_weights(toy):
     assert torch.equal(layer.weight, before.clamp(-12.5, 12.5)) and float(layer.bias.abs().max()) <= 0.25
 
 
+def test_a_clipped_D_still_hears_its_labels():
+    """The mapping of labels learns at a share of the rate: its weights begin as N(0, 1) / share, and the bounds are so much wider."""
+    from training.gan.regularisers import WeightClipping
+    from training.networks import Discriminator
+
+    torch.manual_seed(0)
+    D = Discriminator(3, 8, 1, channel_base=64, channel_max=16, num_fp16_res=0)
+    images, labels = torch.randn(4, 1, 8, 8).requires_grad_(True), torch.eye(3)[[0, 1, 2, 0]].requires_grad_(True)
+    told = float(D.mapping(None, labels).detach().std())
+    WeightClipping().after_step("Dmain", D)
+    # Each of the 8 layers keeps .43 of its size, as every clipped layer does, not 1/200 of it.
+    assert float(D.mapping(None, labels).detach().std()) > 0.3**8 * told
+    assert all(float(gradient.norm()) > 1e-7 for gradient in torch.autograd.grad(D(images, labels).sum(), [images, labels]))
+    layer = D.mapping.fc0
+    assert float(layer.weight.abs().max()) == pytest.approx(0.5 / layer.bias_gain) and layer.bias_gain == 0.01
+    layer.bias.data.fill_(5)
+    WeightClipping().after_step("Dmain", D)
+    assert torch.equal(layer.bias, torch.full_like(layer.bias, 1.0))
+
+
 @pytest.mark.parametrize("std", [1.0, 0.15])
 def test_latents_of_a_mixture_are_exact(std):
     """As many of each component, normal around its mean in every direction, the first coordinate like the others."""
