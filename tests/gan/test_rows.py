@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from training.gan import adversarial, penalties, views
+from torch_utils import training_stats
+from training.gan import adversarial, choosing, penalties, views
 from training.gan.judge import Judge, packed
 from training.gan.latents import MixtureMapping
 from training.gan.step import Step
@@ -265,6 +266,22 @@ def _seeded(function):
         return function(images)
 
     return call
+
+
+@pytest.mark.parametrize("gan, smoothed, boundary", [
+    ("non-saturating", None, 0), ("minimax", 0.9, 0), ("hinge", None, 0), ("lsgan", None, 0.5), ("cn-lsgan", None, 0.5), ("lsgan", 0.9, 0.45),
+])  # fmt: skip
+def test_signs_that_augmentation_follows_are_of_the_boundary(toy, gan, smoothed, boundary):
+    made, *_ = toy(gan, [("label-smoothing", dict(target=smoothed))] if smoothed else [])
+    collector = training_stats.Collector(regex="Loss/signs/real")
+    collector.update()
+    made._report_scores("real", column(boundary - 0.04, boundary + 0.04, boundary + 0.04, boundary + 0.04))
+    collector.update()
+    assert collector["Loss/signs/real"] == 0.5
+
+
+def test_terms_without_a_boundary_are_known_to_the_options():
+    assert {name for name, terms in adversarial.TERMS.items() if terms.boundary is None} == set(choosing.WITHOUT_BOUNDARY)
 
 
 def test_clipped_weights(toy):

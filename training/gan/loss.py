@@ -113,6 +113,11 @@ class GANLoss(StyleGAN2Loss):
         if means:
             sum(means).mul(gain).backward()
 
+    def _report_scores(self, kind, logits):
+        """Logits, and on which side of D's boundary they lie: the sign that augmentation adapts to. Without a boundary the bare sign."""
+        training_stats.report(f"Loss/scores/{kind}", logits)
+        training_stats.report(f"Loss/signs/{kind}", (logits - (self.terms.boundary or 0)).sign())
+
     @staticmethod
     def _mean_of(name, term):
         """[the mean of a term over its own elements]; [] for a part that has none."""

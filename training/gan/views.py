@@ -19,13 +19,16 @@ class PacGAN(Part):
 
 
 class LabelSmoothing(Part):
-    """D's target for reals below 1 (Salimans et al. 2016, 1606.03498, section 3.4): the real term alone is changed, one-sided."""
+    """D's target for reals below 1 (Salimans et al. 2016, 1606.03498, section 3.4): the real term alone is changed, one-sided.
+
+    The middle of the targets of least squares moves with it. That of cross entropy stays: sigmoid(0) is nearly the middle of 0 and .9.
+    """
 
     def __init__(self, target=0.9):
         self.target = target
 
     def change_terms(self, terms):
-        return dataclasses.replace(terms, real=terms.smoothed(self.target))
+        return dataclasses.replace(terms, real=terms.smoothed(self.target), boundary=terms.boundary * self.target)
 
 
 class DiffAugment(Part):
