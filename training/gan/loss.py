@@ -10,7 +10,7 @@ import dnnlib
 from dnnlib.errors import UserError
 from torch_utils import distributed, training_stats
 from training import half_precision
-from training.gan import adversarial, methods
+from training.gan import adversarial, methods, networks
 from training.gan.judge import Judge
 from training.gan.step import Step
 from training.loss import PHASES, StyleGAN2Loss
@@ -46,8 +46,10 @@ class GANLoss(StyleGAN2Loss):
             part.begin_phase(phase, cur_nimg)
 
     def end_phase(self, phase):
+        learner = self._learning[PHASES[phase][0]]
         for part in self.parts:
-            part.after_step(phase, self._learning[PHASES[phase][0]])
+            part.after_step(phase, learner)
+        networks.follow_weights(learner)  # once a step, so that it does not depend on the number of passes, and so of processes
 
     def telemetry(self):
         return {name: value for part in self.parts for name, value in part.telemetry().items()}
