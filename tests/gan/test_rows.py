@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from tests.gan.conftest import Linear
 from torch_utils import training_stats
 from training.gan import adversarial, choosing, penalties, views
 from training.gan.judge import Judge, packed
@@ -266,6 +267,19 @@ def _seeded(function):
         return function(images)
 
     return call
+
+
+@pytest.mark.parametrize("gamma", [3.0, 0.0])
+def test_r1_is_told_under_the_names_of_the_family(toy, batch, gamma):
+    """Loss/r1_penalty |grad D|^2, Loss/D/reg gamma/2 times as much; neither where it is off, as in StyleGAN2Loss."""
+    made, D, _ = toy("r1", [("r1", dict(gamma=gamma))], D=Linear([1, 2, 2]))
+    collector = training_stats.Collector(regex="Loss/(r1_penalty|D/reg|D/r1)", keep_previous=False)
+    collector.update()
+    made.accumulate_gradients("Dboth", *batch(), True, 1)
+    collector.update()
+    squared = float(D.weight.detach().square().sum())
+    expected = {"Loss/r1_penalty": squared, "Loss/D/reg": squared * gamma / 2, "Loss/D/r1": squared * gamma / 2}
+    assert {name: collector.mean(name) for name in expected if collector.num(name)} == (pytest.approx(expected) if gamma else {})
 
 
 @pytest.mark.parametrize("gan, smoothed, boundary", [

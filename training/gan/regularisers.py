@@ -2,12 +2,16 @@
 
 import torch
 
+from torch_utils import training_stats
 from training.gan import penalties
 from training.gan.part import Part
 
 
 class R1(Part):
-    """gamma/2 |grad D|^2 at reals (Mescheder et al. 2018, 1801.04406, eq. 9). One value per group."""
+    """gamma/2 |grad D|^2 at reals (Mescheder et al. 2018, 1801.04406, eq. 9). One value per group.
+
+    Its statistics have the family's names: Loss/r1_penalty before its weight, Loss/D/reg with it.
+    """
 
     lazy, leaves = True, ("reals",)
 
@@ -15,7 +19,13 @@ class R1(Part):
         self.gamma = gamma
 
     def discriminator_term(self, step):
-        return penalties.zero_centred(step.real_logits, step.reals, self.gamma) if self.gamma else None
+        if not self.gamma:
+            return None
+        penalty = penalties.zero_centred(step.real_logits, step.reals, gamma=2)  # |grad D|^2 itself
+        training_stats.report("Loss/r1_penalty", penalty)
+        weighted = penalty * (self.gamma / 2)
+        training_stats.report("Loss/D/reg", weighted)
+        return weighted
 
 
 class R2(Part):
