@@ -46,10 +46,11 @@ class GANLoss(StyleGAN2Loss):
             part.begin_phase(phase, cur_nimg)
 
     def end_phase(self, phase):
-        learner = self._learning[PHASES[phase][0]]
+        learner = PHASES[phase][0]
         for part in self.parts:
-            part.after_step(phase, learner)
-        networks.follow_weights(learner)  # once a step, so that it does not depend on the number of passes, and so of processes
+            part.after_step(phase, self._learning[learner])
+        if learner == "D":  # once a step, so that it does not depend on the number of passes, and so of processes
+            networks.follow_weights(self.D)
 
     def telemetry(self):
         return {name: value for part in self.parts for name, value in part.telemetry().items()}
