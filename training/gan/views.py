@@ -85,8 +85,9 @@ class LatentConsistency(Part):
         return step.remade(step.z + self.sigma * torch.randn_like(step.z))
 
     def discriminator_term(self, step):
-        logits = step.fake_logits if step.fakes_are_fresh else step.judged_again("fakes", step.fresh_fakes)
-        return penalties.consistency(logits, step.judged_again("fakes", self.neighbours(step)), self.dis)
+        # Both are G's own images, which have the step's labels also where D sees others.
+        logits = step.fake_logits if step.fakes_are_fresh else step.judged_again("fakes", step.fresh_fakes, step.labels)
+        return penalties.consistency(logits, step.judged_again("fakes", self.neighbours(step), step.labels), self.dis)
 
     def generator_term(self, step):
         return -self.gen * penalties.image_distance(step.fakes, self.neighbours(step))
