@@ -69,8 +69,7 @@ class Rejected:
         self._burnt_in[key] = drs.burnt_in(proposals, inputs, self.settings)
         return copy.deepcopy(self._burnt_in[key])
 
-    @staticmethod
-    def _record(opts, num_items, batch_gen, acceptance):
+    def _record(self, opts, num_items, batch_gen, acceptance):
         opts.record(
             num_gen=num_items,
             seed=opts.seed,
@@ -78,5 +77,5 @@ class Rejected:
             truncation_psi=opts.G_kwargs.get("truncation_psi", 1),
             truncation_cutoff=opts.G_kwargs.get("truncation_cutoff"),
             noise_mode=opts.G_kwargs.get("noise_mode", "random"),
-            drs=acceptance.facts(),
+            drs=dict(acceptance.facts(), **self.loss.facts()),
         )

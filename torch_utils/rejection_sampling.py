@@ -30,10 +30,18 @@ SQUARES = ("least-squares", "whole-squares")  # a = p / (p + q)
 
 @dataclasses.dataclass(frozen=True)
 class Loss:
-    """What D's logits mean. terms: of LOGISTIC or SQUARES. real_target: below 1 under one-sided label smoothing."""
+    """What D's logits mean. terms: of LOGISTIC or SQUARES. real_target: below 1 under one-sided label smoothing.
+
+    is_assumed: nobody knows which loss trained D.
+    """
 
     terms: str = "non-saturating"
     real_target: float = 1.0
+    is_assumed: bool = False
+
+    def facts(self):
+        """What a result line states of it: nothing where it is known."""
+        return dict(assumed_loss=self.terms) if self.is_assumed else {}
 
     def log_ratio(self, logits):
         """log p / q of logits, in float64, up to a constant.

@@ -262,7 +262,7 @@ def name_snapshots(options):
 
 
 def _augmentation(run, flags):
-    options, mode = run.options, flags.get("aug", "ada")
+    options, mode = run.options, choosing.augmentation(flags, run.reasons)
     if "aug" in flags:
         run.name_parts.append(mode)
     _refuse_foreign_strength_flags(flags, mode)

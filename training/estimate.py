@@ -213,7 +213,8 @@ def warnings_for(options, costs, image_shape, num_images, free_disk=None) -> lis
 def _warn_data(options, num_images):
     augmented = "augment_kwargs" in options
     if num_images < FEW_IMAGES and not augmented:
-        yield f"only {num_images} images and --aug=noaug: D will learn them by heart; use --aug=ada"
+        remedy = "--aug=ada" if choosing.logits_have_boundary(options) else "--aug=fixed --p=0.3"
+        yield f"only {num_images} images and --aug=noaug: D will learn them by heart; use {remedy}"
     elif num_images < 100:
         yield f"only {num_images} images: expect copies of them; more images help more than any setting"
     if num_images < options.batch_size:

@@ -193,7 +193,7 @@ _WHICH_GAN = [
 _AUGMENTATION = [
     Flag(
         "aug",
-        "Augmentation of what D sees [default: ada]",
+        "Augmentation of what D sees [default: ada; noaug for a --gan whose logits cannot steer it]",
         click.Choice(["noaug", "ada", "fixed"]),
         ("ada_target", "ada_kimg", "augment_p", "augment_kwargs"),
     ),

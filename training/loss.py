@@ -65,7 +65,7 @@ class Loss:
 
     def end_phase(self, phase: str) -> None:
         """Called after the phase's optimizer step. May look at the weights that it made; a loss that bounds the weights of the network that
-        has learned does so here, alike in every process. All else is left as it is."""
+        has learned, or moves buffers that follow them, does so here, alike in every process. All else is left as it is."""
 
     def telemetry(self) -> dict:
         """Called at the end of each tick: {name: float} for the end of the tick line.

@@ -3,7 +3,8 @@
 import datetime
 import json
 import math
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 
 from reporting.run_folder import is_number
 from reporting.run_page.charts import format_number
@@ -37,13 +38,14 @@ TRAINING_GROUPS = [
         "Sign of what D says",
         "mean sign",
         {"Loss/signs/real": "reals", "Loss/signs/fake": "fakes"},
-        "Reals near 1 for long: D has learnt the training set by heart.",
+        "Reals near 1 for long: D has learnt the training set by heart. Says nothing of critics and relativistic losses, whose logits have no boundary.",
         (-1, 1),
     ),
     Group("Augmentation", "probability p", {"Progress/augment": "p"}, "How often D sees an augmented image.", (0, 1)),
     Group("Penalties", "penalty", {"Loss/r1_penalty": "R1", "Loss/pl_penalty": "path length"}, "Before their weights."),
-    Group("Weighted penalties", "part of the loss", {"Loss/D/reg": "D", "Loss/G/reg": "G"}),
+    Group("Weighted penalties", "part of the loss", {"Loss/D/reg": "D", "Loss/G/reg": "G"}, "And what else methods add to a loss."),
 ]
+TERM_OF_A_METHOD = re.compile(r"Loss/([GD])/(?!loss$|reg$)(.+)")
 ALARMS = {1: "collapse", 2: "cycling"}  # of MADR/alarm, as docs/diversity_monitor.md has them
 DIVERSITY_GROUPS = [
     Group(
@@ -106,6 +108,7 @@ COST_GROUPS = [
 ]
 # Said elsewhere on the page, or by the horizontal axis.
 NOT_DRAWN = {
+    "Loss/D/r1",  # as Loss/D/reg
     "Progress/kimg",
     "Progress/tick",
     "Timing/total_sec",
@@ -146,8 +149,18 @@ def other_charts(run, known):
     return "".join(drawn) + left_out
 
 
+def training_groups(run):
+    """TRAINING_GROUPS, with the terms of the run's methods beside the penalties."""
+    *groups, weighted = TRAINING_GROUPS
+    terms = {name: match for name in sorted(run.series) if (match := TERM_OF_A_METHOD.fullmatch(name))}
+    if "Loss/D/reg" in run.series:
+        terms.pop("Loss/D/r1", None)  # the same under its second name
+    names = {**weighted.names, **{name: f"{match[1]}: {match[2]}" for name, match in terms.items()}}
+    return [*groups, replace(weighted, names=names)]
+
+
 def training_section(run):
-    return _charts_section(run, "training", "Training", TRAINING_GROUPS)
+    return _charts_section(run, "training", "Training", training_groups(run))
 
 
 def diversity_section(run):
@@ -188,7 +201,7 @@ def madr_cost(run):
 
 
 def other_section(run):
-    known = {name for group in TRAINING_GROUPS + DIVERSITY_GROUPS + COST_GROUPS for name in group.names} | NOT_DRAWN
+    known = {name for group in training_groups(run) + DIVERSITY_GROUPS + COST_GROUPS for name in group.names} | NOT_DRAWN
     drawn = other_charts(run, known)
     return Section("other", "Other statistics", f'<div class="charts">{drawn}</div>') if drawn else None
 

@@ -314,6 +314,19 @@ def test_further_sections(make_run):
     assert "words" in found.anchors and "00000-toys-tiny & more" in found.texts
 
 
+def test_terms_of_methods_are_drawn_beside_the_penalties(make_run):
+    """Loss/D/reg is R1 by the family's name and is drawn once; a run of before has Loss/D/r1 alone."""
+    run = make_run()
+    stats = {"Loss/r1_penalty": 0.3, "Loss/D/reg": 0.6, "Loss/D/r1": 0.6, "Loss/D/zcr": 0.2, "Loss/G/mode-seeking": 1.1}
+    for told, missing in ((stats, ["D: r1", "r1"]), ({"Loss/D/r1": 0.6, "Loss/D/gradient-penalty": 2.0}, ["r1", "R1"])):
+        (run / "stats.jsonl").write_text("".join(tick(kimg or 0.008, **told) + "\n" for kimg in (0, 4, 8)))
+        page.write_report(str(run), now=NOW)
+        found = read_page(run / "report.html")
+        assert ("Weighted penalties" in found.texts) and not set(missing) & set(found.texts) and "Other statistics" not in found.texts
+        drawn = ["R1", "D: zcr", "G: mode-seeking"] if told is stats else ["D: r1", "D: gradient-penalty"]
+        assert all(any(text.startswith(name) for text in found.texts) for name in drawn), found.texts
+
+
 # ----------------------------------------------------------------------------------------------------------------
 # What is no run, or no place to write to.
 

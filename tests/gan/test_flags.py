@@ -22,6 +22,8 @@ def test_packs(dry_run):
     (["--method=pacgan:m=2", "--batch=12"], ["6 images at a time", "--mbstd-group"]),
     (["--method=pacgan:m=1"], ["m must be a whole number from 2 to 64"]),
     (["--method=diffaugment", "--aug=ada"], ["--method=diffaugment", "--aug=ada", "leave one of them out"]),
+    (["--gan=wgan", "--aug=ada"], ["--gan=wgan", "--aug=ada", "no boundary", "--aug=fixed --p=0.3", "--aug=noaug"]),
+    (["--gan=rpgan+r1+r2", "--target=0.5"], ["--gan=rpgan+r1+r2 and --target=0.5", "--aug=fixed --p=0.3"]),
     (["--method=diffaugment", "--target=0.5"], ["--method=diffaugment", "--target"]),
     (["--method=ttur", "--glr=0.1"], ["--method=ttur", "--glr=0.1", "leave one of them out"]),
     (["--method=label-smoothing", "--gan=wgan-gp"], ["--method=label-smoothing", "--gan=wgan-gp", "--gan=minimax or non-saturating or r1 or"]),
@@ -50,6 +52,32 @@ def test_rates_and_steps(dry_run):
 def test_diffaugment_takes_the_place_of_aug(dry_run):
     options, _ = dry_run("--method=diffaugment")
     assert not {"augment_kwargs", "ada_target", "ada_kimg", "augment_p"} & set(options)
+
+
+@pytest.mark.parametrize("gan", ["wgan", "wgan-gp", "rpgan", "rpgan+r1+r2"])
+def test_logits_without_a_boundary_steer_no_augmentation(dry_run, gan):
+    options, printed = dry_run(f"--gan={gan}")
+    assert not {"augment_kwargs", "ada_target", "augment_p"} & set(options) and f"no adaptive augmentation: --gan={gan}" in printed
+    told = " ".join(printed.split())
+    assert "D will learn them by heart; use --aug=fixed --p=0.3" in told and "use --aug=ada" not in told and "p follows D" not in told
+    options, printed = dry_run(f"--gan={gan}", "--aug=fixed", "--p=0.25")
+    assert options["augment_p"] == 0.25 and options["augment_kwargs"] and "no adaptive" not in printed
+
+
+@pytest.mark.parametrize("gan", ["lsgan", "hinge", "r1"])
+def test_others_keep_adaptive_augmentation(dry_run, gan):
+    assert dry_run(f"--gan={gan}")[0]["ada_target"] == 0.6
+
+
+def test_a_run_begun_with_ada_goes_on_with_it(data16):
+    """Before, --gan=wgan had ADA by default; its command line still goes on with such a run."""
+    saved = begun(gan="wgan", aug="noaug")
+    assert clashes(saved, gan="wgan", aug="noaug") == []
+    adaptive = begun()
+    for name in ("augment_kwargs", "ada_target"):
+        saved[name] = adaptive[name]
+    assert clashes(saved) == clashes(saved, gan="wgan") == clashes(saved, gan="wgan", aug="ada") == clashes(saved, target=0.6) == []
+    assert "aug" in clashes(saved, aug="noaug") and "target" in clashes(saved, target=0.5)
 
 
 def test_latents(dry_run):

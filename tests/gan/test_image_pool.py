@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from tests.gan.conftest import Linear
 from tests.gan.toys import assert_derivative, attach
 from training.gan.image_pool import num_past
 from training.gan.step import Step
@@ -67,6 +68,25 @@ def test_labels_stay_with_their_images(toy):
         shown, labels = seen_by_D(made, part, new, labels=torch.tensor(new)[:, None])
         assert labels[:, 0].tolist() == shown
         part.remember("Dmain")
+
+
+def test_consistency_judges_fresh_fakes_under_their_own_labels(toy):
+    """Half of what D sees has the labels of the past; G's own images, of which zcr asks D, have those of the step."""
+
+    class LabelReader(Linear):
+        def forward(self, img, c):
+            told.append(c[:, 0].tolist())
+            return super().forward(img, c) + c
+
+    told, D = [], LabelReader([1, 2, 2])
+    made, *_ = toy("lsgan", [("image-pool", dict(size=8)), ("zcr", {})], D=D)
+    attach(made, D)
+    made.parts[0].memory.update(images=images_of(0.25, 0.5, 0.75).half(), labels=torch.full([3, 1], 9.0))
+    labels = torch.arange(4.0, dtype=torch.float64)[:, None]
+    made.begin_phase("Dmain", 0)
+    step = Step(made, "Dmain", "D", 0, None, None, torch.randn(4, 3, dtype=torch.float64), labels, True)
+    step.fake_logits, made.parts[1].discriminator_term(step)
+    assert told == [[0, 1, 9, 9], [0, 1, 2, 3], [0, 1, 2, 3]]
 
 
 def test_packs_are_new_or_of_the_past_as_a_whole(toy):

@@ -30,7 +30,9 @@ def run(path, options, num_gpus=1, **more):
 @pytest.fixture
 def with_counting(options_of):
     """Packs, a critic that learns twice as often, a generator with few rows, and the method with a network and a memory."""
-    options = options_of(steps=4, gan="wgan-gp", method=["pacgan:m=2", "n-critic:n=2", "top-k:decay=0.5", "zcr"], batch=16, batch_gpu=8)
+    options = options_of(
+        steps=4, gan="wgan-gp", method=["pacgan:m=2", "n-critic:n=2", "top-k:decay=0.5", "zcr", "spectral-norm"], batch=16, batch_gpu=8
+    )
     options.loss_kwargs.methods.append(dict(name="counting"))
     yield options
     methods.METHODS.pop("counting", None)  # other tests compare the table with its page

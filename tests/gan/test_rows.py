@@ -5,7 +5,9 @@ import math
 import pytest
 import torch
 
-from training.gan import adversarial, penalties, views
+from tests.gan.conftest import Linear
+from torch_utils import training_stats
+from training.gan import adversarial, choosing, penalties, views
 from training.gan.judge import Judge, packed
 from training.gan.latents import MixtureMapping
 from training.gan.step import Step
@@ -267,6 +269,35 @@ def _seeded(function):
     return call
 
 
+@pytest.mark.parametrize("gamma", [3.0, 0.0])
+def test_r1_is_told_under_the_names_of_the_family(toy, batch, gamma):
+    """Loss/r1_penalty |grad D|^2, Loss/D/reg gamma/2 times as much; neither where it is off, as in StyleGAN2Loss."""
+    made, D, _ = toy("r1", [("r1", dict(gamma=gamma))], D=Linear([1, 2, 2]))
+    collector = training_stats.Collector(regex="Loss/(r1_penalty|D/reg|D/r1)", keep_previous=False)
+    collector.update()
+    made.accumulate_gradients("Dboth", *batch(), True, 1)
+    collector.update()
+    squared = float(D.weight.detach().square().sum())
+    expected = {"Loss/r1_penalty": squared, "Loss/D/reg": squared * gamma / 2, "Loss/D/r1": squared * gamma / 2}
+    assert {name: collector.mean(name) for name in expected if collector.num(name)} == (pytest.approx(expected) if gamma else {})
+
+
+@pytest.mark.parametrize("gan, smoothed, boundary", [
+    ("non-saturating", None, 0), ("minimax", 0.9, 0), ("hinge", None, 0), ("lsgan", None, 0.5), ("cn-lsgan", None, 0.5), ("lsgan", 0.9, 0.45),
+])  # fmt: skip
+def test_signs_that_augmentation_follows_are_of_the_boundary(toy, gan, smoothed, boundary):
+    made, *_ = toy(gan, [("label-smoothing", dict(target=smoothed))] if smoothed else [])
+    collector = training_stats.Collector(regex="Loss/signs/real")
+    collector.update()
+    made._report_scores("real", column(boundary - 0.04, boundary + 0.04, boundary + 0.04, boundary + 0.04))
+    collector.update()
+    assert collector["Loss/signs/real"] == 0.5
+
+
+def test_terms_without_a_boundary_are_known_to_the_options():
+    assert {name for name, terms in adversarial.TERMS.items() if terms.boundary is None} == set(choosing.WITHOUT_BOUNDARY)
+
+
 def test_clipped_weights(toy):
     made, D, synthesis = toy("wgan", [("clip", dict(c=0.25))])
     made.parts[0].after_step("Gmain", synthesis)
@@ -280,6 +311,26 @@ def test_clipped_weights(toy):
     before = layer.weight.clone()
     made.parts[0].after_step("Dmain", layer)
     assert torch.equal(layer.weight, before.clamp(-12.5, 12.5)) and float(layer.bias.abs().max()) <= 0.25
+
+
+def test_a_clipped_D_still_hears_its_labels():
+    """The mapping of labels learns at a share of the rate: its weights begin as N(0, 1) / share, and the bounds are so much wider."""
+    from training.gan.regularisers import WeightClipping
+    from training.networks import Discriminator
+
+    torch.manual_seed(0)
+    D = Discriminator(3, 8, 1, channel_base=64, channel_max=16, num_fp16_res=0)
+    images, labels = torch.randn(4, 1, 8, 8).requires_grad_(True), torch.eye(3)[[0, 1, 2, 0]].requires_grad_(True)
+    told = float(D.mapping(None, labels).detach().std())
+    WeightClipping().after_step("Dmain", D)
+    # Each of the 8 layers keeps .43 of its size, as every clipped layer does, not 1/200 of it.
+    assert float(D.mapping(None, labels).detach().std()) > 0.3**8 * told
+    assert all(float(gradient.norm()) > 1e-7 for gradient in torch.autograd.grad(D(images, labels).sum(), [images, labels]))
+    layer = D.mapping.fc0
+    assert float(layer.weight.abs().max()) == pytest.approx(0.5 / layer.bias_gain) and layer.bias_gain == 0.01
+    layer.bias.data.fill_(5)
+    WeightClipping().after_step("Dmain", D)
+    assert torch.equal(layer.bias, torch.full_like(layer.bias, 1.0))
 
 
 @pytest.mark.parametrize("std", [1.0, 0.15])

@@ -147,9 +147,17 @@ def test_an_endless_search_ends_in_a_sentence(monkeypatch):
 # --- what D was trained with ---
 
 
-def test_losses_by_the_options_of_the_run():
-    assert losses.loss_of_run(None, "n.pkl") == losses.loss_of_run({}, "n.pkl") == drs.Loss()
+@pytest.mark.parametrize("options", [None, {}, dict(loss_kwargs={})])
+def test_a_loss_that_nobody_knows_is_assumed_aloud(options, capsys):
+    loss = losses.loss_of_run(options, "n.pkl")
+    assert loss == drs.Loss(is_assumed=True) and loss.facts() == dict(assumed_loss="non-saturating") and drs.Loss().facts() == {}
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("Warning: --drs: nobody knows which loss trained D of n.pkl") and "StyleGAN2's is assumed" in line
+
+
+def test_losses_by_the_options_of_the_run(capsys):
     plugin = dict(class_name="madr_plugin.loss.MADRLoss", base_class_name="training.loss.StyleGAN2Loss")
     assert losses.loss_of_run(dict(loss_kwargs=plugin), "n.pkl") == drs.Loss()
     with pytest.raises(UserError, match="somebodys.OwnLoss"):
         losses.loss_of_run(dict(loss_kwargs=dict(class_name="somebodys.OwnLoss")), "n.pkl")
+    assert "nobody knows which loss" not in capsys.readouterr().err

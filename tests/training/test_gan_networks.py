@@ -155,6 +155,8 @@ def test_spectral_norm_is_pytorchs():
         x = torch.randn(2, 3, 8, 8)
         if step == 3:
             layer.eval(), theirs.eval()
+        else:
+            networks.follow_weights(layer)
         outputs = [module(x) for module in (layer, theirs)]
         assert torch.allclose(*outputs, atol=1e-6)
         for output, optimizer in zip(outputs, optimizers):
@@ -164,13 +166,26 @@ def test_spectral_norm_is_pytorchs():
 
 
 @pytest.mark.parametrize("name", ["spectral", "stylegan2 spectral"])
+def test_passes_leave_spectral_norms_as_they_are(name):
+    """Else they would depend on how many passes a step is made of, and so on the number of processes."""
+    torch.manual_seed(0)
+    D = VARIANTS[name]().train()
+    before = {key: buffer.clone() for key, buffer in D.named_buffers() if key.endswith((".u", ".v"))}
+    D(*judged(D, 2)).sum().backward()
+    after = {key: buffer for key, buffer in D.named_buffers() if key in before}
+    assert len(before) > 4 and all(torch.equal(before[key], after[key]) for key in before)
+    networks.follow_weights(D)
+    moved = [key for key in before if not torch.equal(before[key], after[key])]
+    assert len(moved) >= len(before) - 2  # u and v of a last layer of one output have nowhere to go
+
+
+@pytest.mark.parametrize("name", ["spectral", "stylegan2 spectral"])
 def test_spectral_norm_bounds_every_layer(name):
     """After some power iterations of weights that rest, the largest singular value of what a layer multiplies by is 1."""
     torch.manual_seed(0)
     D = VARIANTS[name]()
     for _ in range(100):
-        D(*judged(D, 2))
-    D.eval()
+        networks.follow_weights(D)
     layers = [layer for layer in D.modules() if isinstance(getattr(layer, "spectral_norm", None), networks.SpectralNorm)]
     matrices = [parameter for key, parameter in D.named_parameters() if key.endswith("weight") and parameter.ndim > 1]
     assert len(layers) == len(matrices) > 2

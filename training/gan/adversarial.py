@@ -18,12 +18,14 @@ class Terms:
 
     generator(fake_logits, real_logits), fake(fake_logits), real(real_logits, fake_logits) -> one value per row. What a loss that is not
     `relativistic` does not look at may be None. smoothed(target) -> the real term for that target of D, None where D has no target.
+    boundary: the logit at which D takes an image for as likely real as generated; None where logits have an offset that means nothing.
     """
 
     name: str
     generator: Callable
     fake: Callable
     real: Callable
+    boundary: float | None = None
     relativistic: bool = False
     smoothed: Callable | None = None
 
@@ -149,12 +151,12 @@ def _smoothed(real):
 TERMS = {
     terms.name: terms
     for terms in (
-        Terms("minimax", saturating_generator, cross_entropy_fake, cross_entropy_real, smoothed=_smoothed(cross_entropy_real)),
-        Terms("non-saturating", non_saturating_generator, cross_entropy_fake, cross_entropy_real, smoothed=_smoothed(cross_entropy_real)),
-        Terms("least-squares", least_squares_generator, least_squares_fake, least_squares_real, smoothed=_smoothed(least_squares_real)),
-        Terms("whole-squares", whole_squares_generator, whole_squares_fake, whole_squares_real, smoothed=_smoothed(whole_squares_real)),
+        Terms("minimax", saturating_generator, cross_entropy_fake, cross_entropy_real, 0.0, smoothed=_smoothed(cross_entropy_real)),
+        Terms("non-saturating", non_saturating_generator, cross_entropy_fake, cross_entropy_real, 0.0, smoothed=_smoothed(cross_entropy_real)),
+        Terms("least-squares", least_squares_generator, least_squares_fake, least_squares_real, 0.5, smoothed=_smoothed(least_squares_real)),
+        Terms("whole-squares", whole_squares_generator, whole_squares_fake, whole_squares_real, 0.5, smoothed=_smoothed(whole_squares_real)),
         Terms("critic", critic_generator, critic_fake, critic_real),
-        Terms("hinge", critic_generator, hinge_fake, hinge_real),
+        Terms("hinge", critic_generator, hinge_fake, hinge_real, 0.0),
         Terms("relativistic", paired_generator, paired_fake, paired_real, relativistic=True),
     )
 }

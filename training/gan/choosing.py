@@ -11,6 +11,8 @@ from dnnlib.errors import UserError
 from training.gan import methods, rows
 
 LOSS_CLASS = "training.gan.loss.GANLoss"
+ADA_GOES_ON = "ada_goes_on"  # among the flags of a run that is continued: it was begun with ADA
+WITHOUT_BOUNDARY = ("critic", "relativistic")  # the adversarial terms whose boundary is None; their table imports torch
 
 
 @dataclasses.dataclass
@@ -54,7 +56,7 @@ def apply(run, flags):
 def _read(run, flags):
     backbone, backbone_values = rows.parse(flags.get("backbone") or methods.DEFAULT_BACKBONE, methods.BACKBONES, "--backbone")
     backbone_values = {**_defaults(backbone), **backbone_values}
-    recipe, _ = rows.parse(flags.get("gan") or backbone.recipe or methods.DEFAULT_RECIPE, methods.RECIPES, "--gan")
+    recipe = _recipe(flags, backbone)
     own = {name: {**_defaults(methods.METHODS[name]), **values} for name, values in recipe.methods}
     typed = _typed_methods(flags.get("method") or ())
     if "gamma" in flags:
@@ -72,6 +74,10 @@ def _read(run, flags):
     return Choice(run.options, flags, run.image_shape, run.label_dim, recipe, backbone, values, typed, backbone_values)
 
 
+def _recipe(flags, backbone):
+    return rows.parse(flags.get("gan") or backbone.recipe or methods.DEFAULT_RECIPE, methods.RECIPES, "--gan")[0]
+
+
 def _defaults(row):
     return {parameter.name: parameter.default for parameter in row.parameters}
 
@@ -87,6 +93,35 @@ def _typed_methods(texts):
             known = _defaults(methods.METHODS[name])
             typed[name], from_text[name] = {key: value for key, value in values.items() if key in known}, text
     return typed
+
+
+# ------------------------------------------------------------------------------------------
+# Augmentation.
+
+_STEER_ADA = ("target", "initstrength", "aug_max", "augpipe")  # where --aug is not typed
+
+
+def augmentation(flags, reasons):
+    """--aug, or what it is where it is not typed: ADA, unless the sign of D's logits, which ADA follows, means nothing. Adds to reasons.
+
+    A run that was begun with ADA goes on with it.
+    """
+    backbone, _ = rows.parse(flags.get("backbone") or methods.DEFAULT_BACKBONE, methods.BACKBONES, "--backbone")
+    recipe = _recipe(flags, backbone)
+    if recipe.terms not in WITHOUT_BOUNDARY or flags.get(ADA_GOES_ON):
+        return flags.get("aug", "ada")
+    why = "follows the sign of D's logits, and here they have no boundary between real and generated images"
+    steering = [name for name in _STEER_ADA if name in flags] if "aug" not in flags else ["aug"] if flags.aug == "ada" else []
+    if steering:
+        raise UserError(
+            f"--gan={recipe.name} and --{steering[0].replace('_', '-')}={flags[steering[0]]} contradict each other: adaptive augmentation {why}; "
+            "use --aug=fixed --p=0.3 or another probability, or --aug=noaug"
+        )
+    if "aug" in flags:
+        return flags.aug
+    if "p" not in flags:  # refused elsewhere
+        reasons.append(f"no adaptive augmentation: --gan={recipe.name}. It {why}; --aug=fixed --p=0.3 augments by one probability")
+    return "noaug"
 
 
 # ------------------------------------------------------------------------------------------
@@ -195,13 +230,22 @@ def flags_of(options, given=()):
 
 
 def not_typed(options, flags, given):
-    """Of the flags that make a run with these training options, those that were not typed (`given`: names that were)."""
+    """Of the flags that make a run with these training options, those that were not typed (`given`: names that were);
+    and whether it was begun with ADA, which --gan may refuse since."""
     kept = {flag: text for flag, text in flags_of(options, given).items() if flag not in given}
     weights = [entry["gamma"] for entry in options["loss_kwargs"].get("methods", ()) if entry["name"] == "r1"]
     names_r1 = any(text.partition(":")[0] in ("r1", "R1") for text in flags.get("method") or ())
     if "method" in given and "gamma" not in given and weights and not names_r1:
         kept["gamma"] = weights[0]  # else it would be that of --cfg, which need not be typed again
+    if options.get("ada_target") is not None:
+        kept[ADA_GOES_ON] = True
     return kept
+
+
+def logits_have_boundary(options):
+    """Whether the sign of D's logits, which ADA follows, means something."""
+    gan = options["loss_kwargs"].get("gan")
+    return gan is None or methods.RECIPES[gan].terms not in WITHOUT_BOUNDARY
 
 
 def pack_of(options):

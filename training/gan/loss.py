@@ -10,7 +10,7 @@ import dnnlib
 from dnnlib.errors import UserError
 from torch_utils import distributed, training_stats
 from training import half_precision
-from training.gan import adversarial, methods
+from training.gan import adversarial, methods, networks
 from training.gan.judge import Judge
 from training.gan.step import Step
 from training.loss import PHASES, StyleGAN2Loss
@@ -46,8 +46,11 @@ class GANLoss(StyleGAN2Loss):
             part.begin_phase(phase, cur_nimg)
 
     def end_phase(self, phase):
+        learner = PHASES[phase][0]
         for part in self.parts:
-            part.after_step(phase, self._learning[PHASES[phase][0]])
+            part.after_step(phase, self._learning[learner])
+        if learner == "D":  # once a step, so that it does not depend on the number of passes, and so of processes
+            networks.follow_weights(self.D)
 
     def telemetry(self):
         return {name: value for part in self.parts for name, value in part.telemetry().items()}
@@ -112,6 +115,11 @@ class GANLoss(StyleGAN2Loss):
             means += self._mean_of(f"Loss/D/{part.name}", part.discriminator_term(step))
         if means:
             sum(means).mul(gain).backward()
+
+    def _report_scores(self, kind, logits):
+        """Logits, and on which side of D's boundary they lie: the sign that augmentation adapts to. Without a boundary the bare sign."""
+        training_stats.report(f"Loss/scores/{kind}", logits)
+        training_stats.report(f"Loss/signs/{kind}", (logits - (self.terms.boundary or 0)).sign())
 
     @staticmethod
     def _mean_of(name, term):

@@ -29,9 +29,9 @@ SPECTRAL_SETTLING_STEPS = 15  # power iterations before training, as in PyTorch
 class SpectralNorm(torch.nn.Module):
     """weight -> weight / sigma(weight), its largest singular value, for matrices [height, width] (1802.05957, algorithm 1).
 
-    sigma = u^T W v, where u and v follow the singular vectors by one power iteration in each forward pass of training; they are
-    buffers, so that a resumed run goes on with them. The same numbers as torch.nn.utils.parametrizations.spectral_norm, whose
-    modules cannot be pickled.
+    sigma = u^T W v, where u and v follow the singular vectors by one power iteration after each step of the weight, as in the algorithm,
+    however many passes a step has: whoever trains calls follow_weights(). They are buffers, so that a resumed run goes on with them.
+    With one pass in each step the same numbers as torch.nn.utils.parametrizations.spectral_norm, whose modules cannot be pickled.
     """
 
     def __init__(self, height, width, eps=1e-12):
@@ -49,11 +49,15 @@ class SpectralNorm(torch.nn.Module):
             self.v.copy_(F.normalize(matrix.t() @ self.u, dim=0, eps=self.eps))
 
     def forward(self, weight):
-        if self.training:
-            self.settle(weight)
-        # Copies: the next pass moves the buffers, and the gradient of this one still needs them.
-        u, v = self.u.clone(), self.v.clone()
-        return weight / (u @ (weight.flatten(1) @ v))
+        return weight / (self.u @ (weight.flatten(1) @ self.v))
+
+
+def follow_weights(module):
+    """One power iteration of every SpectralNorm in a network whose weights have changed. Alike wherever the weights are."""
+    for layer in module.modules():
+        norm = getattr(layer, "spectral_norm", None)
+        if isinstance(norm, SpectralNorm):
+            norm.settle(layer.weight)
 
 
 @persistence.persistent_class

@@ -2,12 +2,16 @@
 
 import torch
 
+from torch_utils import training_stats
 from training.gan import penalties
 from training.gan.part import Part
 
 
 class R1(Part):
-    """gamma/2 |grad D|^2 at reals (Mescheder et al. 2018, 1801.04406, eq. 9). One value per group."""
+    """gamma/2 |grad D|^2 at reals (Mescheder et al. 2018, 1801.04406, eq. 9). One value per group.
+
+    Its statistics have the family's names: Loss/r1_penalty before its weight, Loss/D/reg with it.
+    """
 
     lazy, leaves = True, ("reals",)
 
@@ -15,7 +19,13 @@ class R1(Part):
         self.gamma = gamma
 
     def discriminator_term(self, step):
-        return penalties.zero_centred(step.real_logits, step.reals, self.gamma) if self.gamma else None
+        if not self.gamma:
+            return None
+        penalty = penalties.zero_centred(step.real_logits, step.reals, gamma=2)  # |grad D|^2 itself
+        training_stats.report("Loss/r1_penalty", penalty)
+        weighted = penalty * (self.gamma / 2)
+        training_stats.report("Loss/D/reg", weighted)
+        return weighted
 
 
 class R2(Part):
@@ -49,8 +59,9 @@ class WeightClipping(Part):
     """Every weight of D to [-c, c] after each of its steps (Arjovsky et al. 2017, 1701.07875, algorithm 1).
 
     c is meant for weights that begin as N(0, .02), as DCGAN's do. Those of StyleGAN2's layers begin as N(0, 1) and are multiplied by a
-    constant when used (equalised learning rate); they are clipped at the same share of what they begin as, c / .02. At c itself D's
-    gradient would vanish.
+    constant when used (equalised learning rate); they are clipped at the same share of what they begin as, c / .02. Layers that learn
+    at a share of the rate (the mapping of labels) begin as N(0, 1) / share, and weight and bias are multiplied by the share when used:
+    their bounds are so much wider. At c itself D's gradient would vanish.
     """
 
     INITIAL_STD = 0.02
@@ -64,5 +75,12 @@ class WeightClipping(Part):
             return
         for layer in module.modules():
             for name, parameter in layer.named_parameters(recurse=False):
-                bound = self.c / self.INITIAL_STD if name == "weight" and hasattr(layer, "weight_gain") else self.c
+                bound = self.bound(layer, name)
                 parameter.clamp_(-bound, bound)
+
+    def bound(self, layer, name):
+        """c in the scale of a layer's own parameter of this name."""
+        if not hasattr(layer, "weight_gain"):
+            return self.c
+        share = getattr(layer, "bias_gain", 1)  # of the learning rate; 1 for all layers but the mapping's
+        return {"weight": self.c / self.INITIAL_STD / share, "bias": self.c / share}.get(name, self.c)

@@ -118,15 +118,22 @@ class Step:
     @functools.cached_property
     def _labels_for_D(self):
         def of(kind):
-            images, labels = (self.fakes, self.fake_labels) if kind == "fakes" else (self.reals, self.real_labels)
-            for part in self.loss.parts:
-                labels = part.labels_for_D(self, kind, images, labels)
-            return labels
+            return self._told(kind, *((self.fakes, self.fake_labels) if kind == "fakes" else (self.reals, self.real_labels)))
 
         return {kind: functools.cache(functools.partial(of, kind)) for kind in ("fakes", "reals")}
 
-    def judged_again(self, kind, images):
-        """D's logits of other images in the place of `kind` ('fakes', 'reals'), augmented by the same draws. [N, C, H, W] -> [groups, 1]."""
+    def _told(self, kind, images, labels):
+        """What D is told of images with these labels. [N, c_dim] -> [N, any]."""
+        for part in self.loss.parts:
+            labels = part.labels_for_D(self, kind, images, labels)
+        return labels
+
+    def judged_again(self, kind, images, labels=None):
+        """D's logits of other images in the place of `kind` ('fakes', 'reals'), augmented by the same draws. [N, C, H, W] -> [groups, 1].
+
+        labels: of the images, [N, c_dim], where they are not those of `kind`.
+        """
         self.fake_logits if kind == "fakes" else self.real_logits  # noqa: B018
+        told = self.labels_for_D(kind) if labels is None else self._told(kind, images, labels)
         with self._replays[kind]:
-            return self.judge(images, self.labels_for_D(kind))
+            return self.judge(images, told)

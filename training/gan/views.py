@@ -19,13 +19,16 @@ class PacGAN(Part):
 
 
 class LabelSmoothing(Part):
-    """D's target for reals below 1 (Salimans et al. 2016, 1606.03498, section 3.4): the real term alone is changed, one-sided."""
+    """D's target for reals below 1 (Salimans et al. 2016, 1606.03498, section 3.4): the real term alone is changed, one-sided.
+
+    The middle of the targets of least squares moves with it. That of cross entropy stays: sigmoid(0) is nearly the middle of 0 and .9.
+    """
 
     def __init__(self, target=0.9):
         self.target = target
 
     def change_terms(self, terms):
-        return dataclasses.replace(terms, real=terms.smoothed(self.target))
+        return dataclasses.replace(terms, real=terms.smoothed(self.target), boundary=terms.boundary * self.target)
 
 
 class DiffAugment(Part):
@@ -82,8 +85,9 @@ class LatentConsistency(Part):
         return step.remade(step.z + self.sigma * torch.randn_like(step.z))
 
     def discriminator_term(self, step):
-        logits = step.fake_logits if step.fakes_are_fresh else step.judged_again("fakes", step.fresh_fakes)
-        return penalties.consistency(logits, step.judged_again("fakes", self.neighbours(step)), self.dis)
+        # Both are G's own images, which have the step's labels also where D sees others.
+        logits = step.fake_logits if step.fakes_are_fresh else step.judged_again("fakes", step.fresh_fakes, step.labels)
+        return penalties.consistency(logits, step.judged_again("fakes", self.neighbours(step), step.labels), self.dis)
 
     def generator_term(self, step):
         return -self.gen * penalties.image_distance(step.fakes, self.neighbours(step))
