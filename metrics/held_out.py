@@ -13,7 +13,7 @@ import dnnlib
 from dnnlib.errors import UserError
 from madr_spaces import names, neighbours, sampling
 from madr_spaces.feature_sets import check_same_width
-from metrics import counts, detectors, diversity, held_out_kernels as kernels, metric_utils
+from metrics import counts, detectors, diversity, held_out_kernels as kernels, metric_utils, subsets
 from metrics.kernels import frechet_distance, mean_and_covariance
 from metrics.metric import Fewest, Group, Metric, Takes
 
@@ -167,9 +167,8 @@ def classes_of_reals(opts):
         raise UserError(
             f"{dataset.name} has no class labels, so that none of its classes is rare; give a labelled set (dataset_tool.py --labels=folders)."
         )
-    classes = np.array(
-        [int(dataset.get_label(i).argmax()) for i in range(len(dataset) if opts.num_real is None else min(opts.num_real, len(dataset)))]
-    )
+    chosen = subsets.of_reals(opts, len(dataset))
+    classes = np.array([int(dataset.get_label(i).argmax()) for i in (range(len(dataset)) if chosen is None else chosen)])
     return classes, dataset.class_names or [str(number) for number in range(dataset.label_dim)]
 
 
