@@ -48,7 +48,7 @@ def compute_vendi(opts, name, num_gen):
     def measure(real, fake, is_own):
         count = min(len(real), len(fake))  # the score grows with the number of items
         chosen = sampling.stream("subsets", opts.seed).permutation(len(real))[:count]
-        score_real, score_fake = (diversity_kernels.vendi_score(rows) for rows in (real[chosen], subsets.shuffled(opts, fake)[:count]))
+        score_real, score_fake = (diversity_kernels.vendi_score(rows) for rows in (real[chosen], subsets.some(opts, fake, count)))
         if is_own:
             opts.record(
                 vendi_real=score_real,

@@ -254,9 +254,8 @@ def compute_feature_stats_for_dataset(
 
     if not hasattr(dataset, "content_fingerprint"):
         return compute()
-    facts = stats_cache.describe(
-        dataset, opts.dataset_kwargs, source, detector_kwargs, max_items, stats_kwargs, None if chosen is None else opts.real_seed
-    )
+    drawn_with = None if chosen is None else opts.real_seed
+    facts = stats_cache.describe(dataset, opts.dataset_kwargs, source, detector_kwargs, max_items, stats_kwargs, drawn_with)
     return opts.once(json.dumps(facts, sort_keys=True), lambda: _from_cache(opts, facts, compute, progress) if opts.cache else compute())
 
 

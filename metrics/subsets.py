@@ -24,6 +24,11 @@ def of_reals(opts, there):
     return np.sort(sampling.stream("subsets", opts.real_seed).permutation(there)[: opts.num_real])
 
 
+def some(opts, rows_ND, count):
+    """As many of the generated images; all of them stay as they are."""
+    return rows_ND if count == len(rows_ND) else shuffled(opts, rows_ND)[:count]
+
+
 def shuffled(opts, rows_ND):
     """The rows of a given set in random order; those of a network as they are, for its numbers are published."""
     if not is_given(opts):
