@@ -46,21 +46,22 @@ def compare(ours, theirs, our_items, their_items, rng, same_latents=True, our_re
 
     *_items: {result: (real or generated, values)}; a result that is no mean over items has no interval (None).
     same_latents: whether generated item i has the same latent in both sets, and may therefore be paired.
-    *_repeats: {result: value per seed}; where there are no items, the t interval over the seeds' differences stands in.
+    *_repeats: {result: value per seed}; then the t interval over the seeds' differences is given: each seed draws the images anew, which the
+    items of one draw do not tell of.
     """
     compared = {}
     for name in ours:
         entry = dict(ours=ours[name], baseline=theirs[name], difference=ours[name] - theirs[name], interval=None, items=None)
-        if name in our_items and name in their_items:
+        if our_repeats is not None and their_repeats is not None:
+            interval = t_interval(np.subtract(our_repeats[name], their_repeats[name]))
+            entry.update(interval=list(interval), items=f"{len(our_repeats[name])} seeds, paired, Student's t")
+        elif name in our_items and name in their_items:
             which, our_values = our_items[name]
             paired = which == "real" or same_latents
             entry.update(
                 interval=list(bootstrap_interval(our_values, their_items[name][1], rng, paired=paired)),
                 items=f"{which}, {'paired' if paired else 'unpaired'}",
             )
-        elif our_repeats is not None and their_repeats is not None:
-            interval = t_interval(np.subtract(our_repeats[name], their_repeats[name]))
-            entry.update(interval=list(interval), items=f"{len(our_repeats[name])} seeds, paired, Student's t")
         compared[name] = entry
     return compared
 
@@ -69,10 +70,11 @@ def as_text(compared, of_repeats="; --repeats gives one over seeds"):
     """A table for the eye: one line per result. of_repeats: what is said where an interval lacks, beside the reason."""
     lines = [f"{'result':<28}{'network':>12}{'baseline':>12}{'difference':>12}   {LEVEL:.0%} interval"]
     for name, entry in compared.items():
+        held_fixed = f": the generated images held fixed, so too narrow{of_repeats}" if (entry["items"] or "").startswith("real") else ""
         interval = (
             f"none: not a mean over items{of_repeats}"
             if entry["interval"] is None
-            else "[{:+.4f}, {:+.4f}] over {}".format(*entry["interval"], entry["items"])
+            else "[{:+.4f}, {:+.4f}] over {}".format(*entry["interval"], entry["items"]) + held_fixed
         )
         lines.append(f"{name:<28}{entry['ours']:>12.4f}{entry['baseline']:>12.4f}{entry['difference']:>+12.4f}   {interval}")
     return "\n".join(lines)

@@ -60,6 +60,7 @@ def test_compare_states_items_and_lacks_intervals_where_there_are_no_items():
     assert compared["fid"]["interval"] is None and compared["fid"]["difference"] == -2
     text = comparison.as_text(compared)
     assert "none: not a mean" in text and len(text.splitlines()) == 4
+    assert "real, paired: the generated images held fixed, so too narrow; --repeats" in text and text.count("held fixed") == 1
 
 
 def write_pickle(path, dataset_kwargs, seed, z_dim=16, resolution=16):
