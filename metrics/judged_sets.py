@@ -12,7 +12,7 @@ from dnnlib.errors import UserError
 from dnnlib.util import construct_class_by_name
 from metrics import comparison, metric_main, metric_utils, per_class, progress as showing, requested, two_sets
 from metrics.metric import Takes
-from torch_utils import distributed
+from torch_utils import distributed, metric_lines
 
 
 @dataclass(frozen=True)
@@ -260,7 +260,7 @@ def _report(job, real, judged, results, items):
     if len(judged) > 1:
         compared = requested.add_comparison(*results, *items, job.baseline, job.seed, same_latents=False)
         metric_main.report_metric(results[1], snapshot_pkl=pickles[1])
-    metric_main.report_metric(results[0], run_dir=job.run_dir, snapshot_pkl=pickles[0])
+    metric_main.report_metric(results[0], run_dir=job.run_dir, snapshot_pkl=pickles[0], by=metric_lines.BY_HAND)
     if len(judged) > 1:
         console.result(comparison.as_text(compared, of_repeats=""))
         console.result(

@@ -28,7 +28,7 @@ from metrics import (
     repeats,
 )
 from metrics.listing import MAX_SEED
-from torch_utils import distributed, misc
+from torch_utils import distributed, metric_lines, misc
 
 
 @dataclass(frozen=True)
@@ -206,7 +206,7 @@ def _report(job, results, items, same_latents):
         theirs = results[job.baseline]
         compared = add_comparison(result, theirs, items[job.network], items[job.baseline], job.baseline, job.seed, same_latents)
         metric_main.report_metric(theirs, snapshot_pkl=job.baseline)
-    metric_main.report_metric(result, run_dir=job.run_dir, snapshot_pkl=job.network)
+    metric_main.report_metric(result, run_dir=job.run_dir, snapshot_pkl=job.network, by=metric_lines.BY_HAND)
     if job.drs is not None and job.verbose:
         console.result(rejected.as_text(result.facts))
     if job.baseline is not None:
