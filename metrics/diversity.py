@@ -9,11 +9,10 @@ import functools
 import numpy as np
 import torch
 
-from dnnlib import console
 from madr_spaces import names, neighbours, sampling
 from madr_spaces.feature_sets import check_same_width
 from madr_spaces.neighbours import K_DENSITY_COVERAGE, K_PRECISION_RECALL
-from metrics import counts, detectors, frechet_inception_distance, metric_utils
+from metrics import counts, detectors, frechet_inception_distance, metric_utils, own_space
 from metrics.feature_stats import FeatureStats
 from metrics.metric import Fewest, Group, Metric, Reals, Takes
 from metrics.precision_recall import join_rows, rows_of
@@ -68,7 +67,7 @@ def spaces_and_features(opts, num_gen):
     urls = {name: detectors.space_url(name) for name in (space, beside) if name is not None}
     for url in urls.values():
         opts.detector(url)  # what is missing is said before any image is read
-    warn_of_own_space(opts, space)
+    own_space.warn(opts, space)
     reals = {}
     for i, name in reversed(list(enumerate(urls))):  # the metric's own space last: its facts stay
         reals[name] = metric_utils.compute_feature_stats_for_dataset(
@@ -99,18 +98,6 @@ def _given_features(opts, num_gen):
     if len(fake) != num_gen:
         opts.record(counts_overridden=True)
     return real, fake
-
-
-def warn_of_own_space(opts, space):
-    if opts.trained_in is None:
-        return
-    own = names.led_by(space, opts.trained_in)
-    opts.record(trained_in=opts.trained_in, trained_in_own_space=own)
-    if own and opts.rank == 0:
-        console.warn(
-            f"the network was trained to cover the features of {opts.trained_in}, the space of this metric: the number flatters it. "
-            f"Trust the held-out space beside it, or choose another with --metric-space."
-        )
 
 
 # ----------------------------------------------------------------------------------------------------------------
@@ -179,7 +166,7 @@ def compute(opts, num_gen, numbers, result_names):
 def compute_frechet(opts, space, num_gen):
     """The Frechet distance of all reals and the generated images in a named space."""
     url = detectors.space_url(space)
-    warn_of_own_space(opts, space)
+    own_space.warn(opts, space)
     real = metric_utils.compute_feature_stats_for_dataset(opts, url, _DETECTOR_KWARGS, rel_lo=0, rel_hi=0.5, capture_mean_cov=True)
     fake = metric_utils.compute_feature_stats_for_generator(
         opts, url, _DETECTOR_KWARGS, rel_lo=0.5, rel_hi=1, capture_mean_cov=True, max_items=num_gen

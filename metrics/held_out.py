@@ -13,7 +13,7 @@ import dnnlib
 from dnnlib.errors import UserError
 from madr_spaces import names, neighbours, sampling
 from madr_spaces.feature_sets import check_same_width
-from metrics import counts, detectors, diversity, held_out_kernels as kernels, metric_utils, subsets
+from metrics import counts, detectors, diversity, held_out_kernels as kernels, metric_utils, own_space, subsets
 from metrics.kernels import frechet_distance, mean_and_covariance
 from metrics.metric import Fewest, Group, Metric, Takes
 
@@ -92,7 +92,7 @@ def three_sets(opts, num_gen, spaces):
     for url in urls.values():
         opts.detector(url)  # what is missing is said before any image is read
     check_held_out(opts, held)
-    diversity.warn_of_own_space(opts, spaces[0])
+    own_space.warn(opts, spaces[0])
     features = {}
     for i, name in reversed(list(enumerate(spaces))):  # the metric's own space last: its facts stay
         share = dict(rel_lo=0.4 * (len(spaces) - 1 - i) / len(spaces), rel_hi=0.4 * (len(spaces) - i) / len(spaces))

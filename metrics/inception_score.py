@@ -1,11 +1,12 @@
 """Inception score (Salimans et al. 2016): how sure and how varied the classifier is about generated images."""
 
-from metrics import kernels, metric_utils, subsets
+from metrics import kernels, metric_utils, own_space, subsets
 from metrics.detectors import INCEPTION_URL
 from metrics.metric import Fewest, Group, Metric, Takes
 
 
 def compute_is(opts, num_gen, num_splits):
+    own_space.warn_of_inception(opts)
     # The published score was computed without the classifier's last bias.
     detector_kwargs = dict(no_output_bias=True)
     fake = metric_utils.compute_feature_stats_for_generator(opts, INCEPTION_URL, detector_kwargs, capture_all=True, max_items=num_gen)
