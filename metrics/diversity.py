@@ -14,7 +14,7 @@ from madr_spaces.feature_sets import check_same_width
 from madr_spaces.neighbours import K_DENSITY_COVERAGE, K_PRECISION_RECALL
 from metrics import counts, detectors, frechet_inception_distance, metric_utils, own_space
 from metrics.feature_stats import FeatureStats
-from metrics.metric import Fewest, Group, Metric, Reals, Takes
+from metrics.metric import Fewest, Group, Metric, Takes
 from metrics.precision_recall import join_rows, rows_of
 
 NUMBERS = neighbours.NUMBERS
@@ -202,7 +202,7 @@ def _frechet_in_dino(opts, name, num_gen):
 _NEIGHBOURS = Fewest(6, "a neighbourhood of 5 needs more than 5 {side} images")
 
 
-def in_both_sizes(name, function, meaning, higher_is_better=True, fewest=_NEIGHBOURS, reals=Reals.ALL):
+def in_both_sizes(name, function, meaning, higher_is_better=True, fewest=_NEIGHBOURS, **more):
     """The rows of a metric of the features of both sides, for 50,000 and for 10,000 generated images."""
     row = functools.partial(
         Metric,
@@ -213,7 +213,7 @@ def in_both_sizes(name, function, meaning, higher_is_better=True, fewest=_NEIGHB
         fewest=fewest,
         prepare=prepare,
         higher_is_better=higher_is_better,
-        reals=reals,
+        **more,
     )
     return [
         row(name + ending, function, meaning if not ending else f"The same with {num_gen:,} generated images", counts=dict(num_gen=num_gen))
@@ -222,8 +222,8 @@ def in_both_sizes(name, function, meaning, higher_is_better=True, fewest=_NEIGHB
 
 
 METRICS = [
-    *(row for number in NUMBERS for row in in_both_sizes(f"madr_{number}", _one_number(number), _MEANINGS[number])),
-    *in_both_sizes("madr_prdc", _all_four, "Precision, recall, density and coverage in one pass"),
+    *(row for number in NUMBERS for row in in_both_sizes(f"madr_{number}", _one_number(number), _MEANINGS[number], heeds_ties=True)),
+    *in_both_sizes("madr_prdc", _all_four, "Precision, recall, density and coverage in one pass", heeds_ties=True),
     Metric(
         "fd_dino50k_full",
         _frechet_in_dino,

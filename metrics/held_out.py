@@ -209,7 +209,7 @@ def compute_rare_classes(opts, name, num_gen):
 # The rows.
 
 
-def _in_both_sizes(name, function, meaning, higher_is_better, fewest):
+def _in_both_sizes(name, function, meaning, higher_is_better, fewest, **more):
     row = functools.partial(
         Metric,
         group=Group.HELD_OUT,
@@ -220,6 +220,7 @@ def _in_both_sizes(name, function, meaning, higher_is_better, fewest):
         per_class=False,
         needs_held_out=True,
         higher_is_better=higher_is_better,
+        **more,
     )
     return [
         row(name + ending, function, meaning if not ending else f"The same with {num_gen:,} generated images", counts=dict(num_gen=num_gen))
@@ -244,7 +245,9 @@ METRICS = [
         False,
         _TWO,
     ),
-    *_in_both_sizes("madr_coverage_ratio", compute_coverage_ratio, "Coverage of the reals over that by held-out reals", True, _NEIGHBOURS),
+    *_in_both_sizes(
+        "madr_coverage_ratio", compute_coverage_ratio, "Coverage of the reals over that by held-out reals", True, _NEIGHBOURS, heeds_ties=True
+    ),
     *_in_both_sizes(
         "madr_rare_classes", compute_rare_classes, "Share and quality of the rare classes over those among held-out reals", True, _NEIGHBOURS
     ),

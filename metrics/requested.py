@@ -30,6 +30,8 @@ from metrics import (
 from metrics.listing import MAX_SEED
 from torch_utils import distributed, metric_lines, misc
 
+_NAMED = 4  # metrics that a sentence names
+
 
 @dataclass(frozen=True)
 class Job:
@@ -119,6 +121,16 @@ def check_held_out(path, names):
         raise UserError(f"--held-out={path} has no effect on {', '.join(names)}; leave it out, or take one of {', '.join(those)}.")
     if path is not None and not (os.path.isdir(path) or path.lower().endswith(".zip") and os.path.isfile(path)):
         raise UserError(f"--held-out={path} is neither a folder nor a zip of images; give one that holds real images which nobody trained on.")
+
+
+def without_effect(given, names):
+    """Sentences on options that change no number of these metrics. given: {flag: value as typed or None}, flags as Metric.heeds knows them."""
+    told = []
+    for flag, value in given.items():
+        if value is not None and not any(metric_main.row_of(name).heeds(flag) for name in names):
+            some = [name for name in metric_main.list_valid_metrics() if metric_main.row_of(name).heeds(flag)][:_NAMED]
+            told.append(f"{flag}={value} changes nothing of {', '.join(names)}; it is for {', '.join(some)} and others like them.")
+    return told
 
 
 def check_seeds(seed, num_repeats):
