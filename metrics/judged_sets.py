@@ -260,7 +260,8 @@ def _report(job, real, judged, results, items):
     if len(judged) > 1:
         compared = requested.add_comparison(*results, *items, job.baseline, job.seed, same_latents=False)
         metric_main.report_metric(results[1], snapshot_pkl=pickles[1])
-    metric_main.report_metric(results[0], run_dir=job.run_dir, snapshot_pkl=pickles[0], by=metric_lines.BY_HAND)
+    results[0].by = metric_lines.BY_HAND
+    metric_main.report_metric(results[0], run_dir=job.run_dir, snapshot_pkl=pickles[0])
     if len(judged) > 1:
         console.result(comparison.as_text(compared, of_repeats=""))
         console.result(

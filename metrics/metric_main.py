@@ -129,16 +129,14 @@ def _agree(results, opts):
     return dict(zip(names, values.tolist()))
 
 
-def report_metric(result_dict, run_dir=None, snapshot_pkl=None, by=None):
-    """Print the result line and append it to the run folder's metric-<name>.jsonl, if there is a run folder. by: who asked, if not the training."""
+def report_metric(result_dict, run_dir=None, snapshot_pkl=None):
+    """Print the result line and append it to the run folder's metric-<name>.jsonl, if there is a run folder."""
     if run_dir is not None and snapshot_pkl is not None:
         snapshot_pkl = os.path.relpath(snapshot_pkl, run_dir)
     order = ["results", "metric", "total_time", "total_time_str", "num_gpus"]
     line = {key: result_dict[key] for key in order if key in result_dict}
     line.update(snapshot_pkl=snapshot_pkl, timestamp=time.time())
     line.update({key: value for key, value in result_dict.items() if key not in line})
-    if by is not None:
-        line.update(by=by)
     text = json.dumps(line)
     console.result(text)
     if run_dir is not None and os.path.isdir(run_dir):

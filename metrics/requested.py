@@ -218,7 +218,8 @@ def _report(job, results, items, same_latents):
         theirs = results[job.baseline]
         compared = add_comparison(result, theirs, items[job.network], items[job.baseline], job.baseline, job.seed, same_latents)
         metric_main.report_metric(theirs, snapshot_pkl=job.baseline)
-    metric_main.report_metric(result, run_dir=job.run_dir, snapshot_pkl=job.network, by=metric_lines.BY_HAND)
+    result.by = metric_lines.BY_HAND
+    metric_main.report_metric(result, run_dir=job.run_dir, snapshot_pkl=job.network)
     if job.drs is not None and job.verbose:
         console.result(rejected.as_text(result.facts))
     if job.baseline is not None:

@@ -137,7 +137,11 @@ def test_baseline_on_the_same_images(run, call, detector_file):
     assert ours["facts"]["data"]["fingerprint"] == theirs["facts"]["data"]["fingerprint"]
     assert lines["fid50k_full", True]["facts"]["comparison"]["results"]["fid50k_full"]["interval"] is None
     kept = json.loads((run["folder"] / "metric-madr_prdc.jsonl").read_text())
-    assert kept == ours and set(kept["results"]) == {f"madr_prdc_{n}" for n in ("precision", "recall", "density", "coverage")}
+    assert (
+        kept == ours
+        and kept["by"] == "calc_metrics.py"
+        and set(kept["results"]) == {f"madr_prdc_{n}" for n in ("precision", "recall", "density", "coverage")}
+    )
     assert "difference" in out and "Seed 5 of latents" in out and "the same latents" in out
     alone = json_lines(call("--network", run["ada"], "--metrics=madr_prdc", "--madr-extractor=random-conv", "--seed=5", "--verbose=0")[1])[0]
     assert alone["results"] == theirs["results"]
