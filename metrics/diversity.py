@@ -12,7 +12,7 @@ import torch
 from madr_spaces import names, neighbours, sampling
 from madr_spaces.feature_sets import check_same_width
 from madr_spaces.neighbours import K_DENSITY_COVERAGE, K_PRECISION_RECALL
-from metrics import counts, detectors, frechet_inception_distance, metric_utils, own_space
+from metrics import counts, detectors, frechet_inception_distance, holders, metric_utils, own_space
 from metrics.feature_stats import FeatureStats
 from metrics.metric import Fewest, Group, Metric, Takes
 from metrics.precision_recall import join_rows, rows_of
@@ -160,6 +160,9 @@ def compute(opts, num_gen, numbers, result_names):
     for name, (which, values) in items.items():
         results[result_names[name]] = float(values.mean())
         opts.keep_items(result_names[name], which, values)
+    if "recall" in numbers and hasattr(opts.per_item, "holders") and opts.rank == 0:
+        how = dict(strict=opts.strict_ties, device=opts.device)
+        opts.per_item.holders[result_names["recall"]] = holders.of_reals(real, fake, K_PRECISION_RECALL, **how), len(fake)
     return results
 
 

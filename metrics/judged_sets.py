@@ -158,7 +158,7 @@ def evaluate(rank, job):
         _tell_small_numbers(judged[0], rows, number)
         _warn_of_copies(real, reals, judged)
     for metric in job.metrics:
-        results, items = [], [{} for _ in judged]
+        results, items = [], [comparison.Items() if len(judged) > 1 else {} for _ in judged]
         for one, own_items in zip(judged, items):
             if rank == 0 and job.verbose:
                 print(f"Calculating {metric}{' of the baseline' if one is not judged[0] else ''}...", flush=True)

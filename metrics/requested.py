@@ -163,7 +163,7 @@ def evaluate(rank, job):
         for path, G in networks.items():
             if rank == 0 and job.verbose:
                 print(f"Calculating {metric}{' of the baseline' if path == job.baseline != job.network else ''}...", flush=True)
-            items[path] = {}
+            items[path] = comparison.Items() if job.baseline is not None and job.repeats == 1 else {}
             results[path] = _calc(metric, path, G, job, rank, device, items[path])
         if rank == 0:
             _report(job, results, items, same_latents=len({G.z_dim for G in networks.values()}) == 1)
