@@ -133,6 +133,20 @@ def tell(text):
         console.note(text)
 
 
+def tell_of_no_effect(flags):
+    """Note what was typed and changes no number of the metrics."""
+    from metrics import requested
+
+    given = {
+        "--mirror": None if flags.mirror is None else int(flags.mirror),
+        "--metric-space": flags.metric_space or flags.madr_extractor,
+        "--madr-ties": "ignore" if flags.madr_ties == "ignore" else None,
+        "--num-real": flags.num_real,
+    }
+    for sentence in requested.without_effect(given, flags.metrics):
+        tell(sentence)
+
+
 def looked_through(flags):
     """(feature space, files of detectors, name of the device) of the flags."""
     import torch
@@ -318,6 +332,7 @@ def main(ctx, **flags):
     requested.check_per_class(flags.per_class, flags.metrics, {"--baseline": flags.baseline, "--repeats": flags.repeats != 1})
     requested.check_held_out(flags.held_out, flags.metrics)
     requested.check_seeds(flags.seed, flags.repeats)
+    tell_of_no_effect(flags)
     if flags.drs:
         requested.check_rejection(flags.metrics, beside_rejection(flags))
     if flags.reals is not None or flags.fakes is not None:

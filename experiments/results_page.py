@@ -36,7 +36,11 @@ RIVAL_ROWS = (
     ("MADR without its tilt, 64 components", "madr-moments-64", "witness+moments-64"),
     ("MADR as it was, with the replay", "madr-replay", "witness+replay"),
 )
-QUICK_BEDS = (("ring of 8", "toy/ring.json", _TOY[:1]), ("grid of 25", "toy/grid.json", _TOY[1:2]), ("Stacked MNIST, 14 px", "rivals/stacked.json", _WEAK))
+QUICK_BEDS = (
+    ("ring of 8", "toy/ring.json", _TOY[:1]),
+    ("grid of 25", "toy/grid.json", _TOY[1:2]),
+    ("Stacked MNIST, 14 px", "rivals/stacked.json", _WEAK),
+)
 
 
 @dataclass(frozen=True)

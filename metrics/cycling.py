@@ -10,7 +10,7 @@ import numpy as np
 
 from dnnlib.errors import UserError
 from madr_spaces import sampling
-from metrics import detectors, digit_data, diversity, diversity_kernels, metric_utils, mode_coverage
+from metrics import detectors, digit_data, diversity, diversity_kernels, metric_utils, mode_coverage, own_space
 from metrics.further_diversity import number_of_bins
 from metrics.metric import Group, Metric
 
@@ -19,7 +19,7 @@ def cycling_statistics(hits_TK):
     """C(t) = share of modes hit at t. mean C(t), union = share hit at any t, cycling = 1 - mean / union, and how many modes
     were hit, then missed, then hit again.
 
-    0: whatever was ever found is always there. Near 1: the modes take turns. With no mode hit at all nothing cycles: 0.
+    0: whatever was ever found is always there. Near 1: the modes take turns. With no mode hit at all there is nothing to tell: NaN.
     """
     hits_TK = np.asarray(hits_TK, bool)
     if hits_TK.ndim != 2 or len(hits_TK) < 2 or hits_TK.shape[1] < 1:
@@ -30,7 +30,7 @@ def cycling_statistics(hits_TK):
     seen_before = np.logical_or.accumulate(hits_TK, axis=0)
     lost_TK = seen_before & ~hits_TK
     found_again_K = (np.logical_or.accumulate(lost_TK, axis=0)[:-1] & hits_TK[1:]).any(axis=0)
-    return dict(cycling=1 - mean / union if union else 0.0, mean=mean, union=union, lost_and_found=int(found_again_K.sum()))
+    return dict(cycling=1 - mean / union if union else float("nan"), mean=mean, union=union, lost_and_found=int(found_again_K.sum()))
 
 
 def perfect_cycling(probabilities_K, num_modes, num_gen, num_snapshots, rng, num_repeats=20):
@@ -68,6 +68,8 @@ def compute(opts, name, num_gen):
         opts.say(f"Snapshot {number} of {len(opts.snapshots)}: {snapshot}")
         hits_TK.append(hits_of(open_network()))
     statistics = cycling_statistics(np.stack(hits_TK))
+    if not statistics["union"]:
+        opts.warn(f"{name}: no snapshot hits any of the {num_modes} modes, so that none can be lost or found again: the number is NaN.")
     opts.record(
         snapshots={snapshot: float(hits.mean()) for snapshot, hits in zip(opts.snapshots, hits_TK)},
         modes="stacked digits" if is_stacked else "k-means cells of the real features",
@@ -99,7 +101,7 @@ def _cells_of_reals(opts, num_gen):
     """The same for cells: one is hit by a generated image that lies nearest to its centre and no farther than its farthest real."""
     space = diversity.space_of(opts)
     url = detectors.space_url(space)
-    diversity.warn_of_own_space(opts, space)
+    own_space.warn(opts, space)
     real = metric_utils.compute_feature_stats_for_dataset(opts, url, dict(return_features=True), rel_hi=0.2, capture_all=True).get_all()
     centres = diversity_kernels.k_means(real, number_of_bins(len(real)), sampling.stream("subsets", opts.seed))
     index, distances = diversity_kernels.nearest_centres(real, centres)

@@ -9,11 +9,10 @@ import functools
 import numpy as np
 import torch
 
-from dnnlib import console
 from madr_spaces import names, neighbours, sampling
 from madr_spaces.feature_sets import check_same_width
 from madr_spaces.neighbours import K_DENSITY_COVERAGE, K_PRECISION_RECALL
-from metrics import counts, detectors, frechet_inception_distance, metric_utils
+from metrics import counts, detectors, frechet_inception_distance, holders, metric_utils, own_space
 from metrics.feature_stats import FeatureStats
 from metrics.metric import Fewest, Group, Metric, Takes
 from metrics.precision_recall import join_rows, rows_of
@@ -68,7 +67,7 @@ def spaces_and_features(opts, num_gen):
     urls = {name: detectors.space_url(name) for name in (space, beside) if name is not None}
     for url in urls.values():
         opts.detector(url)  # what is missing is said before any image is read
-    warn_of_own_space(opts, space)
+    own_space.warn(opts, space)
     reals = {}
     for i, name in reversed(list(enumerate(urls))):  # the metric's own space last: its facts stay
         reals[name] = metric_utils.compute_feature_stats_for_dataset(
@@ -99,18 +98,6 @@ def _given_features(opts, num_gen):
     if len(fake) != num_gen:
         opts.record(counts_overridden=True)
     return real, fake
-
-
-def warn_of_own_space(opts, space):
-    if opts.trained_in is None:
-        return
-    own = names.led_by(space, opts.trained_in)
-    opts.record(trained_in=opts.trained_in, trained_in_own_space=own)
-    if own and opts.rank == 0:
-        console.warn(
-            f"the network was trained to cover the features of {opts.trained_in}, the space of this metric: the number flatters it. "
-            f"Trust the held-out space beside it, or choose another with --metric-space."
-        )
 
 
 # ----------------------------------------------------------------------------------------------------------------
@@ -173,13 +160,16 @@ def compute(opts, num_gen, numbers, result_names):
     for name, (which, values) in items.items():
         results[result_names[name]] = float(values.mean())
         opts.keep_items(result_names[name], which, values)
+    if "recall" in numbers and hasattr(opts.per_item, "holders") and opts.rank == 0:
+        how = dict(strict=opts.strict_ties, device=opts.device)
+        opts.per_item.holders[result_names["recall"]] = holders.of_reals(real, fake, K_PRECISION_RECALL, **how), len(fake)
     return results
 
 
 def compute_frechet(opts, space, num_gen):
     """The Frechet distance of all reals and the generated images in a named space."""
     url = detectors.space_url(space)
-    warn_of_own_space(opts, space)
+    own_space.warn(opts, space)
     real = metric_utils.compute_feature_stats_for_dataset(opts, url, _DETECTOR_KWARGS, rel_lo=0, rel_hi=0.5, capture_mean_cov=True)
     fake = metric_utils.compute_feature_stats_for_generator(
         opts, url, _DETECTOR_KWARGS, rel_lo=0.5, rel_hi=1, capture_mean_cov=True, max_items=num_gen
@@ -215,7 +205,7 @@ def _frechet_in_dino(opts, name, num_gen):
 _NEIGHBOURS = Fewest(6, "a neighbourhood of 5 needs more than 5 {side} images")
 
 
-def in_both_sizes(name, function, meaning, higher_is_better=True, fewest=_NEIGHBOURS):
+def in_both_sizes(name, function, meaning, higher_is_better=True, fewest=_NEIGHBOURS, **more):
     """The rows of a metric of the features of both sides, for 50,000 and for 10,000 generated images."""
     row = functools.partial(
         Metric,
@@ -226,6 +216,7 @@ def in_both_sizes(name, function, meaning, higher_is_better=True, fewest=_NEIGHB
         fewest=fewest,
         prepare=prepare,
         higher_is_better=higher_is_better,
+        **more,
     )
     return [
         row(name + ending, function, meaning if not ending else f"The same with {num_gen:,} generated images", counts=dict(num_gen=num_gen))
@@ -234,8 +225,8 @@ def in_both_sizes(name, function, meaning, higher_is_better=True, fewest=_NEIGHB
 
 
 METRICS = [
-    *(row for number in NUMBERS for row in in_both_sizes(f"madr_{number}", _one_number(number), _MEANINGS[number])),
-    *in_both_sizes("madr_prdc", _all_four, "Precision, recall, density and coverage in one pass"),
+    *(row for number in NUMBERS for row in in_both_sizes(f"madr_{number}", _one_number(number), _MEANINGS[number], heeds_ties=True)),
+    *in_both_sizes("madr_prdc", _all_four, "Precision, recall, density and coverage in one pass", heeds_ties=True),
     Metric(
         "fd_dino50k_full",
         _frechet_in_dino,

@@ -2,7 +2,7 @@
 
 import functools
 
-from metrics import counts, kernels, metric_utils
+from metrics import counts, kernels, metric_utils, own_space
 from metrics.detectors import INCEPTION_URL
 from metrics.metric import Fewest, Group, Metric, Reals, Takes
 
@@ -21,6 +21,7 @@ def distance_of(opts, real, fake):
 
 
 def compute_fid(opts, max_real, num_gen):
+    own_space.warn_of_inception(opts)
     detector_kwargs = dict(return_features=True)
     real = metric_utils.compute_feature_stats_for_dataset(
         opts, INCEPTION_URL, detector_kwargs, rel_lo=0, rel_hi=0.5, capture_mean_cov=True, max_items=max_real

@@ -4,8 +4,8 @@ Computed on rank 0; the held-out space stands beside the metric's own, in the fa
 """
 
 from madr_spaces import sampling
-from metrics import diversity, diversity_kernels
-from metrics.metric import Fewest
+from metrics import diversity, diversity_kernels, subsets
+from metrics.metric import Fewest, Reals
 
 NUM_BINS = 100
 _REALS_PER_BIN = 10
@@ -48,7 +48,7 @@ def compute_vendi(opts, name, num_gen):
     def measure(real, fake, is_own):
         count = min(len(real), len(fake))  # the score grows with the number of items
         chosen = sampling.stream("subsets", opts.seed).permutation(len(real))[:count]
-        score_real, score_fake = diversity_kernels.vendi_score(real[chosen]), diversity_kernels.vendi_score(fake[:count])
+        score_real, score_fake = (diversity_kernels.vendi_score(rows) for rows in (real[chosen], subsets.some(opts, fake, count)))
         if is_own:
             opts.record(
                 vendi_real=score_real,
@@ -64,7 +64,7 @@ def compute_vendi(opts, name, num_gen):
 
 
 def compute_authenticity(opts, name, num_gen):
-    """Per cent of generated images that are no near copies of a training image; the reals must be those of the training."""
+    """Per cent of generated images that are no near copies of a training image, mirrored ones included where the training had them."""
 
     def measure(real, fake, is_own):
         authentic = diversity_kernels.authentic_fakes(real, fake, device=opts.device, progress=opts.stage("nearest reals", len(fake)))
@@ -104,6 +104,7 @@ METRICS = [
         "madr_authenticity",
         compute_authenticity,
         "Per cent of generated images that are no near copies of a real one",
+        reals=Reals.AS_TRAINED,
         fewest=Fewest(2, "distances to other images need at least two {side} images"),
     ),
     *diversity.in_both_sizes(

@@ -13,7 +13,7 @@ import dnnlib
 from dnnlib.errors import UserError
 from madr_spaces import names, neighbours, sampling
 from madr_spaces.feature_sets import check_same_width
-from metrics import counts, detectors, diversity, held_out_kernels as kernels, metric_utils, one_size
+from metrics import counts, detectors, diversity, held_out_kernels as kernels, metric_utils, one_size, own_space, subsets
 from metrics.kernels import frechet_distance, mean_and_covariance
 from metrics.metric import Fewest, Group, Metric, Takes
 
@@ -103,7 +103,7 @@ def three_sets(opts, num_gen, spaces):
     for url in urls.values():
         opts.detector(url)  # what is missing is said before any image is read
     check_held_out(opts, held)
-    diversity.warn_of_own_space(opts, spaces[0])
+    own_space.warn(opts, spaces[0])
     features = {}
     for i, name in reversed(list(enumerate(spaces))):  # the metric's own space last: its facts stay
         share = dict(rel_lo=0.4 * (len(spaces) - 1 - i) / len(spaces), rel_hi=0.4 * (len(spaces) - i) / len(spaces))
@@ -178,9 +178,8 @@ def classes_of_reals(opts):
         raise UserError(
             f"{dataset.name} has no class labels, so that none of its classes is rare; give a labelled set (dataset_tool.py --labels=folders)."
         )
-    classes = np.array(
-        [int(dataset.get_label(i).argmax()) for i in range(len(dataset) if opts.num_real is None else min(opts.num_real, len(dataset)))]
-    )
+    chosen = subsets.of_reals(opts, len(dataset))
+    classes = np.array([int(dataset.get_label(i).argmax()) for i in (range(len(dataset)) if chosen is None else chosen)])
     return classes, dataset.class_names or [str(number) for number in range(dataset.label_dim)]
 
 
@@ -221,7 +220,7 @@ def compute_rare_classes(opts, name, num_gen):
 # The rows.
 
 
-def _in_both_sizes(name, function, meaning, higher_is_better, fewest):
+def _in_both_sizes(name, function, meaning, higher_is_better, fewest, **more):
     row = functools.partial(
         Metric,
         group=Group.HELD_OUT,
@@ -232,6 +231,7 @@ def _in_both_sizes(name, function, meaning, higher_is_better, fewest):
         per_class=False,
         needs_held_out=True,
         higher_is_better=higher_is_better,
+        **more,
     )
     return [
         row(name + ending, function, meaning if not ending else f"The same with {num_gen:,} generated images", counts=dict(num_gen=num_gen))
@@ -256,7 +256,9 @@ METRICS = [
         False,
         _TWO,
     ),
-    *_in_both_sizes("madr_coverage_ratio", compute_coverage_ratio, "Coverage of the reals over that by held-out reals", True, _NEIGHBOURS),
+    *_in_both_sizes(
+        "madr_coverage_ratio", compute_coverage_ratio, "Coverage of the reals over that by held-out reals", True, _NEIGHBOURS, heeds_ties=True
+    ),
     *_in_both_sizes(
         "madr_rare_classes", compute_rare_classes, "Share and quality of the rare classes over those among held-out reals", True, _NEIGHBOURS
     ),

@@ -12,7 +12,7 @@ from dnnlib.errors import UserError
 from dnnlib.util import construct_class_by_name
 from metrics import comparison, metric_main, metric_utils, per_class, progress as showing, requested, two_sets
 from metrics.metric import Takes
-from torch_utils import distributed
+from torch_utils import distributed, metric_lines
 
 
 @dataclass(frozen=True)
@@ -158,7 +158,7 @@ def evaluate(rank, job):
         _tell_small_numbers(judged[0], rows, number)
         _warn_of_copies(real, reals, judged)
     for metric in job.metrics:
-        results, items = [], [{} for _ in judged]
+        results, items = [], [comparison.Items() if len(judged) > 1 else {} for _ in judged]
         for one, own_items in zip(judged, items):
             if rank == 0 and job.verbose:
                 print(f"Calculating {metric}{' of the baseline' if one is not judged[0] else ''}...", flush=True)
@@ -260,6 +260,7 @@ def _report(job, real, judged, results, items):
     if len(judged) > 1:
         compared = requested.add_comparison(*results, *items, job.baseline, job.seed, same_latents=False)
         metric_main.report_metric(results[1], snapshot_pkl=pickles[1])
+    results[0].by = metric_lines.BY_HAND
     metric_main.report_metric(results[0], run_dir=job.run_dir, snapshot_pkl=pickles[0])
     if len(judged) > 1:
         console.result(comparison.as_text(compared, of_repeats=""))

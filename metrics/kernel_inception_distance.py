@@ -3,12 +3,13 @@
 import functools
 
 from madr_spaces import sampling
-from metrics import kernels, metric_utils
+from metrics import kernels, metric_utils, own_space
 from metrics.detectors import INCEPTION_URL
 from metrics.metric import Fewest, Group, Metric, Reals, Takes
 
 
 def compute_kid(opts, max_real, num_gen, num_subsets, max_subset_size):
+    own_space.warn_of_inception(opts)
     detector_kwargs = dict(return_features=True)
     real = metric_utils.compute_feature_stats_for_dataset(
         opts, INCEPTION_URL, detector_kwargs, rel_lo=0, rel_hi=0.5, capture_all=True, max_items=max_real

@@ -75,6 +75,7 @@ class Metric:
     fewest: Fewest = Fewest()
     per_class: bool = True  # means something of the images of one class alone
     counts_modes: bool = False  # heeds --modes
+    heeds_ties: bool = False  # asks --madr-ties whether a rim belongs to its neighbourhood
     needs_held_out: bool = False  # compares with real images that nobody trained on
     prepare: Callable | None = None  # of the --detector paths: finds what the metric needs, long before it is due
 
@@ -86,6 +87,17 @@ class Metric:
     @property
     def __name__(self):
         return self.name
+
+    def heeds(self, flag):
+        """Whether an option of calc_metrics.py can change the number. Of a foreign metric nobody knows: it may."""
+        if self.group is Group.OWN:
+            return True
+        return {
+            "--mirror": self.reals is not Reals.ALL,
+            "--metric-space": self.detector == "space",
+            "--madr-ties": self.heeds_ties,
+            "--num-real": self.compares_with_reals and self.detector != "digits",
+        }[flag]
 
     @property
     def num_gen(self):

@@ -12,7 +12,7 @@ import torch
 import dnnlib
 from dnnlib.errors import UserError
 from madr_spaces import sampling
-from metrics import counts, detectors as detector_files, progress as showing, reading, stats_cache
+from metrics import counts, detectors as detector_files, progress as showing, reading, stats_cache, subsets
 from metrics.feature_stats import FeatureStats
 from metrics.progress import ProgressMonitor
 
@@ -60,7 +60,8 @@ class MetricOptions:
     snapshots: {name: function that opens its G} of the network's run, in order. given: GivenFeatures in place of network and
     data set. modes: count only the modes of stacked digits below this label. kept: a dict that holds what was computed of the
     reals, for later calls with other seeds. sides: {'real' or 'generated': FeatureStats} of files, in place of images. only_class:
-    the OneClass of the data set to compare with. on_warning: what gets the sentences of warn. held_out: path of real images that nobody trained on. `facts` collects what the result
+    the OneClass of the data set to compare with. on_warning: what gets the sentences of warn. held_out: path of real images that
+    nobody trained on. real_seed: of the draw of num_real images, where it is not seed. `facts` collects what the result
     depends on, for the result line.
     """
 
@@ -92,6 +93,7 @@ class MetricOptions:
         only_class=None,
         on_warning=None,
         held_out=None,
+        real_seed=None,
     ):
         assert 0 <= rank < num_gpus
         self.G = G
@@ -104,6 +106,7 @@ class MetricOptions:
         self.cache = cache
         self.detectors = dict(detectors or {})
         self.seed = seed
+        self.real_seed = seed if real_seed is None else real_seed
         self.num_gen = num_gen
         self.num_real = num_real
         self.batch_size = batch_size
@@ -234,12 +237,13 @@ def compute_feature_stats_for_dataset(
     detector, source = opts.detector(detector_url)
     max_items = opts.num_real if opts.num_real is not None else max_items
     num_items = min(len(dataset), max_items) if max_items is not None else len(dataset)
+    chosen = subsets.of_reals(opts, len(dataset))
     counts.check(opts, "real", num_items)
     opts.record(num_real=num_items, detector=detector_files.detector_facts(source, detector_kwargs))
     progress = opts.progress.sub(tag="dataset features", num_items=num_items, rel_lo=rel_lo, rel_hi=rel_hi)
 
     loader_kwargs = dict(
-        batch_sampler=reading.batches(num_items, batch_size, opts.num_gpus, opts.rank),
+        batch_sampler=reading.batches(num_items, batch_size, opts.num_gpus, opts.rank, chosen),
         **reading.loader_kwargs(opts.device, num_items, data_loader_kwargs),
     )
 
@@ -250,7 +254,8 @@ def compute_feature_stats_for_dataset(
 
     if not hasattr(dataset, "content_fingerprint"):
         return compute()
-    facts = stats_cache.describe(dataset, opts.dataset_kwargs, source, detector_kwargs, max_items, stats_kwargs)
+    drawn_with = None if chosen is None else opts.real_seed
+    facts = stats_cache.describe(dataset, opts.dataset_kwargs, source, detector_kwargs, max_items, stats_kwargs, drawn_with)
     return opts.once(json.dumps(facts, sort_keys=True), lambda: _from_cache(opts, facts, compute, progress) if opts.cache else compute())
 
 

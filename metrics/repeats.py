@@ -23,7 +23,10 @@ def calc_repeated(metric, *, seed, repeats=1, per_item=None, **kwargs):
     if repeats == 1:
         return metric_main.calc_metric(metric, seed=seed, per_item=per_item, **kwargs)
     seeds, items, kept = seeds_of(seed, repeats), [{} for _ in range(repeats)], {}
-    singles = [metric_main.calc_metric(metric, seed=own_seed, per_item=own_items, kept=kept, **kwargs) for own_seed, own_items in zip(seeds, items)]
+    singles = [
+        metric_main.calc_metric(metric, seed=own_seed, per_item=own_items, kept=kept, real_seed=seed, **kwargs)
+        for own_seed, own_items in zip(seeds, items)
+    ]
     if per_item is not None:
         per_item.update(merged_items(items))
     values = {name: [single.results[name] for single in singles] for name in singles[0].results}

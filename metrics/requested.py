@@ -28,7 +28,9 @@ from metrics import (
     repeats,
 )
 from metrics.listing import MAX_SEED
-from torch_utils import distributed, misc
+from torch_utils import distributed, metric_lines, misc
+
+_NAMED = 4  # metrics that a sentence names
 
 
 @dataclass(frozen=True)
@@ -121,6 +123,16 @@ def check_held_out(path, names):
         raise UserError(f"--held-out={path} is neither a folder nor a zip of images; give one that holds real images which nobody trained on.")
 
 
+def without_effect(given, names):
+    """Sentences on options that change no number of these metrics. given: {flag: value as typed or None}, flags as Metric.heeds knows them."""
+    told = []
+    for flag, value in given.items():
+        if value is not None and not any(metric_main.row_of(name).heeds(flag) for name in names):
+            some = [name for name in metric_main.list_valid_metrics() if metric_main.row_of(name).heeds(flag)][:_NAMED]
+            told.append(f"{flag}={value} changes nothing of {', '.join(names)}; it is for {', '.join(some)} and others like them.")
+    return told
+
+
 def check_seeds(seed, num_repeats):
     if seed + num_repeats > MAX_SEED + 1:
         raise UserError(f"--seed={seed} with --repeats={num_repeats} goes beyond the largest seed {MAX_SEED}; take a smaller --seed.")
@@ -151,7 +163,7 @@ def evaluate(rank, job):
         for path, G in networks.items():
             if rank == 0 and job.verbose:
                 print(f"Calculating {metric}{' of the baseline' if path == job.baseline != job.network else ''}...", flush=True)
-            items[path] = {}
+            items[path] = comparison.Items() if job.baseline is not None and job.repeats == 1 else {}
             results[path] = _calc(metric, path, G, job, rank, device, items[path])
         if rank == 0:
             _report(job, results, items, same_latents=len({G.z_dim for G in networks.values()}) == 1)
@@ -206,6 +218,7 @@ def _report(job, results, items, same_latents):
         theirs = results[job.baseline]
         compared = add_comparison(result, theirs, items[job.network], items[job.baseline], job.baseline, job.seed, same_latents)
         metric_main.report_metric(theirs, snapshot_pkl=job.baseline)
+    result.by = metric_lines.BY_HAND
     metric_main.report_metric(result, run_dir=job.run_dir, snapshot_pkl=job.network)
     if job.drs is not None and job.verbose:
         console.result(rejected.as_text(result.facts))

@@ -18,12 +18,16 @@ from metrics import METRICS_VERSION
 from metrics.feature_stats import FeatureStats
 
 
-def describe(dataset, dataset_kwargs, detector, detector_kwargs, max_items, stats_kwargs):
-    """All that the statistics depend on, as JSON-able facts. The data set's path is not among them."""
+def describe(dataset, dataset_kwargs, detector, detector_kwargs, max_items, stats_kwargs, drawn_with=None):
+    """All that the statistics depend on, as JSON-able facts. The data set's path is not among them.
+
+    drawn_with: seed of a random draw of max_items images; None: the first ones.
+    """
     # A space depends on more than its file: on what it was fitted to, on how it resizes images.
     space = {} if detector.identity is None else {"space": detector.identity}
     return {
         **space,
+        **({} if drawn_with is None else {"drawn": ["subsets", drawn_with]}),
         "version": METRICS_VERSION,
         "data": dataset.content_fingerprint(),
         "image_shape": list(dataset.image_shape),

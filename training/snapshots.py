@@ -16,7 +16,7 @@ import torch
 
 from dnnlib import files
 from dnnlib.errors import UserError
-from torch_utils import misc
+from torch_utils import metric_lines, misc
 from torch_utils.snapshot_names import list_network_snapshots
 
 CELLS_FILE = "fakes_cells.json"
@@ -138,19 +138,21 @@ def prune_network_snapshots(run_dir, keep, spared=()):
 
 
 def metric_results(run_dir, metric):
-    """{snapshot file name: value of the first result} from metric-<name>.jsonl; {} if there is none. A cut-off line is passed over."""
+    """{snapshot file name: value of the first result} from metric-<name>.jsonl; {} if there is none. A cut-off line is passed over,
+
+    and so is a line of another number: a quick look with few images must not stand in for the training's own.
+    """
     path = os.path.join(run_dir, f"metric-{metric}.jsonl")
-    results = {}
+    lines = []
     if os.path.isfile(path):
         with open(path) as f:
             for line in f:
                 try:
-                    line = json.loads(line)
+                    lines.append(json.loads(line))
                 except ValueError:  # the process was killed while it wrote this
                     continue
-                if line.get("snapshot_pkl"):
-                    results[os.path.basename(line["snapshot_pkl"])] = next(iter(line["results"].values()))
-    return results
+    own = metric_lines.alike([line for line in lines if line.get("snapshot_pkl")])
+    return {os.path.basename(line["snapshot_pkl"]): next(iter(line["results"].values())) for line in own}
 
 
 def best_snapshot(run_dir, metric, higher_is_better):

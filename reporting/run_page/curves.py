@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from reporting.run_folder import is_number
 from reporting.run_page.charts import format_number
 from reporting.run_page.markup import Section, as_json, chart, details, table, text
+from torch_utils import metric_lines
 
 MAX_CHARTS = 48  # of names that no group below knows
 MAX_FACTS_TEXT = 4000  # per line of a metric, in characters
@@ -233,7 +234,10 @@ def metrics_section(run):
 
 def _metric_body(metric, lines):
     names = list(dict.fromkeys(name for line in lines for name in line.results))
-    drawn = "".join(_result_chart(name, lines) for name in names)
+    # A quick look with few images is no point of the curve; the table has every line.
+    alike = {id(line) for line in metric_lines.alike([line.line for line in lines])}
+    curve = [line for line in lines if id(line.line) in alike]
+    drawn = "".join(_result_chart(name, curve) for name in names)
     shared, own = split_facts([line.line.get("facts") for line in lines])
     facts = details("What the numbers depend on" + (", the same for all lines" if len(lines) > 1 else ""), as_json(shared)) if shared else ""
     shown = lines[-MAX_METRIC_ROWS:]

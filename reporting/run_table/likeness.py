@@ -28,6 +28,10 @@ MEASURED = {
     "vendi_generated",
     "variety",
     "comparison",
+    "drs.acceptance",
+    "drs.proposed",
+    "drs.accepted",
+    "drs.largest",
     "repeats.std",
     "repeats.values",
     "repeats.differing",
@@ -57,6 +61,8 @@ def facts_of(line):
         if isinstance(value, str) and value.startswith("file:"):  # the folder may be another; the hash decides
             value = "file:" + os.path.basename(value)
         found[name] = json.dumps(value, sort_keys=True)
+    if found.get("drs.percentile", NOT_STATED) != NOT_STATED:
+        found.pop("drs.gamma", None)  # made of the network's own logits by that percentile
     return found
 
 

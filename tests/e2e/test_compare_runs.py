@@ -323,6 +323,24 @@ def test_unlike_lines_are_refused_by_name(make_run, call, change, told):
         assert code == 0 and told.split()[0] in out.replace(r"\_", "_") and "orced" in out, err
 
 
+def sifted(acceptance, largest, gamma, percentile):
+    return dict(drs=dict(acceptance=acceptance, proposed=int(1e4 / acceptance), largest=largest, accepted=10_000, gamma=gamma, percentile=percentile))
+
+
+def test_sifted_images_compare_by_the_rule_that_sifted_them(make_run, call):
+    plain = make_run("plain", 0, {}, lines=[metric_line(16, 20.0, **sifted(0.2, 5.1, 1.2, 95.0))])
+    alike = make_run("madr", 0, {}, plugin={}, lines=[metric_line(16, 10.0, **sifted(0.25, 4.7, 1.0, 95.0))])
+    code, _, err = call(plain, alike)
+    assert code == 0, err
+    for number, (first, second) in enumerate([((1.2, 95.0), (1.0, 90.0)), ((1.2, None), (1.0, None))]):
+        runs = [
+            make_run(f"{name}{number}", 0, {}, plugin=plugin, lines=[metric_line(16, 10.0, **sifted(0.2, 5.1, *rule))])
+            for name, plugin, rule in (("plain", None, first), ("madr", {}, second))
+        ]
+        code, _, err = call(*runs)
+        assert code == 1 and ("drs.percentile" if first[1] else "drs.gamma") in err
+
+
 def test_both_values_are_named(make_run, call):
     runs = [make_run("plain", 0, {16: 20.0}), make_run("madr", 0, {}, plugin={}, lines=[metric_line(16, 10.0, num_gen=5000)])]
     assert "num_gen is 10000 in plain but 5000 in madr" in call(*runs)[2]

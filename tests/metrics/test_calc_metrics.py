@@ -187,3 +187,42 @@ def test_missing_detector_is_a_sentence_and_leaves_nothing(run_dir, call, monkey
     code, _, err = call("--network", snapshot_of(run_dir), "--device=cpu")
     assert code == 1 and "inception-2015-12-05.pt" in err and "--detector inception=PATH" in err
     assert not list(run_dir.glob("*.jsonl"))
+
+
+@pytest.mark.parametrize(
+    "names, given, told",
+    [
+        (["fid10k_full"], {"--mirror": 1}, ["--mirror=1 changes nothing of fid10k_full", "fid50k"]),
+        (["fid10k_full"], {"--metric-space": "pca"}, ["--metric-space=pca changes nothing of fid10k_full", "madr_precision"]),
+        (["fid10k_full", "madr_vendi"], {"--madr-ties": "ignore"}, ["--madr-ties=ignore changes nothing of fid10k_full, madr_vendi"]),
+        (["is50k"], {"--num-real": 7}, ["--num-real=7 changes nothing of is50k"]),
+        (["fid50k"], {"--mirror": 1}, []),
+        (["fid10k_full", "madr_prdc"], {"--metric-space": "pca", "--madr-ties": "ignore", "--num-real": 7}, []),
+        (["fid10k_full"], {"--mirror": None, "--madr-ties": None}, []),
+    ],
+)
+def test_flags_without_effect_are_named(names, given, told):
+    from metrics import requested
+
+    sentences = requested.without_effect(given, names)
+    assert bool(sentences) == bool(told) and all(word in sentences[0] for word in told)
+
+
+@pytest.mark.parametrize("name", ["fid10k_full", "madr_precision", "madr_vendi_10k", "madr_ndb", "kid50k", "pr50k3"])
+@pytest.mark.parametrize("flag", ["--mirror", "--metric-space", "--madr-ties", "--num-real"])
+def test_a_flag_that_a_row_does_not_heed_changes_no_number(name, flag, options):
+    """By computing: the rows tell the truth."""
+    from metrics import metric_main
+
+    changes = {"--mirror": {}, "--metric-space": dict(space="random-conv"), "--madr-ties": dict(strict_ties=True), "--num-real": dict(num_real=20)}
+
+    def number(changed):
+        opts = options()
+        data = dict(opts.dataset_kwargs, xflip=changed and flag == "--mirror")
+        how = dict(G=opts.G, dataset_kwargs=data, detectors=opts.detectors, num_gen=40, device="cpu", space="pixels")
+        return metric_main.calc_metric(name, **{**how, **(changes[flag] if changed else {})}).results
+
+    if not metric_main.row_of(name).heeds(flag):
+        assert number(False) == number(True)
+    elif flag != "--madr-ties":  # no distance of these images lies on a rim
+        assert number(False) != number(True)

@@ -11,8 +11,8 @@ import calc_metrics
 import dnnlib
 from dnnlib import cli
 from dnnlib.errors import UserError
-from madr_spaces import sampling
-from metrics import comparison
+from madr_spaces import neighbours, sampling
+from metrics import comparison, holders
 from training.networks import Discriminator, Generator
 
 
@@ -60,6 +60,36 @@ def test_compare_states_items_and_lacks_intervals_where_there_are_no_items():
     assert compared["fid"]["interval"] is None and compared["fid"]["difference"] == -2
     text = comparison.as_text(compared)
     assert "none: not a mean" in text and len(text.splitlines()) == 4
+    assert "real, paired: the generated images held fixed, so too narrow; --repeats" in text and text.count("held fixed") == 1
+
+
+def test_interval_of_recall_knows_that_generated_images_are_a_draw():
+    """Two draws of one generator: with the generated images held fixed the interval missed the true difference 0 far too often."""
+    rng, covered, of_items = np.random.default_rng(5), 0, 0
+    for _ in range(80):
+        real = rng.standard_normal((500, 8))
+        pair = [0.8 * rng.standard_normal((80, 8)) for _ in range(2)]
+        held = [(holders.of_reals(real, fake, 3), len(fake)) for fake in pair]
+        low, high = comparison.recall_interval(*held, rng, same_latents=False, num_resamples=150)
+        covered += low <= 0 <= high
+        found = [(holders_NH < count).any(axis=1) for holders_NH, count in held]
+        low, high = comparison.bootstrap_interval(*found, rng, num_resamples=150)
+        of_items += low <= 0 <= high
+    assert covered / 80 >= 0.9 and of_items / 80 < 0.8
+    assert found[0].mean() == neighbours.precision_recall(real, pair[0], 3)[1]
+    assert comparison.recall_interval(held[0], held[0], rng) == (0, 0)
+
+
+def test_holders_are_those_of_the_balls_and_at_most_so_many():
+    rng = np.random.default_rng(6)
+    real, fake = rng.standard_normal((60, 3)), rng.standard_normal((40, 3))
+    between = np.linalg.norm(fake[:, None] - fake, axis=2)
+    inside = np.linalg.norm(real[:, None] - fake, axis=2) <= np.sort(between, axis=1)[:, 3]
+    for tile_bytes in (2**20, 4096):
+        found = holders.of_reals(real, fake, 3, tile_bytes=tile_bytes)
+        for i in range(60):
+            kept = found[i][found[i] < 40]
+            assert len(kept) == len(set(kept)) == min(holders.MOST, inside[i].sum()) and inside[i][kept].all()
 
 
 def write_pickle(path, dataset_kwargs, seed, z_dim=16, resolution=16):
@@ -136,7 +166,11 @@ def test_baseline_on_the_same_images(run, call, detector_file):
     assert ours["facts"]["data"]["fingerprint"] == theirs["facts"]["data"]["fingerprint"]
     assert lines["fid50k_full", True]["facts"]["comparison"]["results"]["fid50k_full"]["interval"] is None
     kept = json.loads((run["folder"] / "metric-madr_prdc.jsonl").read_text())
-    assert kept == ours and set(kept["results"]) == {f"madr_prdc_{n}" for n in ("precision", "recall", "density", "coverage")}
+    assert (
+        kept == ours
+        and kept["by"] == "calc_metrics.py"
+        and set(kept["results"]) == {f"madr_prdc_{n}" for n in ("precision", "recall", "density", "coverage")}
+    )
     assert "difference" in out and "Seed 5 of latents" in out and "the same latents" in out
     alone = json_lines(call("--network", run["ada"], "--metrics=madr_prdc", "--madr-extractor=random-conv", "--seed=5", "--verbose=0")[1])[0]
     assert alone["results"] == theirs["results"]
@@ -158,7 +192,8 @@ def test_other_latents_are_not_paired(run, call):
     assert code == 0, err
     facts = json_lines(out)[-1]["facts"]["comparison"]
     assert not facts["same_latents"] and facts["results"]["madr_prdc_10k_precision"]["items"] == "generated, unpaired"
-    assert facts["results"]["madr_prdc_10k_recall"]["items"] == "real, paired"
+    assert facts["results"]["madr_prdc_10k_recall"]["items"] == "reals and generated images, both drawn again"
+    assert facts["results"]["madr_prdc_10k_coverage"]["items"] == "real, paired"
 
 
 def test_own_space_ties_and_two_processes(run, call):

@@ -29,7 +29,8 @@ def test_modes_that_stay_and_planted_histories():
     histories = np.array([[1, 0, 1], [0, 1, 0], [1, 1, 0], [0, 0, 1], [1, 0, 0], [0, 0, 0]]).T  # the first and no other returns
     result = cycling.cycling_statistics(histories)
     assert result["lost_and_found"] == 1 and result["union"] == pytest.approx(5 / 6) and result["mean"] == pytest.approx(7 / 18)
-    assert cycling.cycling_statistics(np.zeros((3, 4)))["cycling"] == 0
+    nothing = cycling.cycling_statistics(np.zeros((3, 4)))
+    assert np.isnan(nothing["cycling"]) and nothing["mean"] == nothing["union"] == nothing["lost_and_found"] == 0
     with pytest.raises(UserError, match="at least two snapshots"):
         cycling.cycling_statistics(np.ones((1, 4)))
 

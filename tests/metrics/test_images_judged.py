@@ -72,7 +72,10 @@ def test_a_networks_images_get_the_numbers_of_the_network(call, drawn):
     code, of_folder, _, err = call("--fakes", folder, *common)
     assert code == 0, err
     assert [line["metric"] for line in of_folder] == names.split(",")
-    assert [line["results"] for line in of_folder] == [line["results"] for line in of_network]
+    for of_set, theirs in zip(of_folder, of_network):
+        # The score splits a set at random, for its files may follow its classes, and a network's images as they come.
+        parted = of_set["metric"] == "is50k"
+        assert of_set["results"] == (pytest.approx(theirs["results"], abs=0.01) if parted else theirs["results"])
     fakes = of_folder[0]["facts"]["fakes"]
     assert fakes["path"] == str(folder) and fakes["num_images"] == NUM and of_folder[0]["snapshot_pkl"] is None
     assert fakes["fingerprint"] == ImageFolderDataset(path=str(folder)).content_fingerprint()

@@ -239,3 +239,12 @@ def test_path_length_crop_takes_the_centre():
     torch.testing.assert_close(cropped / (255 / 2) - 1, images[:, :, 3:7, 2:6])
     big = perceptual_path_length.PPLSampler(type("Big", (LinearGenerator,), dict(img_resolution=512))(), {}, 1e-4, "w", "end", False, None)
     assert big._as_detector_input(torch.zeros(1, 1, 512, 512)).shape == (1, 3, 256, 256)
+
+
+@pytest.mark.parametrize("metric", ["fid50k_full", "kid50k_full", "is50k"])
+def test_a_network_trained_in_the_space_of_fid_is_flattered_there(metric, options, capfd):
+    for trained_in, own in (("inception-fid", True), ("ensemble:pca+inception-fid", True), ("pca", False)):
+        facts = metric_main.calc_metric(metric, **arguments(options()), trained_in=trained_in).facts
+        assert (facts["trained_in"], facts["trained_in_own_space"]) == (trained_in, own)
+        assert ("the number flatters it" in capfd.readouterr().err) == own
+    assert "trained_in" not in metric_main.calc_metric(metric, **arguments(options())).facts

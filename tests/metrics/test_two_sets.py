@@ -259,3 +259,18 @@ def test_each_class_of_two_labelled_sets(call, labelled):
     assert (line["facts"]["data"]["num_images"], line["facts"]["fakes"]["num_images"]) == (30, 24)
     code, lines, err = call("--fakes", labelled("others", 8, ("cat", "cow")), "--reals", reals, "--per-class")
     assert code == 1 and not lines and "cow" in err and "dog" in err
+
+
+def test_mirrored_copies_are_no_authentic_images_where_training_mirrored(call, tmp_path):
+    reals, mirrored = folder(tmp_path / "reals", count=20), tmp_path / "mirrored"
+    mirrored.mkdir()
+    for path in reals.glob("*.png"):
+        PIL.Image.open(path).transpose(PIL.Image.Transpose.FLIP_LEFT_RIGHT).save(mirrored / path.name)
+    given = ["--fakes", mirrored, "--reals", reals, "--metrics=madr_authenticity_10k", "--metric-space=pixels"]
+    found = {}
+    for mirror in (0, 1):
+        code, [line], err = call(*given, f"--mirror={mirror}")
+        assert code == 0, err
+        found[mirror] = line["results"]["madr_authenticity_10k"]
+        assert line["facts"]["data"]["xflip"] == bool(mirror) and line["facts"]["num_real"] == 20 * (1 + mirror)
+    assert found[1] == 0 < found[0]
