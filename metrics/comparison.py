@@ -44,7 +44,9 @@ def recall_interval(ours, theirs, rng, *, same_latents=True, num_resamples=NUM_R
     """Interval (low, high) of the difference of two recalls, reals and generated images both drawn again. ours, theirs: as Items.holders.
 
     A real is found where any of its holders was drawn: neighbourhoods stay as measured. Some images are missing from every resample, and so
-    all its recalls are lower; the spread is taken from them and the centre from the sets themselves. Nearly 95 %, rather wider.
+    all its recalls are lower; the spread is taken from them and the centre from the sets themselves. Of Gaussians in 8
+    dimensions the 95 % intervals held the truth in 97 % (300 reals, 300 generated) and 82 % (2000, 200) of 60 trials, where those of the reals
+    alone did in 83 % and 43 %: radii that would be others for other images are left out.
     """
     (our_NH, num_ours), (their_NH, num_theirs) = ours, theirs
     N, paired = len(our_NH), same_latents and num_ours == num_theirs
@@ -92,7 +94,7 @@ def compare(ours, theirs, our_items, their_items, rng, same_latents=True, our_re
             entry.update(interval=list(interval), items=f"{len(our_repeats[name])} seeds, paired, Student's t")
         elif name in getattr(our_items, "holders", {}) and name in getattr(their_items, "holders", {}):
             interval = recall_interval(our_items.holders[name], their_items.holders[name], rng, same_latents=same_latents)
-            entry.update(interval=list(interval), items="reals and generated images, both drawn again")
+            entry.update(interval=list(interval), items="reals and generated images, both drawn again; neighbourhoods held")
         elif name in our_items and name in their_items:
             which, our_values = our_items[name]
             paired = which == "real" or same_latents

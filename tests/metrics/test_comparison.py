@@ -192,7 +192,7 @@ def test_other_latents_are_not_paired(run, call):
     assert code == 0, err
     facts = json_lines(out)[-1]["facts"]["comparison"]
     assert not facts["same_latents"] and facts["results"]["madr_prdc_10k_precision"]["items"] == "generated, unpaired"
-    assert facts["results"]["madr_prdc_10k_recall"]["items"] == "reals and generated images, both drawn again"
+    assert facts["results"]["madr_prdc_10k_recall"]["items"] == "reals and generated images, both drawn again; neighbourhoods held"
     assert facts["results"]["madr_prdc_10k_coverage"]["items"] == "real, paired"
 
 
