@@ -10,7 +10,7 @@ import math
 
 import dnnlib
 from dnnlib.errors import UserError
-from training import flag_table, presets
+from training import flag_table, presets, reasons
 from training.gan import backbones, choosing
 
 MOST_CLASSES = 1_000_000  # a layer of the mapping network has as many inputs
@@ -163,45 +163,15 @@ def _base_configuration(run, flags):
         options.lr_tail = row.lr_tail
     if row.kimg_per_tick is not None:
         options.kimg_per_tick = row.kimg_per_tick
-    _explain_base(run, flags, cfg, row, resolution)
+    reasons.tell(run.reasons, reasons.of_base(cfg, row, resolution, options.num_gpus))
 
     if "gamma" in flags:
         run.name_parts.append(f"gamma{flags.gamma:g}")
         options.loss_kwargs.r1_gamma = flags.gamma
+        reasons.tell(run.reasons, [reasons.About(reasons.GAMMA, f"R1 gamma {flags.gamma:g}: --gamma, in place of {row.gamma:g}")])
     if "kimg" in flags:
         run.name_parts.append(f"kimg{flags.kimg:d}")
         options.total_kimg = flags.kimg
-
-
-def _explain_base(run, flags, cfg, row, resolution):
-    reasons = run.reasons
-    if cfg in ("auto", "tiny"):
-        reasons.append(
-            f"batch size {row.batch_size}: "
-            + (
-                "fixed by --cfg=tiny"
-                if cfg == "tiny"
-                else f"4096 / resolution images per GPU (at most 32), at most {presets.MAX_AUTO_BATCH_SIZE} in all, on {run.options.num_gpus} GPU(s)"
-            )
-        )
-        reasons.append(
-            f"R1 gamma {row.gamma:g} = {presets.gamma_per_pixel(cfg):g} * resolution^2 / batch = {presets.gamma_per_pixel(cfg):g} * {resolution}^2 / {row.batch_size}, a rule of thumb: "
-            f"if samples are too alike or training diverges try {row.gamma * 5:g}, if they lack detail try {row.gamma / 5:g}"
-        )
-        reasons.append(
-            f"learning rate {row.lr:g}: " + ("lowered at 1024 pixels and above" if resolution >= 1024 else "the usual one below 1024 pixels")
-        )
-        reasons.append(
-            f"channels min({row.channel_base} / r, {row.channel_max}) at resolution r: "
-            + ("sized for CPU cores" if cfg == "tiny" else "full width from 512 pixels on, half below")
-        )
-    else:
-        reasons.append(
-            f"--cfg={cfg} fixes batch size {row.batch_size}, R1 gamma {row.gamma:g}, learning rate {row.lr:g} and channels, whatever the data set; "
-            f"the rule of --cfg=auto would give gamma {presets.GAMMA_PER_PIXEL * resolution**2 / row.batch_size:g} here"
-        )
-    if "gamma" in flags:
-        reasons.append(f"R1 gamma {flags.gamma:g}: --gamma, in place of {row.gamma:g}")
 
 
 def _batch(run, flags):
@@ -219,6 +189,8 @@ def _batch(run, flags):
     elif options.batch_gpu * options.num_gpus > options.batch_size:
         # More GPUs than the base configuration was written for: each takes its share of the step in one piece.
         options.batch_gpu = max(options.batch_size // options.num_gpus, 1)
+    if "batch" in flags:
+        reasons.tell(run.reasons, [reasons.About(reasons.BATCH, f"batch size {flags.batch}: --batch")])
     if "batch_gpu" in flags:
         options.batch_gpu = flags.batch_gpu
 
@@ -273,10 +245,11 @@ def _augmentation(run, flags):
             options.ada_kimg = ada_kimg
         if "initstrength" in flags:
             options.augment_p = flags.initstrength
-        run.reasons.append(
+        text = (
             f"augmentation: p follows D's overfitting (target {options.ada_target:g}), from {options.get('augment_p', 0):g} to the cap "
             f"{flags.get('aug_max', 1):g}; beyond 1 there is nothing to gain, p would only be slow to come back"
         )
+        reasons.tell(run.reasons, [reasons.About(reasons.AUGMENTATION, text)])
     elif mode == "fixed":
         options.augment_p = flags.p
     if "p" in flags:
@@ -384,6 +357,7 @@ def _overrides(run, flags):
             for step in path:
                 target = target[step]
             target[key] = flags[flag]
+    reasons.tell(run.reasons, reasons.of_overrides(flags, run.options))
 
 
 def _passed_on(run, flags):

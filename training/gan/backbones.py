@@ -5,6 +5,7 @@ build(choice, values) and change(choice, values) -> sentences for --dry-run; cho
 
 import dnnlib
 from dnnlib.errors import UserError
+from training import reasons
 
 NETWORKS = "training.gan.networks"
 SIZES = {"dcgan": (14, 16, 28, 32, 64, 128), "weak-dcgan": (28,)}  # pixels; those of networks.FIRST_SIDES
@@ -39,7 +40,8 @@ def dcgan(choice, values):
     if flags.get("cfg") == "tiny":
         channels = dict(channel_base=options.D_kwargs.channel_base, channel_max=options.D_kwargs.channel_max)
     else:
-        told.append("channels 64 at half the resolution, twice as many at each halving, at most 512: --backbone=dcgan, whatever --cfg says")
+        text = "channels 64 at half the resolution, twice as many at each halving, at most 512: --backbone=dcgan, whatever --cfg says"
+        told.append(reasons.About(reasons.CHANNELS, text))
     _write(options, values, channels, channels)
     return told
 
@@ -48,7 +50,8 @@ def weak_dcgan(choice, values):
     """Generator and discriminator of Stacked MNIST in Metz et al. 2017 (1611.02163). values: share, norm, z_dim."""
     told = _common(choice, values)
     narrowed = [max(round(channels * values["share"]), 1) for channels in reversed(_WEAK_CHANNELS[1:])]
-    told.append(f"D has {', '.join(map(str, narrowed))} channels, {values['share']:g} times those of G: --backbone=weak-dcgan")
+    text = f"D has {', '.join(map(str, narrowed))} channels, {values['share']:g} times those of G: --backbone=weak-dcgan"
+    told.append(reasons.About(reasons.CHANNELS, text))
     of_D = dict(channels=narrowed, kernel_size=3, norm_first=True, slope=0.3)
     _write(choice.options, values, dict(channels=list(_WEAK_CHANNELS), kernel_size=3), of_D)
     return told

@@ -8,6 +8,7 @@ from typing import Any
 
 import dnnlib
 from dnnlib.errors import UserError
+from training import reasons
 from training.gan import methods, rows
 
 LOSS_CLASS = "training.gan.loss.GANLoss"
@@ -28,7 +29,9 @@ class Choice:
     backbone_values: dict
 
     def why(self, method):
-        """The flag that brought a method: '--method=pacgan' or '--gan=wgan'."""
+        """The flag that brought a method: '--method=pacgan' or '--gan=wgan'; of R1, it may be '--gamma=1'."""
+        if method == "r1" and method not in self.typed and "gamma" in self.flags:
+            return f"--gamma={self.flags.gamma:g}"
         return f"--method={method}" if method in self.typed else f"--gan={self.recipe.name}"
 
 
@@ -42,7 +45,7 @@ def apply(run, flags):
     choice = _read(run, flags)
     _check(choice)
     for sentences in _changes(choice):
-        run.reasons += sentences
+        reasons.tell(run.reasons, sentences)
     _write_loss(choice)
     run.name_parts += _name_parts(flags)
 
@@ -145,8 +148,9 @@ def _changes(choice):
         change = methods.METHODS[name].change
         if change is not None:
             yield change(choice, values)
-    if choice.flags.get("gan") and "r1" not in choice.values:
-        yield [f"no R1: --gan={choice.recipe.name} has none; --method=r1 or --gamma joins it"]
+    if "r1" not in choice.values:
+        without = "--gamma=0" if "r1" in dict(choice.recipe.methods) else f"--gan={choice.recipe.name} has none; --method=r1 or --gamma joins it"
+        yield [reasons.About(reasons.GAMMA, f"no R1: {without}")]
     if choice.flags.get("gan") or row.name != methods.DEFAULT_BACKBONE:  # rates are not shrunk for regularisers that are not there
         if choice.flags.get("pl_weight", options.loss_kwargs.get("pl_weight", 2)) == 0:
             options.G_reg_interval = None
