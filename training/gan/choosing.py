@@ -176,7 +176,7 @@ def _name_parts(flags):
     for flag, text, table in typed:
         if text:
             row, values = rows.parse(text, table, f"--{flag}")
-            yield rows.as_text(row.name, values).replace(":", "-").replace(",", "-").replace("=", "")
+            yield rows.as_text(row.name, values, exact=False).replace(":", "-").replace(",", "-").replace("=", "")
 
 
 # ------------------------------------------------------------------------------------------
@@ -202,10 +202,45 @@ def not_typed(options, flags, given):
     """Of the flags that make a run with these training options, those that were not typed (`given`: names that were)."""
     kept = {flag: text for flag, text in flags_of(options, given).items() if flag not in given}
     weights = [entry["gamma"] for entry in options["loss_kwargs"].get("methods", ()) if entry["name"] == "r1"]
-    names_r1 = any(text.partition(":")[0] in ("r1", "R1") for text in flags.get("method") or ())
+    names_r1 = "r1" in map(rows.spelt_name, flags.get("method") or ())
+    if "method" in given:
+        kept["method"] = [_completed(text, options, given) for text in flags["method"] or ()]
     if "method" in given and "gamma" not in given and weights and not names_r1:
         kept["gamma"] = weights[0]  # else it would be that of --cfg, which need not be typed again
     return kept
+
+
+def _completed(text, options, given):
+    """A typed method with the parameters that were derived from other options when the run began, if it is one of the run's."""
+    row, values = rows.parse(text, methods.METHODS, "--method")
+    of_run = next((entry for entry in options["loss_kwargs"].get("methods", ()) if entry["name"] == row.name), {})
+    if any(of_run.get(name) != value for name, value in values.items()):
+        return text
+    derived = [parameter.name for parameter in row.parameters if parameter.default is None and parameter.name in of_run]
+    if row.name == "r1" and "gamma" in given:
+        return text
+    return rows.as_text(row.name, {**values, **{name: of_run[name] for name in derived}})
+
+
+def refused_flags(flags):
+    """The flags that --method and --backbone do not go with, so that none of them is to be joined that nobody typed."""
+    chosen = {rows.spelt_name(text) for text in flags.get("method") or ()} & methods.METHODS.keys()
+    refused = {flag for name in chosen for flag in methods.METHODS[name].flags_excluded}
+    if "diffaugment" in chosen:
+        refused.add("aug")
+    if rows.spelt_name(flags.get("backbone") or methods.DEFAULT_BACKBONE) != methods.DEFAULT_BACKBONE:
+        refused.add("mbstd_group")
+    return refused
+
+
+# Of these alone the order counts: whether weights are bounded before or after their average takes them in.
+_IN_ORDER = ("clip", "historical-averaging")
+
+
+def in_one_order(entries):
+    """The methods of a run, so ordered that two lists are equal where they mean the same."""
+    ordered = [entry for entry in entries if entry["name"] in _IN_ORDER]
+    return sorted((entry for entry in entries if entry["name"] not in _IN_ORDER), key=lambda entry: entry["name"]) + ordered
 
 
 def pack_of(options):
