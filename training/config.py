@@ -10,7 +10,7 @@ import math
 
 import dnnlib
 from dnnlib.errors import UserError
-from training import flag_table, presets, reasons
+from training import batches, flag_table, presets, reasons
 from training.gan import backbones, choosing
 
 MOST_CLASSES = 1_000_000  # a layer of the mapping network has as many inputs
@@ -48,7 +48,7 @@ def resolve(flags: dict) -> Resolved:
     choosing.apply(run, flags)
     _overrides(run, flags)
     _passed_on(run, flags)
-    check_batch(run.options)
+    batches.check(run.options)
     name_snapshots(run.options)
     return run
 
@@ -175,16 +175,10 @@ def _base_configuration(run, flags):
 
 
 def _batch(run, flags):
-    """--batch and --batch-gpu; --batch is shared evenly by the GPUs."""
+    """--batch and --batch-gpu; --batch is shared by the GPUs."""
     options = run.options
     if "batch" in flags:
         run.name_parts.append(f"batch{flags.batch:d}")
-        if flags.batch >= options.num_gpus and flags.batch % options.num_gpus:
-            lower = flags.batch - flags.batch % options.num_gpus
-            raise UserError(
-                f"--batch={flags.batch} cannot be shared evenly by --gpus={options.num_gpus}; "
-                f"use --batch={lower} or --batch={lower + options.num_gpus}"
-            )
         options.batch_size, options.batch_gpu = flags.batch, max(flags.batch // options.num_gpus, 1)
     elif options.batch_gpu * options.num_gpus > options.batch_size:
         # More GPUs than the base configuration was written for: each takes its share of the step in one piece.
@@ -193,30 +187,6 @@ def _batch(run, flags):
         reasons.tell(run.reasons, [reasons.About(reasons.BATCH, f"batch size {flags.batch}: --batch")])
     if "batch_gpu" in flags:
         options.batch_gpu = flags.batch_gpu
-
-
-def check_batch(options):
-    """The step must fall into whole rounds of microbatches, and those into whole groups."""
-    batch_size, batch_gpu, num_gpus = options["batch_size"], options["batch_gpu"], options["num_gpus"]
-    if batch_size < num_gpus:
-        raise UserError(f"--gpus={num_gpus} is more than the {batch_size} images of a step; use at most --gpus={batch_size}, or --batch={num_gpus}")
-    if batch_size % (batch_gpu * num_gpus):
-        group = choosing.group_of(options)
-        good = [size for size in range(1, batch_size // num_gpus + 1) if batch_size % (size * num_gpus) == 0 and size % min(group, size) == 0]
-        remedy = (
-            f"--batch-gpu must be one of {', '.join(map(str, good))}"
-            if good
-            else f"use --batch={-(-batch_size // num_gpus) * num_gpus} or another number of GPUs"
-        )
-        raise UserError(f"a batch of {batch_size} does not divide into {num_gpus} GPU(s) with microbatches of --batch-gpu={batch_gpu}; {remedy}")
-    choosing.check_packs(options)
-    group, batch_gpu = choosing.group_of(options), batch_gpu // choosing.pack_of(options)
-    if batch_gpu % min(group, batch_gpu):
-        good = [size for size in range(1, batch_gpu + 1) if batch_gpu % size == 0]
-        raise UserError(
-            f"{batch_gpu} images at a time (--batch / --gpus, or --batch-gpu) do not divide into groups of {group} for the minibatch "
-            f"standard deviation; use --mbstd-group with one of {', '.join(map(str, good))}, or another --batch"
-        )
 
 
 def name_snapshots(options):

@@ -11,7 +11,7 @@ import re
 import dnnlib
 from dnnlib.errors import UserError
 from torch_utils import file_kinds
-from training import config, flag_table, presets, state
+from training import batches, config, flag_table, presets, state
 from training.gan import choosing
 
 OPTIONS_FILE = "training_options.json"
@@ -107,7 +107,7 @@ def _read_options(folder):
     try:
         with open(path, encoding="utf-8") as file:
             saved = _easy(json.load(file))
-        config.check_batch(saved)
+        batches.check(saved, goes_on=True)
         return saved
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(
@@ -283,7 +283,7 @@ def _continued(saved, flags, given, build, folder):
         options.batch_gpu = flags["batch_gpu"]
     elif options.batch_size % (options.batch_gpu * options.num_gpus):
         options.batch_gpu = max(options.batch_size // options.num_gpus, 1)
-    config.check_batch(options)
+    batches.check(options, goes_on=True)
     if "tick" in given or "snap" in given or "img_snap" in given:
         config.name_snapshots(options)
     options.run_dir = folder

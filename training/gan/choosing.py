@@ -283,14 +283,3 @@ def unrolled_steps_of(options):
 def group_of(options):
     """Over how many of the images (or packs) that D judges its minibatch standard deviation goes; 1 where it has none."""
     return options["D_kwargs"].get("epilogue_kwargs", {}).get("mbstd_group_size", 1)
-
-
-def check_packs(options):
-    """A microbatch must fall into whole packs."""
-    pack, batch_gpu = pack_of(options), options["batch_gpu"]
-    if batch_gpu % pack:
-        per_step = options["num_gpus"] * pack
-        raise UserError(
-            f"--method=pacgan:m={pack} lets D judge {pack} images as one, and {batch_gpu} images at a time (--batch / --gpus, or --batch-gpu) do not "
-            f"divide into packs of {pack}: use --batch-gpu={max(batch_gpu // pack, 1) * pack} or another multiple of {pack}, with --batch a multiple of {per_step}"
-        )
