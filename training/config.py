@@ -11,7 +11,7 @@ import math
 import dnnlib
 from dnnlib.errors import UserError
 from training import batches, flag_table, presets, reasons
-from training.gan import backbones, choosing
+from training.gan import backbones, choosing, rows
 
 MOST_CLASSES = 1_000_000  # a layer of the mapping network has as many inputs
 IMAGE_FOLDER = "training.dataset.ImageFolderDataset"  # what opens the data of every tool
@@ -68,7 +68,7 @@ def _general(run, flags):
 def _data(run, flags):
     wants_labels = bool(flags.get("cond", False))
     kwargs = dnnlib.EasyDict(class_name=IMAGE_FOLDER, path=flags.data, use_labels=wants_labels, max_size=None, xflip=False)
-    name, num_images, has_labels = _inspect(run, kwargs, flags.get("backbone", "").partition(":")[0])
+    name, num_images, has_labels = _inspect(run, kwargs, rows.spelt_name(flags.get("backbone", "")))
     if wants_labels and not has_labels:
         raise UserError(
             "--cond=1 needs labels. "

@@ -85,6 +85,14 @@ def test_the_weak_dcgan_sets_the_unrolled_papers_networks(data16, tiny_zip, caps
     assert "16x16 pixels; --backbone=weak-dcgan draws 28" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("spelt", ["DCGAN", "weak_dcgan", "Weak-DCGAN:share=0.5"])
+def test_a_name_may_be_spelt_otherwise_at_any_size(data16, tiny_zip, capsys, spelt):
+    shutil.copy(tiny_zip(num_images=8, resolution=28), "digits28.zip")
+    assert cli.call(train.main, ["--data=digits28.zip", "--outdir=out", "--cfg=tiny", f"--backbone={spelt}", "--dry-run"]) == 0, (
+        capsys.readouterr().err
+    )
+
+
 def test_sizes_of_dcgan_are_not_those_of_stylegan2(data16, tiny_zip, capsys):
     for size, flags, code in ((28, ["--backbone=dcgan"], 0), (28, [], 1), (8, ["--backbone=dcgan"], 1), (8, [], 0)):
         shutil.copy(tiny_zip(num_images=8, resolution=size), "other.zip")
