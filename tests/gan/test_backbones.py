@@ -59,6 +59,13 @@ def test_the_norm_follows_what_else_was_chosen(dry_run, flags, norm):
     "flags, words",
     [
         (["--backbone=dcgan:norm=batch", "--gan=wgan-gp"], ["--gan=wgan-gp", "--backbone=dcgan", "leave out norm=batch"]),
+        (
+            ["--backbone=dcgan:norm=batch", "--method=gradient-penalty"],
+            ["--method=gradient-penalty penalises", "or leave out --method=gradient-penalty"],
+        ),
+        (["--backbone=dcgan:norm=batch", "--method=r1"], ["--method=r1 penalises", "leave out norm=batch, or leave out --method=r1"]),
+        (["--backbone=dcgan:norm=batch", "--gamma=2"], ["--gamma=2 penalises", "or leave out --gamma=2"]),
+        (["--backbone=dcgan:norm=batch", "--gan=rpgan+r1+r2"], ["--gan=rpgan+r1+r2 penalises", "or use --gan=lsgan"]),
         (["--backbone=dcgan:norm=layer", "--method=spectral-norm"], ["norm=layer", "--method=spectral-norm"]),
         (["--backbone=dcgan:norm=instance"], ["one of batch, layer, spectral, none", "instance"]),
         (["--backbone=dcgan", "--map-depth=4"], ["--map-depth=4", "--backbone=dcgan"]),

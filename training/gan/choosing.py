@@ -9,7 +9,7 @@ from typing import Any
 import dnnlib
 from dnnlib.errors import UserError
 from training import reasons
-from training.gan import methods, rows
+from training.gan import backbones, methods, rows
 
 LOSS_CLASS = "training.gan.loss.GANLoss"
 
@@ -122,10 +122,13 @@ def _check(choice):
 
 def _check_backbone(choice):
     row = choice.backbone
-    if choice.recipe.single_images and row.D_batch_norm is not None and row.D_batch_norm(choice.backbone_values):
+    penalties = [name for name in backbones.SINGLE_IMAGE_METHODS if name in choice.values]
+    if penalties and row.D_batch_norm is not None and row.D_batch_norm(choice.backbone_values):
+        of_recipe = [name for name in penalties if name in dict(choice.recipe.methods)]
+        by = f"--gan={choice.recipe.name}" if of_recipe else choice.why(penalties[0])
+        without = "use --gan=lsgan or another loss without that penalty" if of_recipe else f"leave out {by}"
         raise UserError(
-            f"--gan={choice.recipe.name} penalises D's gradient image by image, and D of --backbone={row.name} normalises over its batch: "
-            f"leave out norm=batch, or use --gan=lsgan or another loss without that penalty"
+            f"{by} penalises D's gradient image by image, and D of --backbone={row.name} normalises over its batch: leave out norm=batch, or {without}"
         )
     if not row.has_styles and choice.flags.get("pl_weight"):
         raise UserError(f"--pl-weight={choice.flags.pl_weight:g} is of styles, which --backbone={row.name} lacks: leave it out")
