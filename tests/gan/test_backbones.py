@@ -70,6 +70,7 @@ def test_the_norm_follows_what_else_was_chosen(dry_run, flags, norm):
         (["--backbone=dcgan:norm=instance"], ["one of batch, layer, spectral, none", "instance"]),
         (["--backbone=dcgan", "--map-depth=4"], ["--map-depth=4", "--backbone=dcgan"]),
         (["--backbone=dcgan", "--mbstd-group=4"], ["--mbstd-group=4", "--backbone=dcgan"]),
+        (["--backbone=dcgan", "--half=fp16"], ["--half=fp16 has no effect on --backbone=dcgan", "no half precision"]),
         (["--backbone=dcgan", "--pl-weight=2"], ["--pl-weight=2", "--backbone=dcgan"]),
         (["--backbone=dcgan", "--method=no-minibatch-std"], ["--method=no-minibatch-std", "--backbone=dcgan"]),
         (["--method=no-minibatch-std", "--mbstd-group=4"], ["--method=no-minibatch-std", "--mbstd-group=4"]),
@@ -88,6 +89,11 @@ def test_the_weak_dcgan_sets_the_unrolled_papers_networks(data16, tiny_zip, caps
     assert "D has 4, 8, 16 channels, 0.5 times those of G" in out and "D normalises by batch" in out
     assert cli.call(train.main, ["--data=digits28.zip", "--outdir=out", "--backbone=weak-dcgan:norm=batch", "--gan=wgan-gp", "--dry-run"]) == 1
     assert "leave out norm=batch" in capsys.readouterr().err
+    for flag in ("--cbase=64", "--cmax=4"):
+        assert cli.call(train.main, ["--data=digits28.zip", "--outdir=out", "--backbone=weak-dcgan", flag, "--dry-run"]) == 1
+        assert f"{flag} has no effect on --backbone=weak-dcgan" in capsys.readouterr().err
+    assert cli.call(train.main, ["--data=digits28.zip", "--outdir=out", "--backbone=weak-dcgan", "--half=off", "--dry-run"]) == 0
+    capsys.readouterr()
     assert cli.call(train.main, ["--data=data16.zip", "--outdir=out", "--backbone=weak-dcgan", "--dry-run"]) == 1
     assert "16x16 pixels; --backbone=weak-dcgan draws 28" in capsys.readouterr().err
 

@@ -21,7 +21,10 @@ _WITHOUT_EFFECT = {
     "freezed": "its D has no layers that stay",
     "nhwc": "it has no float16",
     "noise_inputs": "it has no noise",
+    "half": "it has no half precision",
 }
+# Those that the weak DCGAN has no part for besides.
+_WITHOUT_EFFECT_WEAK = dict.fromkeys(["cbase", "cmax"], "its channels are those of its paper, in D times its share")
 
 
 # ------------------------------------------------------------------------------------------
@@ -60,11 +63,12 @@ def weak_dcgan(choice, values):
 def _common(choice, values):
     """What holds for every DCGAN: refuse flags without effect, choose D's normalisation. Returns sentences."""
     name = choice.backbone.name
-    for flag, reason in _WITHOUT_EFFECT.items():
-        if choice.flags.get(flag) or (flag == "noise_inputs" and flag in choice.flags):  # a 0 of the others changes nothing either
-            raise UserError(
-                f"--{flag.replace('_', '-')}={choice.flags[flag]:g} has no effect on --backbone={name}, for {reason}; leave one of the two out"
-            )
+    for flag, reason in {**_WITHOUT_EFFECT, **(_WITHOUT_EFFECT_WEAK if name == "weak-dcgan" else {})}.items():
+        value = choice.flags.get(flag)
+        # A 0 of the others changes nothing either, and of half precision 'auto' and 'off' say what is so anyway.
+        if (value and value not in ("auto", "off")) or (flag == "noise_inputs" and value is not None):
+            value = value if isinstance(value, str) else f"{value:g}"
+            raise UserError(f"--{flag.replace('_', '-')}={value} has no effect on --backbone={name}, for {reason}; leave one of the two out")
     told = [f"no half precision and no noise: --backbone={name}; its latents have {values['z_dim']} values"]
     if values["norm"] is None:
         values["norm"], why = _norm_for(choice)
