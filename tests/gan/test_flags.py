@@ -27,6 +27,7 @@ def test_packs(dry_run):
     (["--method=label-smoothing", "--gan=wgan-gp"], ["--method=label-smoothing", "--gan=wgan-gp", "--gan=minimax or non-saturating or r1 or"]),
     (["--method=icr", "--method=bcr"], ["bcr is given by --method=icr already"]),
     (["--method=bcr:shift=16"], ["--method=bcr:shift=16", "16 pixels"]),
+    (["--method=gm-gan", "--backbone=dcgan:z_dim=1"], ["on a circle", "kind=uniform", "--backbone=dcgan:z_dim=2 or more"]),
     (["--method=gm-gan:kind=square"], ["kind must be one of circle, uniform"]),
 ])  # fmt: skip
 def test_contradictions(refusal, flags, words):

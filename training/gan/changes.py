@@ -106,6 +106,11 @@ def gm_gan(choice, values):
         if values[name] is None:
             values[name] = default
     base = choice.options.G_kwargs
+    if values["kind"] == "circle" and base.z_dim < 2:
+        raise UserError(
+            f"--method=gm-gan lays its means on a circle, for which latents of {base.z_dim} value are too few: use --method=gm-gan:kind=uniform, or "
+            f"--backbone={choice.backbone.name}:z_dim=2 or more"
+        )
     choice.options.G_kwargs = type(base)(
         class_name="training.gan.latents.MixtureGenerator",
         base_class_name=base.class_name,
