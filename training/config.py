@@ -10,8 +10,8 @@ import math
 
 import dnnlib
 from dnnlib.errors import UserError
-from training import flag_table, presets
-from training.gan import backbones, choosing
+from training import batches, flag_table, presets, reasons
+from training.gan import backbones, choosing, rows
 
 MOST_CLASSES = 1_000_000  # a layer of the mapping network has as many inputs
 IMAGE_FOLDER = "training.dataset.ImageFolderDataset"  # what opens the data of every tool
@@ -48,7 +48,7 @@ def resolve(flags: dict) -> Resolved:
     choosing.apply(run, flags)
     _overrides(run, flags)
     _passed_on(run, flags)
-    check_batch(run.options)
+    batches.check(run.options)
     name_snapshots(run.options)
     return run
 
@@ -68,7 +68,7 @@ def _general(run, flags):
 def _data(run, flags):
     wants_labels = bool(flags.get("cond", False))
     kwargs = dnnlib.EasyDict(class_name=IMAGE_FOLDER, path=flags.data, use_labels=wants_labels, max_size=None, xflip=False)
-    name, num_images, has_labels = _inspect(run, kwargs, flags.get("backbone", "").partition(":")[0])
+    name, num_images, has_labels = _inspect(run, kwargs, rows.spelt_name(flags.get("backbone", "")))
     if wants_labels and not has_labels:
         raise UserError(
             "--cond=1 needs labels. "
@@ -163,88 +163,30 @@ def _base_configuration(run, flags):
         options.lr_tail = row.lr_tail
     if row.kimg_per_tick is not None:
         options.kimg_per_tick = row.kimg_per_tick
-    _explain_base(run, flags, cfg, row, resolution)
+    reasons.tell(run.reasons, reasons.of_base(cfg, row, resolution, options.num_gpus))
 
     if "gamma" in flags:
         run.name_parts.append(f"gamma{flags.gamma:g}")
         options.loss_kwargs.r1_gamma = flags.gamma
+        reasons.tell(run.reasons, [reasons.About(reasons.GAMMA, f"R1 gamma {flags.gamma:g}: --gamma, in place of {row.gamma:g}")])
     if "kimg" in flags:
         run.name_parts.append(f"kimg{flags.kimg:d}")
         options.total_kimg = flags.kimg
 
 
-def _explain_base(run, flags, cfg, row, resolution):
-    reasons = run.reasons
-    if cfg in ("auto", "tiny"):
-        reasons.append(
-            f"batch size {row.batch_size}: "
-            + (
-                "fixed by --cfg=tiny"
-                if cfg == "tiny"
-                else f"4096 / resolution images per GPU (at most 32), at most {presets.MAX_AUTO_BATCH_SIZE} in all, on {run.options.num_gpus} GPU(s)"
-            )
-        )
-        reasons.append(
-            f"R1 gamma {row.gamma:g} = {presets.gamma_per_pixel(cfg):g} * resolution^2 / batch = {presets.gamma_per_pixel(cfg):g} * {resolution}^2 / {row.batch_size}, a rule of thumb: "
-            f"if samples are too alike or training diverges try {row.gamma * 5:g}, if they lack detail try {row.gamma / 5:g}"
-        )
-        reasons.append(
-            f"learning rate {row.lr:g}: " + ("lowered at 1024 pixels and above" if resolution >= 1024 else "the usual one below 1024 pixels")
-        )
-        reasons.append(
-            f"channels min({row.channel_base} / r, {row.channel_max}) at resolution r: "
-            + ("sized for CPU cores" if cfg == "tiny" else "full width from 512 pixels on, half below")
-        )
-    else:
-        reasons.append(
-            f"--cfg={cfg} fixes batch size {row.batch_size}, R1 gamma {row.gamma:g}, learning rate {row.lr:g} and channels, whatever the data set; "
-            f"the rule of --cfg=auto would give gamma {presets.GAMMA_PER_PIXEL * resolution**2 / row.batch_size:g} here"
-        )
-    if "gamma" in flags:
-        reasons.append(f"R1 gamma {flags.gamma:g}: --gamma, in place of {row.gamma:g}")
-
-
 def _batch(run, flags):
-    """--batch and --batch-gpu; --batch is shared evenly by the GPUs."""
+    """--batch and --batch-gpu; --batch is shared by the GPUs."""
     options = run.options
     if "batch" in flags:
         run.name_parts.append(f"batch{flags.batch:d}")
-        if flags.batch >= options.num_gpus and flags.batch % options.num_gpus:
-            lower = flags.batch - flags.batch % options.num_gpus
-            raise UserError(
-                f"--batch={flags.batch} cannot be shared evenly by --gpus={options.num_gpus}; "
-                f"use --batch={lower} or --batch={lower + options.num_gpus}"
-            )
         options.batch_size, options.batch_gpu = flags.batch, max(flags.batch // options.num_gpus, 1)
     elif options.batch_gpu * options.num_gpus > options.batch_size:
         # More GPUs than the base configuration was written for: each takes its share of the step in one piece.
         options.batch_gpu = max(options.batch_size // options.num_gpus, 1)
+    if "batch" in flags:
+        reasons.tell(run.reasons, [reasons.About(reasons.BATCH, f"batch size {flags.batch}: --batch")])
     if "batch_gpu" in flags:
         options.batch_gpu = flags.batch_gpu
-
-
-def check_batch(options):
-    """The step must fall into whole rounds of microbatches, and those into whole groups."""
-    batch_size, batch_gpu, num_gpus = options["batch_size"], options["batch_gpu"], options["num_gpus"]
-    if batch_size < num_gpus:
-        raise UserError(f"--gpus={num_gpus} is more than the {batch_size} images of a step; use at most --gpus={batch_size}, or --batch={num_gpus}")
-    if batch_size % (batch_gpu * num_gpus):
-        group = choosing.group_of(options)
-        good = [size for size in range(1, batch_size // num_gpus + 1) if batch_size % (size * num_gpus) == 0 and size % min(group, size) == 0]
-        remedy = (
-            f"--batch-gpu must be one of {', '.join(map(str, good))}"
-            if good
-            else f"use --batch={-(-batch_size // num_gpus) * num_gpus} or another number of GPUs"
-        )
-        raise UserError(f"a batch of {batch_size} does not divide into {num_gpus} GPU(s) with microbatches of --batch-gpu={batch_gpu}; {remedy}")
-    choosing.check_packs(options)
-    group, batch_gpu = choosing.group_of(options), batch_gpu // choosing.pack_of(options)
-    if batch_gpu % min(group, batch_gpu):
-        good = [size for size in range(1, batch_gpu + 1) if batch_gpu % size == 0]
-        raise UserError(
-            f"{batch_gpu} images at a time (--batch / --gpus, or --batch-gpu) do not divide into groups of {group} for the minibatch "
-            f"standard deviation; use --mbstd-group with one of {', '.join(map(str, good))}, or another --batch"
-        )
 
 
 def name_snapshots(options):
@@ -273,10 +215,11 @@ def _augmentation(run, flags):
             options.ada_kimg = ada_kimg
         if "initstrength" in flags:
             options.augment_p = flags.initstrength
-        run.reasons.append(
+        text = (
             f"augmentation: p follows D's overfitting (target {options.ada_target:g}), from {options.get('augment_p', 0):g} to the cap "
             f"{flags.get('aug_max', 1):g}; beyond 1 there is nothing to gain, p would only be slow to come back"
         )
+        reasons.tell(run.reasons, [reasons.About(reasons.AUGMENTATION, text)])
     elif mode == "fixed":
         options.augment_p = flags.p
     if "p" in flags:
@@ -384,6 +327,7 @@ def _overrides(run, flags):
             for step in path:
                 target = target[step]
             target[key] = flags[flag]
+    reasons.tell(run.reasons, reasons.of_overrides(flags, run.options))
 
 
 def _passed_on(run, flags):

@@ -211,7 +211,7 @@ def warnings_for(options, costs, image_shape, num_images, free_disk=None) -> lis
 
 
 def _warn_data(options, num_images):
-    augmented = "augment_kwargs" in options
+    augmented = "augment_kwargs" in options or any(entry["name"] == "diffaugment" for entry in options.loss_kwargs.get("methods", ()))
     if num_images < FEW_IMAGES and not augmented:
         remedy = "--aug=ada" if choosing.logits_have_boundary(options) else "--aug=fixed --p=0.3"
         yield f"only {num_images} images and --aug=noaug: D will learn them by heart; use {remedy}"

@@ -104,6 +104,7 @@ BASE_CONFIGS = {
 }
 
 MAX_AUTO_BATCH_SIZE = 64  # `auto` stays at or below it, unless there are more GPUs than that
+MAX_AUTO_GROUP = 4  # images over which `auto` takes the minibatch standard deviation, where a GPU has as many
 # What --half adds to a configuration that is without half precision; those of the other rows.
 HALF_RES = BaseConfig.num_fp16_res
 HALF_CLAMP = BaseConfig.conv_clamp
@@ -123,7 +124,7 @@ def base_config(name: str, resolution: int, num_gpus: int) -> BaseConfig:
     batch_size = row.batch_size if row.batch_size is not None else _auto_batch_size(resolution, num_gpus)
     filled = dict(ref_gpus=ref_gpus, batch_size=batch_size)
     if row.mbstd_group is None:
-        filled["mbstd_group"] = min(batch_size // num_gpus, 4)
+        filled["mbstd_group"] = min(batch_size // num_gpus, MAX_AUTO_GROUP)
     if row.channel_base is None:
         filled["channel_base"] = 16 * resolution if name == "tiny" else (32768 if resolution >= 512 else 16384)
     if row.lr is None:
@@ -138,7 +139,9 @@ def base_config(name: str, resolution: int, num_gpus: int) -> BaseConfig:
 def _auto_batch_size(resolution: int, num_gpus: int) -> int:
     """As many images as a GPU takes well (32 at up to 128 pixels, fewer above), at most 64 in all, at least one each."""
     size = max(min(num_gpus * min(4096 // resolution, 32), MAX_AUTO_BATCH_SIZE), num_gpus)
-    return size - size % num_gpus  # a number of GPUs that is no power of two must still share it evenly
+    # A number of GPUs that is no power of two must still share it evenly, each in whole groups of the minibatch standard deviation.
+    each = size // num_gpus
+    return num_gpus * (each - each % MAX_AUTO_GROUP if each > MAX_AUTO_GROUP else each)
 
 
 # ------------------------------------------------------------------------------------------

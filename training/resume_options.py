@@ -11,7 +11,7 @@ import re
 import dnnlib
 from dnnlib.errors import UserError
 from torch_utils import file_kinds
-from training import config, flag_table, presets, state
+from training import batches, config, flag_table, presets, state
 from training.gan import choosing
 
 OPTIONS_FILE = "training_options.json"
@@ -57,7 +57,11 @@ def continue_run(flags, given, outdir, build, plugin_flags=()) -> tuple:
             )
             continue
         saved = _read_options(folder)
-        clashes = _clashes(saved, flags, given, build, plugin_flags)
+        try:
+            clashes = _clashes(saved, flags, given, build, plugin_flags)
+        except UserError as error:  # what is typed makes no run together with what this one has; an older one may fit
+            refusal = refusal or error
+            continue
         if not clashes:
             return _continued(saved, flags, given, build, folder), folder
         refusal = refusal or _refusal(flags["resume"], folder, clashes)
@@ -103,7 +107,7 @@ def _read_options(folder):
     try:
         with open(path, encoding="utf-8") as file:
             saved = _easy(json.load(file))
-        config.check_batch(saved)
+        batches.check(saved, goes_on=True)
         return saved
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(
@@ -124,12 +128,12 @@ def _easy(value):
 def _clashes(saved, flags, given, build, plugin_flags):
     """[(flags, option, saved value, value now)] for the options that a typed flag contradicts."""
     # As the run was started: what --gpus changes follows by itself, and weights it began with are settled.
-    as_started = _as_started(saved, flags, given)
-    now_base, now_plugin = _split(build(as_started).options)
+    now_base, now_plugin = _split(build(_as_started(saved, flags, given)).options)
     saved_base, saved_plugin = _split(saved)
-    rows = []
+    by_value = _checked_together(saved)
+    rows = [([flag], place, before, flags[flag]) for flag, (place, before) in by_value.items() if flag in given and flags[flag] != before]
     for place, (before, after) in _differences(saved_base, now_base).items():
-        deciding = [flag for flag in _deciding_flags(place) if flag in given]
+        deciding = [flag for flag in _deciding_flags(place) if flag in given and flag not in by_value]
         if deciding and not (place == "training_set_kwargs.path" and _same_data(before, after)):
             rows.append((deciding, place, before, after))
     for place, (before, after) in _differences(saved_plugin, now_plugin).items():
@@ -143,8 +147,34 @@ def _clashes(saved, flags, given, build, plugin_flags):
 
 
 def _as_started(saved, flags, given):
-    """The flags with those that a typed one does not replace as the run was started: on how many GPUs, from which weights, with which methods."""
-    return dict(flags, gpus=saved.num_gpus, resume=_started_from(saved), batch_gpu=None, **choosing.not_typed(saved, flags, given))
+    """The flags with those that a typed one does not replace as the run was started: on how many GPUs, from which weights, with which methods.
+
+    Flags that are checked against one another are the run's, typed or not: what does not fit today's defaults may well fit the run.
+    """
+    of_methods = choosing.not_typed(saved, flags, given)
+    refused = choosing.refused_flags({**flags, **of_methods})
+    kept = {flag: value for flag, (_, value) in _checked_together(saved).items() if flag not in refused}
+    untyped = dict(cond=saved.training_set_kwargs.get("use_labels"), kimg=saved.total_kimg if isinstance(saved.total_kimg, int) else None)
+    if "random_seed" in saved.training_set_kwargs:  # a part of the data alone
+        untyped["subset"] = saved.training_set_kwargs.max_size
+    if kept.get("aug") == "fixed":
+        untyped["p"] = saved.get("augment_p")
+    kept.update({flag: value for flag, value in untyped.items() if flag not in given})
+    if "aug" in kept and flags.get("aug", kept["aug"]) not in (None, kept["aug"]):
+        kept.update(dict.fromkeys(("target", "initstrength", "aug_max", "augpipe")), p=untyped.get("p"))  # those of the other --aug
+    kept.update(gpus=saved.num_gpus, batch_gpu=saved.batch_gpu, resume=_started_from(saved))
+    return {**flags, **kept, **of_methods}
+
+
+def _checked_together(saved):
+    """{flag: (option, the run's value)} of flags that config.py checks against others; they are compared by value, one by one."""
+    base, _ = _split(saved)
+    aug = "ada" if base.get("ada_target") is not None else "fixed" if base.get("augment_kwargs") else "noaug"
+    group = base["D_kwargs"].get("epilogue_kwargs", {}).get("mbstd_group_size")
+    found = dict(batch=("batch_size", base["batch_size"]), aug=("aug", aug))
+    if group is not None:
+        found["mbstd_group"] = ("D_kwargs.epilogue_kwargs.mbstd_group_size", group)
+    return found
 
 
 def _started_from(saved):
@@ -183,6 +213,9 @@ def _split(options):
 def _differences(before, after):
     """{dotted place: (value before, value after)} for all leaves that differ; absent counts as None."""
     old, new = _leaves(before), _leaves(after)
+    for leaves in (old, new):
+        if "loss_kwargs.methods" in leaves:
+            leaves["loss_kwargs.methods"] = choosing.in_one_order(leaves["loss_kwargs.methods"])
     places = {**old, **new}
     return {place: (old.get(place), new.get(place)) for place in places if old.get(place) != new.get(place)}
 
@@ -250,7 +283,7 @@ def _continued(saved, flags, given, build, folder):
         options.batch_gpu = flags["batch_gpu"]
     elif options.batch_size % (options.batch_gpu * options.num_gpus):
         options.batch_gpu = max(options.batch_size // options.num_gpus, 1)
-    config.check_batch(options)
+    batches.check(options, goes_on=True)
     if "tick" in given or "snap" in given or "img_snap" in given:
         config.name_snapshots(options)
     options.run_dir = folder

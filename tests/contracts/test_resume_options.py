@@ -145,6 +145,74 @@ def test_what_agrees_goes_on(place, saved, typed):
     assert resume(**typed).run_dir == "out/00000-a"
 
 
+@pytest.mark.parametrize(
+    "saved, typed",
+    [
+        (dict(cfg="auto", gpus=3, batch=63, mbstd_group=3), dict()),
+        (dict(cfg="auto", gpus=3, batch=63, mbstd_group=3), dict(cfg="auto", mbstd_group=3)),
+        (dict(cfg="tiny", batch=6, mbstd_group=3), dict(batch=6)),
+        (dict(cfg="tiny", batch=6, mbstd_group=3), dict(cfg="tiny")),
+        (dict(cfg="tiny", batch=10, batch_gpu=2), dict(batch=10)),
+        (dict(cfg="tiny", kimg=400, method=["dia-gan"]), dict(cfg="tiny")),
+        (dict(cfg="tiny", kimg=400, method=["dia-gan"]), dict(method=["dia-gan"])),
+        (dict(cfg="tiny", kimg=400, method=["dia-gan"]), dict(cfg="tiny", kimg=800, method=["dia-gan"])),
+        (dict(aug="fixed", p=0.3), dict(p=0.3)),
+        (dict(aug="fixed", p=0.3), dict(aug="fixed")),
+        (dict(cfg="tiny", aug="fixed", p=0.3), dict(cfg="tiny")),
+        (dict(cfg="tiny", target=0.5, augpipe="blit"), dict(aug="ada")),
+        (dict(cfg="tiny", initstrength=0.5), dict(aug_max=0.4)),
+        (dict(cfg="tiny", method=["diffaugment"]), dict(aug="noaug")),
+        (dict(cfg="tiny", method=["diffaugment"]), dict(method=["diffaugment"])),
+        (dict(cfg="tiny", method=["no-minibatch-std"]), dict(cfg="tiny")),
+        (dict(cfg="tiny", backbone="dcgan"), dict(cfg="tiny", backbone="DCGAN")),
+        (dict(cfg="tiny", method=["r1:gamma=0.1234567"]), dict(cfg="tiny")),
+        (dict(cfg="tiny", method=["r1"]), dict(method=["R1"])),
+        (dict(cfg="tiny", gan="hinge", method=["ttur:g=0.00012345678"]), dict(cfg="tiny")),
+        (dict(cfg="tiny", method=["top-k", "mode-seeking"]), dict(cfg="tiny", method=["mode-seeking", "top-k"])),
+        (dict(cfg="tiny", cond=True, method=["pacgan"]), dict(cfg="tiny")),
+        (dict(cfg="tiny", subset=5, seed=3), dict()),
+        (dict(cfg="tiny", subset=5, seed=3), dict(cfg="tiny", seed=3)),
+    ],
+)
+def test_flags_that_are_checked_against_others_are_those_of_the_run(place, saved, typed):
+    make_run("00000-a", **saved)
+    options = resume(**typed)
+    before = json.load(open("out/00000-a/training_options.json"))
+    allowed = {"resume_state", "total_kimg", "ada_max_p"}
+    assert {key: value for key, value in options.items() if key not in allowed} == {key: value for key, value in before.items() if key not in allowed}
+
+
+@pytest.mark.parametrize(
+    "saved, typed, words",
+    [
+        (dict(cfg="tiny"), dict(batch=6), ["--batch", "batch_size", "16", "6"]),
+        (dict(cfg="tiny"), dict(mbstd_group=3), ["--mbstd-group", "4", "3"]),
+        (dict(cfg="tiny"), dict(aug="fixed"), ["--aug", "ada", "fixed"]),
+        (dict(cfg="tiny"), dict(aug="fixed", p=0.3), ["--aug", "ada", "fixed"]),
+        (dict(cfg="tiny", aug="fixed", p=0.3), dict(p=0.4), ["--p", "0.3", "0.4"]),
+        (dict(cfg="tiny", aug="fixed", p=0.3), dict(aug="ada"), ["--aug", "fixed", "ada"]),
+        (dict(cfg="tiny"), dict(method=["diffaugment"]), ["--method", "diffaugment"]),
+        (dict(cfg="tiny"), dict(backbone="dcgan"), ["--backbone", "dcgan"]),
+        (dict(cfg="tiny", method=["r1:gamma=0.5"]), dict(method=["r1:gamma=0.25"]), ["--method"]),
+        (dict(cfg="tiny", method=["clip", "historical-averaging"]), dict(method=["historical-averaging", "clip"]), ["--method"]),
+    ],
+)
+def test_what_disagrees_is_shown_as_typed(place, saved, typed, words):
+    make_run("00000-a", **saved)
+    with pytest.raises(UserError, match="was started with other options") as refusal:
+        resume(**typed)
+    assert all(word in str(refusal.value) for word in words)
+
+
+def test_an_older_run_is_tried_where_the_flags_make_nothing_with_the_newest(place):
+    make_run("00000-a", cfg="tiny", aug="fixed", p=0.3)
+    make_run("00001-b", cfg="tiny")
+    assert resume(p=0.3).run_dir == "out/00000-a"
+    make_run("00002-c", cfg="tiny", kimg=400, method=["dia-gan"])
+    with pytest.raises(UserError, match="use record < start < 200"):
+        resume("out/00002-c", kimg=200)
+
+
 def test_flags_that_may_change(place):
     make_run("00000-a", cfg="tiny", kimg=10, keep="2", gpus=2)
     options = resume(

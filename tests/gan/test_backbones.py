@@ -59,10 +59,18 @@ def test_the_norm_follows_what_else_was_chosen(dry_run, flags, norm):
     "flags, words",
     [
         (["--backbone=dcgan:norm=batch", "--gan=wgan-gp"], ["--gan=wgan-gp", "--backbone=dcgan", "leave out norm=batch"]),
+        (
+            ["--backbone=dcgan:norm=batch", "--method=gradient-penalty"],
+            ["--method=gradient-penalty penalises", "or leave out --method=gradient-penalty"],
+        ),
+        (["--backbone=dcgan:norm=batch", "--method=r1"], ["--method=r1 penalises", "leave out norm=batch, or leave out --method=r1"]),
+        (["--backbone=dcgan:norm=batch", "--gamma=2"], ["--gamma=2 penalises", "or leave out --gamma=2"]),
+        (["--backbone=dcgan:norm=batch", "--gan=rpgan+r1+r2"], ["--gan=rpgan+r1+r2 penalises", "or use --gan=lsgan"]),
         (["--backbone=dcgan:norm=layer", "--method=spectral-norm"], ["norm=layer", "--method=spectral-norm"]),
         (["--backbone=dcgan:norm=instance"], ["one of batch, layer, spectral, none", "instance"]),
         (["--backbone=dcgan", "--map-depth=4"], ["--map-depth=4", "--backbone=dcgan"]),
         (["--backbone=dcgan", "--mbstd-group=4"], ["--mbstd-group=4", "--backbone=dcgan"]),
+        (["--backbone=dcgan", "--half=fp16"], ["--half=fp16 has no effect on --backbone=dcgan", "no half precision"]),
         (["--backbone=dcgan", "--pl-weight=2"], ["--pl-weight=2", "--backbone=dcgan"]),
         (["--backbone=dcgan", "--method=no-minibatch-std"], ["--method=no-minibatch-std", "--backbone=dcgan"]),
         (["--method=no-minibatch-std", "--mbstd-group=4"], ["--method=no-minibatch-std", "--mbstd-group=4"]),
@@ -81,8 +89,21 @@ def test_the_weak_dcgan_sets_the_unrolled_papers_networks(data16, tiny_zip, caps
     assert "D has 4, 8, 16 channels, 0.5 times those of G" in out and "D normalises by batch" in out
     assert cli.call(train.main, ["--data=digits28.zip", "--outdir=out", "--backbone=weak-dcgan:norm=batch", "--gan=wgan-gp", "--dry-run"]) == 1
     assert "leave out norm=batch" in capsys.readouterr().err
+    for flag in ("--cbase=64", "--cmax=4"):
+        assert cli.call(train.main, ["--data=digits28.zip", "--outdir=out", "--backbone=weak-dcgan", flag, "--dry-run"]) == 1
+        assert f"{flag} has no effect on --backbone=weak-dcgan" in capsys.readouterr().err
+    assert cli.call(train.main, ["--data=digits28.zip", "--outdir=out", "--backbone=weak-dcgan", "--half=off", "--dry-run"]) == 0
+    capsys.readouterr()
     assert cli.call(train.main, ["--data=data16.zip", "--outdir=out", "--backbone=weak-dcgan", "--dry-run"]) == 1
     assert "16x16 pixels; --backbone=weak-dcgan draws 28" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("spelt", ["DCGAN", "weak_dcgan", "Weak-DCGAN:share=0.5"])
+def test_a_name_may_be_spelt_otherwise_at_any_size(data16, tiny_zip, capsys, spelt):
+    shutil.copy(tiny_zip(num_images=8, resolution=28), "digits28.zip")
+    assert cli.call(train.main, ["--data=digits28.zip", "--outdir=out", "--cfg=tiny", f"--backbone={spelt}", "--dry-run"]) == 0, (
+        capsys.readouterr().err
+    )
 
 
 def test_sizes_of_dcgan_are_not_those_of_stylegan2(data16, tiny_zip, capsys):

@@ -18,8 +18,8 @@ def test_packs(dry_run):
 
 
 @pytest.mark.parametrize("flags, words", [
-    (["--method=pacgan:m=3", "--batch=16"], ["--method=pacgan:m=3", "16 images at a time", "packs of 3", "--batch-gpu=15"]),
-    (["--method=pacgan:m=2", "--batch=12"], ["6 images at a time", "--mbstd-group"]),
+    (["--method=pacgan:m=3", "--batch=16"], ["--method=pacgan:m=3", "16 images at a time", "packs of 3", "--batch=12 --batch-gpu=12 or --batch=24 --batch-gpu=12"]),
+    (["--method=pacgan:m=2", "--batch=12"], ["6 packs of 2 images at a time", "--mbstd-group=2 or 3 or 6 or --batch=8 --batch-gpu=8 or --batch=16 --batch-gpu=8"]),
     (["--method=pacgan:m=1"], ["m must be a whole number from 2 to 64"]),
     (["--method=diffaugment", "--aug=ada"], ["--method=diffaugment", "--aug=ada", "leave one of them out"]),
     (["--gan=wgan", "--aug=ada"], ["--gan=wgan", "--aug=ada", "no boundary", "--aug=fixed --p=0.3", "--aug=noaug"]),
@@ -29,6 +29,7 @@ def test_packs(dry_run):
     (["--method=label-smoothing", "--gan=wgan-gp"], ["--method=label-smoothing", "--gan=wgan-gp", "--gan=minimax or non-saturating or r1 or"]),
     (["--method=icr", "--method=bcr"], ["bcr is given by --method=icr already"]),
     (["--method=bcr:shift=16"], ["--method=bcr:shift=16", "16 pixels"]),
+    (["--method=gm-gan", "--backbone=dcgan:z_dim=1"], ["on a circle", "kind=uniform", "--backbone=dcgan:z_dim=2 or more"]),
     (["--method=gm-gan:kind=square"], ["kind must be one of circle, uniform"]),
 ])  # fmt: skip
 def test_contradictions(refusal, flags, words):

@@ -71,6 +71,8 @@ def test_parse_takes_names_and_typed_values():
     row, values = rows.parse("gradient_penalty:weight=5,target=0", methods.METHODS, "--method")
     assert row.name == "gradient-penalty" and values == dict(weight=5.0, target=0.0)
     assert rows.parse(rows.as_text(row.name, values), methods.METHODS, "--method") == (row, values)
+    assert rows.as_text("r1", dict(gamma=0.1234567)) == "r1:gamma=0.1234567" and rows.as_text("r1", dict(gamma=1.0)) == "r1:gamma=1"
+    assert rows.as_text("r1", dict(gamma=0.1234567), exact=False) == "r1:gamma=0.123457"  # names of folders
 
 
 @pytest.mark.parametrize(

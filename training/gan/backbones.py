@@ -5,6 +5,7 @@ build(choice, values) and change(choice, values) -> sentences for --dry-run; cho
 
 import dnnlib
 from dnnlib.errors import UserError
+from training import reasons
 
 NETWORKS = "training.gan.networks"
 SIZES = {"dcgan": (14, 16, 28, 32, 64, 128), "weak-dcgan": (28,)}  # pixels; those of networks.FIRST_SIDES
@@ -20,7 +21,10 @@ _WITHOUT_EFFECT = {
     "freezed": "its D has no layers that stay",
     "nhwc": "it has no float16",
     "noise_inputs": "it has no noise",
+    "half": "it has no half precision",
 }
+# Those that the weak DCGAN has no part for besides.
+_WITHOUT_EFFECT_WEAK = dict.fromkeys(["cbase", "cmax"], "its channels are those of its paper, in D times its share")
 
 
 # ------------------------------------------------------------------------------------------
@@ -39,7 +43,8 @@ def dcgan(choice, values):
     if flags.get("cfg") == "tiny":
         channels = dict(channel_base=options.D_kwargs.channel_base, channel_max=options.D_kwargs.channel_max)
     else:
-        told.append("channels 64 at half the resolution, twice as many at each halving, at most 512: --backbone=dcgan, whatever --cfg says")
+        text = "channels 64 at half the resolution, twice as many at each halving, at most 512: --backbone=dcgan, whatever --cfg says"
+        told.append(reasons.About(reasons.CHANNELS, text))
     _write(options, values, channels, channels)
     return told
 
@@ -48,7 +53,8 @@ def weak_dcgan(choice, values):
     """Generator and discriminator of Stacked MNIST in Metz et al. 2017 (1611.02163). values: share, norm, z_dim."""
     told = _common(choice, values)
     narrowed = [max(round(channels * values["share"]), 1) for channels in reversed(_WEAK_CHANNELS[1:])]
-    told.append(f"D has {', '.join(map(str, narrowed))} channels, {values['share']:g} times those of G: --backbone=weak-dcgan")
+    text = f"D has {', '.join(map(str, narrowed))} channels, {values['share']:g} times those of G: --backbone=weak-dcgan"
+    told.append(reasons.About(reasons.CHANNELS, text))
     of_D = dict(channels=narrowed, kernel_size=3, norm_first=True, slope=0.3)
     _write(choice.options, values, dict(channels=list(_WEAK_CHANNELS), kernel_size=3), of_D)
     return told
@@ -57,11 +63,12 @@ def weak_dcgan(choice, values):
 def _common(choice, values):
     """What holds for every DCGAN: refuse flags without effect, choose D's normalisation. Returns sentences."""
     name = choice.backbone.name
-    for flag, reason in _WITHOUT_EFFECT.items():
-        if choice.flags.get(flag) or (flag == "noise_inputs" and flag in choice.flags):  # a 0 of the others changes nothing either
-            raise UserError(
-                f"--{flag.replace('_', '-')}={choice.flags[flag]:g} has no effect on --backbone={name}, for {reason}; leave one of the two out"
-            )
+    for flag, reason in {**_WITHOUT_EFFECT, **(_WITHOUT_EFFECT_WEAK if name == "weak-dcgan" else {})}.items():
+        value = choice.flags.get(flag)
+        # A 0 of the others changes nothing either, and of half precision 'auto' and 'off' say what is so anyway.
+        if (value and value not in ("auto", "off")) or (flag == "noise_inputs" and value is not None):
+            value = value if isinstance(value, str) else f"{value:g}"
+            raise UserError(f"--{flag.replace('_', '-')}={value} has no effect on --backbone={name}, for {reason}; leave one of the two out")
     told = [f"no half precision and no noise: --backbone={name}; its latents have {values['z_dim']} values"]
     if values["norm"] is None:
         values["norm"], why = _norm_for(choice)

@@ -4,14 +4,16 @@ choice: choosing.Choice. values: all parameters of the method, to be completed w
 """
 
 from dnnlib.errors import UserError
+from training import reasons
 from training.gan import schedule
 
 
 def r1(choice, values):
     """R1's weight is --gamma's option, whichever of the two was typed."""
-    if values["gamma"] is None:
+    if values["gamma"] is None:  # by --gamma or --cfg, which has told of it
         values["gamma"] = float(choice.options.loss_kwargs.r1_gamma)
-    return [f"R1 gamma {values['gamma']:g}: {choice.why('r1')}"]
+        return []
+    return [reasons.About(reasons.GAMMA, f"R1 gamma {values['gamma']:g}: {choice.why('r1')}")]
 
 
 def r2(choice, values):
@@ -33,17 +35,22 @@ def pacgan(choice, values):
         options.batch_size *= m
         if "batch_gpu" not in choice.flags:
             options.batch_gpu *= m
-        told.append(
+        text = (
             f"batch size {options.batch_size}, for as many packs per step as there would be images; --kimg counts images, so that it lasts for 1/{m} of "
             "the steps; --batch chooses another number of images"
         )
+        told.append(reasons.About(reasons.BATCH, text))
     return told
 
 
 def ttur(choice, values):
     """Learning rates apart."""
-    choice.options.G_opt_kwargs.lr, choice.options.D_opt_kwargs.lr = values["g"], values["d"]
-    return [f"learning rate {values['g']:g} of G and {values['d']:g} of D: {choice.why('ttur')}"]
+    told = []
+    for letter, matter in (("G", reasons.RATE_G), ("D", reasons.RATE_D)):
+        opt = choice.options[f"{letter}_opt_kwargs"]
+        opt.lr = values[letter.lower()]
+        told.append(reasons.About(matter, f"{letter} learns by {reasons.describe(opt)}: the rate by {choice.why('ttur')}"))
+    return told
 
 
 def n_critic(choice, values):
@@ -60,7 +67,7 @@ def diffaugment(choice, values):
         raise UserError(f"--method=diffaugment and {against} both augment what D sees: leave one of them out")
     for name in ("augment_kwargs", "ada_target", "ada_kimg", "augment_p"):
         choice.options.pop(name, None)
-    return ["no adaptive augmentation: --method=diffaugment takes its place"]
+    return [reasons.About(reasons.AUGMENTATION, "no adaptive augmentation: --method=diffaugment takes its place")]
 
 
 def bcr(choice, values):
@@ -99,6 +106,11 @@ def gm_gan(choice, values):
         if values[name] is None:
             values[name] = default
     base = choice.options.G_kwargs
+    if values["kind"] == "circle" and base.z_dim < 2:
+        raise UserError(
+            f"--method=gm-gan lays its means on a circle, for which latents of {base.z_dim} value are too few: use --method=gm-gan:kind=uniform, or "
+            f"--backbone={choice.backbone.name}:z_dim=2 or more"
+        )
     choice.options.G_kwargs = type(base)(
         class_name="training.gan.latents.MixtureGenerator",
         base_class_name=base.class_name,

@@ -8,7 +8,8 @@ from typing import Any
 
 import dnnlib
 from dnnlib.errors import UserError
-from training.gan import methods, rows
+from training import reasons
+from training.gan import backbones, methods, rows
 
 LOSS_CLASS = "training.gan.loss.GANLoss"
 ADA_GOES_ON = "ada_goes_on"  # among the flags of a run that is continued: it was begun with ADA
@@ -30,7 +31,9 @@ class Choice:
     backbone_values: dict
 
     def why(self, method):
-        """The flag that brought a method: '--method=pacgan' or '--gan=wgan'."""
+        """The flag that brought a method: '--method=pacgan' or '--gan=wgan'; of R1, it may be '--gamma=1'."""
+        if method == "r1" and method not in self.typed and "gamma" in self.flags:
+            return f"--gamma={self.flags.gamma:g}"
         return f"--method={method}" if method in self.typed else f"--gan={self.recipe.name}"
 
 
@@ -44,7 +47,7 @@ def apply(run, flags):
     choice = _read(run, flags)
     _check(choice)
     for sentences in _changes(choice):
-        run.reasons += sentences
+        reasons.tell(run.reasons, sentences)
     _write_loss(choice)
     run.name_parts += _name_parts(flags)
 
@@ -101,8 +104,8 @@ def _typed_methods(texts):
 _STEER_ADA = ("target", "initstrength", "aug_max", "augpipe")  # where --aug is not typed
 
 
-def augmentation(flags, reasons):
-    """--aug, or what it is where it is not typed: ADA, unless the sign of D's logits, which ADA follows, means nothing. Adds to reasons.
+def augmentation(flags, sentences):
+    """--aug, or what it is where it is not typed: ADA, unless the sign of D's logits, which ADA follows, means nothing. Adds to the sentences of why.
 
     A run that was begun with ADA goes on with it.
     """
@@ -120,7 +123,8 @@ def augmentation(flags, reasons):
     if "aug" in flags:
         return flags.aug
     if "p" not in flags:  # refused elsewhere
-        reasons.append(f"no adaptive augmentation: --gan={recipe.name}. It {why}; --aug=fixed --p=0.3 augments by one probability")
+        told = f"no adaptive augmentation: --gan={recipe.name}. It {why}; --aug=fixed --p=0.3 augments by one probability"
+        reasons.tell(sentences, [reasons.About(reasons.AUGMENTATION, told)])
     return "noaug"
 
 
@@ -154,10 +158,13 @@ def _check(choice):
 
 def _check_backbone(choice):
     row = choice.backbone
-    if choice.recipe.single_images and row.D_batch_norm is not None and row.D_batch_norm(choice.backbone_values):
+    penalties = [name for name in backbones.SINGLE_IMAGE_METHODS if name in choice.values]
+    if penalties and row.D_batch_norm is not None and row.D_batch_norm(choice.backbone_values):
+        of_recipe = [name for name in penalties if name in dict(choice.recipe.methods)]
+        by = f"--gan={choice.recipe.name}" if of_recipe else choice.why(penalties[0])
+        without = "use --gan=lsgan or another loss without that penalty" if of_recipe else f"leave out {by}"
         raise UserError(
-            f"--gan={choice.recipe.name} penalises D's gradient image by image, and D of --backbone={row.name} normalises over its batch: "
-            f"leave out norm=batch, or use --gan=lsgan or another loss without that penalty"
+            f"{by} penalises D's gradient image by image, and D of --backbone={row.name} normalises over its batch: leave out norm=batch, or {without}"
         )
     if not row.has_styles and choice.flags.get("pl_weight"):
         raise UserError(f"--pl-weight={choice.flags.pl_weight:g} is of styles, which --backbone={row.name} lacks: leave it out")
@@ -180,8 +187,9 @@ def _changes(choice):
         change = methods.METHODS[name].change
         if change is not None:
             yield change(choice, values)
-    if choice.flags.get("gan") and "r1" not in choice.values:
-        yield [f"no R1: --gan={choice.recipe.name} has none; --method=r1 or --gamma joins it"]
+    if "r1" not in choice.values:
+        without = "--gamma=0" if "r1" in dict(choice.recipe.methods) else f"--gan={choice.recipe.name} has none; --method=r1 or --gamma joins it"
+        yield [reasons.About(reasons.GAMMA, f"no R1: {without}")]
     if choice.flags.get("gan") or row.name != methods.DEFAULT_BACKBONE:  # rates are not shrunk for regularisers that are not there
         if choice.flags.get("pl_weight", options.loss_kwargs.get("pl_weight", 2)) == 0:
             options.G_reg_interval = None
@@ -207,7 +215,7 @@ def _name_parts(flags):
     for flag, text, table in typed:
         if text:
             row, values = rows.parse(text, table, f"--{flag}")
-            yield rows.as_text(row.name, values).replace(":", "-").replace(",", "-").replace("=", "")
+            yield rows.as_text(row.name, values, exact=False).replace(":", "-").replace(",", "-").replace("=", "")
 
 
 # ------------------------------------------------------------------------------------------
@@ -234,7 +242,9 @@ def not_typed(options, flags, given):
     and whether it was begun with ADA, which --gan may refuse since."""
     kept = {flag: text for flag, text in flags_of(options, given).items() if flag not in given}
     weights = [entry["gamma"] for entry in options["loss_kwargs"].get("methods", ()) if entry["name"] == "r1"]
-    names_r1 = any(text.partition(":")[0] in ("r1", "R1") for text in flags.get("method") or ())
+    names_r1 = "r1" in map(rows.spelt_name, flags.get("method") or ())
+    if "method" in given:
+        kept["method"] = [_completed(text, options, given) for text in flags["method"] or ()]
     if "method" in given and "gamma" not in given and weights and not names_r1:
         kept["gamma"] = weights[0]  # else it would be that of --cfg, which need not be typed again
     if options.get("ada_target") is not None:
@@ -246,6 +256,39 @@ def logits_have_boundary(options):
     """Whether the sign of D's logits, which ADA follows, means something."""
     gan = options["loss_kwargs"].get("gan")
     return gan is None or methods.RECIPES[gan].terms not in WITHOUT_BOUNDARY
+
+
+def _completed(text, options, given):
+    """A typed method with the parameters that were derived from other options when the run began, if it is one of the run's."""
+    row, values = rows.parse(text, methods.METHODS, "--method")
+    of_run = next((entry for entry in options["loss_kwargs"].get("methods", ()) if entry["name"] == row.name), {})
+    if any(of_run.get(name) != value for name, value in values.items()):
+        return text
+    derived = [parameter.name for parameter in row.parameters if parameter.default is None and parameter.name in of_run]
+    if row.name == "r1" and "gamma" in given:
+        return text
+    return rows.as_text(row.name, {**values, **{name: of_run[name] for name in derived}})
+
+
+def refused_flags(flags):
+    """The flags that --method and --backbone do not go with, so that none of them is to be joined that nobody typed."""
+    chosen = {rows.spelt_name(text) for text in flags.get("method") or ()} & methods.METHODS.keys()
+    refused = {flag for name in chosen for flag in methods.METHODS[name].flags_excluded}
+    if "diffaugment" in chosen:
+        refused.add("aug")
+    if rows.spelt_name(flags.get("backbone") or methods.DEFAULT_BACKBONE) != methods.DEFAULT_BACKBONE:
+        refused.add("mbstd_group")
+    return refused
+
+
+# Of these alone the order counts: whether weights are bounded before or after their average takes them in.
+_IN_ORDER = ("clip", "historical-averaging")
+
+
+def in_one_order(entries):
+    """The methods of a run, so ordered that two lists are equal where they mean the same."""
+    ordered = [entry for entry in entries if entry["name"] in _IN_ORDER]
+    return sorted((entry for entry in entries if entry["name"] not in _IN_ORDER), key=lambda entry: entry["name"]) + ordered
 
 
 def pack_of(options):
@@ -288,14 +331,3 @@ def unrolled_steps_of(options):
 def group_of(options):
     """Over how many of the images (or packs) that D judges its minibatch standard deviation goes; 1 where it has none."""
     return options["D_kwargs"].get("epilogue_kwargs", {}).get("mbstd_group_size", 1)
-
-
-def check_packs(options):
-    """A microbatch must fall into whole packs."""
-    pack, batch_gpu = pack_of(options), options["batch_gpu"]
-    if batch_gpu % pack:
-        per_step = options["num_gpus"] * pack
-        raise UserError(
-            f"--method=pacgan:m={pack} lets D judge {pack} images as one, and {batch_gpu} images at a time (--batch / --gpus, or --batch-gpu) do not "
-            f"divide into packs of {pack}: use --batch-gpu={max(batch_gpu // pack, 1) * pack} or another multiple of {pack}, with --batch a multiple of {per_step}"
-        )

@@ -152,10 +152,15 @@ def nearest(name, known):
     return f", perhaps {found[0]} is meant" if found else ""
 
 
+def spelt_name(text):
+    """The name of the row in 'NAME:KEY=VALUE,...', as the tables spell it."""
+    return text.partition(":")[0].strip().lower().replace("_", "-")
+
+
 def parse(text, rows, flag):
     """'name:key=value,...' -> (row of `rows`, {parameter: value} of those that are typed). Raises UserError."""
     name, colon, rest = text.partition(":")
-    spelt = name.strip().lower().replace("_", "-")
+    spelt = spelt_name(text)
     row = rows.get(spelt)
     if row is None:
         raise UserError(f"{flag}={text}: there is no {name!r}{nearest(spelt, rows)}; there are {', '.join(rows)} (--list-methods tells of each)")
@@ -175,10 +180,14 @@ def parse(text, rows, flag):
     return row, values
 
 
-def as_text(name, values):
-    """The text that parse() reads as this."""
-    return (
-        name
-        + (":" if values else "")
-        + ",".join(f"{key}={value:g}" if isinstance(value, float) else f"{key}={value}" for key, value in values.items())
-    )
+def as_text(name, values, exact=True):
+    """The text that parse() reads as exactly this, or nearly so, for a name."""
+    return name + (":" if values else "") + ",".join(f"{key}={_number(value, exact)}" for key, value in values.items())
+
+
+def _number(value, exact):
+    """A value as text; the short text of a number where it says all of it: '1', as runs have kept it, rather than '1.0'."""
+    if not isinstance(value, float):
+        return str(value)
+    short = f"{value:g}"
+    return repr(value) if exact and float(short) != value else short

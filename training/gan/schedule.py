@@ -7,6 +7,8 @@ Must not import torch.
 import dataclasses
 from typing import Any
 
+from training import reasons
+
 
 def adam(lr, beta1, beta2, eps=1e-8):
     """Options of Adam (Kingma and Ba 2014, 1412.6980)."""
@@ -31,10 +33,10 @@ class Schedule:
     def apply(self, options, why):
         """Write into the training options. Returns sentences on what is otherwise now; why: the flag that asks for it."""
         told = []
-        for letter, opt in (("G", self.G_opt), ("D", self.D_opt)):
+        for letter, opt, matter in (("G", self.G_opt, reasons.RATE_G), ("D", self.D_opt, reasons.RATE_D)):
             if opt is not None:
                 options[f"{letter}_opt_kwargs"] = type(options)(opt)
-                told.append(f"{letter} learns by {describe(opt)}: {why}")
+                told.append(reasons.About(matter, f"{letter} learns by {reasons.describe(opt)}: {why}"))
         if self.n_critic is not None:
             told += set_n_critic(options, self.n_critic, why)
         if self.lazy is False:
@@ -43,15 +45,10 @@ class Schedule:
         return told
 
 
-def describe(opt):
-    """One optimizer as text: 'Adam, rate 0.0004, betas 0.5 and 0.9'."""
-    betas = f", betas {' and '.join(f'{beta:g}' for beta in opt['betas'])}" if "betas" in opt else ""
-    return f"{opt['class_name'].rpartition('.')[2]}, rate {opt['lr']:g}{betas}"
-
-
 def set_n_critic(options, n_critic, why):
     """G learns on every n-th step. Returns sentences."""
     options.pop("n_critic", None)
     if n_critic != 1:
         options["n_critic"] = n_critic
-    return [f"G learns on every step: {why}" if n_critic == 1 else f"G learns on every {n_critic}th step, D on all; kimg counts what D sees: {why}"]
+    often = "G learns on every step" if n_critic == 1 else f"G learns on every {n_critic}th step, D on all; kimg counts what D sees"
+    return [reasons.About(reasons.N_CRITIC, f"{often}: {why}")]
