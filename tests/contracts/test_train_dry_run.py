@@ -182,7 +182,19 @@ def test_run_number_is_the_highest_plus_one(data32, capsys):
 
 @pytest.mark.parametrize(
     "gpus, resolution, batch, batch_gpu",
-    [(1, 32, 32, 32), (2, 32, 64, 32), (3, 32, 60, 20), (5, 32, 60, 12), (12, 32, 48, 4), (20, 32, 60, 3), (4, 256, 64, 16), (8, 1024, 32, 4), (1, 1024, 4, 4), (1, 4096 * 2, 1, 1), (128, 32, 128, 1)],
+    [
+        (1, 32, 32, 32),
+        (2, 32, 64, 32),
+        (3, 32, 60, 20),
+        (5, 32, 60, 12),
+        (12, 32, 48, 4),
+        (20, 32, 60, 3),
+        (4, 256, 64, 16),
+        (8, 1024, 32, 4),
+        (1, 1024, 4, 4),
+        (1, 4096 * 2, 1, 1),
+        (128, 32, 128, 1),
+    ],
 )
 def test_auto_rules(gpus, resolution, batch, batch_gpu):
     row = presets.base_config("auto", resolution, gpus)
