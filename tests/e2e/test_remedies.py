@@ -44,10 +44,9 @@ def refusal(capsys, *args):
 
 # (what was typed, a part of it that goes, what is typed in its place, words of the message that say so)
 FLAG_CASES = [
-    (["--batch=10", "--gpus=4"], "--batch", ["--batch=8"], "use --batch=8 or --batch=12"),
-    (["--batch=10", "--gpus=4"], "--batch", ["--batch=12"], "use --batch=8 or --batch=12"),
-    (["--batch=12", "--batch-gpu=5"], "--batch-gpu", ["--batch-gpu=3"], "--batch-gpu must be one of 1, 2, 3, 4, 12"),
-    (["--batch=12", "--mbstd-group=5"], "--mbstd-group", ["--mbstd-group=3"], "--mbstd-group with one of 1, 2, 3, 4, 6, 12"),
+    (["--batch=10", "--gpus=4"], "--batch", ["--batch=16", "--batch-gpu=4"], "use --batch=16 --batch-gpu=4"),
+    (["--batch=12", "--batch-gpu=5"], "--batch-gpu", ["--batch-gpu=12"], "use --batch-gpu=4 or 12"),
+    (["--batch=12", "--mbstd-group=5"], "--mbstd-group", ["--mbstd-group=3"], "use --mbstd-group=2 or 3 or 4 or 6 or 12"),
     (["--aug=fixed"], None, ["--p=0.3"], "add --p=0.3"),
     (["--p=0.3"], None, ["--aug=fixed"], "add --aug=fixed"),
     (["--p=0.3"], "--p", [], "leave out --p"),
