@@ -211,7 +211,11 @@ TRAIN_CASES = [
     ("batch 0", [*GOOD, "--batch=0"], ["--batch", "x>=1"]),
     ("batch not divisible", [*GOOD, "--batch=9", "--gpus=2"], ["a batch of 9", "2 GPU(s)", "--batch=8 --batch-gpu=4", "--batch=16"]),
     ("more gpus than images of a step", [*GOOD, "--gpus=32"], ["--gpus=32", "16 images of a step", "--batch=128 --batch-gpu=4", "--gpus=4"]),
-    ("a batch smaller than the gpus", [*GOOD, "--batch=16", "--gpus=32"], ["--gpus=32", "16 images of a step", "--batch=128 --batch-gpu=4", "--gpus=4"]),
+    (
+        "a batch smaller than the gpus",
+        [*GOOD, "--batch=16", "--gpus=32"],
+        ["--gpus=32", "16 images of a step", "--batch=128 --batch-gpu=4", "--gpus=4"],
+    ),
     ("empty gan", [*GOOD, "--gan="], ["--gan is empty", "--list-methods"]),
     ("microbatch not divisible", [*GOOD, "--batch=32", "--batch-gpu=5"], ["--batch-gpu=5", "4 or 8 or 16 or 32"]),
     ("group not divisible", [*GOOD, "--batch=6"], ["--mbstd-group=2 or 3 or 6"]),
