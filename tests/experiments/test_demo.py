@@ -36,7 +36,7 @@ def commands(monkeypatch):
         elif started.fails and started.fails in words[0].split("/"):
             code += "raise SystemExit('no space left')"
         with open(log, "w") as out:
-            return subprocess.Popen([sys.executable, "-c", code], stdout=out, stderr=subprocess.STDOUT)
+            return subprocess.Popen([sys.executable, "-u", "-c", code], stdout=out, stderr=subprocess.STDOUT)
 
     monkeypatch.setattr(demo, "start", start)
     monkeypatch.setattr(demo, "SAY_SEC", 0)
