@@ -7,7 +7,6 @@ import copy
 import inspect
 import os
 import pickle
-import tempfile
 
 import click
 
@@ -198,12 +197,10 @@ def check_is_new(dest):
 
 
 def prepare_folder_of(dest):
-    """Make the folder of a file to write, and try to write there now rather than after the network was loaded."""
+    """Make the folder of a file to write before the network is loaded. Raises UserError."""
     folder = os.path.dirname(dest) or "."
     try:
-        os.makedirs(folder, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
+        files.make_writable(folder)
     except OSError as error:
         raise UserError(f"--dest={dest} cannot be written to ({error.strerror or error}: {folder}); choose another folder.") from error
 

@@ -4,10 +4,9 @@ Must not know what is kept.
 """
 
 import os
-import tempfile
 from collections.abc import Callable
 
-from dnnlib import console
+from dnnlib import console, files
 from dnnlib.errors import UserError
 from dnnlib.util import make_cache_dir_path
 
@@ -19,9 +18,8 @@ def is_writable(folder: str | None = None) -> bool:
     """Try to write into the folder (default: the cache); if that fails, say so once. Makes the folder."""
     folder = folder or make_cache_dir_path()
     try:
-        os.makedirs(folder, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            return True
+        files.make_writable(folder)
+        return True
     except OSError as error:
         _tell(error.strerror or str(error))
         return False

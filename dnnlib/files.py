@@ -1,7 +1,7 @@
 """Files that are either the old one or the new one, never half of each.
 
 Holds the atomic writer that everything in the project saves through, and the broom for what killed processes left
-behind. Must not know what is written.
+behind; and the trial whether a folder can be written to. Must not know what is written.
 """
 
 import contextlib
@@ -12,6 +12,7 @@ import os
 import re
 import socket
 import sys
+import tempfile
 import uuid
 from collections.abc import Iterator
 from typing import IO, Any, Union
@@ -22,6 +23,13 @@ PathLike = Union[str, "os.PathLike[str]"]
 
 _STALE_NAME = re.compile(r"^\..*\.tmp-(?P<host>[0-9a-f]{8})-(?P<pid>\d+)-[0-9a-f]{8}$")
 _NO_SPACE = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
+
+
+def make_writable(folder: PathLike) -> None:
+    """Make the folder and try to write there: now rather than after the work. Raises OSError."""
+    os.makedirs(folder, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder):
+        pass
 
 
 class _ErrorKeepingFile(io.FileIO):

@@ -160,9 +160,9 @@ def compute(opts, num_gen, numbers, result_names):
     for name, (which, values) in items.items():
         results[result_names[name]] = float(values.mean())
         opts.keep_items(result_names[name], which, values)
-    if "recall" in numbers and hasattr(opts.per_item, "holders") and opts.rank == 0:
+    if "recall" in numbers and opts.wants_holders and opts.rank == 0:
         how = dict(strict=opts.strict_ties, device=opts.device)
-        opts.per_item.holders[result_names["recall"]] = holders.of_reals(real, fake, K_PRECISION_RECALL, **how), len(fake)
+        opts.keep_holders(result_names["recall"], holders.of_reals(real, fake, K_PRECISION_RECALL, **how), len(fake))
     return results
 
 

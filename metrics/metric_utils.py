@@ -139,6 +139,15 @@ class MetricOptions:
         if self.per_item is not None:
             self.per_item[result_name] = which, values_N
 
+    @property
+    def wants_holders(self):
+        """Whether a comparison is to follow that draws generated images again (comparison.Items): to find holders takes a pass of its own."""
+        return hasattr(self.per_item, "holders")
+
+    def keep_holders(self, result_name, holders_NH, num_generated):
+        """Keep what holders.of_reals() found for a comparison's interval."""
+        self.per_item.holders[result_name] = holders_NH, num_generated
+
     def once(self, key, compute):
         """compute(), or what it gave before under this key, if the caller keeps results. Every rank must ask alike."""
         if self.kept is None:

@@ -7,7 +7,6 @@ image * 127.5 + 128, clipped and cut off. Must not know about training.
 import contextlib
 import io
 import os
-import tempfile
 
 import numpy as np
 import PIL.Image
@@ -30,11 +29,9 @@ def open_generator(network, device, trust=False):
 
 
 def prepare_outdir(outdir):
-    """Make the folder and try to write to it now rather than after the work."""
+    """Make the folder before the work begins. Raises UserError."""
     try:
-        os.makedirs(outdir, exist_ok=True)
-        with tempfile.TemporaryFile(dir=outdir):
-            pass
+        files.make_writable(outdir)
     except OSError as error:
         raise UserError(f"--outdir={outdir} cannot be written to ({error.strerror or error}); choose another folder") from error
 
