@@ -5,8 +5,8 @@ what tells of them in study_page.py. Must not import torch: a mistyped name is a
 """
 
 import importlib
-import importlib.util
 import re
+import types
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -201,10 +201,11 @@ def load(given):
         raise UserError(f"There is no study {given!r}; there are {', '.join(names())}, or give the path of a .py file that defines STUDY.")
     if not path.is_file():
         raise UserError(f"There is no file {given}; check the path, or name one of {', '.join(names())}.")
-    spec = importlib.util.spec_from_file_location(f"study_{path.stem}", path)
-    module = importlib.util.module_from_spec(spec)
+    module = types.ModuleType(f"study_{path.stem}")
+    module.__file__ = str(path)
     try:
-        spec.loader.exec_module(module)
+        # Its text, and no bytecode beside it, which is that of the former text after an edit within a second that keeps the length.
+        exec(compile(path.read_bytes(), str(path), "exec"), vars(module))
     except (SyntaxError, ImportError, NameError, TypeError) as error:
         raise UserError(f"{given} cannot be read as a study ({type(error).__name__}: {error}).") from error
     if not isinstance(getattr(module, "STUDY", None), Study):
