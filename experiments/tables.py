@@ -3,11 +3,10 @@
 Every number of those pages between marks comes from here. Must not know how the numbers came about.
 """
 
-import sys
-
+import click
 import numpy as np
 
-from dnnlib.errors import UserError
+from dnnlib import cli
 from dnnlib.files import atomic_write_text
 from experiments import claim_rows, claims, default_choice, half_precision, moments, pages, records, strength_curve, toy_2d
 from experiments.measures import BACKBONE, DIGITS, EMOJI_PARTS, EXTRA, FORGETTING, PLANTED, STACKED, STACKED32, TOY
@@ -362,7 +361,9 @@ def fill(text, parts=None, page=PAGE):
     return text, missing
 
 
+@click.command()
 def main():
+    """Write every table of docs/studies/, docs/results.md and the README anew from experiments/results/."""
     from experiments import results_page  # which takes its tables from here
 
     pages_of_parts = [
@@ -386,7 +387,4 @@ def main():
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except UserError as error:
-        sys.exit(f"Error: {error}")
+    cli.run(main)

@@ -75,8 +75,8 @@ def test_tables_write_the_readme_where_it_has_the_mark(results, monkeypatch, tmp
         path = tmp_path / f"results-{name}.md"
         path.write_text(places(marks))
         monkeypatch.setattr(results_page, name, path)
-    tables.main()
+    tables.main.callback()
     assert "| method |" in results_page.README.read_text() and "Not run yet" in results_page.PAGE.read_text()
     results_page.README.write_text("without marks")
-    tables.main()
+    tables.main.callback()
     assert results_page.README.read_text() == "without marks"
