@@ -47,6 +47,7 @@ METHODS = {
     "default-bf16": ["--madr=1", "--half=bf16"],
 }
 USUAL = ["--cfg=tiny", "--tick=2", "--snap=5", "--threads=1"]
+FLOAT32 = ["--half=off"]  # of methods that name no precision: what a run is may not depend on the machine
 # Stacked digits have no use for augmentation: mirrored digits are none. The first 20,000 images (20 per mode) keep the judging short.
 DATA_FLAGS = {"stacked-mnist": ["--aug=noaug", "--subset=20000"], "stacked-digits": ["--aug=noaug"]}
 
@@ -108,6 +109,7 @@ def train(outdir, data, path, method, seed, kimg):
         *USUAL,
         *DATA_FLAGS.get(data, []),
         *METHODS[method],
+        *([] if half_of(method) else FLOAT32),
         f"--kimg={kimg}",
         f"--seed={seed}",
     ]

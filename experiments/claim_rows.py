@@ -160,11 +160,6 @@ _TILT_SMALL = Claim("The tilt holds modes of 1 and 2%: ring with small modes", *
 _TILT_FINE = Claim("Its fine sensor holds more of them than the tilt of coarse cells: the same", *_small_modes("tilt-fine", "tilt"))
 _DEFAULT_SMALL = Claim("The default holds modes of 1 and 2%: ring with small modes", *_small_modes(OURS, "witness"))
 _RARE = ("rare_share", "share of rare classes, over their true share", 2, 0.1)
-_TILT_TAIL = Claim(
-    "The tilt gives rare classes their share: long-tailed digits",
-    Gain("longtail.json", "tilt", "plain", *_RARE),
-    "`python -m experiments.digits_study --bed=longtail --mnist=FOLDER --methods=plain,tilt --seeds={seeds}`",
-)
 _DEFAULT_TAIL = Claim(
     "The default gives rare classes their share: long-tailed digits",
     Gain("longtail.json", OURS, "plain", *_RARE),
@@ -217,7 +212,6 @@ HERE = (
     _TILT_SMALL,
     _TILT_FINE,
     Claim("It is the short memory that does so", *_small_modes("tilt", "tilt-without-memory")),
-    _TILT_TAIL,
     _DEFAULT_TAIL,
     _TILT_EMOJI,
     Claim("The default costs at most a quarter of a step: StyleGAN2 of `--cfg=tiny`, 32 px", *_step_time("tiny", "default", 1.25)),

@@ -218,10 +218,10 @@ def provenance(claims):
 
 
 def use_table(recommendations):
-    """Markdown of (case, what to use, Claim): the claim's figure and verdict. FileNotFoundError where its file is not there."""
+    """Markdown of (case, what to use, Claim): the claim's figure and verdict."""
     heading = lambda rule: getattr(rule, "heading", rule.rule)
     lines = ["| your case | use | what was found | verdict |", "|---|---|---|---|"]
     for case, use, claim in recommendations:
-        found = claim.by.found()
+        found = claim.found()
         lines.append(f"| {case} | {use} | {heading(claim.by)}: {found.figure} | {found.verdict} |")
     return "\n".join(lines)

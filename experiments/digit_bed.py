@@ -2,8 +2,7 @@
 
 `stacked`: three MNIST digits as the colours of a 14x14 image, 1000 modes, before a D that is weak on purpose.
 `stacked28`: the same at MNIST's own 28x28.
-`longtail`: one digit class per image (three writers as its colours), class d of probability ~ 100^(-d/9): the rarest
-holds 0.4% of the images. Must not know methods or statistics over seeds.
+Other beds of digits: tail_bed.py, colored_bed.py. Must not know methods or statistics over seeds.
 """
 
 import hashlib
@@ -16,12 +15,10 @@ from metrics import digit_network, kernels, modes
 from metrics.digit_data import Digits
 from training.data import builders, mnist
 
-SIDES = {"stacked": 14, "longtail": 14, "stacked28": 28}  # of each bed's images, in pixels
+SIDES = {"stacked": 14, "stacked28": 28}  # of each bed's images, in pixels
 BEDS = tuple(SIDES)
+_DATA_SEEDS = {"stacked": 0, "stacked28": 2}
 NUM_IMAGES = 50_000
-TAIL_RATIO = 100.0  # of the commonest class to the rarest
-RARE_BELOW = 0.03  # classes of a smaller true share count as rare
-HOLDS = 1 / 5  # a class is held with at least this part of its true share
 Z_DIM = 64
 
 
@@ -41,21 +38,8 @@ def load_digits(mnist_folder, split, side=14):
     return Digits(half_size(images) if side == 14 else np.array(images), labels.astype(np.int64))
 
 
-def tail_shares():
-    """True share of each of the ten classes of `longtail`."""
-    weights = TAIL_RATIO ** (-np.arange(10) / 9)
-    return weights / weights.sum()
-
-
-def draw_modes(bed, count, class_counts, rng):
-    """Modes 100 r + 10 g + b of `count` images."""
-    if bed != "longtail":
-        return builders.draw_modes(count, class_counts, builders.NUM_MODES, False, rng)
-    return rng.choice(10, size=count, p=tail_shares()) * 111
-
-
 class ImageSet:
-    """Fixed training images, `images`: uint8 [N, 3, side, side], without labels, in the shape of a host's data set."""
+    """Fixed training images, `images`: uint8 [N, C, side, side], without labels, in the shape of a host's data set."""
 
     def __init__(self, images):
         self.images, self.image_shape = images, list(images.shape[1:])
@@ -70,7 +54,7 @@ class ImageSet:
         return hashlib.sha256(self.images.tobytes()).hexdigest()
 
     def as_tensor(self):
-        """float32 [N, 3, side, side] in [-1, 1]."""
+        """float32 [N, C, side, side] in [-1, 1]."""
         return torch.from_numpy(self.images).to(torch.float32) / 127.5 - 1
 
 
@@ -78,8 +62,8 @@ class StackedSet(ImageSet):
     """The images of a bed of three digits each, and their modes."""
 
     def __init__(self, bed, digits, num_images=NUM_IMAGES, seed=0):
-        rng = np.random.RandomState([seed, BEDS.index(bed)])
-        self.modes = draw_modes(bed, num_images, np.bincount(digits.labels, minlength=10), rng)
+        rng = np.random.RandomState([seed, _DATA_SEEDS[bed]])
+        self.modes = builders.draw_modes(num_images, np.bincount(digits.labels, minlength=10), builders.NUM_MODES, False, rng)
         super().__init__(digits.images[builders.draw_triples(self.modes, digits.labels, rng)])
 
 
@@ -139,46 +123,31 @@ def look_at(classifier, images):
 
 
 class Judge:
-    """Measures of one bed: what the reals look like is found once."""
+    """Measures of a bed: what the reals look like is found once."""
 
-    def __init__(self, bed, classifier, dataset, num_samples=10_000):
-        self.bed, self.classifier, self.num_samples = bed, classifier, num_samples
-        digits, self.real_confidence, features = look_at(classifier, dataset.images[:num_samples])
+    def __init__(self, classifier, dataset, num_samples=10_000):
+        self.classifier, self.num_samples = classifier, num_samples
+        _, self.real_confidence, features = look_at(classifier, dataset.images[:num_samples])
         self.real_moments = kernels.mean_and_covariance(features)
-        if bed != "longtail":
-            data_K = modes.independent_digits(np.bincount(dataset.modes, minlength=1000))
-            self.floor_kl, _, self.floor_modes = modes.real_data_floor(data_K, np.ones(1000), num_samples, stream("floor", 0))
+        data_K = modes.independent_digits(np.bincount(dataset.modes, minlength=1000))
+        self.floor_kl, _, self.floor_modes = modes.real_data_floor(data_K, np.ones(1000), num_samples, stream("floor", 0))
 
     def __call__(self, images):
         """{measure: number} of generated images, uint8 [N, 3, side, side]."""
-        digits, confidence, features = look_at(self.classifier, images)
-        distance = kernels.frechet_distance(*kernels.mean_and_covariance(features), *self.real_moments)
-        result = dict(frechet=distance, confidence=float(confidence.mean() / self.real_confidence.mean()))
-        return dict(result, **(self._tail(digits) if self.bed == "longtail" else self._stacked(digits)))
-
-    def _stacked(self, digits_N3):
-        counts = np.bincount(modes.stacked_label(digits_N3), minlength=1000)
-        score = modes.mode_statistics(counts, np.ones(1000))
-        return dict(modes=score["modes"], modes_5hits=score["modes_5hits"], kl=score["kl"])
-
-    def _tail(self, digits_N3):
-        """An image shows a class if all of its colours do; `relative`: share of each class over its true share."""
-        clear = (digits_N3 == digits_N3[:, :1]).all(axis=1)
-        shares = np.bincount(digits_N3[clear, 0], minlength=10) / len(digits_N3)
-        true = tail_shares()
-        rare = true < RARE_BELOW
+        digits_N3, confidence, features = look_at(self.classifier, images)
+        score = modes.mode_statistics(np.bincount(modes.stacked_label(digits_N3), minlength=1000), np.ones(1000))
         return dict(
-            clear=float(clear.mean()),
-            rare_share=float(shares[rare].sum() / true[rare].sum()),
-            classes=int((shares >= HOLDS * true).sum()),
-            rare_classes=int((shares >= HOLDS * true)[rare].sum()),
-            relative=(shares / true).tolist(),
+            modes=score["modes"],
+            modes_5hits=score["modes_5hits"],
+            kl=score["kl"],
+            frechet=kernels.frechet_distance(*kernels.mean_and_covariance(features), *self.real_moments),
+            confidence=float(confidence.mean() / self.real_confidence.mean()),
         )
 
 
 @torch.no_grad()
 def sample(G, count, seed=0, batch=1000):
-    """uint8 images [count, 3, side, side] of the generator in its present state, always from the same latents."""
+    """uint8 images [count, C, side, side] of the generator in its present state, always from the same latents."""
     was_training = G.training
     G.eval()
     z = torch.randn([count, Z_DIM], generator=torch.Generator().manual_seed(seed))

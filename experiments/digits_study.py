@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from dnnlib import cli
-from experiments import colored_bed, digit_bed, records, small_gan, toy_methods
+from experiments import colored_bed, digit_bed, records, small_gan, tail_bed, toy_methods
 
 # Offered every 10 steps instead of 100, or a short run would hardly know its memory; 5,000 reals, since this term compares each batch with all.
 _PAPER = dict(preset="paper", extractor="pca", update_interval=10, reference_cap=5000)
@@ -57,27 +57,28 @@ _OWN = {
 }
 METHODS = toy_methods.table(_OWN)
 _ALL = "plain,moments+fine-tilt,r1,pacgan2,paper,witness"
-COLORED = "colored"
-BEDS = (*digit_bed.BEDS, COLORED)
-USUAL = {"stacked": _ALL, "stacked28": _ALL, "longtail": "plain,witness,moments+fine-tilt,tilt", COLORED: "plain,witness,tilt-fine-20"}
-STEPS = {"stacked": 1500, "stacked28": 1500, "longtail": 1500, COLORED: 5000}
+OTHER_BEDS = {"longtail": (tail_bed, tail_bed.TailSet), "colored": (colored_bed, colored_bed.ColoredSet)}
+BEDS = (*digit_bed.BEDS, *OTHER_BEDS)
+USUAL = {"stacked": _ALL, "stacked28": _ALL, "longtail": "plain,witness,moments+fine-tilt", "colored": "plain,witness,tilt-fine-20"}
+STEPS = {"stacked": 1500, "stacked28": 1500, "longtail": 5000, "colored": 5000}
 SETTING = dict(batch=64, z_dim=digit_bed.Z_DIM, lr_G=1e-3, lr_D=1e-3, betas=(0.5, 0.999))
 EVALUATED_AT = (0.9, 1.0)  # parts of the run; the mean counts, since GANs swing from one evaluation to the next
 
 
 def networks_of(bed):
-    return colored_bed.networks() if bed == COLORED else digit_bed.networks(digit_bed.SIDES[bed])
+    return OTHER_BEDS[bed][0].networks() if bed in OTHER_BEDS else digit_bed.networks(digit_bed.SIDES[bed])
 
 
 def open_bed(bed, mnist):
     """(data set, judge, accuracy of the judge's classifier)"""
-    side = digit_bed.SIDES.get(bed, colored_bed.SIDE)
+    module, kind = OTHER_BEDS.get(bed, (None, None))
+    side = digit_bed.SIDES[bed] if module is None else module.SIDE
     classifier, digits = digit_bed.obtain_classifier(mnist, side), digit_bed.load_digits(mnist, "train", side)
-    if bed == COLORED:
-        dataset = colored_bed.ColoredSet(digits)
-        return dataset, colored_bed.Judge(classifier, dataset), classifier.accuracy
+    if module is not None:
+        dataset = kind(digits)
+        return dataset, module.Judge(classifier, dataset), classifier.accuracy
     dataset = digit_bed.StackedSet(bed, digits)
-    return dataset, digit_bed.Judge(bed, classifier, dataset), classifier.accuracy
+    return dataset, digit_bed.Judge(classifier, dataset), classifier.accuracy
 
 
 def run(bed, method, seed, steps, dataset, judge):

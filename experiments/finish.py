@@ -18,7 +18,7 @@ from dnnlib import cli
 
 # Whatever imports torch is imported inside the functions, so that --help comes at once.
 
-SETTING = ("--cfg=tiny", "--aug=noaug", "--threads=1", "--tick=2", "--snap=10")
+SETTING = ("--cfg=tiny", "--aug=noaug", "--threads=1", "--tick=2", "--snap=10", "--half=off")
 METRICS = "madr_modes5k,madr_fdr_10k,madr_swr_10k,madr_coverage_ratio_10k"
 LOCK_SEC = 24 * 3600  # another process may be training the plain network
 

@@ -14,8 +14,9 @@ _MODES, _KL, _SECONDS = ("modes", "modes of 1000", 0, True), ("kl", "KL (nats)",
 _WEAK = (_MODES, _KL, ("frechet", "Frechet distance, digit classifier", 1, False), _SECONDS)
 _TOY = (("modes", "modes held", 1, True), ("hit", "modes hit", 1, True), ("kl", "KL (nats)", 3, False), _SECONDS)
 _TAIL = (
+    ("rare_share", "rare classes' share / true", 2, True),
     ("classes", "classes held, of 10", 1, True),
-    ("rare_share", "rare share / true", 2, True),
+    ("clear", "clear images", 2, True),
     ("frechet", "Frechet distance, digit classifier", 1, False),
     _SECONDS,
 )

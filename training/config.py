@@ -289,7 +289,7 @@ def _performance(run, flags):
 def _half_precision(run, flags):
     """--half and --fp32: how many resolutions are for half precision, with which bound, and whether that is bfloat16."""
     options, asked = run.options, flags.get("half", "auto")
-    row = presets.BASE_CONFIGS[flags.get("cfg", "auto")]
+    row = presets.base_config(flags.get("cfg", "auto"), options.training_set_kwargs.resolution, options.num_gpus)
     if flags.get("fp32", False):
         if asked in ("fp16", BF16):
             raise UserError(f"--fp32=1 asks for float32 everywhere, --half={asked} for half precision; leave out one of the two")

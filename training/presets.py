@@ -30,7 +30,7 @@ class BaseConfig:
     latent_dim: int = 512  # z_dim and w_dim
     num_fp16_res: int = 4  # this many of the highest resolutions run in float16
     conv_clamp: float | None = 256  # bound on activations, needed by float16 only
-    cpu_bf16_res: int = 0  # with --half=auto, this many run in bfloat16 on a CPU that multiplies it; 0: none
+    cpu_bf16_res: int | None = 0  # with --half=auto, this many run in bfloat16 on a CPU that multiplies it; 0: none
     loss: tuple = ()  # further keywords of the loss, as (name, value) pairs
     architecture: str | None = None  # of D; None leaves the network's own default
     lr_tail: float = 0  # the learning rates fall to 0 over this last share of the run
@@ -79,7 +79,8 @@ BASE_CONFIGS = {
     # term (it doubles the time per step), a short average because the whole run is short. Small batches and a high
     # learning rate, since the first strokes take some 1000 steps; a firm R1, or the small D wins within those.
     # The rates fall to 0 over the second half, with which more modes are hit. Chosen on seeds of 100 and up, on which no study
-    # is judged (docs/studies/tiny.md).
+    # is judged (docs/studies/tiny.md). bfloat16 from 32 pixels on, where it makes no worse networks (docs/studies/half_precision.md); below it
+    # saves little.
     "tiny": BaseConfig(
         kimg=200,
         batch_size=16,
@@ -96,6 +97,7 @@ BASE_CONFIGS = {
         lr_tail=0.5,
         num_fp16_res=0,
         conv_clamp=None,
+        cpu_bf16_res=None,
         loss=(("pl_weight", 0),),
         snapshot_ticks=10,
         ada_kimg=100,
@@ -103,6 +105,7 @@ BASE_CONFIGS = {
     ),
 }
 
+TINY_BF16_FROM = 32  # pixels from which `tiny` is in bfloat16 on a CPU that multiplies it
 MAX_AUTO_BATCH_SIZE = 64  # `auto` stays at or below it, unless there are more GPUs than that
 MAX_AUTO_GROUP = 4  # images over which `auto` takes the minibatch standard deviation, where a GPU has as many
 # What --half adds to a configuration that is without half precision; those of the other rows.
@@ -131,6 +134,8 @@ def base_config(name: str, resolution: int, num_gpus: int) -> BaseConfig:
         filled["lr"] = 0.002 if resolution >= 1024 else 0.0025
     if row.gamma is None:
         filled["gamma"] = gamma_per_pixel(name) * resolution**2 / batch_size
+    if row.cpu_bf16_res is None:
+        filled["cpu_bf16_res"] = HALF_RES if resolution >= TINY_BF16_FROM else 0
     if row.ema_kimg is None:
         filled["ema_kimg"] = batch_size * 10 / 32
     return dataclasses.replace(row, **filled)

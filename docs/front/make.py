@@ -98,7 +98,7 @@ def digits_run(commands, outdir, data, method):
     runs = backbone.folder_of(outdir, "digits", method)
     network = backbone.snapshot_of(outdir, "digits", method, SEED, KIMG)
     begun = network is None and any(state.latest_state(str(run)) for run in runs.glob("*/"))
-    setting = f"--cfg=tiny {METHODS[method][1]} --aug=noaug --kimg={KIMG} --tick=1 --snap=4 --threads=1 --seed={SEED}".split()
+    setting = f"--cfg=tiny {METHODS[method][1]} --aug=noaug --kimg={KIMG} --tick=1 --snap=4 --threads=1 --half=off --seed={SEED}".split()
     runs.mkdir(parents=True, exist_ok=True)
     with cpu_time_kept(runs / CPU_SECONDS):
         once(

@@ -16,6 +16,7 @@ REPO = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(REPO))
 
 import click
+import numpy as np
 
 from dnnlib import cli
 from dnnlib.errors import UserError
@@ -46,7 +47,8 @@ class Bed:
 _DIGITS = "backbone-stacked-digits-20kimg.json"
 _TO_HELD_OUT = "Frechet distance to held-out emoji, MobileNetV2, less is better"
 EMOJI = Bed("StyleGAN2 on emoji, 40 kimg", "backbone-emoji32-train-40kimg.json", "frechet", _TO_HELD_OUT, 1, False)
-LONG_TAIL = Bed("Long-tailed Stacked MNIST", "longtail.json", "rare_share", "share of rare classes, 1 is right", 2)
+BROUGHT_BACK = 0.6  # of the rare classes' share, as was asked of it
+LONG_TAIL = Bed("Long-tailed MNIST", "longtail.json", "rare_share", "share of rare classes, 1 is right", 2)
 # The moments alone with memory and without, at two sizes of a step.
 MODES = Bed("StyleGAN2 on Stacked Digits, 20 kimg", _DIGITS, "madr_modes", "modes hit, of 1000", 0, True, "witness+batch-moments", "witness+moments")
 MODES_OF_64 = Bed("Stacked MNIST, 14 px", "weak-d/stacked.json", "modes", "modes hit, of 1000", 0, True, "witness+batch-moments", "witness+moments")
@@ -70,8 +72,9 @@ BEDS = (
 
 
 def runs_of(bed):
-    """{method: {seed: {measure: number}}} of a row."""
-    return records.load(records.RESULTS / bed.file)[1]
+    """{method: {seed: {measure: number}}} of a row; {} where it was not run yet."""
+    path = records.RESULTS / bed.file
+    return records.load(path)[1] if path.exists() else {}
 
 
 def mean(runs, method, bed):
@@ -112,7 +115,7 @@ def row(bed):
         mean(runs, bed.ours, bed),
         told(difference(runs, bed.ours, "plain", bed), bed),
         told(difference(runs, bed.ours, bed.memory_free, bed), bed),
-        str(len(runs[bed.ours])),
+        str(len(runs.get(bed.ours, ()))),
     ]
     return f"| {' | '.join(cells)} |"
 
@@ -120,12 +123,16 @@ def row(bed):
 def not_yet():
     """What does not work, in a sentence that the numbers bear out; refused once they no longer do."""
     runs, emoji = runs_of(LONG_TAIL), difference(runs_of(EMOJI), EMOJI.ours, EMOJI.memory_free, EMOJI)
-    if difference(runs, LONG_TAIL.ours, "plain", LONG_TAIL)[1] > 0 or sure(emoji):
+    tail = difference(runs, LONG_TAIL.ours, "plain", LONG_TAIL)
+    if sure(emoji) or (tail is not None and np.mean([entry[LONG_TAIL.measure] for entry in runs[LONG_TAIL.ours].values()]) >= BROUGHT_BACK):
         raise UserError(f"The sentence on what does not work yet no longer follows from {records.RESULTS}; write it anew in {Path(__file__).name}.")
-    return (
-        f"What does not work yet: rare classes of a long tail are not brought back: of their share MADR makes {mean(runs, LONG_TAIL.ours, LONG_TAIL)}, the plain GAN "
-        f"{mean(runs, 'plain', LONG_TAIL)} ({told(difference(runs, LONG_TAIL.ours, 'plain', LONG_TAIL), LONG_TAIL)}), among images that are better on the whole. On emoji it is level with the witness in the features of a photographs' network ({told(emoji, EMOJI)})."
+    rare = (
+        "whether rare classes of a long tail are brought back was not run"
+        if tail is None
+        else f"rare classes of a long tail are not brought back: of their share MADR makes {mean(runs, LONG_TAIL.ours, LONG_TAIL)}, the plain GAN "
+        f"{mean(runs, 'plain', LONG_TAIL)} ({told(tail, LONG_TAIL)})"
     )
+    return f"What does not work yet: {rare}. On emoji it is level with the witness in the features of a photographs' network ({told(emoji, EMOJI)})."
 
 
 def what_memory_adds():

@@ -47,5 +47,5 @@ STUDY = Study(
     ours="chosen",
     seeds=(100, 101),
     kimg=20,
-    flags=("--cfg=tiny", "--aug=noaug", "--tick=5", "--snap=4", "--threads=1"),
+    flags=("--cfg=tiny", "--aug=noaug", "--tick=5", "--snap=4", "--threads=1", "--half=off"),
 )

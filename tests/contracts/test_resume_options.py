@@ -11,6 +11,7 @@ import torch
 import train
 from dnnlib import cli
 from dnnlib.errors import UserError
+from torch_utils import devices
 from training import flag_table, launch, resume_options
 
 
@@ -65,6 +66,21 @@ def test_a_file_of_torch_is_named_for_what_it_is(place):
     with open("network.pt", "wb") as file:  # a network pickle by another ending starts a new run
         pickle.dump(dict(G=1), file)
     assert not resume_options.names_a_run("network.pt") and resume_options.names_a_run("x.pt") and resume_options.names_a_run("gone.pt")
+
+
+def test_a_run_goes_on_in_its_own_precision_whatever_the_machine_would_choose(place, monkeypatch):
+    multiplies = lambda instructions: monkeypatch.setattr(devices, "bf16_instructions", lambda _device: instructions)
+    multiplies(None)
+    make_run("00000-a", cfg="tiny")
+    make_run("00001-b", cfg="tiny", half="fp16")
+    multiplies("AMX")
+    assert "half" not in resume("out/00000-a", cfg="tiny") and resume("out/00000-a", cfg="tiny").D_kwargs.num_fp16_res == 0
+    assert "half" not in resume("out/00001-b", cfg="tiny") and resume("out/00001-b", cfg="tiny").D_kwargs.num_fp16_res == 4
+    make_run("00002-c", cfg="tiny")
+    multiplies(None)
+    assert resume("out/00002-c", cfg="tiny").half == "bf16"
+    with pytest.raises(UserError, match=r"--half.*  half +bf16 +(-|off)"):
+        resume("out/00002-c", cfg="tiny", half="off")
 
 
 def test_short_ticks_typed_at_a_resume_name_snapshots_apart(place):

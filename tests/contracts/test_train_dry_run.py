@@ -1,6 +1,5 @@
 """Flags to options: three whole command lines against golden numbers, then rules one by one."""
 
-import dataclasses
 import json
 import os
 import shutil
@@ -17,6 +16,12 @@ from training import config, launch, presets
 def data32(tmp_path, monkeypatch, tiny_zip):
     monkeypatch.chdir(tmp_path)
     shutil.copy(tiny_zip(num_images=12, resolution=32, num_classes=3), "data32.zip")
+    return tmp_path
+
+
+@pytest.fixture()
+def data16(tmp_path, tiny_zip):
+    shutil.copy(tiny_zip(num_images=12, resolution=16, num_classes=3), tmp_path / "data16.zip")
     return tmp_path
 
 
@@ -133,8 +138,9 @@ def test_each_flag(args, name, expected, data32, capsys, monkeypatch):
         assert found == value, place
 
 
-def test_half_precision_of_a_configuration_without(data32, capsys):
-    """--half brings the resolutions and the bound that `tiny` lacks; without it nothing of the kind is said."""
+def test_half_precision_of_a_configuration_without(data32, capsys, monkeypatch):
+    """--half brings the resolutions and the bound that `tiny` lacks; without it, on a CPU without bfloat16, nothing of the kind is said."""
+    monkeypatch.setattr(devices, "bf16_instructions", lambda _device: None)
     options, _ = dry_run(capsys, "--data=data32.zip", "--outdir=out", "--cfg=tiny", "--half=bf16")
     assert options["half"] == "bf16" and options["D_kwargs"]["num_fp16_res"] == 4 and options["G_kwargs"]["synthesis_kwargs"]["conv_clamp"] == 256
     plain, _ = dry_run(capsys, "--data=data32.zip", "--outdir=out", "--cfg=tiny")
@@ -145,16 +151,24 @@ def test_half_precision_of_a_configuration_without(data32, capsys):
 
 @pytest.mark.parametrize("instructions, device, half", [("AMX", "cpu", "bf16"), ("AMX", "cuda", None), (None, "cpu", None)])
 def test_half_precision_by_itself(data32, capsys, monkeypatch, instructions, device, half):
-    """A configuration may ask for bfloat16 wherever the CPU multiplies it; --fp32=1 turns it off there, too."""
+    """`tiny` takes bfloat16 wherever the CPU multiplies it; --fp32=1 and --half=off turn it off there, too."""
     monkeypatch.setattr(devices, "bf16_instructions", lambda _device: instructions)
-    monkeypatch.setitem(presets.BASE_CONFIGS, "tiny", dataclasses.replace(presets.BASE_CONFIGS["tiny"], cpu_bf16_res=2))
     flags = ["--data=data32.zip", "--outdir=out", "--cfg=tiny", f"--device={device}"]
     options, lines = dry_run(capsys, *flags)
-    assert (options.get("half"), options["D_kwargs"]["num_fp16_res"]) == (half, 2 if half else 0)
-    assert any("bfloat16 in the 2 highest resolutions: --cfg=tiny" in line for line in lines) == bool(half)
+    assert (options.get("half"), options["D_kwargs"]["num_fp16_res"]) == (half, 4 if half else 0)
+    assert options["G_kwargs"]["synthesis_kwargs"].get("conv_clamp") == (256 if half else None)
+    assert any("bfloat16 in the 4 highest resolutions: --cfg=tiny" in line for line in lines) == bool(half)
     assert options["run_dir"] == "out/00000-data32-tiny"
-    options, _ = dry_run(capsys, *flags, "--fp32=1")
-    assert "half" not in options and options["D_kwargs"]["num_fp16_res"] == 0 and options["D_kwargs"]["conv_clamp"] is None
+    for off in ("--fp32=1", "--half=off"):
+        options, _ = dry_run(capsys, *flags, off)
+        assert "half" not in options and options["D_kwargs"]["num_fp16_res"] == 0 and options["D_kwargs"]["conv_clamp"] is None
+
+
+def test_small_images_and_other_configurations_stay_in_float32_by_themselves(data32, data16, capsys, monkeypatch):
+    monkeypatch.setattr(devices, "bf16_instructions", lambda _device: "AMX")
+    for flags in (["--data=data16.zip", "--cfg=tiny"], ["--data=data32.zip", "--cfg=auto"]):
+        options, _ = dry_run(capsys, *flags, "--outdir=out", "--device=cpu")
+        assert "half" not in options
 
 
 @pytest.mark.parametrize("half", ["fp16", "bf16"])
@@ -243,7 +257,6 @@ def test_tiny_is_small_and_says_so(data32, capsys):
     options, lines = dry_run(capsys, "--data=data32.zip", "--outdir=out", "--cfg=tiny", "--device=cpu")
     assert options["run_dir"] == "out/00000-data32-tiny"
     assert options["metrics"] == [] and options["loss_kwargs"]["pl_weight"] == 0
-    assert options["D_kwargs"]["num_fp16_res"] == 0
     assert options["lr_tail"] == 0.5
     constant = config.resolve(dict(data="data32.zip", cfg="tiny", lr_tail=0))
     assert "-tail0" in constant.name and constant.options.lr_tail == 0

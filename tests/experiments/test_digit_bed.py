@@ -43,39 +43,19 @@ def test_halving_averages_two_by_two():
     assert half.shape == (1, 14, 14) and half[0, 3, 5] == int(image[0, 6:8, 10:12].mean() + 0.5)
 
 
-def test_long_tail_has_its_shares_and_equal_colours():
-    dataset = digit_bed.StackedSet("longtail", planes(), num_images=20_000)
-    shares = digit_bed.tail_shares()
-    assert shares.sum() == pytest.approx(1) and shares[0] / shares[9] == pytest.approx(100)
-    assert np.abs(np.bincount(dataset.modes // 111, minlength=10) / 20_000 - shares).max() < 0.012
-    assert set(dataset.modes.tolist()) <= {111 * digit for digit in range(10)}
-    assert (
-        digit_bed.StackedSet("longtail", planes(), num_images=50).content_fingerprint()
-        == digit_bed.StackedSet("longtail", planes(), num_images=50).content_fingerprint()
-    )
+def test_a_bed_draws_the_same_images_again():
+    again = [digit_bed.StackedSet("stacked", planes(), num_images=50).content_fingerprint() for _ in range(2)]
+    assert again[0] == again[1] != digit_bed.StackedSet("stacked", planes(), num_images=50, seed=1).content_fingerprint()
 
 
 def test_judge_of_the_stack_finds_all_modes_in_the_data_and_one_in_a_copy(classifier):
     dataset = digit_bed.StackedSet("stacked", planes(), num_images=6000)
-    judge = digit_bed.Judge("stacked", classifier, dataset, num_samples=6000)
+    judge = digit_bed.Judge(classifier, dataset, num_samples=6000)
     real = judge(dataset.images)
     assert real["modes"] == len(set(dataset.modes.tolist())) > 950 and real["kl"] < 0.15 and real["frechet"] == pytest.approx(0, abs=1e-6)
     assert real["confidence"] == pytest.approx(1)
     copies = judge(np.repeat(dataset.images[:1], 6000, axis=0))
     assert copies["modes"] == 1 and copies["kl"] == pytest.approx(np.log(1000), abs=1e-6) and copies["frechet"] > 10 * abs(real["frechet"])
-
-
-def test_judge_of_the_tail_sees_a_lost_rare_class(classifier):
-    dataset = digit_bed.StackedSet("longtail", planes(), num_images=20_000)
-    judge = digit_bed.Judge("longtail", classifier, dataset, num_samples=20_000)
-    real = judge(dataset.images)
-    assert real["classes"] == 10 and real["rare_classes"] == 4 and real["clear"] == 1 and 0.8 < real["rare_share"] < 1.2
-    common = dataset.images[dataset.modes < 600]
-    lost = judge(common)
-    assert lost["classes"] == 6 and lost["rare_classes"] == 0 and lost["rare_share"] == 0 and lost["relative"][9] == 0
-    mixed = common.copy()
-    mixed[:, 0] = planes().images[9]  # another digit in one colour: no class at all
-    assert judge(mixed)["clear"] == 0
 
 
 def generator(side=14):

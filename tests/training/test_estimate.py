@@ -43,7 +43,7 @@ def test_a_run_shorter_than_one_snapshot_interval_is_told_in_kimg(tiny_zip):
     assert "longer than the whole run" not in warnings(resolved(tiny_zip, kimg=40, snap=10, tick=4))
 
 
-@pytest.mark.parametrize("flags", [dict(), dict(cond=True, fp32=True), dict(madr="1")], ids=str)
+@pytest.mark.parametrize("flags", [dict(half="off"), dict(half="bf16"), dict(cond=True, fp32=True), dict(half="off", madr="1")], ids=str)
 def test_small_networks_are_counted_on_the_cpu_as_on_the_meta_device(flags, tiny_zip, monkeypatch):
     run = resolved(tiny_zip, cfg="tiny", **flags)
     assert estimate.counting_device(run.options, 32) == "cpu"
@@ -54,7 +54,8 @@ def test_small_networks_are_counted_on_the_cpu_as_on_the_meta_device(flags, tiny
     assert estimate.counting_device(run.options, 32) == "meta"
     on_meta = estimate.estimate(run.options, run.image_shape, run.label_dim)
     assert dataclasses.replace(on_meta, memory=0) == dataclasses.replace(found, memory=0)
-    assert 0.75 < found.memory / on_meta.memory < 1.05  # operators in place take no place of their own on a real device alone
+    # Operators in place take no place of their own on a real device alone; there, half precision keeps what it bounds twice.
+    assert 0.75 < found.memory / on_meta.memory < (1.25 if flags.get("half") == "bf16" else 1.05)
 
 
 def test_nothing_is_allocated(tiny_zip):
