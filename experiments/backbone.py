@@ -21,6 +21,7 @@ from torch_utils import devices
 from training import half_precision
 
 REPO = Path(__file__).resolve().parent.parent
+PHOTO = "file:PHOTO"  # stands for --photo in what is written down: paths are a machine's own
 METHODS = {
     "plain": ["--madr=0"],
     "witness": ["--madr=1", "--madr-preset=witness"],
@@ -38,6 +39,8 @@ METHODS = {
     # Its two parts alone, each as strong as both together.
     "moments": ["--madr=1", "--madr-preset=moments", "--madr-term=moments"],
     "witness-as-strong": ["--madr=1", "--madr-preset=moments", "--madr-term=witness"],
+    # In the features of a photographs' network (--photo) instead of pixels' components.
+    "witness+moments-photo": ["--madr=1", "--madr-preset=moments", f"--madr-extractor={PHOTO}"],
     # How long it remembers (.8 kimg else).
     "horizon-0.2": ["--madr=1", "--madr-preset=moments", "--madr-moments-horizon=0.2"],
     "horizon-0.4": ["--madr=1", "--madr-preset=moments", "--madr-moments-horizon=0.4"],
@@ -65,6 +68,8 @@ def snapshot_of(outdir, data, method, seed, kimg):
         network, stated = options.parent / f"network-snapshot-{kimg:06d}.pkl", json.loads(options.read_text(encoding="utf-8"))
         trained = {name: value for name, value in stated["loss_kwargs"].get("madr", {}).items() if name not in config.NOT_CONFIG}
         trained = config.resolve(trained).as_dict() if trained else trained  # a knob that came later stood at its default
+        if trained.get("extractor", "").startswith("file:"):
+            trained["extractor"] = PHOTO
         same_method = trained == madr_of(method) and stated.get("half") == half_of(method)
         as_long = not stated.get("lr_tail") or stated["total_kimg"] == kimg
         if stated["random_seed"] == seed and same_method and as_long and network.exists():
@@ -99,7 +104,11 @@ def check_half_precision(methods):
         )
 
 
-def train(outdir, data, path, method, seed, kimg):
+def needs_photo(method):
+    return any(PHOTO in flag for flag in METHODS[method])
+
+
+def train(outdir, data, path, method, seed, kimg, photo=None):
     """One run by the command that a user would type; its output goes into the run folder's log."""
     command = [
         sys.executable,
@@ -108,7 +117,7 @@ def train(outdir, data, path, method, seed, kimg):
         f"--data={path}",
         *USUAL,
         *DATA_FLAGS.get(data, []),
-        *METHODS[method],
+        *(flag.replace(PHOTO, f"file:{photo}") for flag in METHODS[method]),
         *([] if half_of(method) else FLOAT32),
         f"--kimg={kimg}",
         f"--seed={seed}",
@@ -126,17 +135,24 @@ def train(outdir, data, path, method, seed, kimg):
 @click.option("--first-seed", type=click.IntRange(0), default=0, show_default=True, help="Start at another seed")
 @click.option("--kimg", type=click.IntRange(1), default=20, show_default=True)
 @click.option("--outdir", type=click.Path(file_okay=False), default="out/backbone", show_default=True)
-def main(datasets, methods, seeds, first_seed, kimg, outdir):
+@click.option(
+    "--photo",
+    type=click.Path(exists=True, dir_okay=False, resolve_path=True),
+    help="Network of photographs for the methods that lead with one, as metrics.photo_export writes it",
+)
+def main(datasets, methods, seeds, first_seed, kimg, outdir, photo):
     """Train the runs of the comparison."""
     unknown = [method for method in methods.split(",") if method not in METHODS]
     if unknown:
         raise click.UsageError(f"--methods knows {', '.join(METHODS)}, not {unknown[0]!r}")
     check_half_precision(methods.split(","))
+    if photo is None and any(map(needs_photo, methods.split(","))):
+        raise click.UsageError(f"--methods={methods}: give the network of photographs with --photo=FILE; python -m metrics.photo_export writes one")
     for data, path in dict(datasets).items():
         for seed in range(first_seed, first_seed + seeds):
             for method in methods.split(","):
                 if snapshot_of(outdir, data, method, seed, kimg) is None:
-                    train(outdir, data, path, method, seed, kimg)
+                    train(outdir, data, path, method, seed, kimg, photo)
 
 
 if __name__ == "__main__":

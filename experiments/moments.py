@@ -12,6 +12,7 @@ from experiments import records
 
 OURS, TWIN = "witness+moments", "witness+batch-moments"
 SECOND_ATTEMPT = "witness+moments-64"  # shown where the third has not run
+PHOTO_ATTEMPT = "witness+moments-photo"  # on emoji: in the features of a photographs' network
 METHODS = (
     "plain",
     "witness",
@@ -178,6 +179,12 @@ def rows(load):
     runs = {mark.bed.file: load(mark.bed.file) for mark in MARKS}
     found = [(mark.bed.name, mark.heading, mark.asked, *verdict(mark, runs[mark.bed.file])) for mark in MARKS]
     return [*found, ("`--cfg=tiny` at 32 px", "time of a step over plain's", f"at most {MOST_TIME}", *time_verdict())]
+
+
+def photo_rows(load):
+    """The marks on emoji once more, of the attempt in a photographs' network."""
+    marks = [mark for mark in MARKS if mark.bed == EMOJI]
+    return [(mark.heading, mark.asked, *verdict(mark, load(EMOJI.file), PHOTO_ATTEMPT)) for mark in marks]
 
 
 def conclusion(found):

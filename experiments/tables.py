@@ -142,6 +142,11 @@ def moments_marks(_):
     return "\n".join([*lines, "", moments.conclusion(found)])
 
 
+def photo_marks(_):
+    lines = [f"| measure | asked of `{moments.PHOTO_ATTEMPT}` | found, with its 95% interval | verdict |", "|---|---|---|---|"]
+    return "\n".join([*lines, *(f"| {' | '.join(cells)} |" for cells in moments.photo_rows(_runs_of))])
+
+
 def moments_part(argument):
     bed, measures = argument
     facts, runs = records.load(records.RESULTS / bed.file)
@@ -223,6 +228,7 @@ MOMENTS_PARTS = {
     "moments-equal-time": (equal_time_part, (moments.EQUAL_TIME, moments.DIGITS, STACKED32, "kimg")),
     "moments-equal-time-weak-14": (equal_time_part, (moments.EQUAL_TIME_WEAK, moments.WEAK14, STACKED, "steps")),
     "moments-strength": (strength_curve.part, strength_curve.RESULT_FILE),
+    "moments-photo-marks": (photo_marks, None),
     "moments-emoji": (moments_part, (moments.EMOJI, EMOJI_PARTS)),
     "moments-stacked-mnist": (moments_part, (moments.MNIST, STACKED32)),
     "moments-weak-14": (moments_part, (moments.WEAK14, STACKED)),
