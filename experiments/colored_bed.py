@@ -5,10 +5,9 @@ smaller than theirs, so that a run takes minutes on one core. The shape of a bed
 """
 
 import numpy as np
-import torch
 
 from experiments import digit_bed
-from metrics import digit_network, kernels
+from metrics import kernels
 
 NUM_IMAGES, MINORITY = 10_000, 0.01
 SIDE = 28
@@ -36,22 +35,12 @@ def networks():
     return G_kwargs, D_kwargs
 
 
-@torch.no_grad()
-def _look_at(classifier, images):
-    """(probability of the digit [N], features [N, d]) of what an image shows in whatever colour."""
-    sure, features = [], []
-    for planes in torch.from_numpy(images).amax(dim=1).split(1536):
-        body = classifier.net.body(digit_network.prepare(planes))
-        features.append(body), sure.append(classifier.net.head(body).softmax(dim=1).amax(dim=1))
-    return torch.cat(sure).numpy(), torch.cat(features).numpy()
-
-
 class Judge:
     """Measures of generated images: shares count clear digits of one colour alone, since blends and smears lie between the colours."""
 
     def __init__(self, classifier, dataset, num_samples=10_000):
         self.classifier, self.num_samples = classifier, num_samples
-        sure, features = _look_at(classifier, dataset.images)
+        _, sure, features = digit_bed.read_planes(classifier, dataset.images.max(axis=1))
         self.real_clear, self.true_share = float((sure >= SURE).mean()), float(dataset.is_green.mean())
         self.real_moments = kernels.mean_and_covariance(features)
 
@@ -59,7 +48,7 @@ class Judge:
         """{measure: number} of uint8 images [N, 3, H, W]. Shares and clearness are relative to those of the reals."""
         light = images.sum(axis=(2, 3), dtype=np.int64)  # [N, 3]
         red, green = (light[:, channel] >= PURE * np.maximum(light.sum(axis=1), 1) for channel in (0, 1))
-        sure, features = _look_at(self.classifier, images)
+        _, sure, features = digit_bed.read_planes(self.classifier, images.max(axis=1))
         clear = sure >= SURE
         shows_green = green & clear
         return dict(

@@ -107,19 +107,21 @@ def classifier_of(digits, held_out):
 
 
 @torch.no_grad()
-def look_at(classifier, images):
-    """uint8 [N, 3, H, W] -> (digits int64 [N, 3], mean probability of the answers [N], features [N, 192]: the layer below the classes)."""
-    digits, confidence, features = [], [], []
-    for planes in torch.from_numpy(images).flatten(0, 1).split(1536):
-        body = classifier.net.body(digit_network.prepare(planes))
+def read_planes(classifier, planes):
+    """uint8 [P, H, W] -> (digits int64 [P], probability of each [P], features [P, 192]: the layer below the classes)."""
+    digits, sure, features = [], [], []
+    for part in torch.from_numpy(planes).split(1536):
+        body = classifier.net.body(digit_network.prepare(part))
         best = classifier.net.head(body).softmax(dim=1).max(dim=1)
-        digits.append(best.indices), confidence.append(best.values), features.append(body)
+        digits.append(best.indices), sure.append(best.values), features.append(body)
+    return torch.cat(digits).numpy(), torch.cat(sure).numpy(), torch.cat(features).numpy()
+
+
+def look_at(classifier, images):
+    """uint8 [N, 3, H, W] -> (digits int64 [N, 3], mean probability of the answers [N], features [N, 3 x 192])."""
+    digits, sure, features = read_planes(classifier, images.reshape(-1, *images.shape[2:]))
     count = len(images)
-    return (
-        torch.cat(digits).reshape(count, 3).numpy(),
-        torch.cat(confidence).reshape(count, 3).mean(1).numpy(),
-        torch.cat(features).reshape(count, -1).numpy(),
-    )
+    return digits.reshape(count, 3), sure.reshape(count, 3).mean(1), features.reshape(count, -1)
 
 
 class Judge:

@@ -5,10 +5,9 @@ most of what is generated can be read. The shape of a bed: experiments/digit_bed
 """
 
 import numpy as np
-import torch
 
 from experiments import digit_bed
-from metrics import digit_network, kernels
+from metrics import kernels
 
 NUM_IMAGES = 12_000
 TAIL_RATIO = 100.0  # of the commonest class to the rarest
@@ -42,23 +41,12 @@ def networks():
     return G_kwargs, D_kwargs
 
 
-@torch.no_grad()
-def _look_at(classifier, images):
-    """(digits [N], their probabilities [N], features [N, d]) of grey images."""
-    digits, sure, features = [], [], []
-    for planes in torch.from_numpy(images[:, 0]).split(1536):
-        body = classifier.net.body(digit_network.prepare(planes))
-        best = classifier.net.head(body).softmax(dim=1).max(dim=1)
-        digits.append(best.indices), sure.append(best.values), features.append(body)
-    return torch.cat(digits).numpy(), torch.cat(sure).numpy(), torch.cat(features).numpy()
-
-
 class Judge:
     """Measures of generated images. Shares count clear digits alone: whatever it is shown, a classifier calls it one of ten digits, and takes smears for rare ones."""
 
     def __init__(self, classifier, dataset, num_samples=10_000):
         self.classifier, self.num_samples = classifier, num_samples
-        digits, sure, features = _look_at(classifier, dataset.images)
+        digits, sure, features = digit_bed.read_planes(classifier, dataset.images[:, 0])
         self.real_clear_10 = self._clear_shares(digits, sure)
         self.real_moments = kernels.mean_and_covariance(features)
 
@@ -69,7 +57,7 @@ class Judge:
 
     def __call__(self, images):
         """{measure: number} of uint8 images [N, 1, H, W]. `clear` and shares are relative to those of the reals; `total_variation`: of classes among clear images."""
-        digits, sure, features = _look_at(self.classifier, images)
+        digits, sure, features = digit_bed.read_planes(self.classifier, images[:, 0])
         found, real, rare = self._clear_shares(digits, sure), self.real_clear_10, shares() < RARE_BELOW
         held = found >= HOLDS * real
         return dict(

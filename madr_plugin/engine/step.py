@@ -139,7 +139,7 @@ class Engine:
             result["renewed_rows"], result["renewed_features"] = renewed
         if drift is not None:
             result[MEASURED + "drift"] = drift.to(torch.float32)
-        if self.forgetting is not None and self.forgetting.is_due(self.step):
+        if self.forgetting is not None and self.forgetting.is_due(self.step, self.nimg):
             result[OLD_IMAGES] = ForgettingMeter.share_of(image[:count])
         self._results.append(result)
         self._generated += len(image)

@@ -11,7 +11,7 @@ import torch
 
 from madr_plugin.base import collective
 
-EVERY = 64  # generator steps between two looks
+EVERY, LEAST_IMAGES = 64, 4096  # generator steps between two looks; images, of which small batches take more steps
 GROUPS, GROUP_SIZE = 8, 32  # 256 images: of each of the last looks, so many
 MOST_BYTES = 16 * 2**20  # of the kept images; large ones are fewer
 
@@ -32,8 +32,12 @@ class ForgettingMeter:
         self.fault = ""  # why it cannot be measured here
         self._is_told = False
 
-    def is_due(self, step: int) -> bool:
-        return not self.fault and step % EVERY == 0
+    def is_due(self, step: int, nimg: int) -> bool:
+        """Tell whether step 0, 1, ..., before which nimg images were generated, takes a look. Follows from these two numbers alone."""
+        if self.fault or step % EVERY:
+            return False
+        before = nimg - EVERY * nimg // step if step else -1
+        return before // LEAST_IMAGES < nimg // LEAST_IMAGES
 
     @staticmethod
     def share_of(image: torch.Tensor) -> torch.Tensor:

@@ -17,6 +17,7 @@ SMALL = dict(preset="witness")
 @pytest.fixture(autouse=True)
 def looks_often(monkeypatch):
     monkeypatch.setattr(forgetting, "EVERY", 2)
+    monkeypatch.setattr(forgetting, "LEAST_IMAGES", 1)
 
 
 def images(value, count=32):
@@ -47,6 +48,15 @@ def test_old_groups_leave_and_256_images_are_judged():
     assert sum(judged) == 256 + 32 and len(meter.groups) == 9  # the youngest is not compared yet
     assert [float(group["images"][0, 0, 0, 0]) for group in meter.groups] == list(range(11, 20))
     assert meter.value == pytest.approx(sum(range(1, 9)) / 8)  # one nat per look since each was learned, one to eight looks
+
+
+@pytest.mark.parametrize("batch, between", [(1, 4096), (16, 256), (20, 256), (64, 64), (512, 64)])
+def test_small_batches_take_more_steps_between_two_looks(monkeypatch, batch, between):
+    """Not every image costs one of D: a look judges 288."""
+    monkeypatch.undo()
+    looks = [step for step in range(4 * 4096 + 1) if ForgettingMeter().is_due(step, step * batch)]
+    assert looks[0] == 0 and abs((len(looks) - 1) * between / (4 * 4096) - 1) < 0.3
+    assert all(later - earlier >= 64 and (later - earlier) * batch >= 4096 - 64 * batch for earlier, later in zip(looks, looks[1:]))
 
 
 def test_memory_is_bounded():
@@ -127,7 +137,7 @@ def test_a_discriminator_that_cannot_be_asked_is_told_once_and_ends_nothing(kind
     meter.look(
         images(1), torch.zeros([32, 0]), refusing if kind is None else lambda x, c: DiscriminatorAccess(kind()).logits(torch.zeros([8, 3, 8, 8]), c)
     )
-    assert words in meter.fault and not meter.is_due(0) and meter.value is None
+    assert words in meter.fault and not meter.is_due(0, 0) and meter.value is None
     [sentence] = meter.sentences()
     assert sentence.startswith("MADR: forgetting is not measured") and meter.sentences() == []
     with pytest.raises(MADRError, match="one logit per image"):
