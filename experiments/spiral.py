@@ -22,6 +22,7 @@ DIMENSIONS, TURNS, RADII, NOISE = 64, 2, (0.5, 2.5), 0.05
 NUM_REALS, NUM_GENERATED, NUM_ANCHORS, NUM_CURVE, NEAR = 10_000, 4_096, 60, 4_000, 0.15
 METHODS = {
     "witness": dict(term="witness"),
+    "witness-in-full": dict(term="witness", shrink=0),  # never resting where a batch's gradient may be noise
     "moments": dict(term="moments"),
     "witness+batch-moments": dict(term="witness+moments", moments_horizon="0"),
     "witness+moments": dict(term="witness+moments"),

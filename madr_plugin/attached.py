@@ -26,6 +26,7 @@ from madr_spaces import registry
 from madr_spaces.errors import MADRError
 from madr_spaces.images import classes_of
 from madr_spaces.seeds import generator_for
+from madr_spaces.space import Space
 
 # Knobs that mean something without an adversary, a replay and a discriminator that sees reals.
 KNOBS = ("term", "weight", "kernel", "reals", "shrink", "moments_horizon", "moments_shrink", "extractor", "weights", "weights_sha256")
@@ -67,6 +68,16 @@ class TensorSet:
         return hashlib.sha256(self.values.numpy().tobytes() + self.labels.tobytes()).hexdigest()
 
 
+class PointSpace(Space):
+    """Points [N, D, 1, 1] as their own features. Not their principal components: what the reference never does, a generator may do unseen there."""
+
+    def identity(self):
+        return dict(name="points", width=self.image_shape[0], version=1)
+
+    def forward(self, points):
+        return points.flatten(1).to(torch.float32)
+
+
 def attach(generator, reference, *, labels=None, seed=0, device=None, announce=print, **knobs):
     """Build MADR's term for a generator.
 
@@ -84,16 +95,19 @@ def attach(generator, reference, *, labels=None, seed=0, device=None, announce=p
     if strange:
         raise MADRError(f"attach() takes the knobs {', '.join(KNOBS)}, not {strange[0]!r}: others belong to a GAN's training loop")
     dataset = _opened(reference, labels)
-    if dataset.image_shape[1:] == [1, 1]:
-        knobs = dict(extractor="pca", width=dataset.image_shape[0]) | knobs  # all components: the points themselves, turned
+    are_points = dataset.image_shape[1:] == [1, 1] and "extractor" not in knobs
     resolved = config.resolve(dict(preset="moments") | knobs)
     if resolved.horizon_kimg is None:
         raise MADRError("attach(): moments_horizon=auto follows remembered latents, which attach() does not see; give a number of kimg, such as 0.8")
     if not resolved.parts:
         raise MADRError(f"attach(): term={resolved.term} is not for use without a GAN; take witness+moments, witness or moments")
     device = torch.device(device) if device is not None else parameters[0].device
-    extractor = registry.build(
-        resolved.extractor, dataset.image_shape, resolved.width, seed, resolved.input_size, resolved.weights, resolved.weights_sha256
+    extractor = (
+        PointSpace(dataset.image_shape)
+        if are_points
+        else registry.build(
+            resolved.extractor, dataset.image_shape, resolved.width, seed, resolved.input_size, resolved.weights, resolved.weights_sha256
+        )
     )
     extractor = extractor.eval().requires_grad_(False).to(device)
     real_features = references.build(dataset, extractor, resolved, seed, device, announce)

@@ -79,12 +79,21 @@ def test_the_gradient_is_that_of_its_parts_at_the_features():
     term = madr_plugin.attach(G, mixture(500), announce=quiet, term="witness", shrink=0, weight=3)
     points = G(torch.randn([8, 3], generator=torch.Generator().manual_seed(1)))
     [gradient] = torch.autograd.grad(term(points), points, retain_graph=True)
-    scale = float(term.extractor.basis_PD.norm(dim=0).mean())  # features are turned points of another scale
-    assert float(gradient.norm(dim=1).mean() * len(points)) == pytest.approx(3 * scale, rel=1e-4)  # mean size at the features: the weight
+    assert float(gradient.norm(dim=1).mean() * len(points)) == pytest.approx(3, rel=1e-4)  # mean size at the features: the weight
     part = term.objective.objectives["witness"]
     generator = attached.generator_for(0, 0, 0, "term")
     [expected] = torch.autograd.grad(part.loss(term.extractor(points[:, :, None, None]), generator), points)
     assert torch.nn.functional.cosine_similarity(gradient.flatten(), expected.flatten(), dim=0) == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize("part", ["witness", "moments"])
+def test_what_the_reference_never_does_is_felt_all_the_same(part):
+    """Reals in a plane: points beside it are pulled back to it."""
+    reals = mixture(500) * torch.tensor([1.0, 1.0, 0.0, 0.0])
+    term = madr_plugin.attach(network(), reals, announce=quiet, term=part, shrink=0, moments_shrink=0)
+    points = (reals[:16] + torch.tensor([0.0, 0.0, 1.0, 0.0])).requires_grad_()
+    [gradient] = torch.autograd.grad(term(points), points)
+    assert float(gradient[:, 2].mean()) > 0.1 * float(gradient.norm(dim=1).mean())
 
 
 def test_several_batches_a_step_are_one_step():
