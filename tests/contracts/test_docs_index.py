@@ -18,7 +18,7 @@ def test_every_page_and_folder_of_docs_is_in_the_index(repo, index):
 @pytest.mark.parametrize("folder", ["experiments/results", "benchmarks/results"])
 def test_every_result_file_is_in_the_index_and_exists(repo, index, folder):
     section = index.split(f"| file in `{folder}/` |")[1].split("\n\n")[0]
-    told = set(re.findall(r"`([\w./-]+\.(?:json|png))`", section))
+    told = set(re.findall(r"`([\w.+/-]+\.(?:json|png))`", section))
     assert told == {path.relative_to(repo / folder).as_posix() for path in (repo / folder).rglob("*") if path.suffix in (".json", ".png")}
 
 
