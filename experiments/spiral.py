@@ -26,6 +26,7 @@ METHODS = {
     "moments": dict(term="moments"),
     "witness+batch-moments": dict(term="witness+moments", moments_horizon="0"),
     "witness+moments": dict(term="witness+moments"),
+    "witness+moments-in-full": dict(term="witness+moments", shrink=0, moments_shrink=0),
 }
 
 
