@@ -294,7 +294,7 @@ def _half_precision(run, flags):
         if asked in ("fp16", BF16):
             raise UserError(f"--fp32=1 asks for float32 everywhere, --half={asked} for half precision; leave out one of the two")
         asked = "off"
-    elif asked == "auto" and row.cpu_bf16_res and _runs_on_a_cpu_with_bf16(flags):
+    elif asked == "auto" and row.cpu_bf16_res and _networks_have_half_precision(flags) and _runs_on_a_cpu_with_bf16(flags):
         asked = BF16
     if asked == "auto":
         return
@@ -308,6 +308,10 @@ def _half_precision(run, flags):
         run.reasons.append(f"bfloat16 in the {resolutions} highest resolutions: {why}; --half=off turns it off")
     if flags.get("half") in ("fp16", BF16):
         run.name_parts.append(asked)
+
+
+def _networks_have_half_precision(flags):
+    return rows.spelt_name(flags.get("backbone", "")) not in backbones.SIZES
 
 
 def _runs_on_a_cpu_with_bf16(flags):

@@ -157,11 +157,12 @@ def _as_started(saved, flags, given):
     untyped = dict(cond=saved.training_set_kwargs.get("use_labels"), kimg=saved.total_kimg if isinstance(saved.total_kimg, int) else None)
     if "random_seed" in saved.training_set_kwargs:  # a part of the data alone
         untyped["subset"] = saved.training_set_kwargs.max_size
-    if not {"half", "fp32", "backbone"} & set(given) and "num_fp16_res" in saved.D_kwargs:  # of itself it follows the machine
-        untyped["half"] = saved.get("half") or ("fp16" if saved.D_kwargs.num_fp16_res else "off")
     if kept.get("aug") == "fixed":
         untyped["p"] = saved.get("augment_p")
     kept.update({flag: value for flag, value in untyped.items() if flag not in given})
+    asks_for_none = flags.get("half") in (None, "auto") and not flags.get("fp32")
+    if asks_for_none and "half" not in refused and "num_fp16_res" in saved.D_kwargs:  # of itself it would follow the machine
+        kept["half"] = saved.get("half") or ("fp16" if saved.D_kwargs.num_fp16_res else "off")
     if "aug" in kept and flags.get("aug", kept["aug"]) not in (None, kept["aug"]):
         kept.update(dict.fromkeys(("target", "initstrength", "aug_max", "augpipe")), p=untyped.get("p"))  # those of the other --aug
     kept.update(gpus=saved.num_gpus, batch_gpu=saved.batch_gpu, resume=_started_from(saved))

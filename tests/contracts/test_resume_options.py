@@ -83,6 +83,26 @@ def test_a_run_goes_on_in_its_own_precision_whatever_the_machine_would_choose(pl
         resume("out/00002-c", cfg="tiny", half="off")
 
 
+@pytest.mark.parametrize(
+    "typed", [dict(half="auto"), dict(fp32=False), dict(backbone="stylegan2"), dict(backbone="dcgan"), dict(method=["no-minibatch-std"])], ids=str
+)
+@pytest.mark.parametrize("before, now", [("AMX", None), (None, "AMX")])
+def test_the_line_that_began_a_run_goes_on_with_it_on_another_machine(place, monkeypatch, typed, before, now):
+    monkeypatch.setattr(devices, "bf16_instructions", lambda _device: before)
+    make_run("00000-a", cfg="tiny", **typed)
+    monkeypatch.setattr(devices, "bf16_instructions", lambda _device: now)
+    assert resume(cfg="tiny", **typed).get("half") == ("bf16" if before and typed.get("backbone") != "dcgan" else None)
+
+
+def test_a_run_in_bfloat16_is_no_run_of_networks_without_it(place, monkeypatch):
+    monkeypatch.setattr(devices, "bf16_instructions", lambda _device: "AMX")
+    make_run("00000-a", cfg="tiny")
+    with pytest.raises(UserError, match="was started with other options(.|\n)*DCGANGenerator"):
+        resume(cfg="tiny", backbone="dcgan")
+    with pytest.raises(UserError, match="was started with other options(.|\n)*num_fp16_res"):
+        resume(cfg="tiny", fp32=True)
+
+
 def test_short_ticks_typed_at_a_resume_name_snapshots_apart(place):
     make_run("00000-a", cfg="tiny")
     assert "snapshots_apart" not in resume(tick=4) and resume(tick=0.25, snap=1).snapshots_apart is True

@@ -171,6 +171,13 @@ def test_small_images_and_other_configurations_stay_in_float32_by_themselves(dat
         assert "half" not in options
 
 
+@pytest.mark.parametrize("typed", ["dcgan", "DCGAN:norm=layer"])
+def test_networks_without_half_precision_take_none_by_themselves(typed, data32, capsys, monkeypatch):
+    monkeypatch.setattr(devices, "bf16_instructions", lambda _device: "AMX")
+    options, lines = dry_run(capsys, "--data=data32.zip", "--outdir=out", "--device=cpu", "--cfg=tiny", f"--backbone={typed}")
+    assert "half" not in options and not any("bfloat16" in line for line in lines)
+
+
 @pytest.mark.parametrize("half", ["fp16", "bf16"])
 def test_half_precision_and_none_contradict(data32, capsys, half):
     assert cli.call(train.main, ["--data=data32.zip", "--outdir=out", "--fp32=1", f"--half={half}", "-n"]) != 0

@@ -116,6 +116,15 @@ def test_empty_tensors():
     assert bias_act(torch.zeros(2, 0, requires_grad=True), torch.zeros(0), act="lrelu", clamp=1).shape == (2, 0)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32], ids=str)
+@pytest.mark.parametrize("clamp", [181.0193, 0.7])
+def test_what_was_clamped_passes_no_gradient_in_any_type(dtype, clamp):
+    """The bound of a residual block, 256 sqrt(1/2), is no number of float16: it lies a little above the one that clamped results hold."""
+    x = torch.tensor([[500.0, -5000.0, 0.5]], dtype=dtype, requires_grad=True)
+    y = bias_act(x, torch.zeros(3, dtype=dtype), act="lrelu", gain=1, clamp=clamp, impl="ref")
+    assert torch.autograd.grad(y.sum(), x)[0].tolist() == [[0, 0, 1]]
+
+
 def test_half_precision_keeps_its_type():
     result = bias_act(torch.ones(2, 3, dtype=torch.bfloat16), torch.ones(3, dtype=torch.bfloat16), act="lrelu")
     assert result.dtype == torch.bfloat16 and result[0, 0].item() == pytest.approx(2 * math.sqrt(2), rel=1e-2)

@@ -166,6 +166,10 @@ def test_bias_along_any_axis_of_any_strides(cpu_kernels, dim):
     x = numbers(3, 4, 5, 6).permute(0, 2, 3, 1)[:, ::2, :, 1:]
     for one, other in zip(*both(lambda x, b, impl: bias_act.bias_act(x, b, dim=dim, act="lrelu", impl=impl), x, numbers(x.shape[dim]))):
         torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
+    x = channels_last(numbers(2, 3, 4, 5))
+    for one, other in zip(*both(lambda x, b, impl: bias_act.bias_act(x, b, dim=dim, act="lrelu", impl=impl), x, numbers(x.shape[dim]))):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
+    assert bias_act.bias_act(x, numbers(x.shape[dim]), dim=dim).stride() == x.stride()
     expanded = numbers(2, 3, 1, 1).expand(2, 3, 4, 4)
     torch.testing.assert_close(bias_act.bias_act(expanded, act="lrelu"), bias_act.bias_act(expanded, act="lrelu", impl="ref"), rtol=1e-12, atol=1e-12)
 

@@ -74,6 +74,14 @@ def test_equals_the_definition(problem):
         np.testing.assert_allclose(by_convolution.detach(), expected, atol=1e-12)
 
 
+@pytest.mark.parametrize("f", [None, np.random.RandomState(0).randn(2, 3), np.ones([2, 3]) / 6], ids=["none", "full", "outer"])
+def test_more_is_cropped_on_a_side_than_there_is(f):
+    """What is left is of the other side's padding."""
+    x, options = np.random.RandomState(1).randn(1, 2, 5, 3), dict(up=(1, 2), padding=(-5, 9, 13, -12))
+    expected = brute_force(x, np.ones([1, 1]) if f is None else f, **options)
+    np.testing.assert_allclose(ops.upfirdn2d(torch.tensor(x), None if f is None else torch.tensor(f), **options), expected, atol=1e-12)
+
+
 def test_golden_numbers(golden):
     arrays, settings_of = golden("ops.npz"), golden("ops.json")
     assert len(settings_of) >= 6

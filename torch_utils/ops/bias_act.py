@@ -144,7 +144,8 @@ class _PiecewiseLinear(torch.autograd.Function):
         y = y.detach()
         slope, gain, clamp = ctx.settings
         if clamp is not None:
-            gradient = torch.ops.aten.hardtanh_backward(gradient, y, -clamp, clamp)
+            limit = float(torch.tensor(clamp, dtype=y.dtype, device="cpu"))  # as y holds it: else what was clamped would seem to lie inside
+            gradient = torch.ops.aten.hardtanh_backward(gradient, y, -limit, limit)
         if slope != 1:
             gradient = torch.ops.aten.leaky_relu_backward(gradient, y, slope, True)
             if b is not None and b.requires_grad and torch.is_grad_enabled():

@@ -34,6 +34,9 @@ def apply(kernel, x, b, dim, settings, scale=None, noise=None):
 
     With scale or noise dim must be 1. A tensor that is neither contiguous nor channels-last is copied.
     """
+    if dim % x.ndim != 1 and not x.is_contiguous():  # the kernels' channels-last memory has its channels along axis 1
+        y = apply(kernel, x.contiguous(), b, dim, settings, scale, noise)
+        return y.contiguous(memory_format=torch.channels_last) if _is_channels_last(x) else y
     x = _dense(x)
     b, scale, noise = (None if tensor is None else tensor.contiguous() for tensor in (b, scale, noise))
     if torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in (x, b, scale, noise)):
@@ -41,9 +44,13 @@ def apply(kernel, x, b, dim, settings, scale=None, noise=None):
     return kernel.activate(x, b, scale, noise, dim % x.ndim, *settings)
 
 
+def _is_channels_last(x):
+    return x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last)
+
+
 def _dense(x):
     """x as the kernels take it."""
-    return x if x.is_contiguous() or (x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last)) else x.contiguous()
+    return x if x.is_contiguous() or _is_channels_last(x) else x.contiguous()
 
 
 def _in_layout_of(tensor, like):

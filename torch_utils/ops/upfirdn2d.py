@@ -129,7 +129,10 @@ def _spread_and_pad(x, spec):
     upx, upy = spec.up
     if upx > 1 or upy > 1:
         x = F.pad(x[:, :, :, None, :, None], [0, upx - 1, 0, 0, 0, upy - 1]).flatten(4, 5).flatten(2, 3)
-    return F.pad(x, spec.padding) if any(spec.padding) else x
+    # PyTorch crops before it pads, and would refuse to crop more than the image has on a side.
+    if max(spec.padding) > 0:
+        x = F.pad(x, [max(amount, 0) for amount in spec.padding])
+    return F.pad(x, [min(amount, 0) for amount in spec.padding]) if min(spec.padding) < 0 else x
 
 
 def _without_filter(x, f, spec):

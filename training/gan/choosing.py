@@ -277,7 +277,7 @@ def refused_flags(flags):
     if "diffaugment" in chosen:
         refused.add("aug")
     if rows.spelt_name(flags.get("backbone") or methods.DEFAULT_BACKBONE) != methods.DEFAULT_BACKBONE:
-        refused.add("mbstd_group")
+        refused |= {"mbstd_group", "half"}
     return refused
 
 
