@@ -128,6 +128,13 @@ def test_a_snapshot_of_the_run_by_name_or_path(run, capsys):
         assert words in capsys.readouterr().err
 
 
+def test_the_snapshot_asked_for_is_shown_beside_what_is_known_of_a_newer_one(run):
+    make_page(run)
+    found = make_page(run, "--network=network-snapshot-000000.pkl")
+    assert "The newest network is that of kimg 1" in found.text
+    assert "The newest network is that of kimg 1" not in make_page(run).text
+
+
 def test_no_diversity(run):
     found = make_page(run, "--no-diversity")
     assert "Not looked at yet" in found.text and not [name for name in os.listdir(run) if name.startswith("diversity-")]
