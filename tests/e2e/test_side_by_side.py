@@ -78,6 +78,9 @@ def test_refusals(make_run, tmp_path, capsys):
     assert cli.call(compare_runs.main, [run, "--page=x.html"]) == 1 and "takes 2 to 6 runs (got 1)" in capsys.readouterr().err
     assert cli.call(compare_runs.main, [run, str(tmp_path), f"--page={tmp_path}/x.html"]) == 1 and "Error: " in capsys.readouterr().err
     other = make_run("b")
+    for flag in ("--out=table.md", "--metrics=fid50k_full", "--kimg=1", "--policy=best", "--force"):
+        assert cli.call(compare_runs.main, [run, other, f"--page={tmp_path}/x.html", flag]) == 1
+        assert f"{flag.split('=')[0]} has no effect beside --page" in capsys.readouterr().err and not (tmp_path / "x.html").exists()
     assert cli.call(compare_runs.main, [run, other, f"--page={tmp_path / 'gone' / 'x.html'}"]) == 1 and "does not exist" in capsys.readouterr().err
     with pytest.raises(UserError, match="that is a folder"):
         side_by_side.write(str(tmp_path), side_by_side.read_columns([("a", run), ("b", other)]), "title")
