@@ -60,6 +60,16 @@ def test_what_differs_is_said(make_run, tmp_path):
     assert 'class="reals"' not in page  # they have no reals in common
 
 
+def test_data_sets_of_one_name_are_told_apart(make_run, tmp_path):
+    runs = [make_run("a", modes=1), make_run("b", modes=2)]
+    for run, fingerprint in zip(runs, ("1" * 64, "2" * 64)):
+        with open(f"{run}/provenance.jsonl", "w") as file:
+            file.write(json.dumps(dict(data_fingerprint=fingerprint)) + "\n")
+    page = page_of(tmp_path, *runs)
+    assert "Not the same: data (a: digits.zip (fingerprint 11111111); b: digits.zip (fingerprint 22222222))." in page
+    assert 'class="reals"' not in page
+
+
 def test_coverage_where_there_are_no_modes_and_the_command_where_nothing_was_looked_at(make_run, tmp_path):
     seen, unseen = make_run("seen", coverage=0.5), make_run("un seen")
     page = page_of(tmp_path, seen, unseen)
