@@ -4,6 +4,7 @@ import html.parser
 import json
 import math
 import os
+import re
 import xml.etree.ElementTree
 
 import numpy as np
@@ -442,6 +443,13 @@ def test_ticks_are_round_and_apart(low, high):
     labels, power = charts.tick_labels(ticks)
     assert len(set(labels)) == len(labels) and max(map(len, labels)) <= 7
     assert np.allclose([float(label.replace("−", "-")) * 10.0**power for label in labels], ticks, atol=step * 1e-6)
+
+
+@pytest.mark.parametrize("low, high", [(0.016, 1), (0, 25000), (1000.1, 1004.1), (5003, 5008), (25000, 25000.5)])
+def test_a_run_that_begins_late_has_numbers_below_its_curves(low, high):
+    svg = charts.line_chart([("a", [(low, 1.0), (high, 2.0)])], "x", "y")
+    numbers = [float(label) for label in re.findall(r'text-anchor="middle">([0-9.]+)</text>', svg)]
+    assert 2 <= len(set(numbers)) == len(numbers) and low - 0.016 <= min(numbers) and max(numbers) <= high
 
 
 def test_thinning_keeps_peaks_and_the_end():
