@@ -65,8 +65,12 @@ def look_at_diversity(network, *, data, num_gen, num_real, space, detector_paths
     if kept is None:
         print(f"Looking at the diversity of {os.path.basename(network)} in the space {space}{f' ({reason})' if reason else ''}...", flush=True)
         facts, arrays = diversity_sheets.compute(opts, num_gen, num_real, copies)
-        diversity_file.save(path, key, dict(facts, version=diversity_file.VERSION, space_reason=reason, torch=torch.__version__), arrays)
-        kept = diversity_file.load(path)
+        facts.update(version=diversity_file.VERSION, space_reason=reason, torch=torch.__version__)
+        kept = diversity_file.of_snapshot(network, facts, arrays)
+        try:
+            diversity_file.save(path, key, facts, arrays)
+        except UserError as error:  # the run of somebody else: the page, which may go elsewhere, shows it all the same
+            console.warn(f"What was found out is not kept: {error}")
     return kept
 
 
