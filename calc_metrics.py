@@ -44,7 +44,7 @@ class NetworkOption(Option):
             )
         from training import trained_network
 
-        return trained_network.newest_snapshot(opts["run"]), source
+        return trained_network.newest_snapshot(cli.expand_home(opts["run"])), source  # the flag's own value is made later
 
 
 def judge_given_features(flags, cache_is_typed):

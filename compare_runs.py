@@ -4,6 +4,7 @@ How runs are read is in reporting/run_table/, with what is compared and written;
 """
 
 import click
+from click.core import ParameterSource
 
 from dnnlib import cli, console, files
 from dnnlib.errors import UserError
@@ -35,7 +36,8 @@ from reporting.run_table import selection
 @click.option("--out", metavar="FILE", help="Write the table there instead of printing it")
 @click.option("--page", metavar="FILE", help="Write a page with the runs side by side, a column each, instead of the table (2 to 6 runs)")
 @click.option("--force", is_flag=True, help="Compare lines that are not alike, with a note in the table")
-def main(run_folders, baseline, metrics, groups, policy, at, kimg, form, out, page, force):
+@click.pass_context
+def main(ctx, run_folders, baseline, metrics, groups, policy, at, kimg, form, out, page, force):
     """Compare training runs: mean and standard error over seeds, and the difference to a baseline paired by seed.
 
     \b
@@ -52,6 +54,7 @@ def main(run_folders, baseline, metrics, groups, policy, at, kimg, form, out, pa
     if kimg is not None and at == "time":
         raise UserError(f"--kimg={kimg} and --at=time cannot be combined; leave one of them out.")
     if page is not None:
+        check_beside_page(ctx, page)
         write_page(page, run_folders, groups)
         return
     from metrics import metric_main
@@ -67,6 +70,14 @@ def main(run_folders, baseline, metrics, groups, policy, at, kimg, form, out, pa
         return
     files.atomic_write_text(out, text)
     print(f"Wrote {out}: {len(table.rows)} rows, {len(table.notes)} notes.")
+
+
+def check_beside_page(ctx, dest):
+    """Refuse what says something of the table, which is not made beside a page."""
+    for param in ctx.command.params:
+        of_both = param.name in ("run_folders", "groups", "page") or not param.expose_value
+        if not of_both and ctx.get_parameter_source(param.name) is not ParameterSource.DEFAULT:
+            raise UserError(f"{param.opts[0]} has no effect beside --page={dest}, which takes the place of the table; leave one of them out.")
 
 
 def write_page(dest, run_folders, groups):

@@ -166,7 +166,9 @@ def _drawing_and_facts(source, dest, form, truncation_psi, noise_mode, trust):
 
 
 def form_of(dest, form):
-    """The format that --format and the ending of --dest say together."""
+    """The format that --format and the ending of --dest say together. Refuses a --dest that names no file."""
+    if not os.path.basename(dest):  # the pair would be the hidden .safetensors and .json
+        raise UserError(f"--dest={dest} names no file; give a name in that folder, such as {os.path.join(dest, 'network')}.")
     ending = os.path.splitext(dest)[1]
     by_ending = {ending: name for name, ending in _ENDINGS.items()}.get(ending)
     if by_ending is None and form not in _ENDINGS and ending not in _OTHER_ENDINGS and ending[1:2].isalpha():  # cats-0.7 ends in none

@@ -131,6 +131,8 @@ def _choose_features(distance, detectors, device):
     if unknown:
         raise UserError(f"--detector={unknown[0]}=...: the projector uses vgg16 only; write --detector=vgg16=PATH")
     if distance == "pixel":
+        if detectors:
+            console.note("--detector has no effect on --distance=pixel, which needs no file.")
         print("Distance: pixel (multi-scale L2; needs no download, matches colours and layout better than texture).")
         return projection.pixel_features
     print("Distance: vgg16 (perceptual, LPIPS).", flush=True)
@@ -219,6 +221,8 @@ def main(ctx, network, target, num_steps, seed, save_video, distance, detectors,
     if with_video:
         print("Writing proj.mp4...", flush=True)
         write_video(generator, trajectory, target_pixels, os.path.join(outdir, "proj.mp4"))
+    elif os.path.exists(os.path.join(outdir, "proj.mp4")):
+        console.warn(f"proj.mp4 in {outdir} is of an earlier projection and does not show this one.")
     console.result(f"target.png, proj.png, projected_w.npz{' and proj.mp4' if with_video else ''} in {outdir}.")
 
 

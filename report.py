@@ -34,7 +34,7 @@ def snapshot_of(run_dir, network):
 
 
 def look_at_diversity(network, *, data, num_gen, num_real, space, detector_paths, device, trust, copies=True):
-    """Have the diversity file of a snapshot: kept and still true, else made now. Returns its path."""
+    """The DiversityFile of a snapshot: kept and still true, else made now."""
     import torch
 
     import legacy
@@ -65,8 +65,13 @@ def look_at_diversity(network, *, data, num_gen, num_real, space, detector_paths
     if kept is None:
         print(f"Looking at the diversity of {os.path.basename(network)} in the space {space}{f' ({reason})' if reason else ''}...", flush=True)
         facts, arrays = diversity_sheets.compute(opts, num_gen, num_real, copies)
-        diversity_file.save(path, key, dict(facts, version=diversity_file.VERSION, space_reason=reason, torch=torch.__version__), arrays)
-    return path
+        facts.update(version=diversity_file.VERSION, space_reason=reason, torch=torch.__version__)
+        kept = diversity_file.of_snapshot(network, facts, arrays)
+        try:
+            diversity_file.save(path, key, facts, arrays)
+        except UserError as error:  # the run of somebody else: the page, which may go elsewhere, shows it all the same
+            console.warn(f"What was found out is not kept: {error}")
+    return kept
 
 
 @click.command()
@@ -113,14 +118,14 @@ def main(
 
     run_folder.check_is_run(run_folder_path)
     page.check_dest(run_folder_path, dest)
-    problems = []
+    problems, found = [], None
     if not no_diversity:
         space = detectors.named_space(metric_space, madr_extractor)
         detector_paths = with_weights({}, space, madr_weights)
         snapshot = snapshot_of(run_folder_path, network)
         try:
             if snapshot is not None:
-                look_at_diversity(
+                found = look_at_diversity(
                     snapshot,
                     data=data,
                     num_gen=num_gen,
@@ -134,7 +139,7 @@ def main(
         except (UserError, MADRError) as error:  # the rest of the page is worth having
             problems.append(f"What is missing could not be looked at: {error}")
             console.warn(problems[-1])
-    path = page.write_report(run_folder_path, dest, problems=problems)
+    path = page.write_report(run_folder_path, dest, problems=problems, diversity=found)
     print(f"Wrote {path} ({os.path.getsize(path) / 1e6:.1f} MB).")
 
 

@@ -47,6 +47,11 @@ def path_for(network):
     )
 
 
+def of_snapshot(network, facts, arrays):
+    """The DiversityFile of a network snapshot, as it would be read from its file."""
+    return DiversityFile(kimg_of(NETWORK_SNAPSHOT_REGEX.match(os.path.basename(network))), json.loads(json.dumps(facts)), arrays)
+
+
 def key_of(inputs):
     """Digest of everything that the arrays depend on, a dict of JSON."""
     return hashlib.sha256(json.dumps([VERSION, inputs], sort_keys=True).encode()).hexdigest()

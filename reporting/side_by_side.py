@@ -102,8 +102,19 @@ def facts_of(column):
     return found
 
 
-def _shared_sentence(columns):
+def _facts_of_all(columns):
+    """The facts of each. Data sets of one name are told apart by their fingerprints, as far as the runs noted them."""
     facts = [facts_of(column) for column in columns]
+    fingerprints = [column.run.provenance.get("data_fingerprint") for column in columns]
+    if len(set(filter(None, fingerprints))) > 1:
+        for part, fingerprint in zip(facts, fingerprints):
+            if "data" in part and fingerprint:
+                part["data"] += f" (fingerprint {str(fingerprint)[:8]})"
+    return facts
+
+
+def _shared_sentence(columns):
+    facts = _facts_of_all(columns)
     names = list(dict.fromkeys(name for part in facts for name in part))
     same = [name for name in names if len({part.get(name) for part in facts}) == 1]
     parts = []
@@ -147,7 +158,7 @@ def _sheet(run, name):
 def _reals(columns):
     """A line of real images, where all runs learn from the same set."""
     run = columns[0].run
-    if len({facts_of(column).get("data") for column in columns}) > 1 or not os.path.isfile(os.path.join(run.path, "reals.png")):
+    if len({facts.get("data") for facts in _facts_of_all(columns)}) > 1 or not os.path.isfile(os.path.join(run.path, "reals.png")):
         return ""
     sheet = _sheet(run, "reals.png")
     if sheet is None:

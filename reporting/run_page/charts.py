@@ -9,7 +9,7 @@ import math
 WIDTH, HEIGHT = 440, 240
 LEFT, RIGHT, TOP, BOTTOM = 58, 12, 10, 42
 MAX_POINTS = 240  # per line; longer ones keep the lowest and the highest value of each stretch
-MIN_SPAN = 0.02  # of the largest value: an axis shows at least this much, or rounding would look like a trend
+MIN_SPAN = 0.02  # of the largest value: an axis of values shows at least this much, or rounding would look like a trend
 LOG_RATIO = 1000  # positive values that span more than this are drawn on a logarithmic axis
 COLOURS = 6  # classes s0 ... s5 of the style sheet
 
@@ -27,9 +27,9 @@ def format_number(value):
     return text.replace("-", "−")
 
 
-def nice_ticks(low, high, count=5):
+def nice_ticks(low, high, count=5, min_span=MIN_SPAN):
     """Round numbers (steps of 1, 2 or 5 times a power of ten) around [low, high], which may stick out by a hundredth of a step."""
-    least = MIN_SPAN * max(abs(low), abs(high)) or 1
+    least = min_span * max(abs(low), abs(high)) or float(low == high)
     if high - low < least:
         low, high = (low + high - least) / 2, (low + high + least) / 2
     raw = (high - low) / count
@@ -93,7 +93,7 @@ def line_chart(lines, x_label, y_label, marks=False, reference=None, y_range=Non
         x_low = 0  # the first tick ends after one step
     if x_high <= x_low:
         x_low, x_high = x_low - 0.5, x_high + 0.5
-    x_ticks = [tick for tick in nice_ticks(x_low, x_high) if x_low - 1e-9 <= tick <= x_high + 1e-9]
+    x_ticks = [tick for tick in nice_ticks(x_low, x_high, min_span=0) if x_low - 1e-9 <= tick <= x_high + 1e-9]
     if len(set(xs)) == 1:
         x_ticks = [xs[0]]
 
@@ -106,8 +106,10 @@ def line_chart(lines, x_label, y_label, marks=False, reference=None, y_range=Non
 
     y_texts, power = ([format_number(tick) for tick in y_ticks], 0) if is_log else tick_labels(y_ticks)
     shown_label = y_label + (", log scale" if is_log else "") + (f", × 1e{power}".replace("-", "−") if power else "")
-    x_axis = [(place_x(tick), format_number(tick)) for tick in x_ticks]
-    parts = _axes(x_axis, [(place_y(tick), label) for tick, label in zip(y_ticks, y_texts, strict=True)], x_label, shown_label)
+    x_texts, x_power = tick_labels(x_ticks)
+    shown_x_label = x_label + (f", × 1e{x_power}".replace("-", "−") if x_power else "")
+    x_axis = [(place_x(tick), label) for tick, label in zip(x_ticks, x_texts, strict=True)]
+    parts = _axes(x_axis, [(place_y(tick), label) for tick, label in zip(y_ticks, y_texts, strict=True)], shown_x_label, shown_label)
     if reference is not None:
         y = f"{place_y(reference):.1f}"
         parts.append(f'<line class="ref" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y}" y2="{y}"/>')

@@ -3,12 +3,14 @@
 import datetime
 import json
 import math
+import os
 import re
+import shlex
 from dataclasses import dataclass, replace
 
 from reporting.run_folder import is_number
 from reporting.run_page.charts import format_number
-from reporting.run_page.markup import Section, as_json, chart, details, table, text
+from reporting.run_page.markup import Section, as_json, chart, code, details, table, text
 from torch_utils import metric_lines
 
 MAX_CHARTS = 48  # of names that no group below knows
@@ -223,13 +225,9 @@ def metrics_section(run):
     bodies = [_metric_body(metric, lines) for metric, lines in run.metrics.items() if lines]
     if bodies:
         return Section("metrics", "Metrics", "".join(bodies))
-    network = run.networks[-1][1] if run.networks else "network-snapshot-....pkl"
-    return Section(
-        "metrics",
-        "Metrics",
-        f"<p>None has been computed yet. For one, run</p><pre><code>python calc_metrics.py --metrics=fid50k_full --network="
-        f"{text(run.path)}/{text(network)}</code></pre>",
-    )
+    network = os.path.join(run.path, run.networks[-1][1] if run.networks else "network-snapshot-....pkl")
+    command = "python calc_metrics.py --metrics=fid50k_full " + shlex.quote(f"--network={network}")
+    return Section("metrics", "Metrics", f"<p>None has been computed yet. For one, run</p>{code(command)}")
 
 
 def _metric_body(metric, lines):

@@ -47,13 +47,15 @@ def check_dest(run_dir, dest=None):
     return dest
 
 
-def write_report(run_dir, dest=None, section_functions=None, now=None, problems=()):
+def write_report(run_dir, dest=None, section_functions=None, now=None, problems=(), diversity=None):
     """Write the page of a run folder, by default into it; problems: sentences that it shall tell, too. Returns its path.
 
-    Raises UserError for what is no run folder.
+    diversity: the DiversityFile to show in place of that of the newest snapshot. Raises UserError for what is no run folder.
     """
     run = run_folder.read_run(run_dir, now)
     run.problems += problems
+    if diversity is not None:
+        run.diversity = diversity
     dest = check_dest(run_dir, dest)
     page = render(run, section_functions)
     try:

@@ -174,10 +174,11 @@ def next_section(run):
         )
     if run.networks:
         network = os.path.join(path, run.networks[-1][1])
+        drawn = "--seeds=0-7 --sheet" if data.get("use_labels") else "--seeds=0-63"  # a picture alone needs a label
         parts.append(
             "<p>Draw samples, or measure them:</p>"
             + code(
-                f"python generate.py --outdir=out --seeds=0-63 {shlex.quote('--network=' + network)}\n"
+                f"python generate.py --outdir=out {drawn} {shlex.quote('--network=' + network)}\n"
                 f"python calc_metrics.py --metrics=fid50k_full {shlex.quote('--network=' + network)}"
             )
         )

@@ -33,15 +33,21 @@ class Run:
 
     def seconds_at(self, kimg):
         """Training seconds until a snapshot: of the tick that it was written after, else between the ticks around; None when unknown."""
-        ticks = [seconds for tick_kimg, seconds in self.seconds if int(tick_kimg) == kimg]
+        named_apart = bool(self.options.get("snapshots_apart"))  # then a whole number is the first within its kimg
+        ticks = [seconds for tick_kimg, seconds in self.seconds if _is_at(tick_kimg, kimg)]
         if ticks:
-            return ticks[-1]
+            return ticks[0 if named_apart else -1]
         before = [tick for tick in self.seconds if tick[0] < kimg]
         after = [tick for tick in self.seconds if tick[0] > kimg]
         if not before or not after:
             return None
         (kimg_a, sec_a), (kimg_b, sec_b) = before[-1], after[0]
         return sec_a + (sec_b - sec_a) * (kimg - kimg_a) / (kimg_b - kimg_a)
+
+
+def _is_at(tick_kimg, kimg):
+    """Whether a snapshot's name, of whole kimg or of thousandths, may be that of a tick."""
+    return int(tick_kimg) == kimg or round(tick_kimg * 1000) == round(kimg * 1000)
 
 
 def read_runs(paths, groups=()):

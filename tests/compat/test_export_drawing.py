@@ -133,6 +133,7 @@ def test_a_file_that_draws_something_else_is_not_written():
         (["--format=safetensors", "--dest=x.onnx"], ["--dest=x.onnx", "--format=safetensors"]),
         (["--dest=x.pth"], ["--dest=x.pth", ".pt (", ".onnx", ".safetensors", ".pkl"]),
         (["--dest=x.pth", "--format=safetensors"], ["--dest=x.pth", ".safetensors"]),
+        (["--dest=new/"], ["--dest=new/ names no file", "new/network"]),
         (["--dest=x", "--trunc=0.5"], ["--trunc has no effect"]),
         (["--dest=x", "--noise-mode=none"], ["--noise-mode has no effect"]),
         (["--dest=x.onnx", "--trunc=nan"], ["--trunc", "finite"]),

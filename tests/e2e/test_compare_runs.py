@@ -15,7 +15,7 @@ import scipy.stats
 import calc_metrics
 import compare_runs
 from dnnlib import cli
-from reporting.run_table import likeness, methods
+from reporting.run_table import likeness, methods, runs
 from training.training_loop import training_loop
 
 NOW = 1_800_000_000
@@ -168,6 +168,15 @@ def test_a_snapshot_between_two_ticks_lies_between_their_times(make_run, call):
     stopped = make_run("madr", 0, {12: 25.0}, plugin={}, sec_per_kimg=10.0)
     rows = table_of(call, whole, stopped, "--at=time")
     assert rows["fid10k_full", "madr"]["point"] == "120 s of training" and rows["fid10k_full", "plain"]["kimgs"] == "8"
+
+
+@pytest.mark.parametrize("is_apart, at_whole", [(True, 30.0), (False, 36.0)])
+def test_each_of_several_snapshots_within_a_kimg_has_the_time_of_its_own_tick(is_apart, at_whole):
+    """network-snapshot-000003.pkl, -000003-256 and so on; where they are not named apart, the last one has replaced the others."""
+    seconds = [(kimg, 10 * kimg) for kimg in (2.0, 3.0, 3.256, 3.6, 4.2)]
+    run = runs.Run("a", "plain", 0, False, dict(snapshots_apart=is_apart), 4.2, 5.0, seconds=seconds)
+    assert [run.seconds_at(kimg) for kimg in (3, 3 + 256 / 1000, 3 + 600 / 1000, 4)] == pytest.approx([at_whole, 32.56, 36, 42])
+    assert run.seconds_at(3.1) == pytest.approx(31.0)  # between two ticks
 
 
 @pytest.mark.parametrize("metric, best", [("fid10k_full", "5.0"), ("madr_coverage", "9.0")])

@@ -139,6 +139,14 @@ def test_projector_writes_its_files(call, network, tmp_path):
     assert code == 0 and np.array_equal(read_png(out / "proj00.png"), read_png(out / "proj.png"))
 
 
+def test_a_video_of_an_earlier_projection_is_told(call, network, tmp_path):
+    shared = ["--network", network, "--target", save_target(tmp_path / "in.png"), *FAST, "--save-video=false", "--outdir", tmp_path / "out"]
+    assert "earlier projection" not in call(projector.main, *shared)[2]
+    (tmp_path / "out" / "proj.mp4").write_bytes(b"video")
+    code, _, text = call(projector.main, *shared, "--detector=vgg16=gone.pt")
+    assert code == 0 and "proj.mp4 in" in text and "is of an earlier projection" in text and "--detector has no effect on --distance=pixel" in text
+
+
 def test_projector_mends_the_target(call, network, conditional, tmp_path):
     target = save_target(tmp_path / "wide.png", (40, 30), mode="RGBA")
     shared = ["--target", target, *FAST, "--save-video=false", "--outdir", tmp_path / "out"]

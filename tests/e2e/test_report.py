@@ -4,6 +4,7 @@ import html.parser
 import json
 import math
 import os
+import re
 import xml.etree.ElementTree
 
 import numpy as np
@@ -151,13 +152,15 @@ def make_run(tmp_path):
         run = tmp_path / "00000-toys-tiny"
         run.mkdir()
         options = dict(
-            total_kimg=total_kimg,
-            random_seed=3,
-            batch_size=8,
-            num_gpus=1,
-            ada_target=0.6,
-            training_set_kwargs=dict(path="toys.zip", resolution=16, use_labels=False),
-            loss_kwargs=dict(class_name="training.loss.StyleGAN2Loss"),
+            dict(
+                total_kimg=total_kimg,
+                random_seed=3,
+                batch_size=8,
+                num_gpus=1,
+                ada_target=0.6,
+                training_set_kwargs=dict(path="toys.zip", resolution=16, use_labels=False),
+                loss_kwargs=dict(class_name="training.loss.StyleGAN2Loss"),
+            ),
             **options,
         )
         (run / "training_options.json").write_text(json.dumps(options))
@@ -281,6 +284,16 @@ def test_odd_options_are_shown_not_trusted(make_run):
     source = (run / "report.html").read_text()
     read_page(run / "report.html")
     assert source.count("<script>") == 1 and "<i>" not in source.split("Metrics</h2>")[1].split("</section>")[0].replace("<i class", "")
+
+
+def test_commands_of_the_page_can_be_typed(make_run, tmp_path):
+    run = make_run(training_set_kwargs=dict(path="toys.zip", resolution=16, use_labels=True))
+    run = run.rename(tmp_path / "my runs")
+    page.write_report(str(run), now=NOW)
+    found = read_page(run / "report.html")
+    network = f"'--network={run / 'network-snapshot-000008.pkl'}'"
+    assert f"python calc_metrics.py --metrics=fid50k_full {network}" in found.texts
+    assert f"python generate.py --outdir=out --seeds=0-7 --sheet {network}\npython calc_metrics.py --metrics=fid50k_full {network}" in found.texts
 
 
 def test_a_long_run_stays_small(make_run):
@@ -442,6 +455,13 @@ def test_ticks_are_round_and_apart(low, high):
     labels, power = charts.tick_labels(ticks)
     assert len(set(labels)) == len(labels) and max(map(len, labels)) <= 7
     assert np.allclose([float(label.replace("−", "-")) * 10.0**power for label in labels], ticks, atol=step * 1e-6)
+
+
+@pytest.mark.parametrize("low, high", [(0.016, 1), (0, 25000), (1000.1, 1004.1), (5003, 5008), (25000, 25000.5)])
+def test_a_run_that_begins_late_has_numbers_below_its_curves(low, high):
+    svg = charts.line_chart([("a", [(low, 1.0), (high, 2.0)])], "x", "y")
+    numbers = [float(label) for label in re.findall(r'text-anchor="middle">([0-9.]+)</text>', svg)]
+    assert 2 <= len(set(numbers)) == len(numbers) and low - 0.016 <= min(numbers) and max(numbers) <= high
 
 
 def test_thinning_keeps_peaks_and_the_end():

@@ -9,6 +9,7 @@ import pytest
 
 import report
 from dnnlib import cli
+from dnnlib.errors import UserError
 from reporting import diversity_file, run_folder
 from reporting.run_page import diversity_sections, page
 from tests.e2e.test_report import read_page
@@ -126,6 +127,24 @@ def test_a_snapshot_of_the_run_by_name_or_path(run, capsys):
     ]:
         assert cli.call(report.main, [str(run), f"--network={wrong}", *QUICK]) == 1
         assert words in capsys.readouterr().err
+
+
+def test_the_snapshot_asked_for_is_shown_beside_what_is_known_of_a_newer_one(run):
+    make_page(run)
+    found = make_page(run, "--network=network-snapshot-000000.pkl")
+    assert "The newest network is that of kimg 1" in found.text
+    assert "The newest network is that of kimg 1" not in make_page(run).text
+
+
+def test_a_run_folder_that_cannot_be_written_to_has_a_page_elsewhere(run, capsys, monkeypatch, tmp_path):
+    def refuse(path, *_):
+        raise UserError(f"Cannot write {path}: Permission denied.")
+
+    monkeypatch.setattr(diversity_file, "save", refuse)
+    assert cli.call(report.main, [str(run), *QUICK, f"--dest={tmp_path / 'page.html'}"]) == 0
+    assert "What was found out is not kept: Cannot write" in capsys.readouterr().err
+    found = read_page(tmp_path / "page.html")
+    assert "Map of coverage" in found.texts and "could not be looked at" not in found.text
 
 
 def test_no_diversity(run):

@@ -60,6 +60,16 @@ def test_what_differs_is_said(make_run, tmp_path):
     assert 'class="reals"' not in page  # they have no reals in common
 
 
+def test_data_sets_of_one_name_are_told_apart(make_run, tmp_path):
+    runs = [make_run("a", modes=1), make_run("b", modes=2)]
+    for run, fingerprint in zip(runs, ("1" * 64, "2" * 64)):
+        with open(f"{run}/provenance.jsonl", "w") as file:
+            file.write(json.dumps(dict(data_fingerprint=fingerprint)) + "\n")
+    page = page_of(tmp_path, *runs)
+    assert "Not the same: data (a: digits.zip (fingerprint 11111111); b: digits.zip (fingerprint 22222222))." in page
+    assert 'class="reals"' not in page
+
+
 def test_coverage_where_there_are_no_modes_and_the_command_where_nothing_was_looked_at(make_run, tmp_path):
     seen, unseen = make_run("seen", coverage=0.5), make_run("un seen")
     page = page_of(tmp_path, seen, unseen)
@@ -78,6 +88,9 @@ def test_refusals(make_run, tmp_path, capsys):
     assert cli.call(compare_runs.main, [run, "--page=x.html"]) == 1 and "takes 2 to 6 runs (got 1)" in capsys.readouterr().err
     assert cli.call(compare_runs.main, [run, str(tmp_path), f"--page={tmp_path}/x.html"]) == 1 and "Error: " in capsys.readouterr().err
     other = make_run("b")
+    for flag in ("--out=table.md", "--metrics=fid50k_full", "--kimg=1", "--policy=best", "--force"):
+        assert cli.call(compare_runs.main, [run, other, f"--page={tmp_path}/x.html", flag]) == 1
+        assert f"{flag.split('=')[0]} has no effect beside --page" in capsys.readouterr().err and not (tmp_path / "x.html").exists()
     assert cli.call(compare_runs.main, [run, other, f"--page={tmp_path / 'gone' / 'x.html'}"]) == 1 and "does not exist" in capsys.readouterr().err
     with pytest.raises(UserError, match="that is a folder"):
         side_by_side.write(str(tmp_path), side_by_side.read_columns([("a", run), ("b", other)]), "title")

@@ -171,6 +171,14 @@ def test_faults_are_sentences(arguments, words, run_dir, call):
     assert not list(run_dir.glob("*.jsonl"))
 
 
+def test_the_run_folder_may_lie_in_the_home_folder(call, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "training_options.json").write_text("{}")
+    code, _, err = call("--run=~/run", "--metrics=madr_cycling")
+    assert code == 1 and f"--run={tmp_path / 'run'} holds no network-snapshot-*.pkl yet" in err
+
+
 def test_missing_options_in_the_pickle_are_sentences(call, tmp_path, tiny_zip):
     nameless = write_pickle(tmp_path / "a.pkl", None)
     code, _, err = call("--network", nameless, "--device=cpu")
