@@ -30,9 +30,7 @@ class ColoredSet(digit_bed.ImageSet):
 
 def networks():
     """(G_kwargs, D_kwargs), as digit_bed.networks()."""
-    G_kwargs, D_kwargs = digit_bed.networks(SIDE)
-    G_kwargs["synthesis_kwargs"]["channels"], D_kwargs["channels"] = (list(channels) for channels in _CHANNELS)
-    return G_kwargs, D_kwargs
+    return digit_bed.networks(SIDE, _CHANNELS)
 
 
 class Judge:

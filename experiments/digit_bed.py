@@ -75,9 +75,9 @@ _NETWORKS = "training.gan.networks"
 _CHANNELS = {14: ([32, 16], [8, 16]), 28: ([32, 16, 8], [4, 8, 16])}
 
 
-def networks(side=14):
-    """(G_kwargs, D_kwargs): z [N, 64] -> [N, 3, side, side] in [-1, 1] -> logits [N, 1]; first weights are PyTorch's own."""
-    of_G, of_D = _CHANNELS[side]
+def networks(side=14, channels=None):
+    """(G_kwargs, D_kwargs): z [N, 64] -> [N, C, side, side] in [-1, 1] -> logits [N, 1]; first weights are PyTorch's own. channels: of G and of D."""
+    of_G, of_D = map(list, channels or _CHANNELS[side])
     G_kwargs = dict(class_name=f"{_NETWORKS}.DCGANGenerator", z_dim=Z_DIM, synthesis_kwargs=dict(channels=of_G, init_std=None))
     return G_kwargs, dict(class_name=f"{_NETWORKS}.DCGANDiscriminator", channels=of_D, norm="none", init_std=None)
 

@@ -6,35 +6,13 @@ import torch
 
 import dnnlib
 from experiments import digit_bed
-from metrics import digit_network
 from metrics.digit_data import Digits
-
-
-def planes(count=400, seed=0):
-    """'Digits' that a child could tell: digit d lights row d + 2 of a 14x14 plane."""
-    rng = np.random.RandomState(seed)
-    labels = np.arange(count) % 10
-    images = rng.randint(0, 30, [count, 14, 14]).astype(np.uint8)
-    images[np.arange(count), labels + 2] = 255
-    return Digits(images, labels.astype(np.int64))
-
-
-class RowLogits(torch.nn.Module):
-    def forward(self, rows):
-        return rows[:, 2:12] * 40
-
-
-class Rows(torch.nn.Module):
-    """Stands in for the classifier's network: reads those planes, however enlarged."""
-
-    def __init__(self):
-        super().__init__()
-        self.body, self.head = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d([14, 1]), torch.nn.Flatten()), RowLogits()
+from tests.experiments import digit_stubs
 
 
 @pytest.fixture(scope="module")
 def classifier():
-    return digit_network.DigitClassifier(Rows(), 1.0, 1.0, 1, 1, "rows")
+    return digit_stubs.classifier()
 
 
 def test_halving_averages_two_by_two():
@@ -44,12 +22,12 @@ def test_halving_averages_two_by_two():
 
 
 def test_a_bed_draws_the_same_images_again():
-    again = [digit_bed.StackedSet("stacked", planes(), num_images=50).content_fingerprint() for _ in range(2)]
-    assert again[0] == again[1] != digit_bed.StackedSet("stacked", planes(), num_images=50, seed=1).content_fingerprint()
+    again = [digit_bed.StackedSet("stacked", digit_stubs.planes(), num_images=50).content_fingerprint() for _ in range(2)]
+    assert again[0] == again[1] != digit_bed.StackedSet("stacked", digit_stubs.planes(), num_images=50, seed=1).content_fingerprint()
 
 
 def test_judge_of_the_stack_finds_all_modes_in_the_data_and_one_in_a_copy(classifier):
-    dataset = digit_bed.StackedSet("stacked", planes(), num_images=6000)
+    dataset = digit_bed.StackedSet("stacked", digit_stubs.planes(), num_images=6000)
     judge = digit_bed.Judge(classifier, dataset, num_samples=6000)
     real = judge(dataset.images)
     assert real["modes"] == len(set(dataset.modes.tolist())) > 950 and real["kl"] < 0.15 and real["frechet"] == pytest.approx(0, abs=1e-6)

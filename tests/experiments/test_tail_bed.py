@@ -2,42 +2,19 @@
 
 import numpy as np
 import pytest
-import torch
 
 from experiments import digit_bed, digits_study, small_gan, tail_bed
-from metrics import digit_network
-from metrics.digit_data import Digits
-
-
-def planes(count=400):
-    """'Digits' that a child could tell: digit d lights row d + 2 of a 14x14 plane."""
-    images = np.random.RandomState(0).randint(0, 30, [count, 14, 14]).astype(np.uint8)
-    labels = np.arange(count) % 10
-    images[np.arange(count), labels + 2] = 255
-    return Digits(images, labels.astype(np.int64))
-
-
-class RowLogits(torch.nn.Module):
-    def forward(self, rows):
-        return rows[:, 2:12] * 40
-
-
-class Rows(torch.nn.Module):
-    """Stands in for the classifier's network: reads those planes, however enlarged, the surer the brighter the row."""
-
-    def __init__(self):
-        super().__init__()
-        self.body, self.head = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d([14, 1]), torch.nn.Flatten()), RowLogits()
+from tests.experiments import digit_stubs
 
 
 @pytest.fixture(scope="module")
 def dataset():
-    return tail_bed.TailSet(planes(), num_images=20_000)
+    return tail_bed.TailSet(digit_stubs.planes(), num_images=20_000)
 
 
 @pytest.fixture(scope="module")
 def judge(dataset):
-    return tail_bed.Judge(digit_network.DigitClassifier(Rows(), 1.0, 1.0, 1, 1, "rows"), dataset)
+    return tail_bed.Judge(digit_stubs.classifier(), dataset)
 
 
 def test_the_set_has_its_shares_and_is_drawn_alike_again(dataset):
@@ -45,7 +22,10 @@ def test_the_set_has_its_shares_and_is_drawn_alike_again(dataset):
     assert shares.sum() == pytest.approx(1) and shares[0] / shares[9] == pytest.approx(100) and (shares < tail_bed.RARE_BELOW).sum() == 4
     assert np.abs(np.bincount(dataset.labels, minlength=10) / len(dataset) - shares).max() < 0.012
     assert (dataset.images[:, 0].mean(axis=2).argmax(axis=1) - 2 == dataset.labels).all() and dataset.image_shape == [1, 14, 14]
-    assert tail_bed.TailSet(planes(), num_images=50).content_fingerprint() == tail_bed.TailSet(planes(), num_images=50).content_fingerprint()
+    assert (
+        tail_bed.TailSet(digit_stubs.planes(), num_images=50).content_fingerprint()
+        == tail_bed.TailSet(digit_stubs.planes(), num_images=50).content_fingerprint()
+    )
 
 
 def test_the_reals_score_as_reals(dataset, judge):
@@ -73,7 +53,7 @@ def test_smears_do_not_count_as_rare_classes(dataset, judge):
 
 @pytest.mark.parametrize("method", ["plain", "moments+fine-tilt"])
 def test_networks_train_a_few_steps(method):
-    dataset = tail_bed.TailSet(planes(), num_images=1000)
+    dataset = tail_bed.TailSet(digit_stubs.planes(), num_images=1000)
     gan = small_gan.build(digits_study.METHODS[method], tail_bed.networks(), dataset, 0, batch=8, lr_G=1e-3, lr_D=1e-3, betas=(0.5, 0.999))
     before = [parameter.clone() for parameter in gan.G.parameters()]
     small_gan.train(gan, dataset.as_tensor(), 0, 3)
