@@ -7,7 +7,7 @@ import torch
 from dnnlib.errors import UserError
 from experiments import network_judge
 from metrics import digit_network
-from tests.experiments.test_digit_bed import Rows, planes
+from tests.experiments.digit_stubs import Rows, planes
 from training.data import builders, writer
 
 
