@@ -20,7 +20,8 @@ _rank = 0
 _sync_device = None  # where the all-reduce happens; None: there is one process only
 _sync_called = False  # has any Collector been updated since the start or reset()?
 _counters = {}  # name -> {device: moments reported there since the last update of a matching Collector}
-_cumulative = {}  # name -> moments of all devices and processes up to that update, float64 on the CPU
+_cumulative = {}  # name -> moments of all devices and processes up to that update, float64 on the CPU; finite, see _set_aside()
+_nonfinite = {}  # name -> [at how many updates the moments were not finite, their sum, their sum of squares]
 
 
 def init_multiprocessing(rank, sync_device):
@@ -41,6 +42,7 @@ def reset():
     _rank, _sync_device, _sync_called = 0, None, False
     _counters.clear()
     _cumulative.clear()
+    _nonfinite.clear()
 
 
 def _accumulation_dtype(device):
@@ -97,7 +99,16 @@ def _sync(names):
     if _sync_device is not None:
         torch.distributed.all_reduce(deltas)
     for name, delta in zip(names, deltas.to("cpu").to(torch.float64)):
+        if not bool(delta.isfinite().all()):
+            _set_aside(name, delta)
         _cumulative[name] = _cumulative[name] + delta if name in _cumulative else delta.clone()
+
+
+def _set_aside(name, delta):
+    """Leaves the count alone in moments that are not finite: one nan in the sums, and no later mean would be a number again."""
+    moments = torch.cat([delta.new_ones([1]), delta[1:]])
+    _nonfinite[name] = _nonfinite[name] + moments if name in _nonfinite else moments
+    delta[1:] = 0
 
 
 def forget(names):
@@ -112,6 +123,7 @@ def state_dict():
     return dict(
         counters={name: {str(device): counter.cpu().clone() for device, counter in counters.items()} for name, counters in _counters.items()},
         cumulative={name: moments.clone() for name, moments in _cumulative.items()},
+        nonfinite={name: moments.clone() for name, moments in _nonfinite.items()},
     )
 
 
@@ -128,6 +140,8 @@ def load_state_dict(state):
     _counters.update(counters)
     _cumulative.clear()
     _cumulative.update((name, moments.clone()) for name, moments in state["cumulative"].items())
+    _nonfinite.clear()
+    _nonfinite.update((name, moments.clone()) for name, moments in state.get("nonfinite", {}).items())  # states of early versions lack it
 
 
 def _present_device(name):
@@ -152,6 +166,7 @@ class Collector:
         self._regex = re.compile(regex)
         self._keep_previous = keep_previous
         self._seen = {}  # name -> cumulative moments at the last update
+        self._seen_nonfinite = {}  # name -> of how many updates that were not finite it knows
         self._moments = {}  # name -> moments that num(), mean() and std() speak of
         self.update()
         self._moments.clear()
@@ -169,6 +184,10 @@ class Collector:
         for name in names:
             delta = _cumulative[name] - self._seen[name] if name in self._seen else _cumulative[name].clone()
             self._seen[name] = _cumulative[name].clone()
+            times = int(_nonfinite[name][0]) if name in _nonfinite else 0
+            if times != self._seen_nonfinite.get(name, 0):
+                delta[1:] = _nonfinite[name][1:]
+                self._seen_nonfinite[name] = times
             if float(delta[0]) != 0:
                 self._moments[name] = delta
 
@@ -206,9 +225,11 @@ class Collector:
         return dict(
             seen={name: moments.clone() for name, moments in self._seen.items()},
             moments={name: moments.clone() for name, moments in self._moments.items()},
+            nonfinite=dict(self._seen_nonfinite),
         )
 
     def load_state_dict(self, state):
         """Belongs together with the module's load_state_dict()."""
         self._seen = {name: moments.clone() for name, moments in state["seen"].items()}
         self._moments = {name: moments.clone() for name, moments in state["moments"].items()}
+        self._seen_nonfinite = dict(state.get("nonfinite", {}))

@@ -56,6 +56,31 @@ def test_mean_and_std_of_everything_reportable():
     assert stats.x.num == len(flat) and stats["y"] == dict(num=1, mean=1, std=0)
 
 
+def test_what_is_not_finite_is_forgotten_after_the_update_that_tells_it():
+    """ADA reads the mean sign of D's logits every few steps: one nan must not keep it from ever adapting again."""
+    often, seldom, alone = (training_stats.Collector(regex) for regex in ("x", ".*", "y"))
+    for value in (1.0, [2.0, float("nan")], 3.0):
+        training_stats.report("x", value)
+        training_stats.report("y", 5.0)
+        often.update()
+        assert often.num("x") == np.size(value) and (often["x"] == value or math.isnan(often["x"]) == (value not in (1.0, 3.0)))
+    state = [training_stats.state_dict(), often.state_dict(), seldom.state_dict()]
+    training_stats.reset()
+    for part, saved in zip((training_stats, often, seldom), state):
+        part.load_state_dict(saved)
+    seldom.update()
+    alone.update()
+    assert seldom.num("x") == 4 and math.isnan(seldom["x"]) and seldom["y"] == alone["y"] == 5
+    training_stats.report("x", float("inf"))
+    often.update()
+    assert often["x"] == float("inf") or math.isnan(often["x"])
+    training_stats.report("x", [6.0, 8.0])
+    often.update()
+    assert (often["x"], often.std("x")) == (7, 1)
+    seldom.update()
+    assert seldom.num("x") == 3 and not math.isfinite(seldom["x"])
+
+
 def test_sums_are_float64():
     collector = training_stats.Collector()
     training_stats.report("x", torch.full([10], 16777216.0))
@@ -115,7 +140,7 @@ def test_reset_leaves_nothing():
         training_stats.init_multiprocessing(rank=0, sync_device=None)
     training_stats.reset()
     assert training_stats._rank == 0 and not training_stats._sync_called
-    assert training_stats.state_dict() == dict(counters={}, cumulative={})
+    assert training_stats.state_dict() == dict(counters={}, cumulative={}, nonfinite={})
     collector = training_stats.Collector()
     training_stats.report("y", 1)
     collector.update()
