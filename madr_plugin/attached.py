@@ -31,6 +31,7 @@ from madr_spaces.space import Space
 # Knobs that mean something without an adversary, a replay and a discriminator that sees reals.
 KNOBS = ("term", "weight", "kernel", "reals", "shrink", "moments_horizon", "moments_shrink", "extractor", "weights", "weights_sha256")
 KNOBS += ("width", "input_size", "view", "reference_cap", "anchors", "cells", "debt", "debt_weight", "debt_rate")
+OF_EXTRACTORS = {"weights", "weights_sha256", "width", "input_size"}
 LARGEST = 1.0  # of a pixel: images are given as networks of this family draw them
 
 
@@ -69,7 +70,7 @@ class TensorSet:
 
 
 class PointSpace(Space):
-    """Points [N, D, 1, 1] as their own features. Not their principal components: what the reference never does, a generator may do unseen there."""
+    """Points [N, D, 1, 1] as their own features. Their principal components would leave out directions in which the reference does not vary, but a generator may."""
 
     def identity(self):
         return dict(name="points", width=self.image_shape[0], version=1)
@@ -96,6 +97,11 @@ def attach(generator, reference, *, labels=None, seed=0, device=None, announce=p
         raise MADRError(f"attach() takes the knobs {', '.join(KNOBS)}, not {strange[0]!r}: others belong to a GAN's training loop")
     dataset = _opened(reference, labels)
     are_points = dataset.image_shape[1:] == [1, 1] and "extractor" not in knobs
+    idle = sorted(OF_EXTRACTORS & set(knobs)) if are_points else []
+    if idle:
+        raise MADRError(
+            f"attach(): {idle[0]} is of an extractor, and points are their own features; leave it out, or name an extractor, such as extractor='pca'"
+        )
     resolved = config.resolve(dict(preset="moments") | knobs)
     if resolved.horizon_kimg is None:
         raise MADRError("attach(): moments_horizon=auto follows remembered latents, which attach() does not see; give a number of kimg, such as 0.8")

@@ -79,8 +79,8 @@ BASE_CONFIGS = {
     # term (it doubles the time per step), a short average because the whole run is short. Small batches and a high
     # learning rate, since the first strokes take some 1000 steps; a firm R1, or the small D wins within those.
     # The rates fall to 0 over the second half, with which more modes are hit. Chosen on seeds of 100 and up, on which no study
-    # is judged (docs/studies/tiny.md). bfloat16 from 32 pixels on, where it makes no worse networks (docs/studies/half_precision.md); below it
-    # saves little.
+    # is judged (docs/studies/tiny.md). bfloat16 from 32 pixels on, where it makes no worse networks (docs/studies/half_precision.md); smaller
+    # images were not judged.
     "tiny": BaseConfig(
         kimg=200,
         batch_size=16,

@@ -1,8 +1,8 @@
-"""What `--cfg=tiny` reaches in five minutes: Stacked Digits at 16 px, as `make demo` has them, trained for longer.
+"""What `--cfg=tiny` reaches within minutes: Stacked Digits at 16 px, as `make demo` has them, trained for longer.
 
     python -m experiments.run minutes --outdir=out/studies --jobs=2
 
-Two runs at a time, one core each: about five minutes on two idle cores.
+Two runs at a time, one core each; docs/studies/minutes.md has how long they take.
 """
 
 from experiments.study import Bed, Judge, Mark, Measure, Study
@@ -12,7 +12,7 @@ BED = "stacked-digits-16"
 STUDY = Study(
     name="minutes",
     version=1,
-    question="What does `--cfg=tiny` reach in five minutes?",
+    question="What does `--cfg=tiny` reach within minutes?",
     beds=(
         Bed(
             BED,

@@ -157,6 +157,8 @@ def test_refusals(tmp_path):
     refused(re.escape("must lie in [-1, 1] (got 0 to 200)"), G, torch.linspace(0, 200, 5 * 48).reshape(5, 3, 4, 4))
     refused("moments_horizon=auto", G, points, moments_horizon="auto")
     refused("term=paper is not for use without a GAN", G, points, term="paper")
+    refused("width is of an extractor, and points are their own features", G, points, width=2)
+    assert madr_plugin.attach(G, points, announce=quiet, extractor="pca", width=2).extractor.width == 2
     refused("one label vector per image", G, points, labels=torch.zeros([3, 2]))
     term = madr_plugin.attach(G, points, announce=quiet)
     for match, call in (
