@@ -11,7 +11,7 @@ setup: $(VENV)/installed
 # The lock names every package, so pip need not resolve anything.
 $(VENV)/installed: requirements.lock
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-compile -r requirements.lock
 	@touch $@
 
 # The same small GAN twice, without and with MADR, and a page of both. Called again it goes on, or shows what is done.

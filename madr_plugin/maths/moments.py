@@ -94,7 +94,7 @@ def frechet_slopes(mean_D, second_DD, target):
 
 
 @torch.no_grad()
-def null_distance(draw, num_images, target, generator, repeats=8):
+def null_distance(draw, num_images, target, generator, repeats=16):
     """Compute what the distance is on average where so many images come from the reals' own distribution -> 0-d.
 
     draw(count, generator): features of reals [count, D], already projected as the target is.

@@ -13,7 +13,6 @@ from madr_spaces.seeds import generator_for
 
 DRIFT, RATE = 0.2, 0.1  # of the spread; of a doubling per measurement
 START_KIMG, MOST_KIMG, LEAST_STEPS = 0.8, 100.0, 4
-STEPS_PER_DOUBLING = 4  # the null distance is known at so many sizes per doubling of the effective images
 
 
 class MomentsObjective(Objective):
@@ -33,7 +32,7 @@ class MomentsObjective(Objective):
         self.reals = RealMoments(reference, seed, device)
         self.memory = MomentsMemory(len(self.reals.targets), self.reals.width, device)
         self.images_per_step = 0  # of the last step; 0: none yet, when the memory is empty and its weight nothing
-        self._null = {}  # by group and size
+        self._null = {}  # by group and doublings of one image
         self.distance = self.drift = None
 
     @property
@@ -93,17 +92,25 @@ class MomentsObjective(Objective):
         return memory, len(features_FD) / (len(features_FD) + batch)
 
     def null_distance(self, group, effective):
-        """Look up the distance of so many images of the reals' own distribution (maths/moments.py), computed once per size -> 0-d."""
-        size = round(math.log2(max(effective, 1)) * STEPS_PER_DOUBLING)
-        if (group, size) not in self._null:
+        """Find the distance of so many images of the reals' own distribution (maths/moments.py) -> 0-d.
+
+        Simulated at powers of two, each once, and a power law between two of them: within a few per cent of a simulation at that very size
+        (tests/madr/test_madr_moments.py), and a filling memory passes through few of them.
+        """
+        doublings = math.log2(max(effective, 1))
+        lower = math.floor(doublings)
+        if doublings == lower:
+            return self._simulated_null(group, lower)
+        return torch.lerp(self._simulated_null(group, lower).log(), self._simulated_null(group, lower + 1).log(), doublings - lower).exp()
+
+    def _simulated_null(self, group, doublings):
+        if (group, doublings) not in self._null:
             draw, generator = (
                 (lambda count, generator: self.reals.draw(group, count, generator)),
-                generator_for("moments-null", self.seed, group, size),
+                generator_for("moments-null", self.seed, group, doublings),
             )
-            self._null[group, size] = moments.null_distance(
-                draw, max(round(2 ** (size / STEPS_PER_DOUBLING)), 1), self.reals.targets[group], generator
-            )
-        return self._null[group, size]
+            self._null[group, doublings] = moments.null_distance(draw, 2**doublings, self.reals.targets[group], generator)
+        return self._null[group, doublings]
 
     def after_step(self, step, memory, batch=None):
         self.config.refuse_horizon(batch.generated)  # in hosts whose options do not tell their batch

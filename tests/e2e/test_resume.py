@@ -121,7 +121,7 @@ training_loop(run_dir={run_dir!r}, resume_state=state.latest_state({run_dir!r}),
 
 def test_kill_9_and_resume(tmp_path, loop_options, repo):
     """kill -9 at any moment: the newest state loads, and the resumed run ends where the uninterrupted one does."""
-    options = loop_options(total_kimg=0.12, kimg_per_tick=0.016, network_snapshot_ticks=1)
+    options = loop_options(total_kimg=0.08, kimg_per_tick=0.016, network_snapshot_ticks=1)
     run(tmp_path / "whole", options)
     run_dir = tmp_path / "killed"
     run_dir.mkdir()

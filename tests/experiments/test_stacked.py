@@ -108,7 +108,10 @@ def test_rows_that_need_what_is_not_here_are_refused(name, tmp_path, capsys):
     assert REFUSED[name] in capsys.readouterr().err and not (tmp_path / "x").exists()
 
 
-@pytest.mark.parametrize("flags", [["--madr=1"], ["--madr=1", "--madr-tilt=1"], ["--gan=wgan-gp", "--method=image-pool:size=64"]], ids=str)
+FEW = "--madr-reference-cap=512"  # reals that MADR looks at
+
+
+@pytest.mark.parametrize("flags", [["--madr=1", FEW], ["--madr=1", "--madr-tilt=0", FEW], ["--gan=wgan-gp", "--method=image-pool:size=64"]], ids=str)
 def test_a_run_in_two_parts_is_the_run_in_one(bright, flags, tmp_path, capsys):
     typed = ["--digits=small", "--samples=64", "--every=3", "--seed=1", *flags]
     run = lambda folder, iterations: cli.call(stacked.main, [*typed, f"--iterations={iterations}", f"--outdir={tmp_path / folder}"])

@@ -194,6 +194,19 @@ def make_reference(dataset, **options):
     return references.build(dataset, extractor, chosen, 0, torch.device("cpu"), [].append)
 
 
+def test_between_two_sizes_the_null_is_as_simulated_there():
+    noise = Images()
+    noise.images = np.random.RandomState(1).randint(0, 256, noise.images.shape).astype(np.uint8)  # many directions alike: simulations differ little
+    knobs = config.resolve(dict(preset="witness", term="witness+moments"))
+    objective = objectives.build(knobs, make_reference(noise), 0).objectives["moments"]
+    draw, target = lambda count, generator: objective.reals.draw(0, count, generator), objective.reals.targets[0]
+    for count in (3, 11, 45, 181, 362, 724):
+        simulated = moments.null_distance(draw, count, target, torch.Generator().manual_seed(count), repeats=32)
+        assert float(objective.null_distance(0, float(count))) == pytest.approx(float(simulated), rel=0.07)
+    either_side = [float(objective.null_distance(0, count)) for count in (63.999, 64.0, 64.001)]
+    assert either_side == pytest.approx([either_side[1]] * 3, rel=1e-3)
+
+
 def test_the_mixture_brings_both_parts_to_one_size_and_weighs_them_by_their_signal():
     reference = make_reference(Images())
     knobs = config.resolve(dict(preset="witness", term="witness+moments", reals=32))
