@@ -34,7 +34,6 @@ RIVAL_ROWS = (
     ("MADR", "madr", default_choice.DEFAULT),
     ("MADR, shorter memory", None, SHORTER),
     ("MADR without its tilt", "madr-moments", "witness+moments"),
-    ("MADR without its tilt, 64 components", "madr-moments-64", "witness+moments-64"),
     ("MADR as it was, with the replay", "madr-replay", "witness+replay"),
 )
 QUICK_BEDS = (

@@ -44,6 +44,8 @@ OWN_METHODS = {
     "witness+moments+tilt-fine": dict(madr=dict(preset="moments", extractor="pca", tilt=1, tilt_max=20.0, tilt_sensor="fine", tilt_rarest=0.01)),
     # What the default is (docs/studies/default.md).
     "moments+fine-tilt": dict(madr=dict(preset="moments", extractor="pca", tilt=1, tilt_sensor="fine")),
+    # With a memory of three steps, as short as it may be.
+    "moments+fine-tilt-0.2": dict(madr=dict(preset="moments", extractor="pca", tilt=1, tilt_sensor="fine", moments_horizon="0.2")),
     # The same cells and rule, the deficits counted in the present batch alone.
     "tilt-without-memory": dict(madr=dict(preset="witness", extractor="pca", tilt=1, tilt_max=20.0, weight=2.0, deficit_window=64, cells=102)),
     # Repulsion from the features remembered (mean age: 300 steps) instead of the present batch.
