@@ -8,6 +8,7 @@ made again at once.
 import os
 
 import click
+from click.core import ParameterSource
 
 from dnnlib import cli, console
 from dnnlib.errors import UserError
@@ -74,6 +75,14 @@ def look_at_diversity(network, *, data, num_gen, num_real, space, detector_paths
     return kept
 
 
+def check_beside_no_diversity(ctx):
+    """Refuse what says how a network is looked at, where none is."""
+    for param in ctx.command.params:
+        of_page = param.name in ("run_folder_path", "dest", "no_diversity") or not param.expose_value
+        if not of_page and ctx.get_parameter_source(param.name) is not ParameterSource.DEFAULT:
+            raise UserError(f"{param.opts[0]} has no effect beside --no-diversity, which looks at no network; leave one of them out.")
+
+
 @click.command()
 @click.argument("run_folder_path", metavar="RUN_FOLDER")
 @click.option("--dest", metavar="FILE", help="Where the page goes  [default: RUN_FOLDER/report.html]")
@@ -107,6 +116,8 @@ def main(
     python report.py runs/00000-digits-tiny --dest=digits.html    # elsewhere
     python report.py runs/00000-digits-tiny --no-diversity        # at once: no network is run
     """
+    if no_diversity:
+        check_beside_no_diversity(click.get_current_context())
     if not os.path.isdir(run_folder_path):
         raise UserError(f"{run_folder_path} is not a folder; give the run folder that train.py made, such as runs/00000-...")
     from madr_spaces.errors import MADRError

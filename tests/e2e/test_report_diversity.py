@@ -39,7 +39,8 @@ def run(trained, tmp_path):
 
 
 def make_page(run, *arguments, expect=0):
-    assert cli.call(report.main, [str(run), *QUICK, *arguments]) == expect
+    quick = [] if "--no-diversity" in arguments else QUICK
+    assert cli.call(report.main, [str(run), *quick, *arguments]) == expect
     return read_page(run / "report.html")
 
 
@@ -150,6 +151,16 @@ def test_a_run_folder_that_cannot_be_written_to_has_a_page_elsewhere(run, capsys
 def test_no_diversity(run):
     found = make_page(run, "--no-diversity")
     assert "Not looked at yet" in found.text and not [name for name in os.listdir(run) if name.startswith("diversity-")]
+
+
+@pytest.mark.parametrize(
+    "option",
+    ["--network=x.pkl", "--data=x", "--num-gen=1000", "--num-real=20", "--no-copies", "--metric-space=pixels", "--madr-extractor=pixels",
+     "--madr-weights=x", "--device=cpu", "--trust-pickle"],
+)  # fmt: skip
+def test_options_of_the_look_at_a_network_are_refused_without_it(run, capsys, option):
+    assert cli.call(report.main, [str(run), "--no-diversity", option]) == 1
+    assert f"{option.split('=')[0]} has no effect beside --no-diversity" in capsys.readouterr().err and not (run / "report.html").exists()
 
 
 # ----------------------------------------------------------------------------------------------------------------
