@@ -50,7 +50,7 @@ def look_at_diversity(network, *, data, num_gen, num_real, space, detector_paths
     space, reason = diversity_sheets.choose_space(space, led_by, detector_paths)
     opts = MetricOptions(
         G=G,
-        dataset_kwargs=dict(dataset_options(snapshot, data, None, trust)),
+        dataset_kwargs=dict(dataset_options(snapshot, data, None, trust, data_has_moved=True)),
         device=device,
         progress=ProgressMonitor(verbose=True),
         detectors=detector_paths,

@@ -210,6 +210,23 @@ def test_other_data_is_told(run, tiny_zip):
     assert "its fingerprint differs" in make_page(run, f"--data={tiny_zip(num_images=130, num_classes=2, seed=5)}").text
 
 
+def test_data_that_have_moved_are_looked_at_in_the_part_that_was_trained_on(tmp_path, loop_options, tiny_zip):
+    """Else images that the run has never seen would count as missed, and as training images of which it may hold copies."""
+    run, moved = tmp_path / "run", tmp_path / "moved.zip"
+    run.mkdir()
+    options = loop_options(num_classes=2, total_kimg=0.008, network_snapshot_ticks=1)
+    options["training_set_kwargs"] = dict(options["training_set_kwargs"], path=tiny_zip(num_images=140, num_classes=2), max_size=110, random_seed=4)
+    (run / "training_options.json").write_text(json.dumps(options))
+    training_loop(run_dir=str(run), **options)
+    shutil.copy(options["training_set_kwargs"]["path"], moved)
+    make_page(run)
+    before = diversity_file.load(str(kept_file(run)))
+    make_page(run, f"--data={moved}")
+    after = diversity_file.load(str(kept_file(run)))
+    assert after.facts["num_images"] == before.facts["num_images"] == 110
+    assert after["copies_item"].tolist() == before["copies_item"].tolist()
+
+
 def test_sets_too_small_for_a_neighbourhood(run, tiny_zip):
     found = make_page(run, f"--data={tiny_zip(num_images=4, num_classes=2)}")
     assert "needs more than 5 real images (got 4)" in found.text and "one cannot learn how near chance brings two images" in found.text
