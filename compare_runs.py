@@ -31,7 +31,7 @@ from reporting.run_table import selection
     "--policy", type=click.Choice(selection.POLICIES), default="last", show_default=True, help="Which line up to that point stands for a run"
 )
 @click.option("--at", type=click.Choice(selection.POINTS), default="kimg", show_default=True, help="Compare at equal kimg or at equal training time")
-@click.option("--kimg", type=cli.IntRange(min=0), metavar="INT", help="This kimg  [default: the largest that all runs have a line of]")
+@click.option("--kimg", type=cli.FloatRange(min=0), metavar="FLOAT", help="This kimg  [default: the largest that all runs have a line of]")
 @click.option("--format", "form", type=click.Choice(selection.FORMATS), default="markdown", show_default=True, help="Form of the table")
 @click.option("--out", metavar="FILE", help="Write the table there instead of printing it")
 @click.option("--page", metavar="FILE", help="Write a page with the runs side by side, a column each, instead of the table (2 to 6 runs)")
@@ -51,6 +51,8 @@ def main(ctx, run_folders, baseline, metrics, groups, policy, at, kimg, form, ou
     """
     if not run_folders:
         raise UserError("No run is named; give run folders, such as: compare_runs.py runs/*")
+    if kimg is not None and kimg.is_integer():
+        kimg = int(kimg)  # as snapshots are named, and shown
     if kimg is not None and at == "time":
         raise UserError(f"--kimg={kimg} and --at=time cannot be combined; leave one of them out.")
     if page is not None:

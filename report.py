@@ -8,6 +8,7 @@ made again at once.
 import os
 
 import click
+from click.core import ParameterSource
 
 from dnnlib import cli, console
 from dnnlib.errors import UserError
@@ -49,7 +50,7 @@ def look_at_diversity(network, *, data, num_gen, num_real, space, detector_paths
     space, reason = diversity_sheets.choose_space(space, led_by, detector_paths)
     opts = MetricOptions(
         G=G,
-        dataset_kwargs=dict(dataset_options(snapshot, data, None, trust)),
+        dataset_kwargs=dict(dataset_options(snapshot, data, None, trust, data_has_moved=True)),
         device=device,
         progress=ProgressMonitor(verbose=True),
         detectors=detector_paths,
@@ -72,6 +73,14 @@ def look_at_diversity(network, *, data, num_gen, num_real, space, detector_paths
         except UserError as error:  # the run of somebody else: the page, which may go elsewhere, shows it all the same
             console.warn(f"What was found out is not kept: {error}")
     return kept
+
+
+def check_beside_no_diversity(ctx):
+    """Refuse what says how a network is looked at, where none is."""
+    for param in ctx.command.params:
+        of_page = param.name in ("run_folder_path", "dest", "no_diversity") or not param.expose_value
+        if not of_page and ctx.get_parameter_source(param.name) is not ParameterSource.DEFAULT:
+            raise UserError(f"{param.opts[0]} has no effect beside --no-diversity, which looks at no network; leave one of them out.")
 
 
 @click.command()
@@ -107,6 +116,8 @@ def main(
     python report.py runs/00000-digits-tiny --dest=digits.html    # elsewhere
     python report.py runs/00000-digits-tiny --no-diversity        # at once: no network is run
     """
+    if no_diversity:
+        check_beside_no_diversity(click.get_current_context())
     if not os.path.isdir(run_folder_path):
         raise UserError(f"{run_folder_path} is not a folder; give the run folder that train.py made, such as runs/00000-...")
     from madr_spaces.errors import MADRError

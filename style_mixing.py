@@ -142,10 +142,13 @@ def main(ctx, network, rows, cols, styles, trunc, noise_mode, class_text, label_
         raise UserError("--trunc has no effect on projected latents, which are drawn as they are; leave it out")
 
     if len(rows) * len(cols) > MOST_PICTURES:
-        raise UserError(f"--rows and --cols ask for {len(rows) * len(cols):,} pictures of one sheet; {MOST_PICTURES:,} is the most")
+        raise UserError(
+            f"--rows and --cols ask for {len(rows) * len(cols):,} pictures of one sheet; {MOST_PICTURES:,} is the most, so draw fewer rows or columns"
+        )
 
     from torch_utils import devices
     from training import pictures
+    from training.drawing import draw
 
     pictures.check_seeds(seeds)
     device = devices.resolve(device)
@@ -154,6 +157,8 @@ def main(ctx, network, rows, cols, styles, trunc, noise_mode, class_text, label_
     styles = check_styles(styles, generator.num_ws, ctx.get_parameter_source("styles") is not ParameterSource.DEFAULT)
     pictures.check_channels(generator.img_channels, outdir)
     rows, cols, ws_of_name = load_latents(generator, rows, cols)
+    # With the pictures of the rows and columns themselves. The limit above counts pictures, which may be large.
+    draw.check_sheet(len(rows) + 1, len(cols) + 1, generator.img_resolution, "draw fewer --rows or --cols")
     if ws_of_name and trunc != 1:
         console.note("--trunc acts on the seeds alone; projected latents are drawn as they are.")
     label = _label(generator, facts, class_text, label_vector, bool(seeds), device)

@@ -30,6 +30,8 @@ _OS_REMEDIES = {
     errno.EPERM: "check the permissions or choose another path",
 }
 
+_CPU_MEMORY = "DefaultCPUAllocator: "  # as torch's words begin, behind a place in its sources
+
 
 # ------------------------------------------------------------------------------------------
 # Ending a command.
@@ -159,6 +161,8 @@ def user_sentence(error: BaseException) -> str | None:
         return f"{error.strerror}{place}; {_OS_REMEDIES[error.errno]}"
     if type(error).__name__ == "OutOfMemoryError":  # torch's, recognised by name: torch isn't imported here
         return f"the device ran out of memory; lower --batch-gpu or --batch ({str(error).splitlines()[0]})"
+    if isinstance(error, RuntimeError) and _CPU_MEMORY in str(error):  # on a CPU torch has no class for it
+        return f"this machine ran out of memory; lower --batch-gpu or --batch ({str(error).partition(_CPU_MEMORY)[2].splitlines()[0]})"
     return None
 
 

@@ -90,7 +90,8 @@ def warn_of_copies(opts, real_ND, held_HD):
     copies = sum(row.tobytes() in known for row in held_HD)
     if copies > _COPIES * len(held_HD):
         raise UserError(
-            f"{copies} of the {len(held_HD)} images of --held-out={opts.held_out} are among the reals; give images that were not trained on."
+            f"{copies} of the {len(held_HD)} images of --held-out={opts.held_out} are among the reals, which are the whole data set also of a run with "
+            "--subset; give images that are not in it, or with --data=PATH the part alone that was trained on."
         )
     if copies:
         opts.warn(f"{copies} of {len(held_HD)} held-out images are among the reals, so that these look nearer than new ones are.")

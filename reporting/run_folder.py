@@ -30,7 +30,7 @@ class MetricLine:
 
     metric: str
     results: dict
-    kimg: int | None
+    kimg: float | None
     snapshot: str | None
     line: dict
 

@@ -10,8 +10,9 @@ NETWORK_SNAPSHOT_REGEX = re.compile(r"^network-snapshot-(\d+)(?:-(\d{3}))?\.pkl$
 
 
 def kimg_of(match):
-    """The kimg that a file's name states, from the match of one of the two expressions above."""
-    return int(match.group(1)) + (int(match.group(2)) / 1000 if match.group(2) else 0)
+    """The kimg that a file's name states, from the match of one of the two expressions above: 000001-118 is 1.118 as it is typed."""
+    whole, beyond = int(match.group(1)), match.group(2)
+    return whole if beyond is None else (whole * 1000 + int(beyond)) / 1000  # a sum of the two would be 1.1179999999999999
 
 
 def list_network_snapshots(run_dir):

@@ -81,6 +81,8 @@ class Flag:
 # The rows, by headings of --help and in its order; overrides appear in this order in the name of the run folder.
 
 _COUNT, _NATURAL = cli.IntRange(min=1), cli.IntRange(min=0)
+# Far beyond any machine or network: what a slip of the finger asks for would begin, and end neither in a sentence nor at all.
+_UP_TO_1024, _IMAGES = cli.IntRange(1, 1024), cli.IntRange(1, 2**16)
 _POSITIVE, _WEIGHT, _SHARE = cli.FloatRange(min=0, min_open=True), cli.FloatRange(min=0), cli.FloatRange(0, 1)
 
 _G_SYNTHESIS, _D_BLOCK = "G_kwargs.synthesis_kwargs", "D_kwargs.block_kwargs"
@@ -104,13 +106,13 @@ _OVERRIDES = [
         *(f"{_G_SYNTHESIS}.channel_base", "D_kwargs.channel_base"),
         saves=("memory", "lower --cbase"),
     ),
-    _override("cmax", "cmax", "Upper bound of the channels", _COUNT, f"{_G_SYNTHESIS}.channel_max", "D_kwargs.channel_max"),
+    _override("cmax", "cmax", "Upper bound of the channels", cli.IntRange(1, 2**14), f"{_G_SYNTHESIS}.channel_max", "D_kwargs.channel_max"),
     _override("glr", "glr", "Learning rate of G", _POSITIVE, "G_opt_kwargs.lr"),
     _override("dlr", "dlr", "Learning rate of D", _POSITIVE, "D_opt_kwargs.lr"),
     _override("lr_tail", "tail", "Last share of --kimg over which the learning rates fall to 0 [default: 0; tiny: 0.5]", _SHARE, "lr_tail"),
     _override("noise_inputs", "noise", "Noise per pixel in G [default: 1]", bool, f"{_G_SYNTHESIS}.use_noise"),
-    _override("map_depth", "map", "Layers of the mapping network", _COUNT, "G_kwargs.mapping_kwargs.num_layers"),
-    _override("mbstd_group", "mbstd", "Group size of the minibatch standard deviation", _COUNT, "D_kwargs.epilogue_kwargs.mbstd_group_size"),
+    _override("map_depth", "map", "Layers of the mapping network", cli.IntRange(1, 100), "G_kwargs.mapping_kwargs.num_layers"),
+    _override("mbstd_group", "mbstd", "Group size of the minibatch standard deviation", _UP_TO_1024, "D_kwargs.epilogue_kwargs.mbstd_group_size"),
     _override("ema_kimg", "ema", "Half-life of the average of G's weights, in thousands of images", _WEIGHT, "ema_kimg"),
     _override("pl_weight", "pl", "Weight of the path-length penalty; 0 turns it off", _WEIGHT, "loss_kwargs.pl_weight"),
 ]
@@ -175,7 +177,7 @@ _DATA = [
 ]
 
 _LEARNING = [
-    Flag("batch", "Images per step, all processes together", _COUNT, ("batch_size",)),
+    Flag("batch", "Images per step, all processes together", _IMAGES, ("batch_size",)),
     Flag("gamma", "Weight of the R1 penalty", _WEIGHT, ("loss_kwargs.r1_gamma",)),
     *_OVERRIDES,
 ]
@@ -307,17 +309,17 @@ _WRITTEN = [
 
 _MACHINE = [
     _aside("device", cli.DEVICE_HELP, click.Choice(cli.DEVICE_NAMES), "device", default="auto"),
-    _aside("gpus", "Processes, one per GPU [default: 1, under torchrun its number]", _COUNT, "num_gpus", how=How.RESOLVED),
+    _aside("gpus", "Processes, one per GPU [default: 1, under torchrun its number]", _UP_TO_1024, "num_gpus", how=How.RESOLVED),
     _aside(
         "batch_gpu",
         "Images at a time per process; fewer need less memory",
-        _COUNT,
+        _IMAGES,
         "batch_gpu",
         how=How.RESOLVED,
         saves=("memory", "lower --batch-gpu"),
     ),
-    _aside("threads", "CPU threads per process [default: PyTorch's choice]", _COUNT, "threads", advanced=True),
-    _aside("workers", "Processes that read images, per GPU [default: 3]", _COUNT, "data_loader_kwargs", how=How.RESOLVED, advanced=True),
+    _aside("threads", "CPU threads per process [default: PyTorch's choice]", _UP_TO_1024, "threads", advanced=True),
+    _aside("workers", "Processes that read images, per GPU [default: 3]", _UP_TO_1024, "data_loader_kwargs", how=How.RESOLVED, advanced=True),
     Flag(
         "half",
         "Half precision: fp16 on CUDA; bf16 on CUDA, and on CPUs with AVX512-BF16 or AMX; off [default: auto, as --cfg says]",

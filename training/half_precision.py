@@ -46,10 +46,10 @@ def left_out(device):
 
 
 @contextlib.contextmanager
-def full_for_derivatives(*networks):
-    """Inside, what computes in bfloat16 computes in float32: for terms that differentiate a gradient.
+def full_precision(*networks):
+    """Inside, what computes in bfloat16 computes in float32: for terms that differentiate a gradient or subtract images that hardly differ.
 
-    A derivative of a derivative multiplies the rounding errors of both passes. float16 is left as it is: the family's networks were
+    A derivative of a derivative multiplies the rounding errors of both passes, and between two near images there is little else left. float16 is left as it is: the family's networks were
     trained with its regularisers in float16.
     """
     blocks = [block for network in networks for block in blocks_of(network) if block.half_type == "bfloat16"]

@@ -231,7 +231,7 @@ class StyleGAN2Loss(Loss):
         with record_function("G: path length"):
             # A part of the batch suffices for this slowly moving regulariser and halves its cost (1912.04958, app. B).
             N = max(gen_z.shape[0] // self.pl_batch_shrink, 1)
-            with half_precision.full_for_derivatives(self.G_synthesis):
+            with half_precision.full_precision(self.G_synthesis):
                 gen_img, gen_ws = self.run_G(gen_z[:N], gen_c[:N], sync=sync)
             loss = self.path_length_penalty(gen_img, gen_ws)
             training_stats.report("Loss/G/reg", loss)
@@ -253,7 +253,7 @@ class StyleGAN2Loss(Loss):
         loss = 0
         with record_function("D: reals and R1"):
             real_img = real_img.detach().requires_grad_(penalise)
-            with half_precision.full_for_derivatives(*[self.D] if penalise else []):
+            with half_precision.full_precision(*[self.D] if penalise else []):
                 real_logits = self.run_D(real_img, real_c, sync=sync)
             self._report_scores("real", real_logits)
             if main:

@@ -71,12 +71,17 @@ def space_that_led(options):
 # Its data.
 
 
-def dataset_options(snapshot, data, mirror, trust):
-    """Arguments of the data set to compare with: --data, else what the pickle says of its training."""
+def dataset_options(snapshot, data, mirror, trust, data_has_moved=False):
+    """Arguments of the data set to compare with: --data, else what the pickle says of its training.
+
+    data_has_moved: whether --data is the training's own set at another place, of which a run of --subset has seen a part alone.
+    """
     if data is not None:
         if not os.path.exists(data):
             raise UserError(f"--data={data} does not exist; give a zip or a folder of images.")
         kwargs = dnnlib.EasyDict(class_name=config.IMAGE_FOLDER, path=data)
+        if data_has_moved:
+            kwargs.update(_subset_of_training(snapshot.get("training_set_kwargs") or {}))
     else:
         kwargs = _training_set_options(snapshot.get("training_set_kwargs"), trust)
     G = snapshot["G_ema"]
@@ -84,6 +89,12 @@ def dataset_options(snapshot, data, mirror, trust):
     if mirror is not None:
         kwargs.xflip = mirror
     return kwargs
+
+
+def _subset_of_training(stated):
+    """max_size and random_seed of a run of --subset, else nothing: only there the options of a run state a seed of the data set."""
+    subset = {name: stated.get(name) for name in ("max_size", "random_seed")}
+    return subset if all(isinstance(value, int) for value in subset.values()) else {}
 
 
 def _training_set_options(stated, trust):

@@ -22,7 +22,7 @@ class Choices:
 
     policy: str = "last"
     at: str = "kimg"
-    kimg: int | None = None
+    kimg: float | None = None
     baseline: str | None = None
     only: tuple | None = None
     force: bool = False

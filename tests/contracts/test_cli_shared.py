@@ -47,6 +47,18 @@ def test_full_disk_is_a_sentence(capsys):
     assert "out/x.pkl" in message and "free some space" in message
 
 
+def test_a_cpu_without_memory_is_a_sentence(capsys):
+    @click.command()
+    def greedy():
+        import torch
+
+        torch.zeros([2**50])
+
+    assert cli.call(greedy, []) == cli.EXIT_ERROR
+    message = capsys.readouterr().err
+    assert message.startswith("Error: this machine ran out of memory; lower --batch-gpu or --batch (") and "alloc_cpu" not in message
+
+
 def test_interrupt_exits_130(capsys):
     assert cli.call(command_raising(KeyboardInterrupt()), []) == 130
 

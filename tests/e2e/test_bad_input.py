@@ -203,12 +203,12 @@ TRAIN_CASES = [
     ("data from a device", [*TRAIN, "--data=/dev/zero"], ["/dev/zero", "no end"]),
     ("outdir is a file", ["--outdir=file", "--data=good.zip"], ["--outdir", "is a file", "name a folder"]),
     ("outdir below a file", ["--outdir=file/runs", "--data=good.zip"], ["--outdir", "is a file"]),
-    ("gpus 0", [*GOOD, "--gpus=0"], ["--gpus", "x>=1"]),
+    ("gpus 0", [*GOOD, "--gpus=0"], ["--gpus", "1<=x<=1024"]),
     ("snap 0", [*GOOD, "--snap=0"], ["--snap", "x>=1"]),
     ("kimg 0", [*GOOD, "--kimg=0"], ["--kimg", "x>=1"]),
     ("gamma negative", [*GOOD, "--gamma=-1"], ["--gamma", "x>=0"]),
     ("gamma nan", [*GOOD, "--gamma=nan"], ["--gamma", "finite"]),
-    ("batch 0", [*GOOD, "--batch=0"], ["--batch", "x>=1"]),
+    ("batch 0", [*GOOD, "--batch=0"], ["--batch", "1<=x"]),
     ("batch not divisible", [*GOOD, "--batch=9", "--gpus=2"], ["a batch of 9", "2 GPU(s)", "--batch=8 --batch-gpu=4", "--batch=16"]),
     ("more gpus than images of a step", [*GOOD, "--gpus=32"], ["--gpus=32", "16 images of a step", "--batch=128 --batch-gpu=4", "--gpus=4"]),
     (
@@ -222,7 +222,11 @@ TRAIN_CASES = [
     ("subset 0", [*GOOD, "--subset=0"], ["--subset"]),
     ("subset too large", [*GOOD, "--subset=9"], ["--subset", "between 1 and 8", "got 9"]),
     ("freezed negative", [*GOOD, "--freezed=-1"], ["--freezed", "x>=0"]),
-    ("workers 0", [*GOOD, "--workers=0"], ["--workers", "x>=1"]),
+    ("workers 0", [*GOOD, "--workers=0"], ["--workers", "1<=x"]),
+    *[
+        (f"{flag} beyond any machine", [*GOOD, f"{flag}=100000"], [flag, "100000 is not in the range 1<=x<="])
+        for flag in ("--map-depth", "--threads", "--workers", "--gpus", "--batch", "--batch-gpu", "--mbstd-group", "--cmax")
+    ],
     ("seed negative", [*GOOD, "--seed=-1"], ["--seed"]),
     ("p without fixed", [*GOOD, "--p=0.5"], ["--p=0.5", "--aug=fixed"]),
     ("fixed without p", [*GOOD, "--aug=fixed"], ["--aug=fixed", "--p=0.3"]),

@@ -55,12 +55,11 @@ def tick(kimg, sec_per_kimg, maintenance=5.0, number=0):
     return json.dumps({name: dict(num=1, mean=value, std=0) for name, value in values.items()})
 
 
-def metric_line(kimg, results, metric="fid10k_full", facts=None, **changed):
+def metric_line(kimg, results, metric="fid10k_full", facts=None, snapshot=None, **changed):
     facts = dict(copy.deepcopy(FACTS if facts is None else facts), **changed)
     results = results if isinstance(results, dict) else {metric: results}
-    return json.dumps(
-        dict(results=results, metric=metric, total_time=1.0, num_gpus=1, snapshot_pkl=f"network-snapshot-{kimg:06d}.pkl", timestamp=NOW, facts=facts)
-    )
+    snapshot = snapshot or f"network-snapshot-{kimg:06d}.pkl"
+    return json.dumps(dict(results=results, metric=metric, total_time=1.0, num_gpus=1, snapshot_pkl=snapshot, timestamp=NOW, facts=facts))
 
 
 @pytest.fixture
@@ -177,6 +176,17 @@ def test_each_of_several_snapshots_within_a_kimg_has_the_time_of_its_own_tick(is
     run = runs.Run("a", "plain", 0, False, dict(snapshots_apart=is_apart), 4.2, 5.0, seconds=seconds)
     assert [run.seconds_at(kimg) for kimg in (3, 3 + 256 / 1000, 3 + 600 / 1000, 4)] == pytest.approx([at_whole, 32.56, 36, 42])
     assert run.seconds_at(3.1) == pytest.approx(31.0)  # between two ticks
+
+
+def test_a_snapshot_within_a_kimg_is_chosen_by_its_number(make_run, call):
+    """As --tick=0.25 --snap=1 names them: 000001.pkl, 000001-118.pkl."""
+    lines = [metric_line(1, 30.0), metric_line(1, 20.0, snapshot="network-snapshot-000001-118.pkl"), metric_line(2, 10.0)]
+    run = make_run("plain", 0, {}, lines=lines)
+    for kimg, point, value in (("1.118", "kimg 1.118", "20.0"), ("1", "kimg 1", "30.0"), ("2.0", "kimg 2", "10.0")):
+        row = table_of(call, run, f"--kimg={kimg}")["fid10k_full", "plain"]
+        assert (row["point"], row["mean"]) == (point, value)
+    code, _, err = call(run, "--kimg=1.1")
+    assert code == 1 and "it has no line at kimg 1.1 (only 1, 1.118, 2)" in err
 
 
 @pytest.mark.parametrize("metric, best", [("fid10k_full", "5.0"), ("madr_coverage", "9.0")])

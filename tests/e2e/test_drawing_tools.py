@@ -250,3 +250,14 @@ def test_the_default_layers_are_the_same_share_of_every_network(num_ws, last):
 def test_one_layer_cannot_be_mixed():
     with pytest.raises(UserError, match="nothing to mix"):
         style_mixing.check_styles([0], 1, chosen_by_user=True)
+
+
+def test_a_grid_of_more_pictures_than_memory_holds_is_refused(call, network, tmp_path, monkeypatch):
+    from training.drawing import draw
+
+    shared = [style_mixing.main, "--network", network, "--outdir", tmp_path]
+    assert_sentence(call(*shared, "--rows=0-9999", "--cols=0-9999"), "100,000,000 pictures", "10,000 is the most", "fewer rows or columns")
+    monkeypatch.setattr(draw, "MAX_SHEET_PIXELS", 12 * 16**2)  # three by four pictures of 16 px
+    assert_sentence(call(*shared, "--rows=1-3", "--cols=4-6"), "4 x 4 pictures of 16 px", "fewer --rows or --cols")
+    assert list(tmp_path.iterdir()) == []
+    assert call(*shared, "--rows=1-2", "--cols=4-6")[0] == 0

@@ -39,7 +39,8 @@ def run(trained, tmp_path):
 
 
 def make_page(run, *arguments, expect=0):
-    assert cli.call(report.main, [str(run), *QUICK, *arguments]) == expect
+    quick = [] if "--no-diversity" in arguments else QUICK
+    assert cli.call(report.main, [str(run), *quick, *arguments]) == expect
     return read_page(run / "report.html")
 
 
@@ -152,6 +153,16 @@ def test_no_diversity(run):
     assert "Not looked at yet" in found.text and not [name for name in os.listdir(run) if name.startswith("diversity-")]
 
 
+@pytest.mark.parametrize(
+    "option",
+    ["--network=x.pkl", "--data=x", "--num-gen=1000", "--num-real=20", "--no-copies", "--metric-space=pixels", "--madr-extractor=pixels",
+     "--madr-weights=x", "--device=cpu", "--trust-pickle"],
+)  # fmt: skip
+def test_options_of_the_look_at_a_network_are_refused_without_it(run, capsys, option):
+    assert cli.call(report.main, [str(run), "--no-diversity", option]) == 1
+    assert f"{option.split('=')[0]} has no effect beside --no-diversity" in capsys.readouterr().err and not (run / "report.html").exists()
+
+
 # ----------------------------------------------------------------------------------------------------------------
 # What stands in the way.
 
@@ -197,6 +208,23 @@ def test_what_cannot_be_looked_at_is_told_on_the_page(run, tiny_zip, tmp_path, c
 def test_other_data_is_told(run, tiny_zip):
     assert "its fingerprint differs" not in make_page(run).text
     assert "its fingerprint differs" in make_page(run, f"--data={tiny_zip(num_images=130, num_classes=2, seed=5)}").text
+
+
+def test_data_that_have_moved_are_looked_at_in_the_part_that_was_trained_on(tmp_path, loop_options, tiny_zip):
+    """Else images that the run has never seen would count as missed, and as training images of which it may hold copies."""
+    run, moved = tmp_path / "run", tmp_path / "moved.zip"
+    run.mkdir()
+    options = loop_options(num_classes=2, total_kimg=0.008, network_snapshot_ticks=1)
+    options["training_set_kwargs"] = dict(options["training_set_kwargs"], path=tiny_zip(num_images=140, num_classes=2), max_size=110, random_seed=4)
+    (run / "training_options.json").write_text(json.dumps(options))
+    training_loop(run_dir=str(run), **options)
+    shutil.copy(options["training_set_kwargs"]["path"], moved)
+    make_page(run)
+    before = diversity_file.load(str(kept_file(run)))
+    make_page(run, f"--data={moved}")
+    after = diversity_file.load(str(kept_file(run)))
+    assert after.facts["num_images"] == before.facts["num_images"] == 110
+    assert after["copies_item"].tolist() == before["copies_item"].tolist()
 
 
 def test_sets_too_small_for_a_neighbourhood(run, tiny_zip):

@@ -181,6 +181,7 @@ def test_ratios_are_those_of_the_kernels(call, drawn):
         ("grey", "grey and colour cannot be compared"),
         ("same", "holds the very images that they are compared with"),
         ("copies", "35 of the 55 images of --held-out"),
+        ("copies", "the whole data set also of a run with --subset; give images that are not in it, or with --data=PATH the part alone"),
         ("missing", "is neither a folder nor a zip of images"),
         ("none", "compares with real images that nobody trained on; give a folder or zip of them with --held-out=PATH"),
     ],

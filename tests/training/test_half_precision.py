@@ -12,6 +12,7 @@ import madr_plugin.options
 from madr_plugin.memory.sample_memory import SampleMemory
 from torch_utils import devices, distributed
 from training import half_precision, networks, state
+from training.gan.loss import GANLoss
 from training.loss import StyleGAN2Loss
 from training.training_loop import training_loop
 
@@ -133,9 +134,33 @@ def test_main_phases_are_in_bfloat16():
             assert types[32][0] == types[16][0] == torch.bfloat16
 
 
+def gan_gradients(told, phase, method, **values):
+    """(types of G's features, gradients of the learner) of one phase of a loss with a method; styles are not mixed."""
+    G, D = make_networks(told=told)
+    loss = GANLoss(torch.device("cpu"), G.mapping, G.synthesis, D, methods=[dict(name=method, **values)], style_mixing_prob=0)
+    learning = G if phase[0] == "G" else D
+    G.requires_grad_(learning is G)
+    D.requires_grad_(learning is D)
+    torch.manual_seed(1)
+    arguments = (torch.rand(4, 3, 32, 32), torch.zeros(4, 0), torch.randn(4, 16), torch.zeros(4, 0), True, 1)
+    types = types_of_features(G, lambda: loss.accumulate_gradients(phase, *arguments))
+    assert {block.half_type for network in (G, D) for block in half_precision.blocks_of(network)} == {told}  # put back
+    return {dtype for dtype, _ in types.values()}, [p.grad for p in learning.parameters() if p.grad is not None]
+
+
+@pytest.mark.parametrize("phase", ["Gmain", "Dmain"])
+def test_images_of_near_latents_are_compared_in_float32(phase):
+    """Those of zcr differ by less than bfloat16 rounds them, at a small sigma or where G has collapsed."""
+    near = dict(method="zcr", dis=5.0, gen=0.5, sigma=1e-3)
+    (types, half), (_, full) = (gan_gradients(told, phase, **near) for told in ("bfloat16", "float32"))
+    assert types == {torch.float32}
+    assert len(half) > 5 and all(torch.equal(one, other) for one, other in zip(half, full, strict=True))
+    assert torch.bfloat16 in gan_gradients("bfloat16", phase, "mode-seeking", weight=1.0)[0]  # of latents that lie far apart
+
+
 def test_a_derivative_error_puts_the_type_back():
     G, D = make_networks()
-    with pytest.raises(RuntimeError), half_precision.full_for_derivatives(G, D):
+    with pytest.raises(RuntimeError), half_precision.full_precision(G, D):
         assert {block.half_type for block in half_precision.blocks_of(D)} == {"float32"}
         raise RuntimeError
     assert {block.half_type for block in half_precision.blocks_of(G)} == {"bfloat16"}
@@ -145,7 +170,7 @@ def test_float16_on_cuda_is_left_alone():
     """What nothing was told for keeps the family's rule, also in the regularisers."""
     _, D = make_networks(told=None)
     assert half_precision.begin(None, [D], torch.device("cpu")) is None
-    with half_precision.full_for_derivatives(D):
+    with half_precision.full_precision(D):
         on_cuda = networks._block_precision(D.b32, D.b32.conv1.weight, False, torch.device("cuda"))
     assert on_cuda == dict(dtype=torch.float16, memory_format=torch.channels_last)
 

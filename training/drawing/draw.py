@@ -45,12 +45,12 @@ def drawn_from_latents(generator, ws, *, noise_mode="const", batch=1, device="cp
 # A sheet: one row for each label, one column for each seed.
 
 
-def check_sheet(num_rows, num_columns, resolution):
+def check_sheet(num_rows, num_columns, resolution, remedy="draw fewer classes (--class=0-9) or fewer --seeds"):
     """Refuse a sheet that would fill the memory."""
     if num_rows * num_columns * resolution**2 > MAX_SHEET_PIXELS:
         raise UserError(
-            f"the sheet would have {num_rows} x {num_columns} pictures of {resolution} px, more than {MAX_SHEET_PIXELS // 2**20} million pixels; "
-            "draw fewer classes (--class=0-9) or fewer --seeds"
+            f"the sheet would have {num_rows:,} x {num_columns:,} pictures of {resolution} px, more than {MAX_SHEET_PIXELS // 2**20} million pixels; "
+            f"{remedy}"
         )
 
 

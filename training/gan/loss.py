@@ -4,8 +4,6 @@ Each phase makes a step.Step and adds up the terms, each averaged over its own r
 and stay as training/loss.py has them. A run without those flags has training.loss.StyleGAN2Loss and none of this.
 """
 
-import contextlib
-
 import dnnlib
 from dnnlib.errors import UserError
 from torch_utils import distributed, training_stats
@@ -76,8 +74,11 @@ class GANLoss(StyleGAN2Loss):
         leaves = {kind for part in in_term for kind in part.leaves} if learner == "D" else ()
         microbatch = self._round * distributed.get_world_size() + distributed.get_rank()
         step = Step(self, phase, learner, microbatch, real_img, real_c, gen_z, gen_c, sync, leaves)
-        # Parts may differentiate D's gradient, by which every image that D sees in the step is judged.
-        with half_precision.full_for_derivatives(self.D) if in_term else contextlib.nullcontext():
+        # Parts may differentiate D's gradient, by which every image that D sees in the step is judged; and may subtract images of G that
+        # differ less than bfloat16 rounds them.
+        in_full = [self.D] if in_term else []
+        in_full += [self.G_synthesis] if any(part.compares_near_images for part in in_term) else []
+        with half_precision.full_precision(*in_full):
             if learner == "D":
                 self.discriminator_step(step, main, in_term, gain)
             elif main:

@@ -10,11 +10,13 @@ class Part:
 
     lazy: whether discriminator_term() belongs to the phase of penalties, which may come on every 16th step only, with 16 times the weight.
     leaves: of 'reals' and 'fakes', by which images of D's step its term differentiates. pack: images that D judges as one.
+    compares_near_images: whether its terms compare G's images of nearly the same latents, so that G is to draw them in full precision.
     """
 
     lazy = False
     leaves: tuple = ()
     pack = 1
+    compares_near_images = False
 
     # --- before and around steps ------------------------------------------------------------------------------------
 

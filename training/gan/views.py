@@ -76,6 +76,8 @@ class LatentConsistency(Part):
     The two images share noise inputs, style mixing and augmentation.
     """
 
+    compares_near_images = True
+
     def __init__(self, dis=5.0, gen=0.5, sigma=0.03):
         self.dis, self.gen, self.sigma = dis, gen, sigma
 
