@@ -37,7 +37,7 @@ def facts_of(data, kimg, num_gen, space, methods):
         data=data,
         kimg=kimg,
         num_gen=num_gen,
-        space=Path(space).name,
+        space=Path(space.removeprefix("file:")).name,
         space_sha256=detectors.find_detector(detectors.space_url(space)).sha256,
         sampling_seed=network_judge.SEED,
         configuration=backbone.USUAL + backbone.DATA_FLAGS.get(data, []),
