@@ -176,6 +176,16 @@ def test_an_extractor_without_gradient_is_not_recommended():
     assert space_fitness.recommended(dict(slow=dict(fit, accuracy=0.8, ms=9.0), cheap=dict(fit, ms=1.0))) == "slow"
 
 
+@pytest.mark.parametrize("name", ["pca", "random", "random-conv"])
+def test_copies_among_the_images_are_no_fault_of_the_extractor(name):
+    images = torch.rand([20, 3, 8, 8], generator=torch.Generator().manual_seed(0)) * 2 - 1
+    images[3:10] = images[3]  # neighbours in the order in which they come
+    extractor = registry.build(name, (3, 8, 8))
+    if extractor.images_to_fit:
+        extractor.fit(images)
+    assert space_fitness.gradient_share(extractor, images) == 1
+
+
 def test_commands_answer_bad_data_with_a_sentence(capsys, monkeypatch, tmp_path):
     monkeypatch.setattr("sys.argv", ["check_extractor", f"--data={tmp_path / 'nowhere.zip'}"])
     with pytest.raises(SystemExit) as stopped:
