@@ -9,7 +9,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from madr_plugin import check_extractor, command, own_extractor, own_training, space_fitness
+from madr_plugin import check_extractor, check_sensor, command, own_extractor, own_training, space_fitness
 from madr_plugin.base import progress
 from madr_plugin.config import resolve
 from madr_plugin.reals import real_images, reference
@@ -184,6 +184,22 @@ def test_copies_among_the_images_are_no_fault_of_the_extractor(name):
     if extractor.images_to_fit:
         extractor.fit(images)
     assert space_fitness.gradient_share(extractor, images) == 1
+
+
+@pytest.mark.parametrize(
+    "main, arguments, words",
+    [
+        (check_extractor.main, ["--seed=4294967296"], "Invalid value for '--seed'"),
+        (check_sensor.main, ["--seed=4294967296"], "Invalid value for '--seed'"),
+        (own_extractor.main, ["--out=own.safetensors", "--seed=4294967296"], "Invalid value for '--seed'"),
+        (own_extractor.main, ["--out="], "--out= names no file"),
+    ],
+)
+def test_values_that_cannot_be_are_sentences(main, arguments, words, capsys, monkeypatch, pictures):
+    monkeypatch.setattr("sys.argv", ["command", f"--data={pictures}", *arguments])
+    with pytest.raises(SystemExit) as stopped:
+        command.run(main)
+    assert stopped.value.code in (1, 2) and words in capsys.readouterr().err
 
 
 def test_commands_answer_bad_data_with_a_sentence(capsys, monkeypatch, tmp_path):
