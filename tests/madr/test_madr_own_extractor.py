@@ -176,6 +176,21 @@ def test_an_extractor_without_gradient_is_not_recommended():
     assert space_fitness.recommended(dict(slow=dict(fit, accuracy=0.8, ms=9.0), cheap=dict(fit, ms=1.0))) == "slow"
 
 
+@pytest.mark.parametrize("height, width", [(16, 160), (160, 16)])
+def test_images_that_are_not_square(tmp_path, height, width):
+    """A side below that of the principal components stays as it is: their file has to fit the images."""
+    folder, random = tmp_path / "strips", np.random.RandomState(0)
+    folder.mkdir()
+    for index in range(16):
+        PIL.Image.fromarray(random.randint(0, 256, [height, width, 3]).astype(np.uint8)).save(folder / f"{index:03d}.png")
+    path, dataset = tmp_path / "own.safetensors", command.open_images(str(folder))
+    images = real_images.read_images(dataset, range(16), own_training.LARGEST_SIDE)
+    assert list(images.shape[2:]) == [min(height, 128), min(width, 128)]
+    own_training.save(path, own_training.train(images, 4, 1, 8, 0, announce=len), dataset)
+    space = registry.build("own", dataset.image_shape, weights=str(path))
+    assert len(space(real_images.read_images(dataset, range(16)))) == 16
+
+
 @pytest.mark.parametrize("name", ["pca", "random", "random-conv"])
 def test_copies_among_the_images_are_no_fault_of_the_extractor(name):
     images = torch.rand([20, 3, 8, 8], generator=torch.Generator().manual_seed(0)) * 2 - 1
