@@ -24,7 +24,7 @@ from madr_plugin.reals import reference as references
 from madr_plugin.strength.signal_share import SignalShare
 from madr_spaces import registry
 from madr_spaces.errors import MADRError
-from madr_spaces.images import classes_of
+from madr_spaces.images import classes_of, host_rng_untouched
 from madr_spaces.seeds import generator_for
 from madr_spaces.space import Space
 
@@ -33,10 +33,11 @@ KNOBS = ("term", "weight", "kernel", "reals", "shrink", "moments_horizon", "mome
 KNOBS += ("width", "input_size", "view", "reference_cap", "anchors", "cells", "debt", "debt_weight", "debt_rate")
 OF_EXTRACTORS = {"weights", "weights_sha256", "width", "input_size"}
 LARGEST = 1.0  # of a pixel: images are given as networks of this family draw them
+LEAST_SPREAD = 1e-5  # of points: they are read as pixels are, which leaves steps of 1e-7
 
 
 class TensorSet:
-    """Images [N, C, H, W] in [-1, 1] (or uint8), or points [N, D] of any scale, in the shape of a data set of images, with labels [N, c] or none."""
+    """Images [N, C, H, W] in [-1, 1] (or uint8), or points [N, D], in the shape of a data set of images, with labels [N, c] or none."""
 
     def __init__(self, values, labels=None):
         values = torch.as_tensor(values).detach().cpu()
@@ -52,7 +53,13 @@ class TensorSet:
                 f"images of the reference must lie in [-1, 1] (got {low:g} to {high:g}); scale them as the generator draws them, or give uint8"
             )
         self.values = values.to(torch.float32)
+        spread = float(self.values.std(0).max())
+        if values.ndim == 2 and 0 < spread < LEAST_SPREAD:
+            raise MADRError(
+                f"the points of the reference spread by {spread:.1g}, and less than {LEAST_SPREAD:g} is lost in rounding; scale them and what the generator draws up"
+            )
         self.image_shape = list(values.shape[1:]) if values.ndim == 4 else [values.shape[1], 1, 1]
+        labels = labels.detach().cpu() if torch.is_tensor(labels) else labels
         self.labels = np.zeros([len(values), 0], np.float32) if labels is None else np.asarray(labels, np.float32)
         if self.labels.ndim != 2:
             raise MADRError(f"labels of the reference must be vectors [N, c], one-hot where they are classes (got shape {list(self.labels.shape)})")
@@ -84,7 +91,7 @@ def attach(generator, reference, *, labels=None, seed=0, device=None, announce=p
 
     generator: torch.nn.Module that learns. reference: what it shall cover: a folder or zip of images, a data set object of the StyleGAN2-ADA
     kind, images [N, C, H, W] in [-1, 1] or uint8, or points [N, D], which are their own features. labels: [N, c] one-hot for a tensor reference,
-    to compare within classes. seed: of all that the term draws. device: of the features, the generator's by default. knobs: as --madr-*, without
+    to compare within classes; a data set object has its own. seed: of all that the term draws. device: of the features, the generator's by default. knobs: as --madr-*, without
     the prefix, of those in KNOBS; the preset `moments` where they are not given.
 
     Raises MADRError, with what to do, for a generator without parameters that learn, an unknown knob or a reference that cannot be used.
@@ -117,13 +124,21 @@ def attach(generator, reference, *, labels=None, seed=0, device=None, announce=p
     )
     extractor = extractor.eval().requires_grad_(False).to(device)
     real_features = references.build(dataset, extractor, resolved, seed, device, announce)
-    term = AttachedTerm(resolved, real_features, extractor, seed, device, dataset.image_shape)
+    with host_rng_untouched():
+        label_width = int(np.size(dataset[0][1]))
+    term = AttachedTerm(resolved, real_features, extractor, seed, device, dataset.image_shape, label_width)
     for note in term.objective.notes():
         announce(f"MADR: note: {note}")
     return term
 
 
 def _opened(reference, labels):
+    has_own_labels = hasattr(reference, "image_shape") and hasattr(reference, "__getitem__")
+    if labels is not None and (has_own_labels or isinstance(reference, (str, os.PathLike))):
+        raise MADRError(
+            "attach(): labels are those of a tensor, and this reference is a folder, zip or data set object; leave them out, "
+            "or give a data set object that has labels"
+        )
     if isinstance(reference, (str, os.PathLike)):
         if not os.path.exists(reference):
             raise MADRError(f"attach(): the reference {reference} does not exist; give a folder or zip of images, or a tensor")
@@ -131,7 +146,7 @@ def _opened(reference, labels):
             return construct(class_name="training.dataset.ImageFolderDataset", path=os.fspath(reference), use_labels=False)
         except ImportError as error:
             raise MADRError("attach(): no package training.dataset here reads files; give the reference as a tensor or a data set object") from error
-    if hasattr(reference, "image_shape") and hasattr(reference, "__getitem__"):
+    if has_own_labels:
         return reference
     return TensorSet(reference, labels)
 
@@ -144,14 +159,14 @@ class AttachedTerm:
     nothing; `measured` has what was found. The same numbers on any number of processes, if each calls it equally often per step.
     """
 
-    def __init__(self, resolved, real_features, extractor, seed, device, image_shape):
+    def __init__(self, resolved, real_features, extractor, seed, device, image_shape, label_width=0):
         self.config, self.reference, self.extractor, self.seed, self.device = resolved, real_features, extractor, seed, device
         self.image_shape = list(image_shape)
         self.view_parts = config.parse_view(resolved.view, extractor.default_view)
         built = objectives.build(resolved, real_features, seed)
         self.objective = built if isinstance(built, objectives.MixedObjective) else objectives.MixedObjective({resolved.parts[0]: built})
         self.signals = {part: SignalShare(device, exponent) for part, exponent in resolved.measured_parts.items()}
-        self.compares_classes = bool((real_features.labels_N >= 0).any())
+        self.compares_classes, self.label_width = bool((real_features.labels_N >= 0).any()), label_width
         self.steps = 0
         self.measured = {}  # of the newest call: name -> number
         self._rounds = []
@@ -166,10 +181,7 @@ class AttachedTerm:
         microbatch = len(self._rounds) * processes + rank
         generator = generator_for(self.seed, self.steps, microbatch, "term")
         features_BD = self.extractor(view.apply(images, self.view_parts, generator)).to(torch.float32)
-        if labels is None and self.compares_classes:
-            raise MADRError("the reference has classes, and these images come without; call term(images, labels) with one-hot labels [B, c]")
-        label_BL = torch.zeros([len(images), 0]) if labels is None else torch.as_tensor(labels, dtype=torch.float32).to(images.device)
-        class_B = classes_of(label_BL).to(images.device)
+        class_B = self._classes(images, labels)
         shares = {part: signal.factor() for part, signal in self.signals.items()}
         gradient_BD, measured = self.objective.gradient(features_BD.detach(), generator, objectives.Seen(class_B=class_B, shares=shares))
         self._rounds.append((features_BD.detach(), class_B, {name: value.detach().to(torch.float32) for name, value in measured.items()}))
@@ -193,6 +205,22 @@ class AttachedTerm:
         if len(images) < 2:
             raise MADRError("the term compares the images of a batch, and this is a single one; give 2 or more")
         return images.to(torch.float32)
+
+    def _classes(self, images, labels):
+        """Tell the class of each image, -1 where none are compared -> int64 [B]."""
+        if labels is None and self.compares_classes:
+            raise MADRError("the reference has classes, and these images come without; call term(images, labels) with one-hot labels [B, c]")
+        if labels is None:
+            return torch.full([len(images)], -1, device=images.device)
+        label_BL = torch.as_tensor(labels, dtype=torch.float32).to(images.device)
+        if not self.label_width:
+            raise MADRError("these images come with labels, and the reference has none; leave them out, or give attach() the labels of the reference")
+        if list(label_BL.shape) != [len(images), self.label_width]:
+            raise MADRError(
+                f"labels must be vectors as the reference's, one-hot where they are classes: shape {[len(images), self.label_width]} for these images "
+                f"(got {list(label_BL.shape)})"
+            )
+        return classes_of(label_BL)
 
     @torch.no_grad()
     def step(self):

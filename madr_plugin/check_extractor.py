@@ -20,7 +20,7 @@ from madr_spaces.errors import MADRError
 @click.option("--madr-width", "width", type=click.IntRange(0, 65536), default=0, help="As in training")
 @click.option("--madr-input-size", "input_size", type=click.IntRange(0, 4096), default=0, help="As in training")
 @click.option("--images", "max_images", type=click.IntRange(16, 20000), default=2000, show_default=True, help="Images to look at")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("--seed", type=command.SEED, default=0, show_default=True)
 def main(data, names, weights, width, input_size, max_images, seed):
     """Check which feature space suits your images."""
     import numpy as np  # these and torch only now: --help and mistakes are answered at once

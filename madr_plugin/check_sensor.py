@@ -44,7 +44,7 @@ _DEFAULT = DeficitKnobs()
 @click.option("--unclear", type=click.FloatRange(0, 0.95), default=0.3, show_default=True, help="Share of blends of two images in the second column")
 @click.option("--repeats", type=click.IntRange(1, 1000), default=8, show_default=True, help="Windows drawn for each deficit")
 @click.option("--images", "max_images", type=click.IntRange(32, 100_000), default=12_000, show_default=True, help="Images to look at")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("--seed", type=command.SEED, default=0, show_default=True)
 def main(data, names, weights, width, input_size, window, num_cells, largest, sensors, rarest, unclear, repeats, max_images, seed):
     """Plant deficits and print how far the count of cells sees them."""
     import numpy as np  # these and torch only now: --help and mistakes are answered at once

@@ -11,6 +11,7 @@ from madr_plugin.host.construct import construct
 from madr_spaces.errors import MADRError
 
 EXIT_INTERRUPTED = 130  # Ctrl-C, by the shell's convention 128 + SIGINT
+SEED = click.IntRange(0, 2**32 - 1)  # NumPy's generator takes no larger one
 
 
 class HomePath(click.ParamType):

@@ -22,6 +22,8 @@ SIZES = {"": 50_000, "_10k": 10_000}
 BATCH_SIZE = 64
 FORMAT = 1  # raise when the content of a cache file changes meaning
 
+_registered = set()  # names under which our functions stand in the host's registry of this process
+
 
 # ----------------------------------------------------------------------------
 # Features.
@@ -149,11 +151,15 @@ def _metric(name, numbers, pattern, num_gen, config):
 
 
 def register(config=None):
-    """Put those of them whose names are free into the host's registry. Returns the names; [] where the host has loaded none."""
+    """Put those of them whose names are free into the host's registry. Returns the names; [] where the host has loaded none.
+
+    A later run in the same process may be of another feature space: its functions take the place of ours, never of the host's.
+    """
     metric_main = sys.modules.get("metrics.metric_main")  # the host's: its train.py and its loop import it first of all
     if not callable(getattr(metric_main, "register_metric", None)) or not callable(getattr(metric_main, "is_valid_metric", None)):
         return []
-    free = {name: function for name, function in metrics(config).items() if not metric_main.is_valid_metric(name)}
-    for function in free.values():
+    own = {name: function for name, function in metrics(config).items() if name in _registered or not metric_main.is_valid_metric(name)}
+    for function in own.values():
         metric_main.register_metric(function)
-    return list(free)
+    _registered.update(own)
+    return list(own)

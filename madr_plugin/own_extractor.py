@@ -22,7 +22,7 @@ from madr_spaces.errors import MADRError
 @click.option("--width", type=click.IntRange(2, 4096), default=64, show_default=True, help="Learned features beside the principal components")
 @click.option("--images", "max_images", type=click.IntRange(16, 10**6), default=10000, show_default=True, help="Images to train on at most")
 @click.option("--flip", is_flag=True, help="Mirror images count as the same (not for digits or text)")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("--seed", type=command.SEED, default=0, show_default=True)
 def main(data, out, steps, batch, width, max_images, flip, seed):
     """Train a small encoder on your own images, for --madr-extractor=own --madr-weights=OUT."""
     import numpy as np  # these and torch only now: --help and mistakes are answered at once
@@ -33,6 +33,8 @@ def main(data, out, steps, batch, width, max_images, flip, seed):
     from madr_spaces import weights as weight_files
 
     weight_files.import_safetensors()
+    if not out:
+        raise MADRError("--out= names no file; give the file to write, such as own.safetensors")
     if os.path.isdir(out):
         raise MADRError(f"--out={out} is a folder; give the file to write, such as {os.path.join(out, 'own.safetensors')}")
     check_writable(out)

@@ -54,14 +54,15 @@ def groups_of_pixels(images, seed, count=GROUPS_WITHOUT_LABELS):
 def planted_groups(class_N):
     """Which groups are left out in turn: those with fewer than half as many images as the mean group, else all; the rarest first."""
     count_C = torch.bincount(class_N)
-    present = (count_C > 0).sum()
-    usable = (count_C >= FEWEST_OF_GROUP).nonzero()[:, 0]
+    present, generated_C = (count_C > 0).sum(), count_C // 2  # as halves() splits them
+    # While a group is left out the generator has to draw something else.
+    usable = ((count_C >= FEWEST_OF_GROUP) & (generated_C < generated_C.sum())).nonzero()[:, 0]
     rare = usable[count_C[usable] < len(class_N) / (2 * present)]
     chosen = rare if len(rare) else usable
     if present < 2 or not len(chosen):
         raise MADRError(
-            f"planted deficits need at least two groups, one of them of {FEWEST_OF_GROUP} images or more (got {int(present)} groups, the largest of "
-            f"{int(count_C.max())}); use a larger set"
+            f"planted deficits need at least two groups, one of them of {FEWEST_OF_GROUP} images or more and another of 2 or more (got {int(present)} "
+            f"groups, the largest of {int(count_C.max())} of {len(class_N)} images); use a larger set"
         )
     return chosen[count_C[chosen].argsort(stable=True)][:MOST_GROUPS].tolist()
 

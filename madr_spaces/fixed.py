@@ -7,6 +7,7 @@ import hashlib
 
 import torch
 
+from madr_spaces.errors import MADRError
 from madr_spaces.space import Space
 
 SEED = 20
@@ -37,6 +38,12 @@ def stated_digest(name, layers=()):
     return digest.hexdigest()
 
 
+def check_channels(name, image_shape):
+    """Refuse images that are neither grey nor of three colours."""
+    if image_shape[0] not in (1, 3):
+        raise MADRError(f"--madr-extractor={name} takes images of 1 or 3 channels (the data has {image_shape[0]}); use --madr-extractor=pca")
+
+
 class RandomConvSpace(Space):
     """Random convolutions of three scales, fixed by a seed; mean and spread of every channel at 32 x 32 pixels: 224 features."""
 
@@ -44,6 +51,7 @@ class RandomConvSpace(Space):
 
     def __init__(self, image_shape):
         super().__init__(image_shape)
+        check_channels("random-conv", self.image_shape)
         for index, (weight, bias) in enumerate(fixed_layers()[:-1]):
             self.register_buffer(f"conv{index}", weight)
             self.register_buffer(f"bias{index}", bias)
@@ -78,6 +86,10 @@ class PixelsSpace(Space):
     """The image at 16 x 16 as a vector of 768 values in [-1, 1]."""
 
     resize_filter = "bilinear, antialiased"
+
+    def __init__(self, image_shape):
+        super().__init__(image_shape)
+        check_channels("pixels", self.image_shape)
 
     def identity(self):
         return dict(name="pixels", version=1)

@@ -69,9 +69,15 @@ class SampleMemory:
 
     @torch.no_grad()
     def renew_features(self, rows_R: torch.Tensor, features_RD: torch.Tensor) -> None:
-        """Write the features of re-made entries, in order (a row may be listed twice)."""
+        """Write the features of re-made entries, in order (a row may be listed twice). What is not finite leaves the entry as it is.
+
+        One nan in the memory would make every distance to it nan, and with that the nearest entry of every real.
+        """
+        finite_R = torch.isfinite(features_RD).all(1)
+        if not bool(finite_R.all()):
+            rows_R, features_RD = rows_R[finite_R], features_RD[finite_R]
         last_place = {row: place for place, row in enumerate(rows_R.tolist())}
-        places = torch.tensor(list(last_place.values()), device=rows_R.device)
+        places = torch.tensor(list(last_place.values()), dtype=torch.int64, device=rows_R.device)
         self.tensors["features"][rows_R[places]] = features_RD[places]
 
     def _allocate(self, samples: dict[str, torch.Tensor]) -> None:

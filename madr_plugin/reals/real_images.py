@@ -26,8 +26,8 @@ def read_images(dataset, rows, largest_side=None, told=len):
     """
     parts = []
     for images, _ in batches(dataset, rows):
-        if largest_side is not None and images.shape[-1] > largest_side:
-            images = torch.nn.functional.adaptive_avg_pool2d(images, [largest_side, largest_side])
+        if largest_side is not None and max(images.shape[-2:]) > largest_side:
+            images = torch.nn.functional.adaptive_avg_pool2d(images, [min(side, largest_side) for side in images.shape[-2:]])
         parts.append(images)
         told(images)
     return torch.cat(parts)

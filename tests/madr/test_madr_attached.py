@@ -10,6 +10,7 @@ import madr_plugin
 from experiments import spiral
 from madr_plugin import attached
 from madr_spaces.errors import MADRError
+from tests.madr.toy_host import Images
 
 
 def quiet(*_args, **_kwargs):
@@ -207,3 +208,23 @@ def test_labels_are_asked_for_where_classes_are_compared():
     with pytest.raises(MADRError, match="come without; call term\\(images, labels\\)"):
         term(images)
     assert bool(term(images, labels[:16]).isfinite())
+    for wrong in (labels[:16].argmax(1), labels[:12], torch.eye(5)[torch.arange(16) % 5]):  # numbers, too few, of more classes
+        with pytest.raises(MADRError, match=re.escape("shape [16, 2] for these images (got ")):
+            term(images, wrong)
+    with pytest.raises(MADRError, match="come with labels, and the reference has none"):
+        madr_plugin.attach(G, points, announce=quiet)(images, labels[:16])
+
+
+def test_labels_beside_a_reference_that_is_no_tensor_are_refused(tiny_zip):
+    G = torch.nn.Sequential(network(outputs=192), torch.nn.Unflatten(1, [3, 8, 8]))
+    labels = torch.eye(2)[torch.arange(200) % 2]
+    for reference in (Images(), tiny_zip(num_images=40, resolution=8)):
+        with pytest.raises(MADRError, match="labels are those of a tensor"):
+            madr_plugin.attach(G, reference, labels=labels, announce=quiet)
+
+
+def test_points_that_rounding_would_move_are_refused():
+    fine = attached.TensorSet(mixture(100) * 1e-4).values
+    assert torch.equal(fine, mixture(100) * 1e-4)
+    with pytest.raises(MADRError, match="spread by 2e-06, and less than 1e-05 is lost in rounding; scale them"):
+        madr_plugin.attach(network(), mixture(100) * 1e-6, announce=quiet)

@@ -432,3 +432,8 @@ def test_what_is_not_finite_is_not_remembered():
     assert memory.filled("features")[:, 0].tolist() == [0.0, 2.0, 3.0]
     offered["features"][:] = torch.inf
     assert memory.offer(offered, 1, 8, torch.Generator()) == 0 and memory.count == 3
+    renewed = torch.tensor([[5.0], [torch.nan], [6.0], [torch.inf]])
+    memory.renew_features(torch.tensor([0, 1, 1, 2]), renewed)
+    assert memory.filled("features")[:, 0].tolist() == [5.0, 6.0, 3.0]
+    memory.renew_features(torch.tensor([0, 1]), torch.full([2, 1], torch.nan))
+    assert memory.filled("features")[:, 0].tolist() == [5.0, 6.0, 3.0]

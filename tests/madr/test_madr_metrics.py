@@ -1,6 +1,7 @@
 """The metrics that the plugin brings to a fork: the same numbers as here, and registration in a stand-in fork."""
 
 import json
+import sys
 import types
 
 import pytest
@@ -78,6 +79,19 @@ def test_names_that_are_taken_are_left_alone():
     assert set(plugin_metrics.metrics(None)) <= set(before)  # the plugin's names are this project's
     assert plugin_metrics.register() == []
     assert {name: metric_main.function_of(name) for name in metric_main.list_valid_metrics()} == before
+
+
+def test_a_second_run_in_a_process_measures_in_its_own_space(monkeypatch, capsys):
+    known = {"madr_recall": print}  # the host's own
+    host = types.SimpleNamespace(register_metric=lambda function: known.update({function.__name__: function}), is_valid_metric=known.__contains__)
+    monkeypatch.setitem(sys.modules, "metrics.metric_main", host)
+    monkeypatch.setattr(plugin_metrics, "_registered", set(), raising=False)
+    monkeypatch.setattr(plugin_metrics, "compute", lambda opts, num_gen, config: {"": dict.fromkeys(plugin_metrics.NUMBERS, config.extractor)})
+    for space in ("pca", "random"):
+        assert "madr_prdc" in plugin_metrics.register(MADRConfig(extractor=space))
+        assert known["madr_precision"](types.SimpleNamespace(rank=0)) == dict(madr_precision=space)
+        assert f"in the space of {space}," in capsys.readouterr().out
+    assert known["madr_recall"] is print
 
 
 def test_the_numbers_do_not_depend_on_the_number_of_processes(monkeypatch):

@@ -9,7 +9,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from madr_plugin import check_extractor, command, own_extractor, own_training, space_fitness
+from madr_plugin import check_extractor, check_sensor, command, own_extractor, own_training, space_fitness
 from madr_plugin.base import progress
 from madr_plugin.config import resolve
 from madr_plugin.reals import real_images, reference
@@ -174,6 +174,47 @@ def test_an_extractor_without_gradient_is_not_recommended():
     fit = dict(good, accuracy=0.5, guess=0.1, spread=0.3)
     assert space_fitness.recommended(dict(a=detached, slow=dict(fit, accuracy=0.51, ms=9.0), cheap=dict(fit, ms=1.0))) == "cheap"
     assert space_fitness.recommended(dict(slow=dict(fit, accuracy=0.8, ms=9.0), cheap=dict(fit, ms=1.0))) == "slow"
+
+
+@pytest.mark.parametrize("height, width", [(16, 160), (160, 16)])
+def test_images_that_are_not_square(tmp_path, height, width):
+    """A side below that of the principal components stays as it is: their file has to fit the images."""
+    folder, random = tmp_path / "strips", np.random.RandomState(0)
+    folder.mkdir()
+    for index in range(16):
+        PIL.Image.fromarray(random.randint(0, 256, [height, width, 3]).astype(np.uint8)).save(folder / f"{index:03d}.png")
+    path, dataset = tmp_path / "own.safetensors", command.open_images(str(folder))
+    images = real_images.read_images(dataset, range(16), own_training.LARGEST_SIDE)
+    assert list(images.shape[2:]) == [min(height, 128), min(width, 128)]
+    own_training.save(path, own_training.train(images, 4, 1, 8, 0, announce=len), dataset)
+    space = registry.build("own", dataset.image_shape, weights=str(path))
+    assert len(space(real_images.read_images(dataset, range(16)))) == 16
+
+
+@pytest.mark.parametrize("name", ["pca", "random", "random-conv"])
+def test_copies_among_the_images_are_no_fault_of_the_extractor(name):
+    images = torch.rand([20, 3, 8, 8], generator=torch.Generator().manual_seed(0)) * 2 - 1
+    images[3:10] = images[3]  # neighbours in the order in which they come
+    extractor = registry.build(name, (3, 8, 8))
+    if extractor.images_to_fit:
+        extractor.fit(images)
+    assert space_fitness.gradient_share(extractor, images) == 1
+
+
+@pytest.mark.parametrize(
+    "main, arguments, words",
+    [
+        (check_extractor.main, ["--seed=4294967296"], "Invalid value for '--seed'"),
+        (check_sensor.main, ["--seed=4294967296"], "Invalid value for '--seed'"),
+        (own_extractor.main, ["--out=own.safetensors", "--seed=4294967296"], "Invalid value for '--seed'"),
+        (own_extractor.main, ["--out="], "--out= names no file"),
+    ],
+)
+def test_values_that_cannot_be_are_sentences(main, arguments, words, capsys, monkeypatch, pictures):
+    monkeypatch.setattr("sys.argv", ["command", f"--data={pictures}", *arguments])
+    with pytest.raises(SystemExit) as stopped:
+        command.run(main)
+    assert stopped.value.code in (1, 2) and words in capsys.readouterr().err
 
 
 def test_commands_answer_bad_data_with_a_sentence(capsys, monkeypatch, tmp_path):

@@ -138,6 +138,7 @@ def test_command_prints_each_planted_deficit(tmp_path, labelled):
     "counts, arguments, words",
     [
         ((10, 8), [], "holds 18 images; the check needs at least 32"),
+        ((90, 1), ["--madr-cells=10"], "two groups, one of them of 4 images or more and another of 2 or more .got 2 groups, the largest of 90 of 91"),
         ((40, 30), [], "35 reals .* are few for 102 cells; use --madr-cells=2 or more --images"),
     ],
 )

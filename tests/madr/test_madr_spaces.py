@@ -83,6 +83,12 @@ def test_spaces_of_the_metrics_serve_in_training(name, width, channels):
     assert torch.isfinite(flat.grad).all()
 
 
+@pytest.mark.parametrize("name", ["random-conv", "pixels"])
+def test_images_of_other_channels_are_refused_in_a_sentence(name):
+    with pytest.raises(MADRError, match=f"{name} takes images of 1 or 3 channels .the data has 4.; use --madr-extractor=pca"):
+        registry.build(name, (4, 20, 20))
+
+
 def test_random_conv_is_the_network_that_older_results_name():
     image = torch.arange(3 * 16 * 16).reshape(1, 3, 16, 16).remainder(251).to(torch.uint8)
     [features] = registry.build("random-conv", (3, 16, 16)).of_bytes(image)
