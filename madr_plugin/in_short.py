@@ -45,10 +45,15 @@ def frechet(mean, C, s):
 
 
 def frechet_of_reals(images, X, s, random):
-    """What that distance is between so many reals and all of them."""
-    size = round(math.log2(images) * 4)
-    generator = random("moments-null", size)
-    return sum(frechet(*blended(X[torch.randint(len(X), [round(2 ** (size / 4))], generator=generator)], s["ridge"]), s) for _ in range(8)) / 8
+    """What that distance is between so many reals and all of them: simulated at powers of two, a power law between them."""
+
+    def simulated(doublings):
+        generator = random("moments-null", doublings)
+        draws = (X[torch.randint(len(X), [2**doublings], generator=generator)] for _ in range(16))
+        return sum(frechet(*blended(f, s["ridge"]), s) for f in draws) / 16
+
+    lower, share = divmod(math.log2(images), 1)
+    return simulated(int(lower)) ** (1 - share) * simulated(int(lower) + 1) ** share
 
 
 def begun(reals, B, num_reals, random):
