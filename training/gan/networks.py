@@ -52,12 +52,12 @@ class SpectralNorm(torch.nn.Module):
         return weight / (self.u @ (weight.flatten(1) @ self.v))
 
 
-def follow_weights(module):
-    """One power iteration of every SpectralNorm in a network whose weights have changed. Alike wherever the weights are."""
+def follow_weights(module, steps=1):
+    """Power iterations of every SpectralNorm in a network whose weights have changed, one after a step. Alike wherever the weights are."""
     for layer in module.modules():
         norm = getattr(layer, "spectral_norm", None)
         if isinstance(norm, SpectralNorm):
-            norm.settle(layer.weight)
+            norm.settle(layer.weight, steps)
 
 
 @persistence.persistent_class
