@@ -71,6 +71,7 @@ class MinibatchDiscrimination(torch.nn.Module):
         super().__init__()
         self.in_features, self.num_kernels, self.kernel_dim = in_features, num_kernels, kernel_dim
         # Unit variance of M where the features have it: distances near 1, at which exp() has a slope.
+        self.initial_std = in_features**-0.5
         self.T = torch.nn.Parameter(torch.randn(in_features, num_kernels, kernel_dim) / in_features**0.5)
 
     def forward(self, features_NF):
@@ -109,6 +110,7 @@ class DCGANLayer(torch.nn.Module):
     ):
         super().__init__()
         self.kind, self.stride, self.padding, self.output_padding = kind, stride, padding, output_padding
+        self.initial_std = init_std  # for whoever bounds the weights
         pair = (in_features, out_features) if kind == "transposed" else (out_features, in_features)
         weight = torch.empty(pair if kind == "linear" else (*pair, kernel_size, kernel_size))
         self.bias = torch.nn.Parameter(torch.zeros(out_features)) if bias or init_std is None else None
