@@ -134,7 +134,7 @@ def _clashes(saved, flags, given, build, plugin_flags):
     rows = [([flag], place, before, flags[flag]) for flag, (place, before) in by_value.items() if flag in given and flags[flag] != before]
     for place, (before, after) in _differences(saved_base, now_base).items():
         deciding = [flag for flag in _deciding_flags(place) if flag in given and flag not in by_value]
-        if deciding and not (place == "training_set_kwargs.path" and _same_data(before, after)):
+        if deciding and place not in choosing.SETTLED and not (place == "training_set_kwargs.path" and _same_data(before, after)):
             rows.append((deciding, place, before, after))
     for place, (before, after) in _differences(saved_plugin, now_plugin).items():
         leaf = place.rsplit(".", 1)[-1]

@@ -2,6 +2,7 @@
 
 import copy
 import os
+import pickle
 import shutil
 
 import pytest
@@ -11,7 +12,7 @@ import legacy
 import madr_plugin.options
 import train
 from dnnlib import cli
-from training import networks as stylegan2
+from training import networks as stylegan2, setup
 from training.gan import methods, networks
 from training.training_loop import training_loop
 
@@ -143,6 +144,20 @@ def test_other_rows_join_dcgan(options_of, data16):
     data = trained(options_of(backbone="dcgan", gan="wgan-gp", method=["pacgan:m=2", "gm-gan"], cond=True, steps=6), data16 / "run")
     assert data["D"].img_channels == 6 and data["D"].conv0.weight.shape[1] == 7  # three channels each, and one of the labels
     assert [module for module in data["G_ema"].modules() if isinstance(module, networks.DCGANSynthesis)]
+
+
+def test_weights_of_a_plain_D_are_divided_by_their_own_singular_values(tmp_path):
+    """--resume=PLAIN.pkl --resume-partial with spectral normalisation: weights are the pickle's, and singular vectors are in none."""
+    torch.manual_seed(0)
+    small = dict(channel_base=128, channel_max=16)
+    G = stylegan2.Generator(8, 0, 8, 16, 3, mapping_kwargs=dict(num_layers=1), synthesis_kwargs=small)
+    with open(tmp_path / "plain.pkl", "wb") as file:
+        pickle.dump(dict(G=G, D=stylegan2.Discriminator(0, 16, 3, **small), G_ema=G), file)
+    D = networks.StyleGAN2Discriminator(0, 16, 3, spectral_norm=True, **small)
+    setup.load_pretrained(str(tmp_path / "plain.pkl"), dict(G=copy.deepcopy(G), D=D, G_ema=copy.deepcopy(G)), partial=True, trust=False)
+    for layer in [layer for layer in D.modules() if hasattr(layer, "spectral_norm") and hasattr(layer, "weight_gain")]:
+        found = layer.weight.flatten(1) / layer.spectral_norm(layer.weight).flatten(1)
+        assert float(found.detach().median()) == pytest.approx(float(torch.linalg.matrix_norm(layer.weight.detach().flatten(1), 2)), rel=0.1)
 
 
 def test_without_minibatch_std(options_of, data16):

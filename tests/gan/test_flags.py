@@ -109,6 +109,23 @@ def test_a_run_goes_on_with_its_own_methods_alone(data16):
     assert set(clashes(begun(gan="rpgan+r1+r2", gamma=2.0), gamma=3.0)) == {"gamma"}
 
 
+def test_minibatch_discrimination_is_of_the_images_that_a_run_began_with(data16, dry_run):
+    """As many as D judges at once, in packs or not; a run that goes on in smaller pieces keeps them, and one of before has none."""
+    method = "--method=minibatch-discrimination"
+    for flags, images in (
+        ([], 16),
+        (["--batch-gpu=4"], 4),
+        (["--method=pacgan:m=2"], 16),
+        (["--method=pacgan:m=2", "--batch=16", "--backbone=dcgan"], 8),
+    ):
+        assert dry_run(method, *flags)[0]["D_kwargs"]["minibatch_images"] == images
+        assert dry_run(*reversed(flags), method)[0]["D_kwargs"]["minibatch_images"] == images
+    saved = begun(method=["minibatch-discrimination"])
+    flags = dict(data="data16.zip", cfg="tiny", method=["minibatch-discrimination"])
+    for saved.batch_gpu, saved.D_kwargs.minibatch_images in ((4, 16), (16, None)):
+        assert not resume_options._clashes(saved, flags, set(flags), train.build, ["madr"])
+
+
 def test_the_refusal_shows_both(data16, monkeypatch, tmp_path):
     (tmp_path / "out").mkdir()
     rows = resume_options._clashes(begun(gan="hinge"), dict(data="data16.zip", gan="lsgan"), {"data", "gan"}, train.build, ["madr"])

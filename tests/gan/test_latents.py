@@ -1,5 +1,6 @@
 """Snapshots of a generator with a mixture of latents: read without running their code, and by code bases that lack these files."""
 
+import copy
 import pickle
 import subprocess
 import sys
@@ -10,7 +11,9 @@ import pytest
 import torch
 
 import legacy
+from dnnlib.errors import UserError
 from tests.compat.test_other_checkouts import CHECKOUT
+from training import setup
 from training.gan.latents import MixtureGenerator
 from training.networks import Discriminator
 
@@ -56,6 +59,33 @@ def test_a_snapshot_is_read_without_running_its_code_and_elsewhere(tmp_path):
     done = subprocess.run([sys.executable, "-c", READER, *arguments], cwd=CHECKOUT, capture_output=True, text=True, env=env)
     assert done.returncode == 0, done.stderr
     np.testing.assert_allclose(np.load(tmp_path / "image.npy"), image.numpy(), rtol=1e-3, atol=1e-4)
+
+
+def test_latents_of_a_pickle_take_the_place_of_no_others(tmp_path):
+    """--resume=PICKLE copies the mixture with the weights: where the options say another one, they would be wrong ever after."""
+    D = Discriminator(c_dim=0, img_resolution=16, img_channels=3, channel_base=64, channel_max=8)
+
+    def made(kind="circle", std=0.5):
+        synthesis = dict(channel_base=64, channel_max=8)
+        base = dict(z_dim=8, c_dim=0, w_dim=8, img_resolution=16, img_channels=3, mapping_kwargs=dict(num_layers=1), synthesis_kwargs=synthesis)
+        return MixtureGenerator(base_class_name="training.networks.Generator", kind=kind, num_means=5, radius=2.0, std=std, **base)
+
+    path = str(tmp_path / "begun.pkl")
+    with open(path, "wb") as file:
+        pickle.dump(dict(G=made("uniform"), D=D, G_ema=made("uniform")), file)
+    for kind, std, typed in (("circle", 0.5, "kind=uniform"), ("uniform", 0.25, "std=0.5"), ("circle", 0.25, "kind=uniform,std=0.5")):
+        G = made(kind, std)
+        targets = dict(G=G, D=D, G_ema=copy.deepcopy(G))
+        with pytest.raises(UserError, match=f"--method=gm-gan:{typed} to go on"):
+            setup.load_pretrained(path, targets, partial=False, trust=False)
+        own, weight = G.mapping.means.clone(), G.mapping.fc0.weight.detach().clone()
+        setup.load_pretrained(path, targets, partial=True, trust=False)
+        for key in ("G", "G_ema"):
+            mapping = targets[key].mapping
+            assert torch.equal(mapping.means, own) and float(mapping.std) == std and not torch.equal(mapping.fc0.weight, weight)
+    targets = dict(G=made("uniform"), D=D, G_ema=made("uniform"))
+    setup.load_pretrained(path, targets, partial=False, trust=False)
+    assert torch.equal(targets["G"].mapping.means, legacy.open_network(path)["G"].mapping.means)  # those that its weights know
 
 
 def test_a_snapshot_cannot_name_any_class():

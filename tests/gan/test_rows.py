@@ -333,6 +333,22 @@ def test_a_clipped_D_still_hears_its_labels():
     assert torch.equal(layer.bias, torch.full_like(layer.bias, 1.0))
 
 
+def test_a_clipped_dcgan_sees_its_labels_and_compares_images():
+    """Its channel of the label begins as N(0, 1), as large as the image, the kernels as N(0, 1 / features): the bounds are so much wider."""
+    from training.gan.networks import DCGANDiscriminator
+    from training.gan.regularisers import WeightClipping
+
+    torch.manual_seed(0)
+    D = DCGANDiscriminator(3, 16, 1, channel_base=128, channel_max=16, minibatch_kernels=4)
+    kernels = D.out.closeness
+    begun = [float(weight.detach().std()) for weight in (D.embed.weight, kernels.T)]
+    WeightClipping().after_step("Dmain", D)
+    for weight, std in zip((D.embed.weight, kernels.T), begun):
+        assert 0.3 * std < float(weight.detach().std()) < std
+    assert float(D.embed.weight.detach().abs().max()) == 0.5 and float(D.conv0.weight.detach().abs().max()) == pytest.approx(0.01)
+    assert float(kernels.T.detach().abs().max()) == pytest.approx(0.5 / kernels.in_features**0.5)
+
+
 @pytest.mark.parametrize("std", [1.0, 0.15])
 def test_latents_of_a_mixture_are_exact(std):
     """As many of each component, normal around its mean in every direction, the first coordinate like the others."""

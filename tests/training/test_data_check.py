@@ -2,6 +2,8 @@
 
 import io
 import os
+import struct
+import zlib
 
 import numpy as np
 import PIL.Image
@@ -174,6 +176,22 @@ def test_transparency_is_laid_over_white():
     assert [fault.kind for fault in faults] == ["alpha"]
     assert result[0, 0].tolist() == [255] * 3 and result[0, 1].tolist() == [0] * 3 and result[1, 1].tolist() == [200, 0, 0]
     assert abs(int(result[1, 0, 0]) - 127) <= 1
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4])
+def test_the_transparent_grey_of_a_small_png_shows_white(bits):
+    """Small greys are written so by programs that shrink files; the one that is transparent is stated in their own scale."""
+
+    def chunk(kind, content):
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    greys, pixels_per_byte, white = np.array([[0, 1] * 8, [1, 2**bits - 1] * 8]), 8 // bits, 2**bits - 1
+    packed = sum(greys[:, place::pixels_per_byte] << (8 - bits * (place + 1)) for place in range(pixels_per_byte))
+    header, rows = struct.pack(">IIBBBBB", 16, 2, bits, 0, 0, 0, 0), b"".join(b"\0" + bytes(row.tolist()) for row in packed)
+    for key in (0, 1):
+        parts = [chunk(b"IHDR", header), chunk(b"tRNS", struct.pack(">H", key)), chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b"")]
+        result, faults = image_check.examine(SourceImage("x.png", data=b"\x89PNG\r\n\x1a\n" + b"".join(parts)))
+        assert np.array_equal(result, np.where(greys == key, 255, greys * (255 // white))) and [fault.kind for fault in faults] == ["alpha"]
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

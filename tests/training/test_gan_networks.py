@@ -231,6 +231,19 @@ def test_minibatch_discrimination_by_loops():
     assert torch.allclose(collapsed, torch.full_like(collapsed, 5)) and (layer(f) < 5).all()
 
 
+def test_closeness_does_not_depend_on_how_many_are_judged_at_once():
+    """Half of a batch with as many alike: the sum over others is scaled to those that D learnt with, and is exact where each image comes twice."""
+    torch.manual_seed(0)
+    layer, f = networks.MinibatchDiscrimination(6, 3, 4, num_images=7), torch.randn(4, 6)
+    free = networks.MinibatchDiscrimination(6, 3, 4)
+    free.load_state_dict(layer.state_dict())
+    for other in (f, f.repeat(5, 1)):
+        assert torch.allclose((layer(other) - 1) / 6, (free(other) - 1) / (len(other) - 1))
+    assert torch.equal(layer(f[:1]), torch.ones(1, 3))  # one alone has nobody to be compared with
+    seven = torch.randn(7, 6)
+    assert torch.equal(layer(seven), free(seven))
+
+
 def test_derivatives_of_the_additions():
     torch.manual_seed(0)
     kernels = networks.MinibatchDiscrimination(3, 2, 2).double()

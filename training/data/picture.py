@@ -39,6 +39,7 @@ def decode(data: bytes) -> tuple["np.ndarray | deep.DeepPicture", list[Finding]]
     try:
         with PIL.Image.open(io.BytesIO(data)) as image:
             found = findings(image, data)
+            _scale_transparent_grey(image, data)
             orientation = _orientation(image)
             kind = deep.kind_of(image, data)
             if kind is not None:
@@ -96,6 +97,13 @@ def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
     if orientation in (2, 3, 6, 7):
         pixels = pixels[:, ::-1]
     return pixels
+
+
+def _scale_transparent_grey(image: PIL.Image.Image, data: bytes) -> None:
+    """In a grey PNG of 2 or 4 bits the library scales the pixels to 8 bits, and not the grey that is transparent: it would be found nowhere."""
+    bits, key = data[24] if image.format == "PNG" else 8, image.info.get("transparency")
+    if image.mode == "L" and bits in (2, 4) and isinstance(key, int) and key < 2**bits:
+        image.info["transparency"] = key * (255 // (2**bits - 1))
 
 
 def _to_grey_or_rgb(image: PIL.Image.Image) -> PIL.Image.Image:

@@ -13,6 +13,7 @@ from training.gan import backbones, methods, rows
 
 LOSS_CLASS = "training.gan.loss.GANLoss"
 ADA_GOES_ON = "ada_goes_on"  # among the flags of a run that is continued: it was begun with ADA
+SETTLED = ("D_kwargs.minibatch_images",)  # options that stay as a run began, on how many images at a time it may go on
 WITHOUT_BOUNDARY = ("critic", "relativistic")  # the adversarial terms whose boundary is None; their table imports torch
 
 
@@ -206,6 +207,8 @@ def _write_loss(choice):
     loss.r1_gamma = choice.values.get("r1", {}).get("gamma", 0)
     loss.gan = choice.recipe.name
     loss.methods = [dnnlib.EasyDict(name=name, **values) for name, values in choice.values.items()]
+    if "minibatch_kernels" in options.D_kwargs:  # here, since packs may change the batch after it was chosen
+        options.D_kwargs.minibatch_images = options.batch_gpu // pack_of(options)
 
 
 def _name_parts(flags):

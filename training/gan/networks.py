@@ -52,40 +52,46 @@ class SpectralNorm(torch.nn.Module):
         return weight / (self.u @ (weight.flatten(1) @ self.v))
 
 
-def follow_weights(module):
-    """One power iteration of every SpectralNorm in a network whose weights have changed. Alike wherever the weights are."""
+def follow_weights(module, steps=1):
+    """Power iterations of every SpectralNorm in a network whose weights have changed, one after a step. Alike wherever the weights are."""
     for layer in module.modules():
         norm = getattr(layer, "spectral_norm", None)
         if isinstance(norm, SpectralNorm):
-            norm.settle(layer.weight)
+            norm.settle(layer.weight, steps)
 
 
 @persistence.persistent_class
 class MinibatchDiscrimination(torch.nn.Module):
     """Features [N,F] -> how close each image is to the others of its batch, [N,B] (1606.03498, section 3.2).
 
-    M_i = f_i T with T [F,B,C];  o_ib = sum over j of exp(-|M_ib - M_jb|_1), j = i among them.
+    M_i = f_i T with T [F,B,C];  o_ib = sum over j of exp(-|M_ib - M_jb|_1), j = i among them. num_images: the N that D learns with. Of
+    another N the sum over the other images is scaled to as many, since a larger sum would say that images are closer. None: never.
     """
 
-    def __init__(self, in_features, num_kernels=50, kernel_dim=5):
+    def __init__(self, in_features, num_kernels=50, kernel_dim=5, num_images=None):
         super().__init__()
-        self.in_features, self.num_kernels, self.kernel_dim = in_features, num_kernels, kernel_dim
+        self.in_features, self.num_kernels, self.kernel_dim, self.num_images = in_features, num_kernels, kernel_dim, num_images
         # Unit variance of M where the features have it: distances near 1, at which exp() has a slope.
+        self.initial_std = in_features**-0.5
         self.T = torch.nn.Parameter(torch.randn(in_features, num_kernels, kernel_dim) / in_features**0.5)
 
     def forward(self, features_NF):
         M_NBC = torch.einsum("nf,fbc->nbc", features_NF, self.T)
         distance_NNB = (M_NBC[:, None] - M_NBC[None, :]).abs().sum(dim=3)
-        return (-distance_NNB).exp().sum(dim=1)
+        closeness_NB = (-distance_NNB).exp().sum(dim=1)
+        num_others = len(features_NF) - 1
+        if self.num_images is None or num_others in (0, self.num_images - 1):
+            return closeness_NB
+        return 1 + (closeness_NB - 1) * ((self.num_images - 1) / num_others)
 
 
 @persistence.persistent_class
 class ClosenessHead(torch.nn.Module):
     """The last layer of a discriminator, which takes the features and their minibatch discrimination side by side."""
 
-    def __init__(self, in_features, num_kernels, kernel_dim):
+    def __init__(self, in_features, num_kernels, kernel_dim, num_images=None):
         super().__init__()
-        self.closeness = MinibatchDiscrimination(in_features, num_kernels, kernel_dim)
+        self.closeness = MinibatchDiscrimination(in_features, num_kernels, kernel_dim, num_images)
         self.linear = None  # the backbone's own kind of layer, in_features + num_kernels wide
 
     def forward(self, features_NF):
@@ -109,6 +115,7 @@ class DCGANLayer(torch.nn.Module):
     ):
         super().__init__()
         self.kind, self.stride, self.padding, self.output_padding = kind, stride, padding, output_padding
+        self.initial_std = init_std  # for whoever bounds the weights
         pair = (in_features, out_features) if kind == "transposed" else (out_features, in_features)
         weight = torch.empty(pair if kind == "linear" else (*pair, kernel_size, kernel_size))
         self.bias = torch.nn.Parameter(torch.zeros(out_features)) if bias or init_std is None else None
@@ -297,8 +304,8 @@ class DCGANDiscriminator(torch.nn.Module):
     A label is one more channel of the image, made of it by a linear layer (Mirza 2014). channel_base, channel_max, channels: feature
     maps as in the generator, but channels goes down from half the resolution, and may go further than the smallest side. norm:
     'batch' (after the first convolution only with norm_first), 'none', 'layer' (1704.00028, for a penalty on single images) or 'spectral'
-    (of all weights that images pass). minibatch_kernels > 0: so many of minibatch discrimination join the features. kernel_size 3 halves
-    sides rounded up. slope: of leaky ReLU below 0.
+    (of all weights that images pass). minibatch_kernels > 0: so many of minibatch discrimination join the features; minibatch_images: how
+    many images it learns with at once. kernel_size 3 halves sides rounded up. slope: of leaky ReLU below 0.
     """
 
     def __init__(
@@ -316,6 +323,7 @@ class DCGANDiscriminator(torch.nn.Module):
         kernel_size=4,
         norm_first=False,
         slope=0.2,
+        minibatch_images=None,
     ):
         super().__init__()
         self.c_dim, self.img_resolution, self.img_channels = c_dim, img_resolution, img_channels
@@ -338,7 +346,7 @@ class DCGANDiscriminator(torch.nn.Module):
         num_features = channels[-1] * sides[-1] ** 2
         self.out = DCGANLayer("linear", num_features + minibatch_kernels, 1, **layer_kwargs)
         if minibatch_kernels > 0:
-            linear, self.out = self.out, ClosenessHead(num_features, minibatch_kernels, minibatch_kernel_dim)
+            linear, self.out = self.out, ClosenessHead(num_features, minibatch_kernels, minibatch_kernel_dim, minibatch_images)
             self.out.linear = linear
 
     def features(self, img, c=None):
@@ -369,11 +377,21 @@ class StyleGAN2Discriminator(torch.nn.Module):
     """The discriminator of training/networks.py with spectral_norm of all weights that images pass, minibatch discrimination, or both.
 
     Its parameters have that one's names; base_kwargs are its arguments. Spectral normalisation takes the place of the gains of the
-    equalised learning rate, which it would divide out. Minibatch discrimination joins what the last layer reads;
-    epilogue_kwargs=dict(mbstd_num_channels=0) takes the standard deviation of the minibatch away.
+    equalised learning rate, which it would divide out. Minibatch discrimination joins what the last layer reads (minibatch_images: how many
+    images it learns with at once); epilogue_kwargs=dict(mbstd_num_channels=0) takes the standard deviation of the minibatch away.
     """
 
-    def __init__(self, c_dim, img_resolution, img_channels, spectral_norm=False, minibatch_kernels=0, minibatch_kernel_dim=5, **base_kwargs):
+    def __init__(
+        self,
+        c_dim,
+        img_resolution,
+        img_channels,
+        spectral_norm=False,
+        minibatch_kernels=0,
+        minibatch_kernel_dim=5,
+        minibatch_images=None,
+        **base_kwargs,
+    ):
         from training import networks  # here, so that a snapshot opens where StyleGAN2's networks go by another name
 
         super().__init__()
@@ -384,7 +402,7 @@ class StyleGAN2Discriminator(torch.nn.Module):
             setattr(self, name, child)
         if minibatch_kernels > 0:
             last = base.b4.out
-            self.b4.out = ClosenessHead(last.in_features, minibatch_kernels, minibatch_kernel_dim)
+            self.b4.out = ClosenessHead(last.in_features, minibatch_kernels, minibatch_kernel_dim, minibatch_images)
             self.b4.out.linear = networks.FullyConnectedLayer(last.in_features + minibatch_kernels, last.out_features)
         self.spectral_norm = spectral_norm
         if spectral_norm:

@@ -61,7 +61,8 @@ class WeightClipping(Part):
     c is meant for weights that begin as N(0, .02), as DCGAN's do. Those of StyleGAN2's layers begin as N(0, 1) and are multiplied by a
     constant when used (equalised learning rate); they are clipped at the same share of what they begin as, c / .02. Layers that learn
     at a share of the rate (the mapping of labels) begin as N(0, 1) / share, and weight and bias are multiplied by the share when used:
-    their bounds are so much wider. At c itself D's gradient would vanish.
+    their bounds are so much wider. At c itself D's gradient would vanish. What else begins otherwise states its initial_std: DCGAN's
+    channel of the label, which would be a hundredth of the image, and the kernels of minibatch discrimination.
     """
 
     INITIAL_STD = 0.02
@@ -81,6 +82,7 @@ class WeightClipping(Part):
     def bound(self, layer, name):
         """c in the scale of a layer's own parameter of this name."""
         if not hasattr(layer, "weight_gain"):
-            return self.c
+            initial_std = getattr(layer, "initial_std", None) if name in ("weight", "T") else None
+            return self.c if initial_std is None else self.c * (initial_std / self.INITIAL_STD)
         share = getattr(layer, "bias_gain", 1)  # of the learning rate; 1 for all layers but the mapping's
         return {"weight": self.c / self.INITIAL_STD / share, "bias": self.c / share}.get(name, self.c)
