@@ -18,7 +18,7 @@ from torch_utils import custom_ops, distributed, misc
 from torch_utils.ops import conv2d_gradfix, grid_sample_gradfix, plugins
 from training import loss, phases, sampler, snapshots
 from training.data import foreign
-from training.gan import backbones, judge, networks as gan_networks
+from training.gan import backbones, changes, judge, networks as gan_networks
 
 # Sets up to this size (uncompressed) are held in memory when training on a CPU: decoding PNGs over and over would take
 # a good part of a core that the networks need.
@@ -156,7 +156,7 @@ def load_pretrained(resume_pkl, targets, partial, trust):
     missing = [key for key in targets if data.get(key) is None]
     if missing:
         raise UserError(f"--resume={resume_pkl}: holds no {', '.join(missing)}; training goes on only from a whole snapshot")
-    own_latents = _latents_of_another_mixture(data["G"], targets["G"], resume_pkl, partial)
+    own_latents = changes.latents_of_another_mixture(data["G"], targets["G"], resume_pkl, partial)
     told = snapshots.load_matching(data, targets, resume_pkl, partial)
     for key in ("G", "G_ema"):
         for name, buffer in own_latents.items():
@@ -164,22 +164,6 @@ def load_pretrained(resume_pkl, targets, partial, trust):
     if partial:  # weights of a D without spectral normalisation came alone: divided by what others had, they would be as large as anything
         gan_networks.follow_weights(targets["D"], gan_networks.SPECTRAL_SETTLING_STEPS)
     return told
-
-
-def _latents_of_another_mixture(source, target, resume_pkl, partial):
-    """{buffer: value} that a generator of --method=gm-gan keeps, where the pickle's was trained on other latents: copied, they would silently
-    take the place of what the run's options say. Raises UserError unless `partial`."""
-    theirs, ours = (dict(getattr(network, "init_kwargs", {})) for network in (source, target))
-    differing = [name for name in ("kind", "radius", "std") if theirs.get(name) != ours.get(name)]
-    if "num_means" not in theirs or "num_means" not in ours or not differing:
-        return {}
-    if not partial:
-        typed = ",".join(f"{name}={theirs.get(name)}" for name in differing)
-        raise UserError(
-            f"--resume={resume_pkl} was trained on another mixture of latents: use --method=gm-gan:{typed} to go on with it, or --resume-partial to "
-            "keep that of this run"
-        )
-    return {name: buffer.clone() for name, buffer in target.named_buffers() if name in ("mapping.means", "mapping.std")}
 
 
 def print_summaries(G, D, batch_gpu, device):
