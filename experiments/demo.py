@@ -151,7 +151,7 @@ def look_at_both(outdir, runs):
 
 @click.command()
 @click.option("--outdir", type=click.Path(file_okay=False, path_type=Path), default="out/demo", show_default=True, help="Where everything goes")
-@click.option("--kimg", type=click.IntRange(1, 1000), default=48, show_default=True, help="Thousands of images to train on")
+@click.option("--kimg", type=click.IntRange(1, 1000), default=40, show_default=True, help="Thousands of images to train on")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 def main(outdir, kimg, seed):
     """Train a small GAN on Stacked Digits without and with MADR, and show both side by side."""

@@ -52,7 +52,7 @@ def frechet_of_reals(images, X, s, random):
         draws = (X[torch.randint(len(X), [2**doublings], generator=generator)] for _ in range(16))
         return sum(frechet(*blended(f, s["ridge"]), s) for f in draws) / 16
 
-    lower, share = divmod(round(math.log2(images) * 4) / 4, 1)
+    lower, share = divmod(math.log2(images), 1)
     return simulated(int(lower)) ** (1 - share) * simulated(int(lower) + 1) ** share
 
 

@@ -18,7 +18,7 @@ from torch_utils import custom_ops, distributed, misc
 from torch_utils.ops import conv2d_gradfix, grid_sample_gradfix, plugins
 from training import loss, phases, sampler, snapshots
 from training.data import foreign
-from training.gan import backbones, changes, judge, networks as gan_networks
+from training.gan import backbones, judge, pretrained
 
 # Sets up to this size (uncompressed) are held in memory when training on a CPU: decoding PNGs over and over would take
 # a good part of a core that the networks need.
@@ -156,14 +156,7 @@ def load_pretrained(resume_pkl, targets, partial, trust):
     missing = [key for key in targets if data.get(key) is None]
     if missing:
         raise UserError(f"--resume={resume_pkl}: holds no {', '.join(missing)}; training goes on only from a whole snapshot")
-    own_latents = changes.latents_of_another_mixture(data["G"], targets["G"], resume_pkl, partial)
-    told = snapshots.load_matching(data, targets, resume_pkl, partial)
-    for key in ("G", "G_ema"):
-        for name, buffer in own_latents.items():
-            targets[key].get_buffer(name).copy_(buffer)
-    if partial:  # weights of a D without spectral normalisation came alone: divided by what others had, they would be as large as anything
-        gan_networks.follow_weights(targets["D"], gan_networks.SPECTRAL_SETTLING_STEPS)
-    return told
+    return pretrained.load_matching(data, targets, resume_pkl, partial)
 
 
 def print_summaries(G, D, batch_gpu, device):

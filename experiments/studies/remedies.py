@@ -8,7 +8,7 @@ One to three minutes per run on a core. Rivals have the numbers of their rows (t
 from experiments.study import Bed, Judge, Mark, Measure, Study
 
 BED = "stacked-digits-16"
-GAMMA = 0.256  # that of --cfg=tiny at 16 pixels; in the flags, so that a later configuration leaves this study as it is
+GAMMA = 0.256  # what --cfg=tiny has at 16 pixels, and `plain` therefore
 PLAIN = "plain"
 RIVALS = {
     "r1-quarter": ("--madr=0", f"--gamma={GAMMA / 4:g}"),

@@ -13,7 +13,6 @@ from madr_spaces.seeds import generator_for
 
 DRIFT, RATE = 0.2, 0.1  # of the spread; of a doubling per measurement
 START_KIMG, MOST_KIMG, LEAST_STEPS = 0.8, 100.0, 4
-STEPS_PER_DOUBLING = 4  # the null distance is known at so many sizes per doubling of the effective images
 
 
 class MomentsObjective(Objective):
@@ -95,10 +94,10 @@ class MomentsObjective(Objective):
     def null_distance(self, group, effective):
         """Find the distance of so many images of the reals' own distribution (maths/moments.py) -> 0-d.
 
-        Simulated at powers of two, each once, and a power law between two of them, at quarters of a doubling: within some per cent of a simulation
-        at that very size (tests/madr/test_madr_moments.py), and a filling memory passes through few of them.
+        Simulated at powers of two, each once, and a power law between two of them: within some per cent of a simulation at that very size
+        (tests/madr/test_madr_moments.py), and a filling memory passes through few of them.
         """
-        doublings = round(math.log2(max(effective, 1)) * STEPS_PER_DOUBLING) / STEPS_PER_DOUBLING
+        doublings = math.log2(max(effective, 1))
         lower = math.floor(doublings)
         if doublings == lower:
             return self._simulated_null(group, lower)

@@ -156,19 +156,3 @@ def dia_gan(choice, values):
             f"the run (--kimg={kimg:g}): use record < start < {kimg:g}"
         )
     return [f"logits of reals are noted from kimg {record:g}, reals drawn by them from kimg {start:g}: {choice.why('dia-gan')}"]
-
-
-def latents_of_another_mixture(source, target, resume_pkl, partial):
-    """{buffer: value} that a generator of --method=gm-gan keeps, where the pickle's was trained on other latents: copied, they would silently
-    take the place of what the run's options say. Raises UserError unless `partial`."""
-    theirs, ours = (dict(getattr(network, "init_kwargs", {})) for network in (source, target))
-    differing = [name for name in ("kind", "radius", "std") if theirs.get(name) != ours.get(name)]
-    if "num_means" not in theirs or "num_means" not in ours or not differing:
-        return {}
-    if not partial:
-        typed = ",".join(f"{name}={theirs.get(name)}" for name in differing)
-        raise UserError(
-            f"--resume={resume_pkl} was trained on another mixture of latents: use --method=gm-gan:{typed} to go on with it, or --resume-partial to "
-            "keep that of this run"
-        )
-    return {name: buffer.clone() for name, buffer in target.named_buffers() if name in ("mapping.means", "mapping.std")}
