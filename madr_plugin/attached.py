@@ -96,6 +96,8 @@ def attach(generator, reference, *, labels=None, seed=0, device=None, announce=p
 
     Raises MADRError, with what to do, for a generator without parameters that learn, an unknown knob or a reference that cannot be used.
     """
+    if not isinstance(generator, torch.nn.Module):
+        raise MADRError(f"attach(): the generator must be the torch.nn.Module that is trained (got {type(generator).__name__})")
     parameters = [parameter for parameter in generator.parameters() if parameter.requires_grad]
     if not parameters:
         raise MADRError("attach(): no parameter of the generator learns; call generator.requires_grad_(True), or give the module that is trained")

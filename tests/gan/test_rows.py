@@ -196,6 +196,15 @@ def test_top_k_by_hand(toy, batch):
         assert sorted((-rows).flatten().tolist()) == sorted(step.fake_logits.flatten().tolist())[-k:], cur_nimg
 
 
+def test_top_k_of_one_image_is_refused(refusal, dry_run):
+    said = " ".join(refusal("--method=top-k", "--batch-gpu=1").split())
+    assert "--method=top-k leaves out the lowest logits" in said and "--batch-gpu=1 that is a single image: use --batch-gpu=2 or more" in said
+    said = " ".join(refusal("--method=top-k", "--method=pacgan:m=4", "--batch=4").split())
+    assert "--batch=4 that is a single pack: use --batch-gpu=8 or more" in said
+    dry_run("--method=top-k", "--batch-gpu=2")
+    dry_run("--method=top-k", "--method=pacgan:m=4")
+
+
 def test_mode_seeking_by_hand(toy, batch):
     """A generator that is linear in z: the distance of two images is that of their latents times its slope."""
     made, _, synthesis = toy("hinge", [("mode-seeking", dict(weight=2.0))])

@@ -151,6 +151,8 @@ def test_refusals(tmp_path):
             madr_plugin.attach(*args, announce=quiet, **kwargs)
 
     refused("no parameter of the generator learns; call generator.requires_grad_", copy.deepcopy(G).requires_grad_(False), points)
+    refused("must be the torch.nn.Module that is trained .got function", quiet, points)
+    refused("must be the torch.nn.Module that is trained .got NoneType", None, points)
     refused("takes the knobs term, weight.* not 'replay_weight'", G, points, replay_weight=1)
     refused("does not exist; give a folder or zip", G, tmp_path / "gone.zip")
     refused("two or more of them", G, points[:1])

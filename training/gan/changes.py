@@ -96,6 +96,18 @@ def image_pool(choice, values):
     ]
 
 
+def top_k(choice, values):
+    """Of a microbatch's logits some are left out, so that it needs two."""
+    options, pack = choice.options, choice.values.get("pacgan", {}).get("m", 1)
+    typed = next((flag for flag in ("batch_gpu", "batch") if flag in choice.flags), None)
+    if typed and options.batch_gpu < 2 * pack:
+        raise UserError(
+            f"--method=top-k leaves out the lowest logits of each microbatch, and with --{typed.replace('_', '-')}={choice.flags[typed]} that is a single "
+            f"{'image' if pack == 1 else 'pack'}: use --batch-gpu={2 * pack} or more, and at least as large a --batch"
+        )
+    return []
+
+
 # Of GM-GAN: number of means, their radius, standard deviation of each component.
 _MIXTURES = {"circle": (8, 2.0, 1.0), "uniform": (10, 0.1, 0.15)}
 

@@ -166,6 +166,7 @@ _METHODS = (
             Parameter("decay", float, 0.99, "factor per pass over the data", low=0, high=1),
         ),
         part=f"{_GENERATOR}.TopK",
+        change=changes.top_k,
     ),
     Method(
         "mode-seeking",
