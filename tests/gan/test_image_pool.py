@@ -5,7 +5,7 @@ import torch
 
 from tests.gan.conftest import Linear
 from tests.gan.toys import assert_derivative, attach
-from training.gan.image_pool import num_past
+from training.gan.image_pool import in_turn, num_past
 from training.gan.step import Step
 
 
@@ -43,11 +43,22 @@ def test_by_hand(toy):
         new = [4.0 * index + number for number in range(4)]
         made.begin_phase("Dmain", 4 * index)
         shown, _ = seen_by_D(made, part, new)
-        assert shown == new if index == 0 else shown[:2] == new[:2] and set(shown[2:]) <= set(before) and len(set(shown)) == 4
+        assert shown == new if index == 0 else shown[::2] == new[:2] and set(shown[1::2]) <= set(before) and len(set(shown)) == 4
         part.remember("Dmain")
         after = sorted(values_of(part.memory["images"]))
         assert len(after) == min(2 * index + 2, 3) and len(set(after) & set(new)) == 2 and set(after) <= set(before) | set(new)
     assert part.memory["images"].dtype == torch.float16
+
+
+def test_groups_of_minibatch_deviation_are_new_or_of_the_past(toy):
+    """Sixteen fakes in groups of four: StyleGAN2 compares the images m, m + 4, m + 8, m + 12."""
+    made, _, part = pool_of(toy, size=50)
+    made.begin_phase("Dmain", 0), seen_by_D(made, part, range(100, 116)), part.remember("Dmain")
+    made.begin_phase("Dmain", 16)
+    shown, _ = seen_by_D(made, part, range(16))
+    assert all(len({value >= 100 for value in shown[m::4]}) == 1 for m in range(4)) and sum(value >= 100 for value in shown) == 8
+    assert in_turn(2, 3, 1).tolist() == [0, 2, 1, 3, 4] and in_turn(3, 2, 1).tolist() == [0, 3, 1, 4, 2]
+    assert in_turn(1, 1, 2).tolist() == [0, 1, 2, 3] and in_turn(2, 1, 2).tolist() == [0, 1, 4, 5, 2, 3]
 
 
 def test_only_adversarial_steps_fill_the_pool_and_penalties_see_it(toy):
@@ -86,7 +97,7 @@ def test_consistency_judges_fresh_fakes_under_their_own_labels(toy):
     made.begin_phase("Dmain", 0)
     step = Step(made, "Dmain", "D", 0, None, None, torch.randn(4, 3, dtype=torch.float64), labels, True)
     step.fake_logits, made.parts[1].discriminator_term(step)
-    assert told == [[0, 1, 9, 9], [0, 1, 2, 3], [0, 1, 2, 3]]
+    assert told == [[0, 9, 1, 9], [0, 1, 2, 3], [0, 1, 2, 3]]
 
 
 def test_packs_are_new_or_of_the_past_as_a_whole(toy):
@@ -107,7 +118,7 @@ def test_how_a_step_is_divided_changes_nothing(toy):
     made.begin_phase("Dmain", 24)
     whole, _ = seen_by_D(made, part, range(100, 108))
     halves = [seen_by_D(made, part, range(100, 104), microbatch=k)[0] for k in range(2)]
-    assert whole[4:] == halves[0][2:] + halves[1][2:] and len(set(whole)) == 8
+    assert whole[1::2] == halves[0][1::2] + halves[1][1::2] and len(set(whole)) == 8
 
 
 def test_every_image_of_the_pool_is_replaced_as_often_as_others(toy):
@@ -138,7 +149,7 @@ def test_the_whole_loss_has_the_gradient_of_its_value(toy, batch, monkeypatch):
     made.begin_phase("Dmain", 0)
     step = Step(made, "Dmain", "D", 0, reals, none, z, c, True)
     fakes = step.fakes
-    assert not step.fakes_are_fresh and torch.equal(fakes[:2], made.G_synthesis(z[:, None])[:2].detach()) and len(set(values_of(fakes[2:]))) == 2
+    assert not step.fakes_are_fresh and torch.equal(fakes[::2], made.G_synthesis(z[:, None])[:2].detach()) and len(set(values_of(fakes[1::2]))) == 2
     wanted = (D(fakes, c).square() / 2).mean() + ((D(reals, none) - 1).square() / 2).mean()
     [gradient] = torch.autograd.grad(wanted, [D.weight])
     torch.testing.assert_close(D.weight.grad, gradient)

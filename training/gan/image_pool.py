@@ -20,12 +20,23 @@ def num_past(microbatch, groups):
     return (microbatch + 1) * groups // 2 - microbatch * groups // 2
 
 
+def in_turn(num_new, num_past, pack):
+    """Order packs of images, the new ones first, so that new and past take turns -> rows, int64.
+
+    StyleGAN2's D sees how much the images m, m + M, m + 2M, ... of M groups differ. Where M is even each group is then of one kind, as
+    G's are when D judges them; in mixed ones a collapse would pass for variety.
+    """
+    turn = torch.cat([2 * torch.arange(num_new), 2 * torch.arange(num_past) + 1]).argsort()
+    return (turn[:, None] * pack + torch.arange(pack)).flatten()
+
+
 class ImagePool(Extra):
     """E_fake = 1/B (sum over B/2 fakes of G now + sum over B/2 fakes of the pool), in D's steps alone (1612.07828, algorithm 1 and section 2.3).
 
     pool: images [K, C, H, W] and their labels [K, c_dim], K <= size. After each of D's steps B/2 of its new fakes, by chance, fill the
     pool, or replace as many of its images. D is shown the pool as it was before the step, no image twice unless the pool is smaller
-    than B/2; the first step has new fakes alone. Where D judges packs, each pack is new or of the past. Penalties at fakes see the same fakes.
+    than B/2; the first step has new fakes alone. Where D judges packs, each pack is new or of the past. New and past take turns (in_turn).
+    Penalties at fakes see the same fakes.
     """
 
     def __init__(self, size=1000):
@@ -54,7 +65,8 @@ class ImagePool(Extra):
         order = torch.randperm(size, generator=self._generator(step.phase))
         chosen = order[(begin + torch.arange(count)) % size].to(images.device)
         past, labels_of_past = self.memory["images"][chosen].to(images.dtype), self.memory["labels"][chosen].to(labels.dtype)
-        return torch.cat([images[:-count], past]), torch.cat([labels[:-count], labels_of_past])
+        rows = in_turn(groups - count // pack, count // pack, pack).to(images.device)
+        return torch.cat([images[:-count], past])[rows], torch.cat([labels[:-count], labels_of_past])[rows]
 
     def remember(self, phase):
         if phase in D_PHASES:
