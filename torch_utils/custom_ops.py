@@ -5,6 +5,7 @@ all: it is made in a folder of its own and then moved. Must not know which opera
 """
 
 import contextlib
+import errno
 import hashlib
 import importlib.util
 import logging
@@ -12,7 +13,9 @@ import os
 import platform
 import re
 import shutil
+import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import torch
@@ -24,6 +27,8 @@ verbosity = "brief"
 
 # How long to wait for another process that is building the same plugin.
 LOCK_LIMIT_SEC = 600
+
+NO_SPACE = os.strerror(errno.ENOSPC)
 
 _HEADER_SUFFIXES = {".h", ".hh", ".hpp", ".cuh", ".inl"}
 _LIBRARY_SUFFIXES = {".so", ".pyd", ".dylib"}
@@ -102,15 +107,22 @@ def cuda_home():
     return _cpp_extension().CUDA_HOME
 
 
-def _cpp_extension():
-    """PyTorch's builder. Slow to import, needs setuptools, and would log a remark wherever nvcc is present without a GPU."""
+@contextlib.contextmanager
+def _quiet_builder():
+    """PyTorch's builder logs remarks, tracebacks among them, of what is told here in one line or means nothing."""
     logger = logging.getLogger("torch.utils.cpp_extension")
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        from torch.utils import cpp_extension
+        yield
     finally:
         logger.setLevel(level)
+
+
+def _cpp_extension():
+    """PyTorch's builder. Slow to import, needs setuptools, and would log a remark wherever nvcc is present without a GPU."""
+    with _quiet_builder():
+        from torch.utils import cpp_extension
     return cpp_extension
 
 
@@ -265,14 +277,19 @@ def _publish(library, folder):
 
 def _compile(module_name, sources, workshop, build_kwargs):
     try:
-        with _folder_on_path(_ninja_folder()):
+        with _folder_on_path(_ninja_folder()), _quiet_builder():
             return _cpp_extension().load(
                 name=module_name,
                 sources=[str(source) for source in sources],
                 build_directory=str(workshop),
                 **{"verbose": verbosity == "full", **build_kwargs},
             )
-    except (RuntimeError, ImportError, OSError) as error:
+    except (RuntimeError, ImportError, OSError, subprocess.SubprocessError) as error:  # the last: a compiler that cannot tell its version
+        if NO_SPACE in str(error):  # in the folder of the build, or in the compiler's own for what it has half done
+            raise PluginError(
+                f"compiling failed: no space left in {workshop.parent} or {tempfile.gettempdir()}",
+                "free some, or name other folders in TORCH_EXTENSIONS_DIR and TMPDIR",
+            ) from error
         log = workshop.parent / f"{module_name}.log"
         log.write_text(str(error), encoding="utf-8")
         raise PluginError(f"compiling failed: {last_error_line(str(error))}", f"see {log}") from error

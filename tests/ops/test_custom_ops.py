@@ -291,6 +291,26 @@ def test_a_compile_error_is_quoted_and_the_log_kept(tmp_path, capsys, fresh_buil
     assert not list(fresh_builder.glob("*.building-*"))
 
 
+@needs_compiler
+@pytest.mark.parametrize("name", ["strange", "g++"])  # of the second PyTorch asks a version, and would log a traceback
+def test_a_compiler_that_fails_costs_one_line(name, tmp_path, monkeypatch, capfd):
+    compiler = tmp_path / name
+    compiler.write_text("#!/bin/sh\nexit 1\n")
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CXX", str(compiler))
+    assert custom_ops.get_plugin_or_none("tiny_plugin", [source_file(tmp_path)]) is None
+    output = capfd.readouterr()
+    assert output.err == "" and output.out.count("\n") == 1 and "Failed! Compiling failed: " in output.out
+
+
+@needs_compiler
+def test_a_compiler_that_runs_out_of_space_says_where(tmp_path, monkeypatch, capsys):
+    counting_compiler(tmp_path, monkeypatch, before='case "$*" in *tiny.cpp*) echo "fatal error: write: No space left on device" >&2; exit 1;; esac')
+    assert custom_ops.get_plugin_or_none("tiny_plugin", [source_file(tmp_path)]) is None
+    said = capsys.readouterr().out
+    assert "no space left in" in said and "TORCH_EXTENSIONS_DIR and TMPDIR" in said and said.count("\n") == 1
+
+
 def test_verbosity(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("CXX", "no-such-compiler")
