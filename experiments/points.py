@@ -5,7 +5,8 @@
 Ring: 8 modes on a circle of radius 1, standard deviation .01; grid: 25 modes at {-4, -2, 0, 2, 4}^2, .05; 100,000 fixed points, 100 to a step. G: 2-400-400-2 with
 batch norm and ReLU; D: 2-200 with the largest of 5 linear pieces each, and a linear layer. Adam with rate .001, betas .5 and .999, where the
 method brings none. kimg counts thousands of points at 100 to a step: all methods of one kimg take equally many steps. Writes OUTDIR/result.json
-with its curve over 20 evaluations of 2,500 samples. Minutes on a core. A script of the study `methods`.
+with its curve over 20 evaluations of 2,500 samples. Minutes on a core. Ctrl-C or SIGTERM saves OUTDIR/state.pt; the same command goes on.
+A script of the study `methods`.
 """
 
 import json
@@ -15,6 +16,7 @@ from pathlib import Path
 import click
 
 from dnnlib import cli
+from experiments.run import StopSignals
 from madr_plugin import options as madr
 
 # Whatever imports torch is imported inside the functions, so that --help comes at once.
@@ -51,18 +53,26 @@ def built(options):
     return data, row_runs.Run(options, data, IMAGE_SHAPE)
 
 
-def train(options, steps, each):
-    """`steps` steps of all phases; calls each(step, run) after every one."""
+def train(run, data, steps, layout, curve, path, own, stop):
+    """Go on to `steps`, with a point of the curve and a state at each evaluation. -> whether it came to the end."""
     import torch
 
     from experiments.toy_2d import EXTENT
 
-    data, run = built(options)
     points = torch.from_numpy(data.points)[:, :, None, None] / EXTENT
-    for step in range(steps):
+    due = {round(steps * number / EVALUATIONS) for number in range(1, EVALUATIONS + 1)}
+    begun = time.monotonic() - (curve[-1]["seconds"] if curve else 0)
+    while run.steps < steps:
+        if stop():
+            run.keep(path, own, curve)
+            return False
         run.step(lambda count, generator: points[torch.randint(len(points), [count], generator=generator)])
-        each(step + 1, run)
-    run.close()
+        if run.steps in due:
+            kimg = run.steps * BATCH / 1000
+            curve.append(dict(measures_of(run, layout), kimg=kimg, cpu_seconds=run.seconds, seconds=time.monotonic() - begun))
+            run.keep(path, own, curve)
+            print(f"kimg {kimg:g}: modes {curve[-1]['modes']}, high quality {curve[-1]['quality']:.3f}, KL {curve[-1]['kl']:.3f}", flush=True)
+    return True
 
 
 def measures_of(run, layout):
@@ -87,21 +97,23 @@ def measures_of(run, layout):
 def main(outdir, **flags):
     """Train on points and write what came of it."""
     from dnnlib.files import atomic_write_text
+    from experiments import row_runs
+    from torch_utils import distributed
 
     flags["method"] = list(flags["method"])
-    options, steps, curve = options_of(flags), flags["kimg"] * 1000 // BATCH, []
-    due = {round(steps * number / EVALUATIONS) for number in range(1, EVALUATIONS + 1)}
-    begun = time.monotonic()
-
-    def each(step, run):
-        if step in due:
-            kimg = step * BATCH / 1000
-            curve.append(dict(measures_of(run, flags["layout"]), kimg=kimg, cpu_seconds=run.seconds, seconds=time.monotonic() - begun))
-            print(f"kimg {kimg:g}: modes {curve[-1]['modes']}, high quality {curve[-1]['quality']:.3f}, KL {curve[-1]['kl']:.3f}", flush=True)
-
-    train(options, steps, each)
+    options, steps = options_of(flags), flags["kimg"] * 1000 // BATCH
+    data, run = built(options)
+    path, own = outdir / row_runs.STATE, row_runs.identity(options, data, length=steps)
+    curve = run.resumed(path, own)
+    with StopSignals() as stop:
+        finished = train(run, data, steps, flags["layout"], curve, path, own, stop)
+    run.close()
+    if not finished:
+        print(f"Stopped after {run.steps} steps; the same command goes on. Exit code {distributed.EXIT_STOPPED}.")
+        return distributed.EXIT_STOPPED
     outdir.mkdir(parents=True, exist_ok=True)
     atomic_write_text(outdir / "result.json", json.dumps(dict(curve[-1], curve=curve), indent=1) + "\n")
+    return None
 
 
 if __name__ == "__main__":

@@ -4,11 +4,13 @@ For data that train.py does not read, such as points, or triples that are drawn 
 measured. Draws are seeded by the position in the run, as in the training loop: a run that goes on from a state is the run in one.
 """
 
+import json
 import time
 
 import torch
 
 import dnnlib
+from dnnlib import files
 from dnnlib.errors import UserError
 from madr_plugin import options as madr
 from training import config, phases, setup, state
@@ -73,6 +75,14 @@ def keep_networks(options, networks, methods, mixture=None):
         options.G_kwargs.class_name = mixture
 
 
+def identity(options, data, length=None):
+    """What two parts of one run agree in, as text: the options without places and length, the data, and the length where it must stay."""
+    told = json.loads(json.dumps(options))
+    for place in ("total_kimg", "training_set_kwargs"):
+        told.pop(place)
+    return json.dumps(dict(options=told, data=data.content_fingerprint(), **({} if length is None else {"length": length})), sort_keys=True)
+
+
 class Run:
     """The networks of a run, its loss with all methods, and its phases. data: in the shape of a data set; image_shape: [C, H, W].
 
@@ -127,6 +137,22 @@ class Run:
         parts = dict(G=self.G, D=self.D, G_opt=self.optimizers["G"], D_opt=self.optimizers["D"], loss=self.loss)
         for name, part in parts.items():
             part.load_state_dict(kept["parts"][name])
+
+    def keep(self, path, own, curve):
+        """Save the state from which the same command goes on, with the curve so far. own: identity() of the run."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with files.atomic_open(path) as file:
+            torch.save(dict(self.state_dict(), identity=own, curve=curve), file)
+
+    def resumed(self, path, own):
+        """Go on from a state -> the curve so far, [] without one; refuses that of another run."""
+        if not path.exists():
+            return []
+        kept = state.load_state(str(path))
+        if kept.get("identity") != own:
+            raise UserError(f"{path} is the state of a run with other methods, other data or another length; give another --outdir, or move it away.")
+        self.load_state_dict(kept)
+        return kept["curve"]
 
     @torch.no_grad()
     def sample(self, z):

@@ -133,50 +133,18 @@ def options_of(flags):
     return row_runs.choose(options, dict(flags, backbone=f"weak-dcgan:share={flags['share']:g}"), IMAGE_SHAPE)
 
 
-def identity(options, data):
-    """What two parts of one run agree in, as text: the options without places and length, and the data."""
-    told = json.loads(json.dumps(options))
-    for place in ("total_kimg", "training_set_kwargs"):
-        told.pop(place)
-    return json.dumps(dict(options=told, data=data.content_fingerprint()), sort_keys=True)
-
-
-def resumed(run, path, own):
-    """The curve so far, [] at the beginning; refuses a state of another run. own: its identity()."""
-    from training import state
-
-    if not path.exists():
-        return []
-    kept = state.load_state(str(path))
-    if kept.get("identity") != own:
-        raise UserError(f"{path} is the state of a run with other methods or other data; give another --outdir, or move it away.")
-    run.load_state_dict(kept)
-    return kept["curve"]
-
-
-def keep(run, path, own, curve):
-    """Save the state from which the same command goes on."""
-    import torch
-
-    from dnnlib import files
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with files.atomic_open(path) as file:
-        torch.save(dict(run.state_dict(), identity=own, curve=curve), file)
-
-
 def train(run, data, judge, iterations, every, curve, path, own, stop):
     """Go on to `iterations`, with a point of the curve and a state every so many. -> whether it came to the end."""
     begun = time.monotonic() - (curve[-1]["seconds"] if curve else 0)
     while run.steps < iterations:
         if stop():
-            keep(run, path, own, curve)
+            run.keep(path, own, curve)
             return False
         run.step(data.draw)
         if run.steps % every == 0 or run.steps == iterations:
             found = judge(run.sample, run.G.z_dim)
             curve.append(dict(found, iterations=run.steps, kimg=run.steps * BATCH / 1000, cpu_seconds=run.seconds, seconds=time.monotonic() - begun))
-            keep(run, path, own, curve)
+            run.keep(path, own, curve)
             told = f"modes {found['modes']}, hit 5 times {found['modes_5hits']}, KL {found['kl']:.3f}, confidence {found['confidence']:.2f}"
             print(f"iteration {run.steps}: {told}; {run.seconds:.0f} s of CPU", flush=True)
     return True
@@ -207,9 +175,9 @@ def main(outdir, iterations, kimg, every, samples, **flags):
     flags = dict({name: value for name, value in flags.items() if value is not None}, method=list(flags["method"]), iterations=iterations)
     options = options_of(flags)
     data = Triples(flags["digits"], flags.get("mnist"))
-    path, own = outdir / row_runs.STATE, identity(options, data)
+    path, own = outdir / row_runs.STATE, row_runs.identity(options, data)
     run = row_runs.Run(options, data, IMAGE_SHAPE)
-    curve = resumed(run, path, own)
+    curve = run.resumed(path, own)
     held_out = load_digits(flags["digits"], flags.get("mnist"), "test")
     judge = Judge(digit_bed.classifier_of(data.digits, held_out), data.digits, samples)
     with StopSignals() as stop:

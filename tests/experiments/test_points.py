@@ -44,6 +44,31 @@ def test_a_run_of_a_few_steps_is_written_and_repeats(flags, tmp_path, capsys):
     assert 0 <= one["modes"] <= 8 and one["cpu_seconds"] > 0 and np.isfinite(one["kl"])
 
 
+@pytest.mark.parametrize("flags", [["--madr=1"], ["--gan=wgan-gp", "--method=pacgan:m=2"]], ids=str)
+def test_a_run_that_was_stopped_goes_on_as_the_run_in_one(flags, tmp_path, monkeypatch, capsys):
+    typed = ["--layout=ring", "--kimg=2", "--seed=3", *flags]
+    assert cli.call(points.main, [*typed, f"--outdir={tmp_path / 'one'}"]) == 0
+
+    class StoppedAfterSeven(points.StopSignals):
+        def __call__(self):
+            self.asked = getattr(self, "asked", 0) + 1
+            return self.asked > 7
+
+    with monkeypatch.context() as patch:
+        patch.setattr(points, "StopSignals", StoppedAfterSeven)
+        assert cli.call(points.main, [*typed, f"--outdir={tmp_path / 'two'}"]) == 75
+        assert "Stopped after 7 steps; the same command goes on" in capsys.readouterr().out
+    assert cli.call(points.main, [*typed[: -len(flags)], "--gan=hinge", f"--outdir={tmp_path / 'two'}"]) == 1
+    assert "is the state of a run with other methods" in capsys.readouterr().err
+    assert cli.call(points.main, [*typed, f"--outdir={tmp_path / 'two'}"]) == 0
+    one, two = (torch.load(tmp_path / name / "state.pt", weights_only=True) for name in ("one", "two"))
+    for name in ("G", "D"):
+        assert all(torch.equal(one["parts"][name][key], two["parts"][name][key]) for key in one["parts"][name])
+    one, two = (json.loads((tmp_path / name / "result.json").read_text()) for name in ("one", "two"))
+    assert [point["kimg"] for point in one["curve"]] == [point["kimg"] for point in two["curve"]] and len(two["curve"]) == 20
+    assert [point["kl"] for point in one["curve"]] == [point["kl"] for point in two["curve"]]
+
+
 def test_packs_are_as_many_as_points_would_be():
     options = points.options_of(dict(layout="grid", gan="non-saturating", method=["pacgan:m=4"], kimg=1, seed=0))
     assert options.batch_size == options.batch_gpu == 400 and options.D_kwargs.img_channels == 8
