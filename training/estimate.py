@@ -69,8 +69,8 @@ def estimate(options, image_shape, label_dim) -> Estimate:
         factor = 2 + (DOUBLE_BACKWARD_FACTOR if options.get("D_reg_interval", 16) is None and choosing.penalties_of(options) else 0)
         phases.append(kept("D", options.batch_gpu) * factor)
     # Of every unrolled step: reals and fakes, the pass and its gradient with a graph; the weights and moments that it makes.
-    steps = choosing.unrolled_steps_of(options)
-    phases[0] += steps * (2 * kept("D", options.batch_gpu) * DOUBLE_BACKWARD_FACTOR + 4 * weights_D)
+    steps, share = choosing.unrolled_of(options)
+    phases[0] += steps * (2 * kept("D", options.batch_gpu * share) * DOUBLE_BACKWARD_FACTOR + 4 * weights_D)
     # G, D and the average of G; gradients; two moments of Adam.
     fixed = 2 * weights_G + weights_D + 3 * trained
     ticks = max(int(options.total_kimg / options.get("kimg_per_tick", presets.KIMG_PER_TICK)), 1)
@@ -244,11 +244,13 @@ def _warn_schedule(options, device):
 
 
 def _warn_batch(options):
-    group = choosing.group_of(options)
-    if options.batch_gpu // choosing.pack_of(options) < group:
-        yield f"microbatches of {options.batch_gpu} are smaller than the group of {group} for the minibatch standard deviation: groups of {options.batch_gpu} are used"
-    if options.batch_gpu == 1:
-        yield "one image per microbatch: the minibatch standard deviation is always zero, D cannot see a lack of variety; raise --batch or --batch-gpu"
+    group, pack = choosing.group_of(options), choosing.pack_of(options)
+    seen, things = options.batch_gpu // pack, "image" if pack == 1 else f"pack of {pack} images"
+    if group > 1 and seen == 1:
+        yield f"one {things} per microbatch: the minibatch standard deviation is always zero, D cannot see a lack of variety; raise --batch or --batch-gpu"
+    elif seen < group:
+        things = "" if pack == 1 else f" packs of {pack} images"
+        yield f"microbatches of {seen}{things} are smaller than the group of {group} for the minibatch standard deviation: groups of {seen} are used"
 
 
 def _warn_configuration(options, image_shape, device):
@@ -298,15 +300,16 @@ def _memory(options, costs, device):
 
 def check_unrolled(options, costs, resolution):
     """Refuse to unroll D at sizes where that takes more memory than there is. Raises UserError."""
-    steps, device = choosing.unrolled_steps_of(options), planned_device(options)
+    (steps, share), device = choosing.unrolled_of(options), planned_device(options)
     if not steps or resolution < UNROLLED_IN_DOUBT or device == "cuda" and not torch.cuda.is_available():
         return
     needed, available, where = _memory(options, costs, device)
     if needed > available:
+        method = f"--method=unrolled:k={steps}" + ("" if share == 1 else f",share={share:g}")
         raise UserError(
-            f"--method=unrolled:k={steps} keeps {steps} steps of D at {resolution} pixels for the step of G, about {gigabytes(needed)} of memory with "
-            f"{options.batch_gpu} images at a time, and there are {gigabytes(available)} in {where}: use a smaller k, a smaller --batch-gpu or smaller "
-            "images, or leave --method=unrolled out"
+            f"{method} keeps {steps} steps of D at {resolution} pixels for the step of G, about {gigabytes(needed)} of memory with "
+            f"{options.batch_gpu} images at a time, and there are {gigabytes(available)} in {where}: use a smaller k, share={share / 4:g}, so that they see a "
+            "quarter of these images, a smaller --batch-gpu or smaller images, or leave --method=unrolled out"
         )
 
 

@@ -279,6 +279,8 @@ def _continued(saved, flags, given, build, folder):
                 options[name] = now[name]
             else:
                 options.pop(name, None)
+    if "profile" not in given:  # a look at this one start, not at every later one
+        options.pop("profile_steps", None)
     _move_data(options, flags["data"])
     if "gpus" in given:
         options.num_gpus = flags["gpus"]

@@ -103,6 +103,11 @@ def test_a_run_in_bfloat16_is_no_run_of_networks_without_it(place, monkeypatch):
         resume(cfg="tiny", fp32=True)
 
 
+def test_a_trace_is_of_the_start_that_asks_for_it(place):
+    make_run("00000-a", cfg="tiny", profile=5)
+    assert "profile_steps" not in resume(cfg="tiny") and resume(cfg="tiny", profile=7).profile_steps == 7
+
+
 def test_short_ticks_typed_at_a_resume_name_snapshots_apart(place):
     make_run("00000-a", cfg="tiny")
     assert "snapshots_apart" not in resume(tick=4) and resume(tick=0.25, snap=1).snapshots_apart is True

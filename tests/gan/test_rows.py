@@ -196,6 +196,18 @@ def test_top_k_by_hand(toy, batch):
         assert sorted((-rows).flatten().tolist()) == sorted(step.fake_logits.flatten().tolist())[-k:], cur_nimg
 
 
+def test_minibatch_discrimination_of_one_image_is_refused(refusal):
+    said = " ".join(refusal("--method=minibatch-discrimination", "--batch-gpu=1").split())
+    assert "--method=minibatch-discrimination compares the images of a microbatch" in said and "--batch-gpu=1 that is a single image" in said
+
+
+def test_feature_matching_that_leaves_nothing_is_refused(refusal, dry_run):
+    said = " ".join(refusal("--method=feature-matching", "--method=top-k").split())
+    assert "in which --method=top-k chooses: use --method=feature-matching:adversarial=1" in said
+    assert "leaves G nothing to learn from" in " ".join(refusal("--method=feature-matching:weight=0").split())
+    dry_run("--method=feature-matching:adversarial=1", "--method=top-k")
+
+
 def test_top_k_of_one_image_is_refused(refusal, dry_run):
     said = " ".join(refusal("--method=top-k", "--batch-gpu=1").split())
     assert "--method=top-k leaves out the lowest logits" in said and "--batch-gpu=1 that is a single image: use --batch-gpu=2 or more" in said

@@ -241,7 +241,9 @@ def test_images_too_large_for_the_memory_are_refused(refusal, dry_run, monkeypat
     assert "of memory needed" in dry_run("--method=unrolled", "--device=cpu")[1]
     monkeypatch.setattr(estimate, "UNROLLED_IN_DOUBT", 16)
     said = " ".join(refusal("--method=unrolled:k=10", "--device=cpu").split())
-    assert "--method=unrolled:k=10 keeps 10 steps of D at 16 pixels" in said and "use a smaller k" in said
+    assert "--method=unrolled:k=10 keeps 10 steps of D at 16 pixels" in said and "use a smaller k, share=0.25" in said
+    said = " ".join(refusal("--method=unrolled:k=10,share=0.5", "--device=cpu").split())
+    assert "--method=unrolled:k=10,share=0.5 keeps" in said and "use a smaller k, share=0.125" in said
 
 
 class Memory:
@@ -255,3 +257,4 @@ def test_more_steps_need_more_memory(dry_run):
 
     one, ten = megabytes("--method=unrolled:k=1"), megabytes("--method=unrolled:k=10")
     assert megabytes() < one < ten and ten > 2 * one
+    assert one < megabytes("--method=unrolled:k=10,share=0.25") < ten / 2

@@ -99,7 +99,12 @@ WARNINGS = [
     (dict(metrics=["fid50k_full"]), "--detector"),
     (dict(metrics=["fid50k_full"]), "on a CPU takes hours"),
     (dict(batch=2), "smaller than the group"),
-    (dict(batch=1), "lack of variety"),
+    (dict(batch=1), "one image per microbatch: the minibatch standard deviation is always zero, D cannot see a lack of variety"),
+    (dict(batch=8, method=["pacgan:m=8"]), "one pack of 8 images per microbatch: the minibatch standard deviation is always zero"),
+    (
+        dict(batch=8, method=["pacgan:m=4"]),
+        "microbatches of 2 packs of 4 images are smaller than the group of 4 for the minibatch standard deviation: groups of 2",
+    ),
     (dict(gpus=2), "--gpus=2 without CUDA"),
     (dict(cfg="auto"), "float16 is left out"),
     (dict(cfg="auto"), "--cfg=tiny is sized for CPUs"),
@@ -114,6 +119,11 @@ WARNINGS = [
 @pytest.mark.parametrize("flags, words", WARNINGS)
 def test_each_doubt_is_told(flags, words, tiny_zip):
     assert words in warnings(resolved(tiny_zip, **dict(dict(cfg="tiny"), **flags)))
+
+
+@pytest.mark.parametrize("flags", [dict(backbone="dcgan"), dict(cfg="tiny", method=["no-minibatch-std"])], ids=str)
+def test_networks_without_minibatch_deviation_are_not_warned_of_it(flags, tiny_zip):
+    assert "minibatch standard deviation" not in warnings(resolved(tiny_zip, batch=1, **flags))
 
 
 def test_full_disk_is_foretold(tiny_zip):

@@ -6,6 +6,7 @@ build(choice, values) and change(choice, values) -> sentences for --dry-run; cho
 import dnnlib
 from dnnlib.errors import UserError
 from training import reasons
+from training.gan import changes
 
 NETWORKS = "training.gan.networks"
 SIZES = {"dcgan": (14, 16, 28, 32, 64, 128), "weak-dcgan": (28,)}  # pixels; those of networks.FIRST_SIDES
@@ -132,6 +133,13 @@ def spectral_norm(choice, values):
 
 def minibatch_discrimination(choice, values):
     """How close each image's features are to those of its microbatch joins what D's last layer reads. values: kernels, dim."""
+    single = changes.single_image(choice)
+    if single:
+        flag, thing, least = single
+        raise UserError(
+            f"--method=minibatch-discrimination compares the images of a microbatch, and with {flag} that is a single {thing}: "
+            f"use --batch-gpu={least} or more, and at least as large a --batch"
+        )
     D_kwargs = choice.options.D_kwargs
     if choice.backbone.name == "stylegan2":
         D_kwargs.class_name = f"{NETWORKS}.StyleGAN2Discriminator"

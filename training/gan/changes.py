@@ -96,15 +96,36 @@ def image_pool(choice, values):
     ]
 
 
-def top_k(choice, values):
-    """Of a microbatch's logits some are left out, so that it needs two."""
+def single_image(choice):
+    """Words for --batch or --batch-gpu where D sees one image, or one pack, at a time: (flag, thing, least --batch-gpu); None where it sees more."""
     options, pack = choice.options, choice.values.get("pacgan", {}).get("m", 1)
     typed = next((flag for flag in ("batch_gpu", "batch") if flag in choice.flags), None)
-    if typed and options.batch_gpu < 2 * pack:
+    if not typed or options.batch_gpu >= 2 * pack:
+        return None
+    return f"--{typed.replace('_', '-')}={choice.flags[typed]}", "image" if pack == 1 else "pack", 2 * pack
+
+
+def top_k(choice, values):
+    """Of a microbatch's logits some are left out, so that it needs two."""
+    single = single_image(choice)
+    if single:
+        flag, thing, least = single
         raise UserError(
-            f"--method=top-k leaves out the lowest logits of each microbatch, and with --{typed.replace('_', '-')}={choice.flags[typed]} that is a single "
-            f"{'image' if pack == 1 else 'pack'}: use --batch-gpu={2 * pack} or more, and at least as large a --batch"
+            f"--method=top-k leaves out the lowest logits of each microbatch, and with {flag} that is a single {thing}: "
+            f"use --batch-gpu={least} or more, and at least as large a --batch"
         )
+    return []
+
+
+def feature_matching(choice, values):
+    """It stands in the adversarial term's place, unless that has a weight."""
+    if values["adversarial"] == 0 and "top-k" in choice.values:
+        raise UserError(
+            "--method=feature-matching takes the place of the adversarial term, in which --method=top-k chooses: use "
+            "--method=feature-matching:adversarial=1, or leave one of them out"
+        )
+    if values["adversarial"] == values["weight"] == 0:
+        raise UserError("--method=feature-matching:weight=0 leaves G nothing to learn from: give a weight, or adversarial=1, or leave it out")
     return []
 
 

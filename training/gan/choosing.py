@@ -325,10 +325,10 @@ def check_reals_come_in_order(options, asking):
         raise UserError(f"--method=dia-gan and {asking} both decide which reals D sees: leave one of them out (MADR without its tilt: --madr-tilt=0)")
 
 
-def unrolled_steps_of(options):
-    """Through how many steps of D the step of G is differentiated."""
+def unrolled_of(options):
+    """(Through how many steps of D the step of G is differentiated, what share of a microbatch they see)."""
     entries = options["loss_kwargs"].get("methods", ())
-    return next((entry["k"] for entry in entries if entry["name"] == "unrolled"), 0)
+    return next(((entry["k"], entry["share"]) for entry in entries if entry["name"] == "unrolled"), (0, 1.0))
 
 
 def group_of(options):

@@ -76,6 +76,7 @@ METHODS = (
             _weight("adversarial", 0.0, "weight of G's adversarial term, whose place it takes by default"),
         ),
         part="training.gan.feature_matching.FeatureMatching",
+        change=changes.feature_matching,
     ),
     Method(
         "unrolled",
