@@ -4,7 +4,7 @@
 
 Networks of --cfg=tiny at 32 pixels. The step of D (without penalty) and the steps of G take turns within each round, in CPU seconds of
 this process, so that a busy machine slows all of them alike. What is counted is what unrolling adds to the plain step of G. Writes
-benchmarks/results/unrolled_cost.json.
+benchmarks/results/unrolled_cost.json and the table in docs/baselines.md.
 """
 
 import json
@@ -19,12 +19,14 @@ sys.path.insert(0, str(REPO))
 import click
 import torch
 
+from benchmarks import marked_tables
 from dnnlib import cli
 from dnnlib.files import atomic_write_text
 from experiments import records
 from training.gan.loss import GANLoss
 from training.networks import Discriminator, Generator
 
+RESULTS, PAGE = REPO / "benchmarks" / "results" / "unrolled_cost.json", REPO / "docs" / "baselines.md"
 Z_DIM, SIDE = 64, 32
 SHARES = (1.0, 0.5, 0.25)  # of the batch that D's steps see
 
@@ -58,6 +60,18 @@ def take_step(loss, learner, context, batch):
     optimizer.step()
 
 
+def table(report):
+    """Markdown."""
+    rows = [
+        [row["k"], f"{row['share']:g}", f"{row['added_steps_of_D']:.1f} ({row['quartiles'][0]:.1f} to {row['quartiles'][1]:.1f})", row["k"] + 1.5]
+        for row in report["rows"]
+    ]
+    text = marked_tables.markdown(["k", "share", "adds to G's step, in steps of D (quartiles)", "k + 1.5"], rows)
+    return (
+        f"{text}\n\n{report['machine']}, PyTorch {report['torch']}, {report['date']}; batch {report['batch']}, medians of {report['rounds']} rounds."
+    )
+
+
 @click.command()
 @click.option("--rounds", type=cli.IntRange(min=2), default=10, show_default=True, help="Rounds in which the steps take turns")
 @click.option("--batch", type=cli.IntRange(min=4), default=16, show_default=True, help="Images per step")
@@ -68,7 +82,7 @@ def take_step(loss, learner, context, batch):
 @click.option(
     "--out",
     type=click.Path(dir_okay=False, path_type=Path),
-    default=REPO / "benchmarks" / "results" / "unrolled_cost.json",
+    default=RESULTS,
     show_default="benchmarks/results/unrolled_cost.json",
     help="Where to write the figures",
 )
@@ -95,6 +109,8 @@ def main(rounds, batch, steps, threads, out):
     report = dict(rows=rows, cpu_ms=milliseconds, rounds=rounds, batch=batch, threads=threads, seed=0, **records.machine())
     atomic_write_text(out, json.dumps(report, indent=1) + "\n")
     print(f"Wrote {out}")
+    if out.resolve() == RESULTS:
+        marked_tables.write(PAGE, "unrolled cost", table(report))
 
 
 if __name__ == "__main__":

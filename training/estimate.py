@@ -71,8 +71,10 @@ def estimate(options, image_shape, label_dim) -> Estimate:
     # Of every unrolled step: reals and fakes, the pass and its gradient with a graph; the weights and moments that it makes.
     steps, share = choosing.unrolled_of(options)
     phases[0] += steps * (2 * kept("D", options.batch_gpu * share) * DOUBLE_BACKWARD_FACTOR + 4 * weights_D)
+    num_past, has_past_weights = choosing.kept_of(options)
+    of_methods = num_past * channels * resolution**2 * HALF_BYTES + has_past_weights * trained
     # G, D and the average of G; gradients; two moments of Adam.
-    fixed = 2 * weights_G + weights_D + 3 * trained
+    fixed = 2 * weights_G + weights_D + 3 * trained + of_methods
     ticks = max(int(options.total_kimg / options.get("kimg_per_tick", presets.KIMG_PER_TICK)), 1)
     num_snapshots = _count_saves(ticks, options.network_snapshot_ticks)
     return Estimate(
@@ -80,7 +82,7 @@ def estimate(options, image_shape, label_dim) -> Estimate:
         parameters_D=_parameter_count(D),
         memory=int(fixed + max(phases)),
         snapshot=2 * weights_G + weights_D,
-        state=2 * weights_G + weights_D + 2 * trained,
+        state=2 * weights_G + weights_D + 2 * trained + of_methods,
         num_snapshots=_kept_snapshots(num_snapshots, options.get("keep")),
         grid=_grid_bytes(options, image_shape),
         num_grids=_count_saves(ticks, options.image_snapshot_ticks) + 2,

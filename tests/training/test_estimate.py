@@ -126,6 +126,20 @@ def test_networks_without_minibatch_deviation_are_not_warned_of_it(flags, tiny_z
     assert "minibatch standard deviation" not in warnings(resolved(tiny_zip, batch=1, **flags))
 
 
+def test_what_methods_keep_counts_in_memory_and_states(tiny_zip):
+    costs = {name: estimate.estimate(*options) for name, options in {
+        name: (run.options, run.image_shape, run.label_dim)
+        for name, run in {
+            "plain": resolved(tiny_zip, cfg="tiny", gan="non-saturating"),
+            "pool": resolved(tiny_zip, cfg="tiny", gan="non-saturating", method=["image-pool:size=500"]),
+            "averages": resolved(tiny_zip, cfg="tiny", gan="non-saturating", method=["historical-averaging"]),
+        }.items()
+    }.items()}  # fmt: skip
+    plain, pool = costs["plain"], 500 * 3 * 32 * 32 * 2
+    assert (costs["pool"].state - plain.state, costs["pool"].memory - plain.memory) == (pool, pool)
+    assert costs["averages"].state - plain.state == 4 * (plain.parameters_G + plain.parameters_D)
+
+
 def test_full_disk_is_foretold(tiny_zip):
     run = resolved(tiny_zip, cfg="tiny")
     assert "of disk needed" in warnings(run, free_disk=1000)

@@ -331,6 +331,12 @@ def unrolled_of(options):
     return next(((entry["k"], entry["share"]) for entry in entries if entry["name"] == "unrolled"), (0, 1.0))
 
 
+def kept_of(options):
+    """What methods keep beside the networks: (images of the past, whether a mean of past weights)."""
+    entries = {entry["name"]: entry for entry in options["loss_kwargs"].get("methods", ())}
+    return entries.get("image-pool", {}).get("size", 0), "historical-averaging" in entries
+
+
 def group_of(options):
     """Over how many of the images (or packs) that D judges its minibatch standard deviation goes; 1 where it has none."""
     return options["D_kwargs"].get("epilogue_kwargs", {}).get("mbstd_group_size", 1)
