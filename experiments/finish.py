@@ -19,6 +19,7 @@ from dnnlib import cli
 # Whatever imports torch is imported inside the functions, so that --help comes at once.
 
 SETTING = ("--cfg=tiny", "--aug=noaug", "--threads=1", "--tick=2", "--snap=10", "--half=off")
+LED_BY = "pca"  # the space of MADR's term in this study
 METRICS = "madr_modes5k,madr_fdr_10k,madr_swr_10k,madr_coverage_ratio_10k"
 LOCK_SEC = 24 * 3600  # another process may be training the plain network
 
@@ -56,13 +57,19 @@ def trained(folder, kimg, words, stop):
 
 
 def judged(network, data, held_out, log, stop):
-    """{measure: value} of a network against the training images and against the held-out ones."""
+    """{measure: value} of a network against the training images and against the held-out ones; *_unled: of spaces that led no method, alone."""
+    from madr_spaces import names
+
     with tempfile.TemporaryFile() as printed:
         words = ["calc_metrics.py", f"--network={network}", f"--data={data}", f"--held-out={held_out}", f"--metrics={METRICS}", "--metric-space=pca"]
         run([*words, "--verbose=0", "--quiet"], log, stop, stdout=printed)
         printed.seek(0)
         lines = [json.loads(line) for line in printed.read().decode("utf-8").splitlines() if line.startswith("{")]
     results = {name: value for line in lines for name, value in line["results"].items()}
+    for line in lines:
+        ratios = [row["ratio"] for space, row in line.get("facts", {}).get("per_space", {}).items() if not names.led_by(space, LED_BY)]
+        if ratios:
+            results[f"{line['metric']}_unled"] = sum(ratios) / len(ratios)
     return {re.sub(r"_10k\b|_10k(?=_)", "", name): value for name, value in results.items()}
 
 

@@ -21,7 +21,9 @@ def commands(monkeypatch):
             folder.mkdir()
             (folder / f"network-snapshot-{int(flags['kimg']):06d}.pkl").write_bytes(b"")
         else:
-            stdout.write(b'note\n{"results": {"madr_modes5k": 700.0}}\n{"results": {"madr_fdr_10k": 3.5, "madr_fdr_10k_pca": 2.0}}\n')
+            per_space = {"pca": {"ratio": 1.5}, "random-conv": {"ratio": 4.0}, "random": {"ratio": 5.0}}
+            second = dict(metric="madr_fdr_10k", results={"madr_fdr_10k": 3.5}, facts=dict(per_space=per_space))
+            stdout.write(b'note\n{"results": {"madr_modes5k": 700.0}, "metric": "madr_modes5k"}\n' + json.dumps(second).encode() + b"\n")
         return 7.0
 
     monkeypatch.setattr(finish, "run", run)
@@ -46,7 +48,7 @@ def test_methods_share_the_plain_network_and_differ_in_the_second_part(tmp_path,
     assert f"--resume={network}" in plain and f"--resume={network}" in moments
     assert set(moments) - set(plain) == {f"--outdir={tmp_path / 'bed' / 'moments' / 'seed-3'}", "--madr=1", "--madr-preset=moments"}
     result = json.loads((tmp_path / "bed" / "moments" / "seed-3" / "result.json").read_text())
-    assert result == dict(madr_modes5k=700.0, madr_fdr=3.5, madr_fdr_pca=2.0, kimg=2, begin_kimg=4, seconds=7.0, cpu_seconds=7.0)
+    assert result == dict(madr_modes5k=700.0, madr_fdr=3.5, madr_fdr_unled=4.5, kimg=2, begin_kimg=4, seconds=7.0, cpu_seconds=7.0)
 
 
 def test_what_was_stopped_goes_on_from_its_state_and_not_from_the_pickle(tmp_path, commands):
