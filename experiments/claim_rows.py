@@ -248,7 +248,8 @@ RECOMMENDED = (
     ("The same, and whether its memory matters", "`--madr-moments-horizon=0` is without", _MOMENTS),
     (
         "A network is trained already",
-        "`--resume=NETWORK.pkl --madr=1 --madr-preset=moments --madr-width=64` for a while, at a third of its learning rate ([finish.md](finish.md))",
+        "`--resume=NETWORK.pkl --madr=1 --madr-preset=moments --madr-width=64 --glr=0.003 --dlr=0.003 --lr-tail=1 --kimg=6`: rates a third of those it "
+        "was trained with, falling to 0 ([finish.md](finish.md))",
         _FINISH,
     ),
     ("A step sees 64 images", "`--madr=1 --madr-moments-horizon=0.2` (picked among three on the seeds of the row)", _SHORTER_MEMORY),

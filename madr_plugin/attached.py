@@ -17,7 +17,7 @@ import os
 import numpy as np
 import torch
 
-from madr_plugin import config, objectives
+from madr_plugin import config, idle_knobs, objectives
 from madr_plugin.base import collective, view
 from madr_plugin.host.construct import construct
 from madr_plugin.reals import reference as references
@@ -33,6 +33,7 @@ KNOBS = ("term", "weight", "kernel", "reals", "shrink", "moments_horizon", "mome
 KNOBS += ("width", "input_size", "view", "reference_cap", "anchors", "cells", "debt", "debt_weight", "debt_rate")
 OF_EXTRACTORS = {"weights", "weights_sha256", "width", "input_size"}
 LARGEST = 1.0  # of a pixel: images are given as networks of this family draw them
+MANY_ROUNDS = 256  # batches of one step, at which one asks whether step() was forgotten
 LEAST_SPREAD = 1e-5  # of points: they are read as pixels are, which leaves steps of 1e-7
 
 
@@ -40,6 +41,10 @@ class TensorSet:
     """Images [N, C, H, W] in [-1, 1] (or uint8), or points [N, D], in the shape of a data set of images, with labels [N, c] or none."""
 
     def __init__(self, values, labels=None):
+        if not torch.is_tensor(values) and not isinstance(values, (np.ndarray, list, tuple)):
+            raise MADRError(
+                f"the reference must be a folder or zip of images, a data set object of the StyleGAN2-ADA kind, or a tensor (got {type(values).__name__})"
+            )
         values = torch.as_tensor(values).detach().cpu()
         if values.ndim not in (2, 4) or len(values) < 2:
             raise MADRError(f"the reference must be images [N, C, H, W] or points [N, D], two or more of them (got shape {list(values.shape)})")
@@ -94,8 +99,18 @@ def attach(generator, reference, *, labels=None, seed=0, device=None, announce=p
     to compare within classes; a data set object has its own. seed: of all that the term draws. device: of the features, the generator's by default. knobs: as --madr-*, without
     the prefix, of those in KNOBS; the preset `moments` where they are not given.
 
-    Raises MADRError, with what to do, for a generator without parameters that learn, an unknown knob or a reference that cannot be used.
+    Raises MADRError, with what to do, for a generator without parameters that learn, a knob that is unknown or without effect, or a reference that
+    cannot be used.
     """
+    try:
+        return _attached(generator, reference, labels, seed, device, announce, knobs)
+    except MADRError as error:
+        if "--madr" not in str(error):
+            raise
+        raise MADRError(f"{error} (Here MADR's flags are arguments of attach(): --madr-width=64 is width=64, --madr=0 is no attach().)") from error
+
+
+def _attached(generator, reference, labels, seed, device, announce, knobs):
     if not isinstance(generator, torch.nn.Module):
         raise MADRError(f"attach(): the generator must be the torch.nn.Module that is trained (got {type(generator).__name__})")
     parameters = [parameter for parameter in generator.parameters() if parameter.requires_grad]
@@ -111,7 +126,9 @@ def attach(generator, reference, *, labels=None, seed=0, device=None, announce=p
         raise MADRError(
             f"attach(): {idle[0]} is of an extractor, and points are their own features; leave it out, or name an extractor, such as extractor='pca'"
         )
+    knobs = {name: f"{value:g}" if name == "moments_horizon" and isinstance(value, (int, float)) else value for name, value in knobs.items()}
     resolved = config.resolve(dict(preset="moments") | knobs)
+    idle_knobs.refuse(knobs, resolved)
     if resolved.horizon_kimg is None:
         raise MADRError("attach(): moments_horizon=auto follows remembered latents, which attach() does not see; give a number of kimg, such as 0.8")
     if not resolved.parts:
@@ -128,7 +145,7 @@ def attach(generator, reference, *, labels=None, seed=0, device=None, announce=p
     real_features = references.build(dataset, extractor, resolved, seed, device, announce)
     with host_rng_untouched():
         label_width = int(np.size(dataset[0][1]))
-    term = AttachedTerm(resolved, real_features, extractor, seed, device, dataset.image_shape, label_width)
+    term = AttachedTerm(resolved, real_features, extractor, seed, device, dataset.image_shape, label_width, announce)
     for note in term.objective.notes():
         announce(f"MADR: note: {note}")
     return term
@@ -156,12 +173,13 @@ def _opened(reference, labels):
 class AttachedTerm:
     """MADR's term: call it with generated images, step() after the optimizer. Keeps what it remembers in state_dict().
 
-    The gradient of what it returns is the mixture of the term's parts at the images' features, of mean size weight x the share of it that is
-    signal and not sampling noise (strength/signal_share.py): in collapse near `weight`, near 0 where generated and real agree. Its value says
+    B times the gradient of what it returns at the B images' features is the mixture of the term's parts, of mean size weight x the share of it that
+    is signal and not sampling noise (strength/signal_share.py): in collapse near `weight`, near 0 where generated and real agree. Its value says
     nothing; `measured` has what was found. The same numbers on any number of processes, if each calls it equally often per step.
     """
 
-    def __init__(self, resolved, real_features, extractor, seed, device, image_shape, label_width=0):
+    def __init__(self, resolved, real_features, extractor, seed, device, image_shape, label_width=0, announce=print):
+        self.announce = announce
         self.config, self.reference, self.extractor, self.seed, self.device = resolved, real_features, extractor, seed, device
         self.image_shape = list(image_shape)
         self.view_parts = config.parse_view(resolved.view, extractor.default_view)
@@ -187,6 +205,11 @@ class AttachedTerm:
         shares = {part: signal.factor() for part, signal in self.signals.items()}
         gradient_BD, measured = self.objective.gradient(features_BD.detach(), generator, objectives.Seen(class_B=class_B, shares=shares))
         self._rounds.append((features_BD.detach(), class_B, {name: value.detach().to(torch.float32) for name, value in measured.items()}))
+        if len(self._rounds) == MANY_ROUNDS:
+            self.announce(
+                f"MADR: note: {MANY_ROUNDS} batches since the last step(): nothing is remembered, and their features are kept, until step() is called; "
+                "call it after each step of the optimizer"
+            )
         # A part whose noise is not measured (--madr-shrink=0) speaks in full.
         measured_all = len(shares) == len(self.config.parts)
         strength = self.config.weight * (torch.stack(list(shares.values())).max() if measured_all else 1.0)

@@ -119,7 +119,7 @@ class MADRLoss:
         sensor = sensors.build(self.config, real_features, self._tilted_reals, self.discriminator, self.seed, announce)
         self.engine = Engine(self.config, real_features, extractor, self.seed, self.device, self.discriminator, sensor)
         self.engine.running = self.cost.running
-        notes = self.engine.notes(self.generator_access.latent_width)  # may refuse, on every rank alike
+        notes = self.engine.notes(self.generator_access.latent_width, self.generator_access.latents_per_image)  # may refuse, on every rank alike
         for note in notes if rank == 0 else ():
             print(f"MADR: note: {note}", flush=True)
         if self._state_to_load is not None:
@@ -150,6 +150,8 @@ class MADRLoss:
         try:
             self.engine.load(pipes.unflatten(flat))
             announce(f"MADR: state of step {self.engine.step} taken from {_source(found)}", flush=True)
+            for part in self.engine.begun_anew:
+                announce(f"MADR: note: that state is of another --madr-term or --madr-debt: what the term '{part}' remembers begins anew", flush=True)
         except MADRError as error:
             announce(f"MADR: the memory starts empty: {error}", flush=True)
 

@@ -145,7 +145,9 @@ def apply(training_options, flags):
     resolved = from_flags(flags)
     if resolved is None:
         return
-    resolved.refuse_horizon(training_options.get("batch_size"), training_options.get("total_kimg"))
+    batch_size, total_kimg = training_options.get("batch_size"), training_options.get("total_kimg")
+    resolved.refuse_horizon(batch_size, total_kimg, typed=flags.get("madr_moments_horizon") is not None)
+    resolved.refuse_window(total_kimg)
     former_loss = dict(training_options["loss_kwargs"])
     base_class_name = former_loss.pop("class_name")
     loss_kwargs = type(training_options["loss_kwargs"])(former_loss)

@@ -90,11 +90,12 @@ def led_by(space, trained_in):
 
 
 def _alike(name):
-    """What two spaces must share to count as one: by the file's or the model's name; pca is a linear map of the pixels."""
+    """What two spaces must share to count as one: by the file's or the model's name; pca is a linear map of the pixels, and a part of own."""
     if name.startswith("file:"):  # the folder may be another
         return {"file:" + os.path.basename(name)}
     found = name.removeprefix("ensemble:").split("+")
-    return {"pixels" if part == "pca" else model_of(part) or part for part in found}
+    own = {"pixels"} if "own" in found else set()
+    return {"pixels" if part == "pca" else model_of(part) or part for part in found} | own
 
 
 def held_out(space, trained_in=None):

@@ -7,6 +7,7 @@ import copy
 
 import torch
 
+from madr_plugin import objectives
 from madr_plugin.tilt import tilted_reals
 from madr_spaces.errors import MADRError
 
@@ -43,7 +44,7 @@ def load(engine, state):
 
 
 def _take_up(engine, state):
-    engine.objective.load(state.get("objective", {}), engine.device)  # may refuse, as do the next two
+    engine.begun_anew = objectives.load(engine.objective, state.get("objective", {}), engine.device)  # may refuse, as do the next two
     if engine.champions is not None:
         engine.champions.load(state.get("champions", {}))
     if engine.tilt_sensor is not engine.sensor:
@@ -114,13 +115,14 @@ def telemetry(engine):
     return values
 
 
-def notes(engine, latent_width=None):
+def notes(engine, latent_width=None, latents_per_image=2):
     """Say what was chosen, once at the start. latent_width: of z where it is known. Raises MADRError where it is too much."""
     yield from engine.objective.notes()
     if engine.champions is not None and latent_width:
         num_classes = int(engine.reference.labels_N.max()) + 1
-        engine.champions.check_size(latent_width, num_classes)
-        yield engine.champions.note(2 * latent_width, num_classes)  # two latents an image, under style mixing
+        kept = latents_per_image * latent_width
+        engine.champions.check_size(kept, num_classes)
+        yield engine.champions.note(kept, num_classes)
     if engine.tilt_sensor is not engine.sensor:
         yield from engine.tilt_sensor.notes()
     if engine.config.forgetting and engine.discriminator is None:
@@ -129,6 +131,7 @@ def notes(engine, latent_width=None):
 
 def sentences(engine):
     """Say what has changed since the last time, for the log."""
+    yield from engine.objective.sentences()
     if engine.tilt_sensor is not engine.sensor:
         yield from engine.tilt_sensor.sentences(engine.step, engine.nimg)
     if engine.forgetting is not None:

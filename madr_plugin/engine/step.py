@@ -48,6 +48,7 @@ class Engine:
         of_replay = None if self.champions is None else self.champions.far_share
         self.strength = Strength(config, device, of_objective=lambda: self.objective.strength, of_replay=of_replay)
         self.replaying = Replay(config, real_features, self.memory, self.sensor, self.champions, self.strength, self.features, seed, device)
+        self.begun_anew = []  # parts of the term of which a loaded state knew nothing
         self.step = 0  # generator steps so far
         self.critic_steps = 0  # D's steps begun since G's last, where the host tells: draws for D are others in each
         self.nimg = 0  # generated images seen in them
@@ -97,9 +98,10 @@ class Engine:
         return self._tilt[1]
 
     def _owed(self):
-        """Weigh each cell by exp(g / temperature), the least one 1, up to --madr-tilt-max."""
-        potential_C = self.objective.potentials()
-        return ((potential_C - potential_C.min()) / self.config.tilt_temperature).exp().clamp(max=self.config.tilt_max).to(torch.float32)
+        """Weigh each cell by exp(g / temperature), the least one of its class 1, up to --madr-tilt-max."""
+        potential_C, class_C = self.objective.potentials(), self.reference.class_C + 1  # -1: no class
+        least_K = potential_C.new_full([int(class_C.max()) + 1], torch.inf).scatter_reduce(0, class_C, potential_C, "amin")
+        return ((potential_C - least_K[class_C]) / self.config.tilt_temperature).exp().clamp(max=self.config.tilt_max).to(torch.float32)
 
     def _witness_weights(self):
         v_C, reals = self.tilt_of_cells(), self.reference
@@ -292,8 +294,8 @@ class Engine:
     def telemetry(self):
         return states.telemetry(self)
 
-    def notes(self, latent_width=None):
-        return list(states.notes(self, latent_width))
+    def notes(self, latent_width=None, latents_per_image=2):
+        return list(states.notes(self, latent_width, latents_per_image))
 
     def sentences(self):
         return states.sentences(self)

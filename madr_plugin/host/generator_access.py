@@ -22,6 +22,11 @@ class GeneratorAccess:
         self.synthesis_takes_labels = mapping is not None and _requires(_without_ddp(synthesis), "c")
 
     @property
+    def latents_per_image(self):
+        """How many latents an image is remembered by: two where a mapping can mix styles."""
+        return 1 if self.mapping is None else 2
+
+    @property
     def latent_width(self):
         """Tell the width of z where the host's generator says it (z_dim, as in StyleGAN2), else None."""
         width = getattr(_without_ddp(self.synthesis if self.mapping is None else self.mapping), "z_dim", None)

@@ -61,13 +61,13 @@ class TermKnobs(Knobs):
         """Read the horizon of the moments as a number; None for auto."""
         return None if self.moments_horizon == "auto" else float(self.moments_horizon)
 
-    def refuse_horizon(self, batch_size, total_kimg=None):
+    def refuse_horizon(self, batch_size, total_kimg=None, typed=False):
         """Refuse a horizon of less than two steps or longer than the run. None: not known.
 
-        The default passes: a step of as many images as it has needs no memory, and a short run is a trial.
+        The default, unless it was typed, passes: a step of as many images as it has needs no memory, and a short run is a trial.
         """
         horizon = self.horizon_kimg if "moments" in self.parts else None
-        if not horizon or horizon == float(DEFAULT_HORIZON):
+        if not horizon or horizon == float(DEFAULT_HORIZON) and not typed:
             return
         if batch_size and 1000 * horizon < 2 * batch_size:
             raise MADRError(

@@ -7,7 +7,18 @@ from madr_plugin.objectives.objective import Batch, Objective, Seen
 from madr_plugin.objectives.published import PublishedObjective
 from madr_plugin.objectives.witness import WitnessObjective
 
-__all__ = ["Batch", "DebtObjective", "MixedObjective", "MomentsObjective", "Objective", "PublishedObjective", "Seen", "WitnessObjective", "build"]
+__all__ = [
+    "Batch",
+    "DebtObjective",
+    "MixedObjective",
+    "MomentsObjective",
+    "Objective",
+    "PublishedObjective",
+    "Seen",
+    "WitnessObjective",
+    "build",
+    "load",
+]
 _PARTS = {"witness": WitnessObjective, "moments": MomentsObjective}
 
 
@@ -20,3 +31,23 @@ def build(config, reference, seed):
     kinds = _PARTS if config.debt == "none" else dict(_PARTS, witness=DebtObjective)
     parts = {name: kinds[name](config, reference, seed) for name in config.parts}
     return parts["witness"] if config.parts == ("witness",) else MixedObjective(parts)
+
+
+def saved_parts(state):
+    """Sort what an objective's live_state() gave by part: {'witness': ..., 'moments': ...} of a lone or a mixed one, {'published': ...}."""
+    if "norms" in state:
+        return {part: own for part, own in state.items() if part != "norms"}
+    return {"published" if "weights" in state else "witness": state}
+
+
+def load(objective, state, device):
+    """Take up the state of an objective, which may have been another one: what both have goes on -> the parts that begin anew. May raise MADRError."""
+    saved = saved_parts(state)
+    if isinstance(objective, MixedObjective):
+        objective.load({"norms": state.get("norms", {}), **saved}, device)
+        parts = objective.objectives
+    else:
+        part = "published" if isinstance(objective, PublishedObjective) else "witness"
+        objective.load(saved.get(part, {}), device)
+        parts = {part: objective}
+    return [part for part, own in parts.items() if own.live_state() and not saved.get(part)]

@@ -29,6 +29,7 @@ class DebtObjective(WitnessObjective):
         count_C = torch.bincount(reference.cell_of_real_N, minlength=len(self.share_C))
         self.order_N, self.count_C, self.start_C = order_N, count_C, count_C.cumsum(0) - count_C
         self.moved = None
+        self._said_clipped = False
 
     def loss(self, features_BD, generator, weight_N=None, pull_N=None, class_B=None):
         """Compute L with a graph to the features: slow, and what gradient() is held to."""
@@ -96,11 +97,24 @@ class DebtObjective(WitnessObjective):
         """Return g_C; None for the twin, which has none."""
         return self.potential_C if self.config.debt == "potentials" else None
 
+    def clipped(self):
+        """Tell the share of the cells whose potential is at its limit -> 0-d."""
+        return (self.potential_C.abs() >= debts.CLIP).to(torch.float32).mean()
+
+    def sentences(self):
+        if self._said_clipped or self.config.debt != "potentials" or float(self.clipped()) == 0:
+            return []
+        self._said_clipped = True
+        return [
+            f"{float(self.clipped()):.1%} of the cells' debts have reached their limit of {debts.CLIP:g} (told as debt_clipped from now on): for long these "
+            "cells have had other than their share; a lower --madr-debt-rate lets debts grow more slowly, fewer --madr-cells make shares easier to meet"
+        ]
+
     def live_state(self):
         return dict(potentials=self.potential_C, step_images=self.step_images) if self.config.debt == "potentials" else {}
 
     def load(self, state, device):
-        if not state or self.config.debt != "potentials":
+        if "potentials" not in state or self.config.debt != "potentials":
             return  # of a run without debts: they begin with the next step
         if len(state["potentials"]) != len(self.share_C):
             raise MADRError(
@@ -113,4 +127,5 @@ class DebtObjective(WitnessObjective):
         told = {} if self.moved is None else dict(debt_moved=self.moved)
         if self.config.debt == "potentials":
             told["debt_spread"] = (self.share_C * self.potential_C.square()).sum().sqrt()
+            told["debt_clipped"] = self.clipped()
         return told

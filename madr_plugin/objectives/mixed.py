@@ -60,6 +60,9 @@ class MixedObjective(Objective):
     def notes(self):
         return [note for objective in self.objectives.values() for note in objective.notes()]
 
+    def sentences(self):
+        return [sentence for objective in self.objectives.values() for sentence in objective.sentences()]
+
     def live_state(self):
         return dict(norms=dict(self.norms), **{part: objective.live_state() for part, objective in self.objectives.items()})
 

@@ -34,6 +34,7 @@ class MomentsObjective(Objective):
         self.images_per_step = 0  # of the last step; 0: none yet, when the memory is empty and its weight nothing
         self._null = {}  # by group and doublings of one image
         self.distance = self.drift = None
+        self._said_short = False
 
     @property
     def drift_age(self):
@@ -138,6 +139,15 @@ class MomentsObjective(Objective):
 
     def notes(self):
         return list(self.reals.notes())
+
+    def sentences(self):
+        if self._said_short or not self.images_per_step >= 1000 * self.horizon > 0:
+            return []
+        self._said_short = True
+        return [
+            f"a step of {self.images_per_step} images is as long as --madr-moments-horizon={self.horizon:g} kimg, so that moments are those of each step "
+            f"alone; a horizon of {4 * self.images_per_step / 1000:g} or more remembers"
+        ]
 
     def live_state(self):
         return dict(

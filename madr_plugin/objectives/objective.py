@@ -67,6 +67,10 @@ class Objective:
         """List what the user should know, sentence by sentence."""
         return []
 
+    def sentences(self):
+        """Say what has changed since the last time, for the log."""
+        return []
+
     def live_state(self):
         """Return what a resumed run needs, the state's own tensors and numbers."""
         return {}

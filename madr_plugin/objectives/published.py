@@ -71,6 +71,8 @@ class PublishedObjective(Objective):
         )
 
     def load(self, state, device):
+        if not state:
+            return  # of a run with another term: this one begins with the next step
         weights_N = state["weights"].to(device, copy=True)
         self.weights_N = weights_N if len(weights_N) else None
         self.scored_at = int(state["scored_at"])

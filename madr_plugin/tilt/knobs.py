@@ -35,6 +35,15 @@ class TiltKnobs(Knobs):
         "fewer while what is generated changes too fast",
     )
 
+    def refuse_window(self, total_kimg):
+        """Refuse a window of the tilt that the run would never fill. total_kimg: None where it is not known."""
+        images = self.tilt_window_images or 0
+        if total_kimg and images > 1000 * total_kimg:
+            raise MADRError(
+                f"--madr-tilt-window={images} images are more than the whole run of {total_kimg:g} kimg, so that it would never be full; "
+                f"give a part of it, such as {max(int(100 * total_kimg), 16)}, or auto"
+            )
+
     @property
     def tilt_window_images(self):
         """Read the window as a number of images; None for auto."""

@@ -91,7 +91,7 @@ def test_the_gradient_is_that_of_its_parts_at_the_features():
 def test_what_the_reference_never_does_is_felt_all_the_same(part):
     """Reals in a plane: points beside it are pulled back to it."""
     reals = mixture(500) * torch.tensor([1.0, 1.0, 0.0, 0.0])
-    term = madr_plugin.attach(network(), reals, announce=quiet, term=part, shrink=0, moments_shrink=0)
+    term = madr_plugin.attach(network(), reals, announce=quiet, term=part, **(dict(shrink=0) if part == "witness" else dict(moments_shrink=0)))
     points = (reals[:16] + torch.tensor([0.0, 0.0, 1.0, 0.0])).requires_grad_()
     [gradient] = torch.autograd.grad(term(points), points)
     assert float(gradient[:, 2].mean()) > 0.1 * float(gradient.norm(dim=1).mean())
@@ -153,6 +153,10 @@ def test_refusals(tmp_path):
     refused("no parameter of the generator learns; call generator.requires_grad_", copy.deepcopy(G).requires_grad_(False), points)
     refused("must be the torch.nn.Module that is trained .got function", quiet, points)
     refused("must be the torch.nn.Module that is trained .got NoneType", None, points)
+    refused("the reference must be a folder or zip of images.*got NoneType", G, None)
+    refused("--madr-debt-weight=3.0 has no effect without.*arguments of attach", G, points, term="witness", debt_weight=3.0)
+    refused("--madr-moments-horizon=0.3 has no effect", G, points, term="witness", moments_horizon=0.3)
+    assert madr_plugin.attach(G, points, announce=quiet, moments_horizon=0.2).config.horizon_kimg == 0.2
     refused("takes the knobs term, weight.* not 'replay_weight'", G, points, replay_weight=1)
     refused("does not exist; give a folder or zip", G, tmp_path / "gone.zip")
     refused("two or more of them", G, points[:1])
@@ -176,6 +180,18 @@ def test_refusals(tmp_path):
     term(G(torch.randn(4, 3))), term(G(torch.randn(6, 3)))
     with pytest.raises(MADRError, match=re.escape("of one size (got [4, 6])")):
         term.step()
+
+
+def test_a_forgotten_step_is_told_once(monkeypatch):
+    from madr_plugin import attached
+
+    monkeypatch.setattr(attached, "MANY_ROUNDS", 5)
+    G, said = network(), []
+    term = madr_plugin.attach(G, mixture(100), announce=said.append)
+    said.clear()
+    for _ in range(9):
+        term(G(torch.randn(4, 3)))
+    assert len(said) == 1 and "5 batches since the last step(): nothing is remembered" in said[0]
 
 
 def test_the_example_of_the_readme_learns(repo, tmp_path, tiny_zip, monkeypatch):

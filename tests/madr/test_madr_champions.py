@@ -333,6 +333,11 @@ def test_a_table_above_the_limit_is_refused_with_what_helps_and_its_size_is_told
     host = host_with()
     assert host.loss.engine.notes(None) == []
     assert host.loss.engine.notes(512) == ["the champions of 200 reals will take up to 0.8 MiB"]
+    host.loss.engine.champions.limit_mib = 0.6  # between one latent and two: refused before the run, not in its first step
+    with pytest.raises(MADRError, match=r"would take 0\.8 MiB"):
+        host.loss.engine.notes(512)
+    assert host.loss.engine.notes(512, latents_per_image=1) == ["the champions of 200 reals will take up to 0.4 MiB"]
+    assert host.loss.generator_access.latents_per_image == 2
     table = warmed(host, 1).loss.engine.champions
     used = sum(value.numel() * value.element_size() for value in [*table.tensors.values(), table.radii_NK]) / 2**20
     assert used == pytest.approx(table.mib(16, 0))

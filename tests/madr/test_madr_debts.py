@@ -232,3 +232,52 @@ def test_zipf_measures_shares_and_writes_its_table(tmp_path):
     assert first.exit_code == 0 and "| witness+debt, batch 8 | 2 |" in first.output and "| witness+debt, batch 8 minus |" in first.output
     assert "seed 0:" in first.output and "seed 0:" not in again.output  # finished runs are not repeated
     assert CliRunner().invoke(zipf.main, ["--batches=1"]).exit_code == 2
+
+
+def test_the_least_owed_cell_of_each_class_is_shown_as_often_as_it_comes():
+    """A cell that is owed little in one class must not raise all of another."""
+    host = Host(madr_loss(dict(OPTIONS, tilt=1, tilt_sensor="debts", tilt_guard=0.0, tilt_max=5.0)), c_dim=2)
+    engine = host.loss.engine
+    class_C = engine.reference.class_C
+    potential_C = torch.zeros(len(class_C), dtype=torch.float64)
+    potential_C[class_C == 0] = torch.linspace(-4, 0, int((class_C == 0).sum())).double()
+    potential_C[(class_C == 1).nonzero()[0]] = 1.0
+    engine.objective.potential_C = potential_C
+    weight = engine.tilt_of_cells()
+    of_second = weight[class_C == 1]
+    assert float(weight[class_C == 0].min()) == 1 and float(of_second[0]) == pytest.approx(torch.e, rel=1e-4) and bool((of_second[1:] == 1).all())
+
+
+def test_debts_at_their_limit_are_told_once():
+    host = Host(madr_loss(OPTIONS))
+    engine = host.loss.engine
+    assert not engine.sentences() or not list(engine.sentences())
+    engine.objective.potential_C[0] = debts.CLIP
+    told = list(engine.sentences())
+    assert len(told) == 1 and "debts have reached their limit of 4" in told[0] and not list(engine.sentences())
+    assert float(engine.telemetry()["debt_clipped"]) == pytest.approx(1 / len(engine.objective.share_C))
+
+
+@pytest.mark.parametrize(
+    "before, after, anew",
+    [
+        (dict(debt="none", term="moments"), dict(debt="none", term="paper"), ["published"]),
+        (dict(debt="none"), dict(debt="none", term="witness+moments"), ["moments"]),
+        (dict(), dict(term="witness+moments"), ["moments"]),
+        (dict(debt="none", term="witness+moments"), dict(), ["witness"]),
+        (dict(debt="none", term="paper", start_fill=0.0), dict(debt="none", term="witness+moments"), ["moments"]),
+    ],
+    ids=str,
+)
+def test_a_state_of_another_term_gives_what_both_have(before, after, anew):
+    """In a fork nothing else holds a run to its term."""
+    first, second = (Host(madr_loss(dict(OPTIONS, **options))) for options in (before, after))
+    for _ in range(3):
+        first.step()
+    saved = copy.deepcopy(first.loss.engine.live_state())
+    second.loss.engine.load(saved)
+    assert second.loss.engine.begun_anew == anew
+    if not before:  # debts stay
+        debt = second.loss.engine.objective.objectives["witness"]
+        assert torch.equal(debt.potential_C, first.loss.engine.objective.potential_C) and bool((debt.potential_C != 0).any())
+    second.step()

@@ -364,6 +364,30 @@ def test_the_command_line_refuses_a_horizon_that_does_not_fit_the_run():
         with pytest.raises(MADRError, match=said):
             options.apply(dict(run), dict(flags, madr_moments_horizon=horizon))
     options.apply(dict(run), dict(flags, madr_moments_horizon="0.032"))
+    with pytest.raises(MADRError, match="shorter than two steps of 512 images"):  # the usual one, typed
+        options.apply(dict(run, batch_size=512), dict(flags, madr_moments_horizon="0.8"))
+    options.apply(dict(run, batch_size=512), dict(flags))
+
+
+def test_the_command_line_refuses_a_window_that_the_run_would_never_fill():
+    from madr_plugin import options
+
+    flags = dict(madr=1, madr_tilt=1, madr_tilt_sensor="fine")
+    run = dict(batch_size=16, total_kimg=2.0, loss_kwargs=dict(class_name="x.Loss"), training_set_kwargs={})
+    with pytest.raises(MADRError, match="2001 images are more than the whole run of 2 kimg.*such as 200, or auto"):
+        options.apply(dict(run), dict(flags, madr_tilt_window="2001"))
+    options.apply(dict(run), dict(flags, madr_tilt_window="2000"))
+
+
+def test_a_step_as_long_as_the_horizon_is_told_once():
+    host = host_with()
+    moments = host.loss.engine.objective.objectives["moments"]
+    host.step()
+    assert list(host.loss.engine.sentences()) == []
+    moments.images_per_step = 800
+    [said] = [sentence for sentence in host.loss.engine.sentences() if "as long as" in sentence]
+    assert "a step of 800 images is as long as --madr-moments-horizon=0.8 kimg" in said and "3.2 or more remembers" in said
+    assert list(host.loss.engine.sentences()) == []
 
 
 def test_the_horizon_follows_the_drift_of_remembered_images():
