@@ -163,6 +163,20 @@ def test_in_collapse_nearly_everything_is_signal(target):
     assert float(share.factor()) > 0.95
 
 
+def test_the_null_of_many_images_is_drawn_in_blocks(target):
+    reals, asked = drawn(4000), []
+
+    def draw(count, generator):
+        asked.append(count)
+        return reals[torch.randint(4000, [count], generator=generator)]
+
+    null = moments.null_distance(draw, 20_000, target, torch.Generator().manual_seed(3), repeats=2)
+    generator = torch.Generator().manual_seed(3)
+    at_once = [moments.frechet_distance(*moments.moments_of(draw(20_000, generator)), target) for _ in range(2)]
+    assert max(asked[:-2]) < 10_000 and sum(asked[:-2]) == 40_000
+    torch.testing.assert_close(null, sum(at_once) / 2, rtol=1e-9, atol=0)
+
+
 def test_the_null_is_what_an_average_of_that_decay_shows(target):
     memory, seen = MomentsMemory(1, WIDTH, "cpu"), []
     for step in range(1200):
