@@ -6,6 +6,7 @@ from experiments.moments import PHOTO_ATTEMPT
 from experiments.published_terms import PATH as TERMS_PATH
 
 _DIGITS, _EMOJI, _EMOJI_HELD_OUT = "backbone-stacked-digits-20kimg.json", "backbone-emoji32-40kimg.json", "backbone-emoji32-train-40kimg.json"
+_MNIST = "backbone-stacked-mnist-40kimg.json"
 _CIFAR = "`python -m experiments.run cifar10 --outdir=OUTDIR --file cifar10=PATH`"
 _WITH_PUBLISHED = "`python train.py --outdir=runs --data=ZIP --madr=1 --madr-preset="
 
@@ -220,6 +221,27 @@ HERE = (
     Claim(
         "They add modes",
         *_stylegan2(*(_DIGITS, "stacked-digits", 20, "witness+moments", "witness+batch-moments"), *("madr_modes", "modes of 1000", 0, 50)),
+    ),
+    Claim(
+        "They add coverage of held-out images, against moments of the batch, in a space that led no method: StyleGAN2 on emoji, 40 kimg",
+        *_stylegan2(
+            *(_EMOJI_HELD_OUT, "emoji32-train", 40, "witness+moments", "witness+batch-moments"),
+            *("held_out_coverage", "coverage, random convolutions", 3, 0.02),
+        ),
+    ),
+    Claim(
+        "The same, in a photographs' network",
+        *_stylegan2(
+            *(_EMOJI_HELD_OUT, "emoji32-train", 40, "witness+moments", "witness+batch-moments"), *("coverage", "coverage, MobileNetV2", 3, 0.02)
+        ),
+    ),
+    Claim(
+        "They hit modes that a plain GAN drops: StyleGAN2 on Stacked MNIST, 40 kimg",
+        *_stylegan2(*(_MNIST, "stacked-mnist", 40, "witness+moments", "plain"), *("madr_modes", "modes of 1000", 0, 50)),
+    ),
+    Claim(
+        "And that moments of the batch drop: the same",
+        *_stylegan2(*(_MNIST, "stacked-mnist", 40, "witness+moments", "witness+batch-moments"), *("madr_modes", "modes of 1000", 0, 50)),
     ),
     Claim(
         "They add modes where a step sees 64 images: Stacked MNIST before a weak D, 14 px",

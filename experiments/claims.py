@@ -12,7 +12,8 @@ from typing import NamedTuple
 from experiments import records
 
 HELD, FAILED, OPEN = "held", "failed", "not decidable here"
-MOST_SEEDS = 10  # where no file says how many would be enough
+USUAL_SEEDS = 10  # where no file says how many would be enough
+MOST_SEEDS = 1000  # that a study takes
 REPO = records.RESULTS.parent.parent
 
 
@@ -185,7 +186,11 @@ def file_of(claim):
 
 def what_decides(claim, found):
     """What would settle an open claim, in words; '' where nothing is open."""
-    return claim.decides.replace("{seeds}", str(found.seeds or MOST_SEEDS)) if found.verdict == OPEN else ""
+    if found.verdict != OPEN:
+        return ""
+    if (found.seeds or 0) > MOST_SEEDS:
+        return f"no study: at this spread it would take {found.seeds} seeds"
+    return claim.decides.replace("{seeds}", str(found.seeds or USUAL_SEEDS))
 
 
 def table(claims):

@@ -98,7 +98,7 @@ def test_the_sentence_on_what_does_not_work_is_refused_once_it_is_untrue(tmp_pat
 def test_the_sentence_on_what_memory_adds_is_refused_once_it_is_untrue(tmp_path, monkeypatch, table):
     monkeypatch.setattr(table.records, "RESULTS", tmp_path)
     write_runs(tmp_path, table)
-    assert "16 images: +1 [+1, +1] better." in table.what_memory_adds() and "sees 64: -1 [-1, -1] worse;" in table.what_memory_adds()
+    assert "16 images: +1 [+1, +1] better;" in table.what_memory_adds() and "sees 64: -1 [-1, -1] worse;" in table.what_memory_adds()
     for twin in (((3.0, 3.0, 3.0), (3.0, 3.1, 3.2)), ((1.0, 1.0, 1.0), (1.0, 1.0, 1.0))):
         write_runs(tmp_path, table, twin=twin)
         with pytest.raises(UserError, match="write it anew in table.py"):
