@@ -8,10 +8,12 @@ DEMO := out/demo
 
 setup: $(VENV)/installed
 
-# The lock names every package, so pip need not resolve anything.
+# The lock names every package, so pip need not resolve anything. The imports write the bytecode of what every program here needs: in containers that
+# forbid Python to write it (PYTHONDONTWRITEBYTECODE) each start would compile PyTorch anew, for seconds.
 $(VENV)/installed: requirements.lock
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-compile -r requirements.lock
+	@env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -c "import numpy, PIL.Image, pytest, scipy.linalg, timm, torch._dynamo, torch.utils.tensorboard"
 	@touch $@
 
 # The same small GAN twice, without and with MADR, and a page of both. Called again it goes on, or shows what is done.
