@@ -166,7 +166,7 @@ def main(items, small, dims, threads, seed, way, out):
     from dnnlib.files import atomic_write_text
 
     report = dict(
-        what="seconds and peak resident set (MiB) of a whole process, imports and the features themselves included; k 5, ties ignored (<)",
+        what="seconds of the computation alone; peak resident set (MiB) of a whole process, imports and the features themselves included; k 5, ties ignored (<)",
         **circumstances(),
         threads=threads,
         seed=seed,
