@@ -50,7 +50,7 @@ class Work:
 
     @property
     def kimg(self):
-        return self.study.kimg_of(self.bed)
+        return self.study.kimg_of(self.bed, self.row.method)
 
     @property
     def folder(self):
@@ -124,7 +124,10 @@ def store(study, bed, outdir, data):
         flags=[*study.flags, *bed.flags],
         judges=[dict(flags=list(judge.flags), prefix=judge.prefix) for judge in bed.judges],
         curve=study.curve,
-        methods={method: dict(flags=list(flags)) for method, flags in study.methods.items()},
+        methods={
+            method: dict(flags=list(flags), **(dict(kimg=study.lengths[method]) if method in study.lengths else {}))
+            for method, flags in study.methods.items()
+        },
     )
     return records.Store(path, facts)
 

@@ -85,7 +85,7 @@ class Study:
     """version: raise it when rows change so that older runs must not be mixed with new ones.
 
     methods: {name: flags of train.py}. ours: the one whose differences to the others are shown. more_seeds: {method: its seeds, where
-    they are others}. curve: judge every snapshot instead of the last, so that methods can be compared at equal time, too.
+    they are others}. lengths: {method: kimg of its runs, where they are others}, so that methods can be given equal time. curve: judge every snapshot instead of the last, so that methods can be compared at equal time, too.
     time: what "equal time" means, cpu_seconds or seconds (by the loop's clock, for GPUs). files: {name: what it is} that the
     person gives by --file. published: lines of Markdown with figures of others, and where they are from.
     """
@@ -100,6 +100,7 @@ class Study:
     kimg: int
     flags: tuple[str, ...] = ()
     more_seeds: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    lengths: Mapping[str, int] = field(default_factory=dict)
     curve: bool = False
     time: str = "cpu_seconds"
     files: Mapping[str, str] = field(default_factory=dict)
@@ -115,8 +116,9 @@ class Study:
     def bed(self, name):
         return next(bed for bed in self.beds if bed.name == name)
 
-    def kimg_of(self, bed):
-        return bed.kimg or self.kimg
+    def kimg_of(self, bed, method=None):
+        """Length of the runs of a method; None: of those that have no length of their own."""
+        return self.lengths.get(method) or bed.kimg or self.kimg
 
     def seeds_of(self, method):
         return tuple(self.more_seeds.get(method, self.seeds))
@@ -153,9 +155,9 @@ def _check(study):
             raise UserError(f"The study {study.name} needs {kind}s with names of their own (got {', '.join(names) or 'none'}).")
     if study.time not in TIMES:
         raise UserError(f"The study {study.name} states time={study.time!r}; it is one of {', '.join(TIMES)}.")
-    strangers = sorted({*study.more_seeds, study.ours} - set(study.methods))
+    strangers = sorted({*study.more_seeds, *study.lengths, study.ours} - set(study.methods))
     if strangers:
-        raise UserError(f"The study {study.name} names {', '.join(strangers)} in `ours` or `more_seeds`, which is none of its methods.")
+        raise UserError(f"The study {study.name} names {', '.join(strangers)} in `ours`, `more_seeds` or `lengths`, which is none of its methods.")
     for bed in study.beds:
         if TRAIN not in bed.build and not bed.script:
             raise UserError(f"The bed {bed.name} of the study {study.name} builds no part {TRAIN!r}; its runs would have nothing to learn from.")

@@ -50,7 +50,9 @@ def parts_of(study, results):
 def rows_part(study):
     """What is compared: methods with their flags, seeds, beds with their primary figure."""
     lines = ["| method | flags | seeds |", "|---|---|---|"]
-    lines += [f"| {name} | `{' '.join(flags) or '(none)'}` | {', '.join(map(str, study.seeds_of(name)))} |" for name, flags in study.methods.items()]
+    for name, flags in study.methods.items():
+        told = " ".join([*flags, *([f"--kimg={study.lengths[name]}"] if name in study.lengths else [])])
+        lines.append(f"| {name} | `{told or '(none)'}` | {', '.join(map(str, study.seeds_of(name)))} |")
     beds = ["| bed | length | primary figure | flags | data | judged by | without |", "|---|---|---|---|---|---|---|"]
     for bed in study.beds:
         built = "; ".join(f"{part}: `dataset_tool.py {' '.join(flags)}`" for part, flags in bed.build.items())
@@ -105,7 +107,8 @@ def bed_part(study, bed, facts, runs):
     if not runs:
         return "\n\n".join(parts)
     measures = [measure.row for measure in bed.measures]
-    parts += ["At equal steps:", *_comparison(study, runs, [*measures, *_time_row(study, runs)], measures)]
+    heading = "Of the lengths above:" if study.lengths else "At equal steps:"
+    parts += [heading, *_comparison(study, runs, [*measures, *_time_row(study, runs)], measures)]
     if study.curve:
         at_time, told = at_equal_time(runs, study.time)
         parts += [told, *(_comparison(study, at_time, [("kimg", "kimg", 1, True), *measures], measures) if at_time else [])]

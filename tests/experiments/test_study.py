@@ -22,6 +22,15 @@ def test_rows_come_seed_by_seed_and_some_methods_have_more_seeds():
     assert more.kimg_of(BED) == 2 and more.kimg_of(dataclasses.replace(BED, kimg=7)) == 7
 
 
+def test_a_method_can_have_a_length_of_its_own(tmp_path):
+    longer = dataclasses.replace(FAKE, lengths={"plain": 3})
+    works = {row.method: one_run.Work(longer, row, str(tmp_path)) for row in longer.rows()}
+    assert (works["plain"].kimg, works["ours"].kimg) == (3, 2) and longer.kimg_of(BED) == 2
+    made = one_run.store(longer, BED, tmp_path, {}).facts["methods"]
+    assert made == {"plain": {"flags": [], "kimg": 3}, "ours": {"flags": ["--madr=1"]}}
+    assert "| plain | `--kimg=3` |" in study_page.rows_part(longer) and "At equal steps" not in study_page.rows_part(longer)
+
+
 @pytest.mark.parametrize(
     "changes, words",
     [
@@ -30,6 +39,7 @@ def test_rows_come_seed_by_seed_and_some_methods_have_more_seeds():
         (dict(beds=(BED, BED)), "beds with names of their own"),
         (dict(ours="other"), "names other in `ours`"),
         (dict(more_seeds={"other": (1,)}), "names other in"),
+        (dict(lengths={"other": 1}), "names other in"),
         (dict(time="hours"), "states time='hours'"),
         (dict(beds=(dataclasses.replace(BED, primary="kl"),)), "has no measure 'kl'"),
         (dict(beds=(dataclasses.replace(BED, build=dict(eval=())),)), "builds no part 'train'"),
