@@ -53,6 +53,7 @@ EMOJI_RANDOM = dataclasses.replace(
 )
 BROUGHT_BACK = 0.6  # of the rare classes' share, as was asked of it
 LONG_TAIL = Bed("Long-tailed MNIST", "longtail.json", "rare_share", "share of rare classes, 1 is right", 2)
+COLOURS = Bed("Digits, one in a hundred of another colour", "colored.json", "minority_share", "share of the rare colour, 1 is right", 2)
 # The moments with memory and without.
 MODES = Bed("StyleGAN2 on Stacked Digits, 20 kimg", _DIGITS, "madr_modes", "modes hit, of 1000", 0, True, "witness+batch-moments", "witness+moments")
 MNIST = Bed(
@@ -146,6 +147,9 @@ def not_yet():
         else f"rare classes of a long tail are not brought back: of their share MADR makes {mean(runs, LONG_TAIL.ours, LONG_TAIL)}, the plain GAN "
         f"{mean(runs, 'plain', LONG_TAIL)} ({told(tail, LONG_TAIL)})"
     )
+    colours = runs_of(COLOURS)
+    if colours:
+        rare += f". Of a colour that one image in a hundred has MADR draws {mean(colours, COLOURS.ours, COLOURS)} of its share, the plain GAN {mean(colours, 'plain', COLOURS)}"
     return f"What does not work yet: {rare}. On emoji the default, led by pixels' components, is level with the witness in the features of a photographs' network ({told(emoji, EMOJI)})."
 
 
