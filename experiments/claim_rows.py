@@ -174,7 +174,11 @@ def _finish(other, least):
 _FINISH = Claim(
     "A short second training with remembered moments brings distances down, against one without: StyleGAN2 on Stacked Digits", *_finish("plain", 5)
 )
-_FINISH_MEMORY = Claim("The same, against moments of the batch", *_finish("batch-moments", 1))
+_FINISH_MEMORY = Claim(
+    "The same, against moments of the batch",
+    _finish("batch-moments", 1)[0],
+    "the study `finish` (`python -m experiments.run finish`) with {seeds} seeds in its list",
+)
 _TILT_SMALL = Claim("The tilt holds modes of 1 and 2%: ring with small modes", *_small_modes("tilt", "witness-weight-2"))
 _TILT_FINE = Claim("Its fine sensor holds more of them than the tilt of coarse cells: the same", *_small_modes("tilt-fine", "tilt"))
 _DEFAULT_SMALL = Claim("The default holds modes of 1 and 2%: ring with small modes", *_small_modes(OURS, "witness"))
@@ -183,6 +187,11 @@ _DEFAULT_TAIL = Claim(
     "The default gives rare classes their share: long-tailed digits",
     Gain("longtail.json", OURS, "plain", *_RARE),
     "`python -m experiments.digits_study --bed=longtail --mnist=FOLDER --methods=plain,moments+fine-tilt --seeds={seeds}`",
+)
+_DEFAULT_COLOUR = Claim(
+    "The default gives a rare colour its share: digits of which one in a hundred is green",
+    Gain("colored.json", OURS, "plain", "minority_share", "share of the rare colour, over its true share", 2, 0.1),
+    "`python -m experiments.digits_study --bed=colored --mnist=FOLDER --methods=plain,moments+fine-tilt --seeds={seeds}`",
 )
 _TILT_EMOJI = Claim("The same: emoji, 40 kimg", *_stylegan2(_EMOJI, "emoji32", 40, "tilt", "plain", *_RARE))
 _PACGAN = Claim(
@@ -256,6 +265,7 @@ HERE = (
     _TILT_FINE,
     Claim("It is the short memory that does so", *_small_modes("tilt", "tilt-without-memory")),
     _DEFAULT_TAIL,
+    _DEFAULT_COLOUR,
     _TILT_EMOJI,
     Claim("The default costs at most a quarter of a step: StyleGAN2 of `--cfg=tiny`, 32 px", *_step_time("tiny", "default", 1.25)),
     Claim("Kept up to date, the published coverage scores come ten times as fast as all pairs", Speed("incremental", 10)),
@@ -278,6 +288,7 @@ RECOMMENDED = (
     ("Modes of 1 or 2% get lost", "`--madr=1`", _DEFAULT_SMALL),
     ("Rare classes of drawings get lost", "`--madr=1 --madr-preset=replay --madr-tilt=1`", _TILT_EMOJI),
     ("Rare classes of a long tail get lost", "nothing here brings them back", _DEFAULT_TAIL),
+    ("A rare colour gets lost", "nothing here brings it back", _DEFAULT_COLOUR),
     (
         "Varied drawings in a StyleGAN2",
         "`--madr=1 --madr-preset=moments --madr-extractor=file:NETWORK.pt`, NETWORK of photographs; random convolutions see no gain ([moments.md](moments.md))",

@@ -162,7 +162,7 @@ def what_memory_adds():
         raise UserError(f"The sentence on what memory adds no longer follows from {records.RESULTS}; write it anew in {Path(__file__).name}.")
     return (
         "What the memory of moments adds to the same term with the moments of each batch alone (`--madr-moments-horizon=0`), in modes of 1000. On Stacked Digits, where a step sees 16 "
-        f"images: {told(small, MODES)}; so on Stacked MNIST: {told(of_mnist, MODES_OF_MNIST)}, 3 seeds. On Stacked MNIST at 14 px, where it sees 64: {told(large, MODES_OF_64)}; a shorter memory (`--madr-moments-horizon=0.2`, picked among three "
+        f"images: {told(small, MODES)}; on Stacked MNIST, 3 seeds: {told(of_mnist, MODES_OF_MNIST)}. On Stacked MNIST at 14 px, where it sees 64: {told(large, MODES_OF_64)}; a shorter memory (`--madr-moments-horizon=0.2`, picked among three "
         f"on these seeds) against the usual one: {told(shorter, MODES_OF_64)}. In coverage of held-out emoji, random convolutions: {told(coverage, COVERAGE)}. The whole comparison: `docs/studies/moments.md`."
     )
 
@@ -175,7 +175,8 @@ def text():
         'Means over seeds ± half the width of the 95% interval. Differences are paired by seed, with their 95% interval; "open": the interval holds zero. '
         "MADR is `--madr=1`; led by a photographs' network: `--madr=1 --madr-preset=moments --madr-extractor=file:NETWORK.pt`, EfficientNet-Lite0, which takes twice as long and is no better "
         "in random convolutions. Without memory: the witness alone (`--madr-preset=witness`). "
-        "On Stacked Digits plain and the witness are of another machine than MADR. On Stacked MNIST MADR is `--madr-preset=moments`, which has no tilt, and plain is of another machine."
+        "On Stacked MNIST MADR is `--madr-preset=moments`, which has no tilt. On Stacked Digits plain and the witness, on Stacked MNIST plain and the twin below, on emoji the twin and the runs led by photographs are of another machine than the rest: there equal seeds "
+        "mean no more than equal first weights, and an interval of paired differences may be narrower by chance than those of the means."
     )
     note += "\n\n" + what_memory_adds()
     return "\n".join([*lines, "", note, "", not_yet()]) + "\n"
