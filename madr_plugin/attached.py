@@ -10,6 +10,7 @@
 Students of diffusion distillation, moment-matching networks, or a GAN whose loop is one's own. Must not know adversaries.
 """
 
+import contextlib
 import copy
 import hashlib
 import os
@@ -45,9 +46,15 @@ class TensorSet:
             raise MADRError(
                 f"the reference must be a folder or zip of images, a data set object of the StyleGAN2-ADA kind, or a tensor (got {type(values).__name__})"
             )
-        values = torch.as_tensor(values).detach().cpu()
+        values = _numbers(values, "the reference").detach().cpu()
         if values.ndim not in (2, 4) or len(values) < 2:
             raise MADRError(f"the reference must be images [N, C, H, W] or points [N, D], two or more of them (got shape {list(values.shape)})")
+        if values.ndim == 4 and values.shape[3] in (1, 3) and values.shape[1] > 4:
+            raise MADRError(
+                f"images of the reference have their channels first, [N, C, H, W] (got shape {list(values.shape)}); permute(0, 3, 1, 2) puts them there"
+            )
+        if values.ndim == 2 and values.dtype == torch.uint8:
+            raise MADRError("points of the reference must be floating-point numbers, as the generator draws them (got torch.uint8)")
         if values.dtype == torch.uint8:
             values = values.to(torch.float32) / 127.5 - 1
         if not values.is_floating_point() or not bool(values.isfinite().all()):
@@ -64,8 +71,11 @@ class TensorSet:
                 f"the points of the reference spread by {spread:.1g}, and less than {LEAST_SPREAD:g} is lost in rounding; scale them and what the generator draws up"
             )
         self.image_shape = list(values.shape[1:]) if values.ndim == 4 else [values.shape[1], 1, 1]
-        labels = labels.detach().cpu() if torch.is_tensor(labels) else labels
-        self.labels = np.zeros([len(values), 0], np.float32) if labels is None else np.asarray(labels, np.float32)
+        self.labels = (
+            np.zeros([len(values), 0], np.float32) if labels is None else _numbers(labels, "labels of the reference").detach().cpu().float().numpy()
+        )
+        if not np.isfinite(self.labels).all():
+            raise MADRError("labels of the reference must be finite; for images without a class leave all labels out")
         if self.labels.ndim != 2:
             raise MADRError(f"labels of the reference must be vectors [N, c], one-hot where they are classes (got shape {list(self.labels.shape)})")
         if len(self.labels) != len(values):
@@ -79,6 +89,28 @@ class TensorSet:
 
     def content_fingerprint(self):
         return hashlib.sha256(self.values.numpy().tobytes() + self.labels.tobytes()).hexdigest()
+
+
+def _numbers(values, what):
+    """Read a tensor, an array or a list of either as one dense tensor."""
+    try:
+        if isinstance(values, (list, tuple)) and len(values) > 0 and all(torch.is_tensor(value) for value in values):
+            values = torch.stack([value.detach().cpu() for value in values])
+        read = torch.as_tensor(values)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise MADRError(f"{what} must be one tensor or array of numbers, every row of one shape ({error})") from error
+    return read.to_dense() if read.layout != torch.strided else read
+
+
+@contextlib.contextmanager
+def _by_arguments():
+    """Tell whoever calls attach() which of its arguments an error means, where it speaks of a host's flags."""
+    try:
+        yield
+    except MADRError as error:
+        if "--madr" not in str(error):
+            raise
+        raise MADRError(f"{error} (Here MADR's flags are arguments of attach(): --madr-width=64 is width=64, --madr=0 is no attach().)") from error
 
 
 class PointSpace(Space):
@@ -102,12 +134,8 @@ def attach(generator, reference, *, labels=None, seed=0, device=None, announce=p
     Raises MADRError, with what to do, for a generator without parameters that learn, a knob that is unknown or without effect, or a reference that
     cannot be used.
     """
-    try:
-        return _attached(generator, reference, labels, seed, device, announce, knobs)
-    except MADRError as error:
-        if "--madr" not in str(error):
-            raise
-        raise MADRError(f"{error} (Here MADR's flags are arguments of attach(): --madr-width=64 is width=64, --madr=0 is no attach().)") from error
+    with _by_arguments():
+        return _attached(generator, reference, labels, seed, device, announce, {name: value for name, value in knobs.items() if value is not None})
 
 
 def _attached(generator, reference, labels, seed, device, announce, knobs):
@@ -121,6 +149,10 @@ def _attached(generator, reference, labels, seed, device, announce, knobs):
         raise MADRError(f"attach() takes the knobs {', '.join(KNOBS)}, not {strange[0]!r}: others belong to a GAN's training loop")
     dataset = _opened(reference, labels)
     are_points = dataset.image_shape[1:] == [1, 1] and "extractor" not in knobs
+    if isinstance(dataset, TensorSet) and not are_points and float(dataset.values.min()) >= 0:
+        announce(
+            "MADR: note: all values of the reference lie in [0, 1], and pixels are read as [-1, 1]; that is right only if the generator draws none below 0"
+        )
     idle = sorted(OF_EXTRACTORS & set(knobs)) if are_points else []
     if idle:
         raise MADRError(
@@ -133,7 +165,9 @@ def _attached(generator, reference, labels, seed, device, announce, knobs):
         raise MADRError("attach(): moments_horizon=auto follows remembered latents, which attach() does not see; give a number of kimg, such as 0.8")
     if not resolved.parts:
         raise MADRError(f"attach(): term={resolved.term} is not for use without a GAN; take witness+moments, witness or moments")
-    device = torch.device(device) if device is not None else parameters[0].device
+    if "cells" in knobs and resolved.debt == "none":
+        raise MADRError("attach(): cells has no effect without debt; add debt='potentials', or leave it out")
+    device = _device(device, parameters[0].device)
     extractor = (
         PointSpace(dataset.image_shape)
         if are_points
@@ -142,13 +176,29 @@ def _attached(generator, reference, labels, seed, device, announce, knobs):
         )
     )
     extractor = extractor.eval().requires_grad_(False).to(device)
-    real_features = references.build(dataset, extractor, resolved, seed, device, announce)
+    try:
+        real_features = references.build(dataset, extractor, resolved, seed, device, announce)
+    except MADRError as error:
+        if not are_points:
+            raise
+        raise MADRError(f"{error} (Points have no extractor: shift and scale them, and what the generator draws, to about zero and one.)") from error
     with host_rng_untouched():
         label_width = int(np.size(dataset[0][1]))
     term = AttachedTerm(resolved, real_features, extractor, seed, device, dataset.image_shape, label_width, announce)
     for note in term.objective.notes():
         announce(f"MADR: note: {note}")
     return term
+
+
+def _device(wanted, of_generator):
+    try:
+        device = torch.device(wanted if wanted is not None else of_generator)
+        torch.zeros(1, dtype=torch.float64, device=device)
+    except (RuntimeError, TypeError) as error:
+        raise MADRError(
+            f"attach(): device {wanted if wanted is not None else of_generator} cannot be used here, or has no float64 ({error}); take cpu or cuda"
+        ) from error
+    return device
 
 
 def _opened(reference, labels):
@@ -165,9 +215,27 @@ def _opened(reference, labels):
             return construct(class_name="training.dataset.ImageFolderDataset", path=os.fspath(reference), use_labels=False)
         except ImportError as error:
             raise MADRError("attach(): no package training.dataset here reads files; give the reference as a tensor or a data set object") from error
+        except Exception as error:  # the host's own kinds; what it says is for whoever reads this
+            raise MADRError(f"attach(): {error}") from error
     if has_own_labels:
+        _check_kind(reference)
         return reference
     return TensorSet(reference, labels)
+
+
+def _check_kind(dataset):
+    """Refuse data set objects whose images would be read wrongly: those of the StyleGAN2-ADA kind give pixels of 0 to 255 and a label."""
+    kind = "a data set object of the StyleGAN2-ADA kind has a length, and gives (image of 0 to 255 [C, H, W], label vector)"
+    try:
+        with host_rng_untouched():
+            image, _ = dataset[0]
+        count, image = len(dataset), np.asarray(image)
+    except (TypeError, ValueError) as error:
+        raise MADRError(f"attach(): {kind}; this one does not ({error}); give a tensor of its images") from error
+    if count < 2 or list(image.shape) != list(dataset.image_shape):
+        raise MADRError(f"attach(): {kind}; this one has {count} images, states the shape {list(dataset.image_shape)} and gives {list(image.shape)}")
+    if image.dtype != np.uint8 and (image.min() < 0 or image.max() <= LARGEST):
+        raise MADRError(f"attach(): {kind}; this one gives {image.min():g} to {image.max():g}; give a tensor of its images in [-1, 1] instead")
 
 
 class AttachedTerm:
@@ -196,6 +264,11 @@ class AttachedTerm:
 
         images: [B, C, H, W] in [-1, 1] as the reference's, or points [B, D]; B of 2 or more. labels: one-hot [B, c] where classes are compared.
         """
+        # The host's automatic precision is for networks: what is compared here is differences of large sums.
+        with _by_arguments(), torch.autocast(self.device.type, enabled=False):
+            return self._term(images, labels)
+
+    def _term(self, images, labels):
         images = self._checked(images)
         rank, processes = collective.world()
         microbatch = len(self._rounds) * processes + rank
@@ -220,7 +293,11 @@ class AttachedTerm:
 
     def _checked(self, images):
         """Refuse what would teach the generator nothing, or something wrong."""
-        if not images.requires_grad:
+        if not torch.is_tensor(images):
+            raise MADRError(
+                f"the generated images must be one tensor (got {type(images).__name__}); give the image alone of what the generator returns"
+            )
+        if not images.requires_grad or not torch.is_grad_enabled():
             raise MADRError("the generated images carry no gradient; call the generator outside torch.no_grad(), and do not detach its images")
         images = images[:, :, None, None] if images.ndim == 2 else images
         if list(images.shape[1:]) != self.image_shape:
@@ -237,7 +314,7 @@ class AttachedTerm:
             raise MADRError("the reference has classes, and these images come without; call term(images, labels) with one-hot labels [B, c]")
         if labels is None:
             return torch.full([len(images)], -1, device=images.device)
-        label_BL = torch.as_tensor(labels, dtype=torch.float32).to(images.device)
+        label_BL = _numbers(labels, "labels of the images").to(images.device, torch.float32)
         if not self.label_width:
             raise MADRError("these images come with labels, and the reference has none; leave them out, or give attach() the labels of the reference")
         if list(label_BL.shape) != [len(images), self.label_width]:
@@ -250,6 +327,12 @@ class AttachedTerm:
     @torch.no_grad()
     def step(self):
         """Take in what was generated since the last step, once; call it after the optimizer's step."""
+        with _by_arguments(), torch.autocast(self.device.type, enabled=False):
+            self._step()
+        for sentence in self.objective.sentences():
+            self.announce(f"MADR: {sentence}")
+
+    def _step(self):
         if not self._rounds:
             raise MADRError("step() without a batch: call the term with generated images first")
         rounds, self._rounds = self._rounds, []
@@ -272,10 +355,17 @@ class AttachedTerm:
         return dict(copy.deepcopy(live), steps=self.steps, fingerprint=self.reference.fingerprint)
 
     def load_state_dict(self, state):
-        """Take up what state_dict() gave. Raises MADRError where it is of other reals or another feature space."""
+        """Take up what state_dict() gave, and announce what knobs have changed of it. Raises MADRError where it is of other reals or another feature space."""
+        if not isinstance(state, dict) or not {"objective", "signals", "steps", "fingerprint"} <= set(state):
+            raise MADRError("this is no state of MADR's term; give what its state_dict() returned (the generator's is another)")
         if state["fingerprint"] != self.reference.fingerprint:
             raise MADRError("this state is of another reference or feature space; attach() with the former ones, or start anew")
-        self.objective.load(state["objective"], self.device)
+        with _by_arguments():
+            begun, left = objectives.load(self.objective, state["objective"], self.device)
+        for what in begun:
+            self.announce(f"MADR: note: the state is of other knobs: {what} begins anew")
+        for what in left:
+            self.announce(f"MADR: note: the state also holds {what}, which the present knobs do not use: it is given up")
         for part, signal in self.signals.items():
             signal.load(state["signals"].get(part, {}), self.device)
         self.steps, self._rounds = int(state["steps"]), []

@@ -150,8 +150,13 @@ class MADRLoss:
         try:
             self.engine.load(pipes.unflatten(flat))
             announce(f"MADR: state of step {self.engine.step} taken from {_source(found)}", flush=True)
-            for part in self.engine.begun_anew:
-                announce(f"MADR: note: that state is of another --madr-term or --madr-debt: what the term '{part}' remembers begins anew", flush=True)
+            for what in self.engine.begun_anew:
+                announce(f"MADR: note: that state is of other --madr flags: {what} begins anew", flush=True)
+            for what in self.engine.left_behind:
+                announce(
+                    f"MADR: note: that state also holds {what}, which the present --madr flags do not use: the next snapshot has it no more",
+                    flush=True,
+                )
         except MADRError as error:
             announce(f"MADR: the memory starts empty: {error}", flush=True)
 

@@ -146,6 +146,8 @@ def apply(training_options, flags):
     if resolved is None:
         return
     batch_size, total_kimg = training_options.get("batch_size"), training_options.get("total_kimg")
+    if training_options.get("resume_pkl"):
+        total_kimg = None  # in a fork the snapshot brings what MADR remembers: this may be the second part of a longer run
     resolved.refuse_horizon(batch_size, total_kimg, typed=flags.get("madr_moments_horizon") is not None)
     resolved.refuse_window(total_kimg)
     former_loss = dict(training_options["loss_kwargs"])

@@ -44,12 +44,23 @@ def load(engine, state):
 
 
 def _take_up(engine, state):
-    engine.begun_anew = objectives.load(engine.objective, state.get("objective", {}), engine.device)  # may refuse, as do the next two
+    engine.begun_anew, engine.left_behind = objectives.load(
+        engine.objective, state.get("objective", {}), engine.device
+    )  # may refuse, as do the next two
+    champions, of_tilt = state.get("champions", {}), state.get("tilt_sensor", {})
     if engine.champions is not None:
-        engine.champions.load(state.get("champions", {}))
+        engine.champions.load(champions)
     if engine.tilt_sensor is not engine.sensor:
-        kept = state.get("tilt_sensor", {})
-        engine.tilt_sensor.load(kept if kept.get("kind") == engine.config.tilt_sensor else {}, engine.device)
+        same_kind = of_tilt.get("kind") == engine.config.tilt_sensor
+        engine.tilt_sensor.load(of_tilt if same_kind else {}, engine.device)
+        if not same_kind:
+            engine.begun_anew.append("what the tilt's sensor counts")
+    if engine.champions is not None and not champions:
+        engine.begun_anew.append("the table of champions")
+    if champions and engine.champions is None:
+        engine.left_behind.append("the table of champions")
+    if of_tilt and (engine.tilt_sensor is engine.sensor or of_tilt.get("kind") != engine.config.tilt_sensor):
+        engine.left_behind.append("what the tilt's sensor counted")
     if engine.forgetting is not None:
         engine.forgetting.load(state.get("forgetting", {}), engine.device)
     engine.step, engine.nimg, engine.critic_steps = int(state["step"]), int(state["nimg"]), int(state.get("critic_steps", 0))

@@ -48,7 +48,7 @@ class Engine:
         of_replay = None if self.champions is None else self.champions.far_share
         self.strength = Strength(config, device, of_objective=lambda: self.objective.strength, of_replay=of_replay)
         self.replaying = Replay(config, real_features, self.memory, self.sensor, self.champions, self.strength, self.features, seed, device)
-        self.begun_anew = []  # parts of the term of which a loaded state knew nothing
+        self.begun_anew, self.left_behind = [], []  # where a loaded state is of other flags: what it lacked, what it had besides
         self.step = 0  # generator steps so far
         self.critic_steps = 0  # D's steps begun since G's last, where the host tells: draws for D are others in each
         self.nimg = 0  # generated images seen in them

@@ -41,7 +41,10 @@ def saved_parts(state):
 
 
 def load(objective, state, device):
-    """Take up the state of an objective, which may have been another one: what both have goes on -> the parts that begin anew. May raise MADRError."""
+    """Take up the state of an objective, which may have been another one: what both have goes on. May raise MADRError.
+
+    -> (what begins anew, what the state has and this objective does not use), in words.
+    """
     saved = saved_parts(state)
     if isinstance(objective, MixedObjective):
         objective.load({"norms": state.get("norms", {}), **saved}, device)
@@ -50,4 +53,12 @@ def load(objective, state, device):
         part = "published" if isinstance(objective, PublishedObjective) else "witness"
         objective.load(saved.get(part, {}), device)
         parts = {part: objective}
-    return [part for part, own in parts.items() if own.live_state() and not saved.get(part)]
+    begun = [f"what the term '{part}' remembers" for part, own in parts.items() if own.live_state() and not saved.get(part)]
+    left = [f"what the term '{part}' remembered" for part, own in saved.items() if own and part not in parts and part != "witness"]
+    owed = any("potentials" in own for own in saved.values())
+    keeps_debts = any("potentials" in own.live_state() for own in parts.values())
+    if owed and not keeps_debts:
+        left.append("debts")
+    if keeps_debts and not owed and saved.get("witness"):
+        begun.append("what every cell is owed")
+    return begun, left

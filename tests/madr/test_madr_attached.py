@@ -246,3 +246,64 @@ def test_points_that_rounding_would_move_are_refused():
     assert torch.equal(fine, mixture(100) * 1e-4)
     with pytest.raises(MADRError, match="spread by 2e-06, and less than 1e-05 is lost in rounding; scale them"):
         madr_plugin.attach(network(), mixture(100) * 1e-6, announce=quiet)
+
+
+def test_references_that_would_be_read_wrongly_are_refused(tmp_path):
+    G, pixels = network(outputs=48), torch.rand([8, 3, 4, 4]) * 2 - 1
+
+    class Floats(Images):
+        def __getitem__(self, index):
+            return pixels[index % 8].numpy(), super().__getitem__(index)[1]
+
+    of_floats = Floats(8)
+    of_floats.image_shape = [3, 4, 4]
+    (tmp_path / "no.zip").write_bytes(b"no zip")
+    for reference, labels, match in (
+        ([[1.0, 2.0], [3.0]], None, "every row of one shape"),
+        (pixels.permute(0, 2, 3, 1).repeat(1, 2, 2, 1), None, "channels first"),
+        (torch.zeros([8, 4], dtype=torch.uint8), None, "must be floating-point"),
+        (mixture(8), [["a"]] * 8, "labels of the reference must be one tensor"),
+        (mixture(8), torch.full([8, 2], torch.nan), "labels of the reference must be finite"),
+        (of_floats, None, "give a tensor of its images in"),
+        (str(tmp_path / "no.zip"), None, r"attach\(\): "),
+    ):
+        with pytest.raises(MADRError, match=match):
+            madr_plugin.attach(G, reference, labels=labels, announce=quiet)
+    with pytest.raises(MADRError, match="cells has no effect without debt"):
+        madr_plugin.attach(network(), mixture(64), cells=5, announce=quiet)
+    with pytest.raises(MADRError, match="device nope cannot be used"):
+        madr_plugin.attach(network(), mixture(64), device="nope", announce=quiet)
+    listed = madr_plugin.attach(network(), list(mixture(64)), extractor=None, announce=quiet)
+    assert torch.equal(listed.reference.features_ND, madr_plugin.attach(network(), mixture(64), announce=quiet).reference.features_ND)
+
+
+def test_what_is_no_batch_or_no_state_is_refused():
+    G = network()
+    term = madr_plugin.attach(G, mixture(64), announce=quiet)
+    drawn = G(torch.randn([4, 3]))
+    with pytest.raises(MADRError, match="must be one tensor .got tuple"):
+        term((drawn, None))
+    with torch.no_grad(), pytest.raises(MADRError, match="outside torch.no_grad"):
+        term(drawn)
+    for state in (None, {}, G.state_dict()):
+        with pytest.raises(MADRError, match="no state of MADR's term"):
+            term.load_state_dict(state)
+
+
+def test_a_state_of_other_knobs_is_told():
+    told, G = [], network()
+    first = madr_plugin.attach(G, mixture(200), announce=quiet)
+    learn(G, first, 2)
+    madr_plugin.attach(G, mixture(200), term="witness", announce=told.append).load_state_dict(first.state_dict())
+    assert any("the state also holds what the term 'moments' remembered" in line and "given up" in line for line in told)
+
+
+def test_automatic_precision_of_the_host_leaves_the_term_alone():
+    gradients = []
+    for on in (False, True):
+        G = network()
+        term = madr_plugin.attach(G, mixture(200) + 3, announce=quiet)
+        drawn = G(torch.randn([16, 3], generator=torch.Generator().manual_seed(0)))
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=on):
+            gradients += torch.autograd.grad(term(drawn), drawn)
+    assert torch.equal(*gradients)

@@ -259,25 +259,31 @@ def test_debts_at_their_limit_are_told_once():
 
 
 @pytest.mark.parametrize(
-    "before, after, anew",
+    "before, after, anew, left",
     [
-        (dict(debt="none", term="moments"), dict(debt="none", term="paper"), ["published"]),
-        (dict(debt="none"), dict(debt="none", term="witness+moments"), ["moments"]),
-        (dict(), dict(term="witness+moments"), ["moments"]),
-        (dict(debt="none", term="witness+moments"), dict(), ["witness"]),
-        (dict(debt="none", term="paper", start_fill=0.0), dict(debt="none", term="witness+moments"), ["moments"]),
+        (dict(debt="none", term="moments"), dict(debt="none", term="paper"), ["published"], ["moments"]),
+        (dict(debt="none"), dict(debt="none", term="witness+moments"), ["moments"], []),
+        (dict(), dict(term="witness+moments"), ["moments"], []),
+        (dict(), dict(debt="none"), [], ["debts"]),
+        (dict(), dict(debt="batch"), [], ["debts"]),
+        (dict(term="witness+moments"), dict(), [], ["moments"]),
+        (dict(debt="none", term="witness+moments"), dict(), ["witness"], ["moments"]),
+        (dict(debt="none", term="paper", start_fill=0.0), dict(debt="none", term="witness+moments"), ["moments"], ["published"]),
+        (dict(debt="none"), dict(debt="none", tilt=1, tilt_sensor="fine"), ["the tilt's sensor"], []),
+        (dict(debt="none", tilt=1, tilt_sensor="fine"), dict(debt="none"), [], ["the tilt's sensor"]),
     ],
     ids=str,
 )
-def test_a_state_of_another_term_gives_what_both_have(before, after, anew):
+def test_a_state_of_another_term_gives_what_both_have(before, after, anew, left):
     """In a fork nothing else holds a run to its term."""
     first, second = (Host(madr_loss(dict(OPTIONS, **options))) for options in (before, after))
     for _ in range(3):
         first.step()
     saved = copy.deepcopy(first.loss.engine.live_state())
     second.loss.engine.load(saved)
-    assert second.loss.engine.begun_anew == anew
-    if not before:  # debts stay
+    for told, words in ((second.loss.engine.begun_anew, anew), (second.loss.engine.left_behind, left)):
+        assert len(told) == len(words) and all(word in what for what, word in zip(told, words)), told
+    if not before and not left:  # debts stay
         debt = second.loss.engine.objective.objectives["witness"]
         assert torch.equal(debt.potential_C, first.loss.engine.objective.potential_C) and bool((debt.potential_C != 0).any())
     second.step()
