@@ -85,9 +85,10 @@ class Study:
     """version: raise it when rows change so that older runs must not be mixed with new ones.
 
     methods: {name: flags of train.py}. ours: the one whose differences to the others are shown. more_seeds: {method: its seeds, where
-    they are others}. lengths: {method: kimg of its runs, where they are others}, so that methods can be given equal time. curve: judge every snapshot instead of the last, so that methods can be compared at equal time, too.
-    time: what "equal time" means, cpu_seconds or seconds (by the loop's clock, for GPUs). files: {name: what it is} that the
-    person gives by --file. published: lines of Markdown with figures of others, and where they are from.
+    they are others}. lengths: {method: kimg of its runs, where they are others}, so that methods can be given equal time. curve: judge
+    every snapshot instead of the last, so that methods can be compared at equal time, too. time: what "equal time" means, cpu_seconds or
+    seconds (by the loop's clock, for GPUs). files: {name: what it is} that the person gives by --file. published: lines of Markdown with
+    figures of others, and where they are from.
     """
 
     name: str

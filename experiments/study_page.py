@@ -103,7 +103,8 @@ def bed_part(study, bed, facts, runs):
     """Tables of a bed: means, ranks and differences at equal steps and, with curves, at equal time; what is missing; where it was run."""
     runs = in_order(study, runs)
     check_alike(bed, runs)
-    parts = [f"{facts['kimg']} kimg." + missing(study, bed, runs)]
+    lengths = ", or the method's own length" if study.lengths else ""
+    parts = [f"{facts['kimg']} kimg{lengths}." + missing(study, bed, runs)]
     if not runs:
         return "\n\n".join(parts)
     measures = [measure.row for measure in bed.measures]

@@ -12,94 +12,24 @@ Students of diffusion distillation, moment-matching networks, or a GAN whose loo
 
 import contextlib
 import copy
-import hashlib
-import os
 
 import numpy as np
 import torch
 
-from madr_plugin import config, idle_knobs, objectives
+from madr_plugin import attached_reference, config, idle_knobs, objectives
 from madr_plugin.base import collective, view
-from madr_plugin.host.construct import construct
 from madr_plugin.reals import reference as references
 from madr_plugin.strength.signal_share import SignalShare
 from madr_spaces import registry
 from madr_spaces.errors import MADRError
 from madr_spaces.images import classes_of, host_rng_untouched
 from madr_spaces.seeds import generator_for
-from madr_spaces.space import Space
 
 # Knobs that mean something without an adversary, a replay and a discriminator that sees reals.
 KNOBS = ("term", "weight", "kernel", "reals", "shrink", "moments_horizon", "moments_shrink", "extractor", "weights", "weights_sha256")
 KNOBS += ("width", "input_size", "view", "reference_cap", "anchors", "cells", "debt", "debt_weight", "debt_rate")
-OF_EXTRACTORS = {"weights", "weights_sha256", "width", "input_size"}
-LARGEST = 1.0  # of a pixel: images are given as networks of this family draw them
+OF_IMAGES = {"weights", "weights_sha256", "width", "input_size", "view"}
 MANY_ROUNDS = 256  # batches of one step, at which one asks whether step() was forgotten
-LEAST_SPREAD = 1e-5  # of points: they are read as pixels are, which leaves steps of 1e-7
-
-
-class TensorSet:
-    """Images [N, C, H, W] in [-1, 1] (or uint8), or points [N, D], in the shape of a data set of images, with labels [N, c] or none."""
-
-    def __init__(self, values, labels=None):
-        if not torch.is_tensor(values) and not isinstance(values, (np.ndarray, list, tuple)):
-            raise MADRError(
-                f"the reference must be a folder or zip of images, a data set object of the StyleGAN2-ADA kind, or a tensor (got {type(values).__name__})"
-            )
-        values = _numbers(values, "the reference").detach().cpu()
-        if values.ndim not in (2, 4) or len(values) < 2:
-            raise MADRError(f"the reference must be images [N, C, H, W] or points [N, D], two or more of them (got shape {list(values.shape)})")
-        if values.ndim == 4 and values.shape[3] in (1, 3) and values.shape[1] > 4:
-            raise MADRError(
-                f"images of the reference have their channels first, [N, C, H, W] (got shape {list(values.shape)}); permute(0, 3, 1, 2) puts them there"
-            )
-        if values.ndim == 2 and values.dtype == torch.uint8:
-            raise MADRError("points of the reference must be floating-point numbers, as the generator draws them (got torch.uint8)")
-        if values.dtype == torch.uint8:
-            values = values.to(torch.float32) / 127.5 - 1
-        if not values.is_floating_point() or not bool(values.isfinite().all()):
-            raise MADRError(f"the reference must hold finite floating-point numbers, or images of type uint8 (got {values.dtype})")
-        if values.ndim == 4 and float(values.abs().max()) > LARGEST + 1e-3:
-            low, high = float(values.min()), float(values.max())
-            raise MADRError(
-                f"images of the reference must lie in [-1, 1] (got {low:g} to {high:g}); scale them as the generator draws them, or give uint8"
-            )
-        self.values = values.to(torch.float32)
-        spread = float(self.values.std(0).max())
-        if values.ndim == 2 and 0 < spread < LEAST_SPREAD:
-            raise MADRError(
-                f"the points of the reference spread by {spread:.1g}, and less than {LEAST_SPREAD:g} is lost in rounding; scale them and what the generator draws up"
-            )
-        self.image_shape = list(values.shape[1:]) if values.ndim == 4 else [values.shape[1], 1, 1]
-        self.labels = (
-            np.zeros([len(values), 0], np.float32) if labels is None else _numbers(labels, "labels of the reference").detach().cpu().float().numpy()
-        )
-        if not np.isfinite(self.labels).all():
-            raise MADRError("labels of the reference must be finite; for images without a class leave all labels out")
-        if self.labels.ndim != 2:
-            raise MADRError(f"labels of the reference must be vectors [N, c], one-hot where they are classes (got shape {list(self.labels.shape)})")
-        if len(self.labels) != len(values):
-            raise MADRError(f"the reference has {len(values)} images and {len(self.labels)} labels; give one label vector per image")
-
-    def __len__(self):
-        return len(self.values)
-
-    def __getitem__(self, index):
-        return ((self.values[index].numpy() + 1) * 127.5).reshape(self.image_shape), self.labels[index]
-
-    def content_fingerprint(self):
-        return hashlib.sha256(self.values.numpy().tobytes() + self.labels.tobytes()).hexdigest()
-
-
-def _numbers(values, what):
-    """Read a tensor, an array or a list of either as one dense tensor."""
-    try:
-        if isinstance(values, (list, tuple)) and len(values) > 0 and all(torch.is_tensor(value) for value in values):
-            values = torch.stack([value.detach().cpu() for value in values])
-        read = torch.as_tensor(values)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise MADRError(f"{what} must be one tensor or array of numbers, every row of one shape ({error})") from error
-    return read.to_dense() if read.layout != torch.strided else read
 
 
 @contextlib.contextmanager
@@ -111,16 +41,6 @@ def _by_arguments():
         if "--madr" not in str(error):
             raise
         raise MADRError(f"{error} (Here MADR's flags are arguments of attach(): --madr-width=64 is width=64, --madr=0 is no attach().)") from error
-
-
-class PointSpace(Space):
-    """Points [N, D, 1, 1] as their own features. Their principal components would leave out directions in which the reference does not vary, but a generator may."""
-
-    def identity(self):
-        return dict(name="points", width=self.image_shape[0], version=1)
-
-    def forward(self, points):
-        return points.flatten(1).to(torch.float32)
 
 
 def attach(generator, reference, *, labels=None, seed=0, device=None, announce=print, **knobs):
@@ -144,32 +64,16 @@ def _attached(generator, reference, labels, seed, device, announce, knobs):
     parameters = [parameter for parameter in generator.parameters() if parameter.requires_grad]
     if not parameters:
         raise MADRError("attach(): no parameter of the generator learns; call generator.requires_grad_(True), or give the module that is trained")
-    strange = sorted(set(knobs) - set(KNOBS))
-    if strange:
-        raise MADRError(f"attach() takes the knobs {', '.join(KNOBS)}, not {strange[0]!r}: others belong to a GAN's training loop")
-    dataset = _opened(reference, labels)
-    are_points = dataset.image_shape[1:] == [1, 1] and "extractor" not in knobs
-    if isinstance(dataset, TensorSet) and not are_points and float(dataset.values.min()) >= 0:
+    dataset = attached_reference.opened(reference, labels)
+    are_points = list(dataset.image_shape[1:]) == [1, 1] and "extractor" not in knobs
+    resolved = _resolved(knobs, are_points)
+    if isinstance(dataset, attached_reference.TensorSet) and not are_points and float(dataset.values.min()) >= 0:
         announce(
             "MADR: note: all values of the reference lie in [0, 1], and pixels are read as [-1, 1]; that is right only if the generator draws none below 0"
         )
-    idle = sorted(OF_EXTRACTORS & set(knobs)) if are_points else []
-    if idle:
-        raise MADRError(
-            f"attach(): {idle[0]} is of an extractor, and points are their own features; leave it out, or name an extractor, such as extractor='pca'"
-        )
-    knobs = {name: f"{value:g}" if name == "moments_horizon" and isinstance(value, (int, float)) else value for name, value in knobs.items()}
-    resolved = config.resolve(dict(preset="moments") | knobs)
-    idle_knobs.refuse(knobs, resolved)
-    if resolved.horizon_kimg is None:
-        raise MADRError("attach(): moments_horizon=auto follows remembered latents, which attach() does not see; give a number of kimg, such as 0.8")
-    if not resolved.parts:
-        raise MADRError(f"attach(): term={resolved.term} is not for use without a GAN; take witness+moments, witness or moments")
-    if "cells" in knobs and resolved.debt == "none":
-        raise MADRError("attach(): cells has no effect without debt; add debt='potentials', or leave it out")
     device = _device(device, parameters[0].device)
     extractor = (
-        PointSpace(dataset.image_shape)
+        attached_reference.PointSpace(dataset.image_shape)
         if are_points
         else registry.build(
             resolved.extractor, dataset.image_shape, resolved.width, seed, resolved.input_size, resolved.weights, resolved.weights_sha256
@@ -190,6 +94,28 @@ def _attached(generator, reference, labels, seed, device, announce, knobs):
     return term
 
 
+def _resolved(knobs, are_points):
+    """Make options of the knobs, or refuse what attach() does not take or nothing would read."""
+    strange = sorted(set(knobs) - set(KNOBS))
+    if strange:
+        raise MADRError(f"attach() takes the knobs {', '.join(KNOBS)}, not {strange[0]!r}: others belong to a GAN's training loop")
+    idle = sorted(OF_IMAGES & set(knobs)) if are_points else []
+    if idle:
+        raise MADRError(
+            f"attach(): {idle[0]} is of an extractor of images, and points are their own features; leave it out, or name one, such as extractor='pca'"
+        )
+    knobs = {name: f"{value:g}" if name == "moments_horizon" and isinstance(value, (int, float)) else value for name, value in knobs.items()}
+    resolved = config.resolve(dict(preset="moments") | knobs)
+    idle_knobs.refuse(knobs, resolved)
+    if resolved.horizon_kimg is None:
+        raise MADRError("attach(): moments_horizon=auto follows remembered latents, which attach() does not see; give a number of kimg, such as 0.8")
+    if not resolved.parts:
+        raise MADRError(f"attach(): term={resolved.term} is not for use without a GAN; take witness+moments, witness or moments")
+    if "cells" in knobs and resolved.debt == "none":
+        raise MADRError("attach(): cells has no effect without debt; add debt='potentials', or leave it out")
+    return resolved
+
+
 def _device(wanted, of_generator):
     try:
         device = torch.device(wanted if wanted is not None else of_generator)
@@ -199,43 +125,6 @@ def _device(wanted, of_generator):
             f"attach(): device {wanted if wanted is not None else of_generator} cannot be used here, or has no float64 ({error}); take cpu or cuda"
         ) from error
     return device
-
-
-def _opened(reference, labels):
-    has_own_labels = hasattr(reference, "image_shape") and hasattr(reference, "__getitem__")
-    if labels is not None and (has_own_labels or isinstance(reference, (str, os.PathLike))):
-        raise MADRError(
-            "attach(): labels are those of a tensor, and this reference is a folder, zip or data set object; leave them out, "
-            "or give a data set object that has labels"
-        )
-    if isinstance(reference, (str, os.PathLike)):
-        if not os.path.exists(reference):
-            raise MADRError(f"attach(): the reference {reference} does not exist; give a folder or zip of images, or a tensor")
-        try:
-            return construct(class_name="training.dataset.ImageFolderDataset", path=os.fspath(reference), use_labels=False)
-        except ImportError as error:
-            raise MADRError("attach(): no package training.dataset here reads files; give the reference as a tensor or a data set object") from error
-        except Exception as error:  # the host's own kinds; what it says is for whoever reads this
-            raise MADRError(f"attach(): {error}") from error
-    if has_own_labels:
-        _check_kind(reference)
-        return reference
-    return TensorSet(reference, labels)
-
-
-def _check_kind(dataset):
-    """Refuse data set objects whose images would be read wrongly: those of the StyleGAN2-ADA kind give pixels of 0 to 255 and a label."""
-    kind = "a data set object of the StyleGAN2-ADA kind has a length, and gives (image of 0 to 255 [C, H, W], label vector)"
-    try:
-        with host_rng_untouched():
-            image, _ = dataset[0]
-        count, image = len(dataset), np.asarray(image)
-    except (TypeError, ValueError) as error:
-        raise MADRError(f"attach(): {kind}; this one does not ({error}); give a tensor of its images") from error
-    if count < 2 or list(image.shape) != list(dataset.image_shape):
-        raise MADRError(f"attach(): {kind}; this one has {count} images, states the shape {list(dataset.image_shape)} and gives {list(image.shape)}")
-    if image.dtype != np.uint8 and (image.min() < 0 or image.max() <= LARGEST):
-        raise MADRError(f"attach(): {kind}; this one gives {image.min():g} to {image.max():g}; give a tensor of its images in [-1, 1] instead")
 
 
 class AttachedTerm:
@@ -314,7 +203,7 @@ class AttachedTerm:
             raise MADRError("the reference has classes, and these images come without; call term(images, labels) with one-hot labels [B, c]")
         if labels is None:
             return torch.full([len(images)], -1, device=images.device)
-        label_BL = _numbers(labels, "labels of the images").to(images.device, torch.float32)
+        label_BL = attached_reference.numbers(labels, "labels of the images").to(images.device, torch.float32)
         if not self.label_width:
             raise MADRError("these images come with labels, and the reference has none; leave them out, or give attach() the labels of the reference")
         if list(label_BL.shape) != [len(images), self.label_width]:

@@ -54,14 +54,15 @@ EMOJI_RANDOM = dataclasses.replace(
 BROUGHT_BACK = 0.6  # of the rare classes' share, as was asked of it
 LONG_TAIL = Bed("Long-tailed MNIST", "longtail.json", "rare_share", "share of rare classes, 1 is right", 2)
 COLOURS = Bed("Digits, one in a hundred of another colour", "colored.json", "minority_share", "share of the rare colour, 1 is right", 2)
-# The moments with memory and without.
-MODES = Bed("StyleGAN2 on Stacked Digits, 20 kimg", _DIGITS, "madr_modes", "modes hit, of 1000", 0, True, "witness+batch-moments", "witness+moments")
 MNIST = Bed(
     "StyleGAN2 on Stacked MNIST, 40 kimg", "backbone-stacked-mnist-40kimg.json", "madr_modes", "modes hit, of 1000", 0, ours="witness+moments"
 )
-MODES_OF_64 = Bed("Stacked MNIST, 14 px", "weak-d/stacked.json", "modes", "modes hit, of 1000", 0, True, "witness+batch-moments", "witness+moments")
-COVERAGE = dataclasses.replace(EMOJI_RANDOM, memory_free="witness+batch-moments", ours="witness+moments")
-MODES_OF_MNIST = dataclasses.replace(MNIST, memory_free="witness+batch-moments")
+# The moments with memory and without: rows of a sentence, not of the table.
+_TWINS = dict(memory_free="witness+batch-moments", ours="witness+moments")
+MODES = Bed("StyleGAN2 on Stacked Digits, 20 kimg", _DIGITS, "madr_modes", "modes hit, of 1000", 0, **_TWINS)
+MODES_OF_64 = Bed("Stacked MNIST, 14 px", "weak-d/stacked.json", "modes", "modes hit, of 1000", 0, **_TWINS)
+MODES_OF_MNIST = dataclasses.replace(MNIST, **_TWINS)
+COVERAGE = dataclasses.replace(EMOJI_RANDOM, **_TWINS)
 BEDS = (
     Bed("Ring of 8 Gaussians", "toy/ring.json", "modes", "modes held, of 8", 1),
     Bed("Ring with modes of 1 and 2%", "toy/imbalanced.json", "modes", "modes held, of 8", 1),
@@ -149,7 +150,10 @@ def not_yet():
     )
     colours = runs_of(COLOURS)
     if colours:
-        rare += f". Of a colour that one image in a hundred has MADR draws {mean(colours, COLOURS.ours, COLOURS)} of its share, the plain GAN {mean(colours, 'plain', COLOURS)}"
+        rare += (
+            f". Of a colour that one image in a hundred has MADR draws {mean(colours, COLOURS.ours, COLOURS)} of its share, "
+            f"the plain GAN {mean(colours, 'plain', COLOURS)}"
+        )
     return f"What does not work yet: {rare}. On emoji the default, led by pixels' components, is level with the witness in the features of a photographs' network ({told(emoji, EMOJI)})."
 
 
@@ -162,8 +166,10 @@ def what_memory_adds():
         raise UserError(f"The sentence on what memory adds no longer follows from {records.RESULTS}; write it anew in {Path(__file__).name}.")
     return (
         "What the memory of moments adds to the same term with the moments of each batch alone (`--madr-moments-horizon=0`), in modes of 1000. On Stacked Digits, where a step sees 16 "
-        f"images: {told(small, MODES)}; on Stacked MNIST, 3 seeds: {told(of_mnist, MODES_OF_MNIST)}. On Stacked MNIST at 14 px, where it sees 64: {told(large, MODES_OF_64)}; a shorter memory (`--madr-moments-horizon=0.2`, picked among three "
-        f"on these seeds) against the usual one: {told(shorter, MODES_OF_64)}. In coverage of held-out emoji, random convolutions: {told(coverage, COVERAGE)}. The whole comparison: `docs/studies/moments.md`."
+        f"images: {told(small, MODES)}; on Stacked MNIST, 3 seeds: {told(of_mnist, MODES_OF_MNIST)}. On Stacked MNIST at 14 px, where it sees 64: "
+        f"{told(large, MODES_OF_64)}; a shorter memory (`--madr-moments-horizon=0.2`, picked among three on these seeds) against the usual one: "
+        f"{told(shorter, MODES_OF_64)}. In coverage of held-out emoji, random convolutions: {told(coverage, COVERAGE)}. The whole comparison: "
+        "`docs/studies/moments.md`."
     )
 
 
@@ -175,8 +181,9 @@ def text():
         'Means over seeds ± half the width of the 95% interval. Differences are paired by seed, with their 95% interval; "open": the interval holds zero. '
         "MADR is `--madr=1`; led by a photographs' network: `--madr=1 --madr-preset=moments --madr-extractor=file:NETWORK.pt`, EfficientNet-Lite0, which takes twice as long and is no better "
         "in random convolutions. Without memory: the witness alone (`--madr-preset=witness`). "
-        "On Stacked MNIST MADR is `--madr-preset=moments`, which has no tilt. On Stacked Digits plain and the witness, on Stacked MNIST plain and the twin below, on emoji the twin and the runs led by photographs are of another machine than the rest: there equal seeds "
-        "mean no more than equal first weights, and an interval of paired differences may be narrower by chance than those of the means."
+        "On Stacked MNIST MADR is `--madr-preset=moments`, which has no tilt. On Stacked Digits plain and the witness, on Stacked MNIST plain and the "
+        "twin below, on emoji the twin and the runs led by photographs are of another machine than the rest: there equal seeds mean no more than equal "
+        "first weights, and an interval of paired differences may be narrower by chance than those of the means."
     )
     note += "\n\n" + what_memory_adds()
     return "\n".join([*lines, "", note, "", not_yet()]) + "\n"

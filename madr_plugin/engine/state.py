@@ -44,23 +44,18 @@ def load(engine, state):
 
 
 def _take_up(engine, state):
-    engine.begun_anew, engine.left_behind = objectives.load(
-        engine.objective, state.get("objective", {}), engine.device
-    )  # may refuse, as do the next two
     champions, of_tilt = state.get("champions", {}), state.get("tilt_sensor", {})
+    own_sensor = engine.tilt_sensor is not engine.sensor
+    same_sensor = own_sensor and of_tilt.get("kind") == engine.config.tilt_sensor
+    begun, left = objectives.load(engine.objective, state.get("objective", {}), engine.device)  # may refuse, as do the next two
     if engine.champions is not None:
         engine.champions.load(champions)
-    if engine.tilt_sensor is not engine.sensor:
-        same_kind = of_tilt.get("kind") == engine.config.tilt_sensor
-        engine.tilt_sensor.load(of_tilt if same_kind else {}, engine.device)
-        if not same_kind:
-            engine.begun_anew.append("what the tilt's sensor counts")
-    if engine.champions is not None and not champions:
-        engine.begun_anew.append("the table of champions")
-    if champions and engine.champions is None:
-        engine.left_behind.append("the table of champions")
-    if of_tilt and (engine.tilt_sensor is engine.sensor or of_tilt.get("kind") != engine.config.tilt_sensor):
-        engine.left_behind.append("what the tilt's sensor counted")
+    if own_sensor:
+        engine.tilt_sensor.load(of_tilt if same_sensor else {}, engine.device)
+    engine.begun_anew = begun + ["what the tilt's sensor counts"] * (own_sensor and not same_sensor)
+    engine.begun_anew += ["the table of champions"] * (engine.champions is not None and not champions)
+    engine.left_behind = left + ["what the tilt's sensor counted"] * (bool(of_tilt) and not same_sensor)
+    engine.left_behind += ["the table of champions"] * (engine.champions is None and bool(champions))
     if engine.forgetting is not None:
         engine.forgetting.load(state.get("forgetting", {}), engine.device)
     engine.step, engine.nimg, engine.critic_steps = int(state["step"]), int(state["nimg"]), int(state.get("critic_steps", 0))

@@ -8,7 +8,7 @@ import torch
 
 import madr_plugin
 from experiments import spiral
-from madr_plugin import attached
+from madr_plugin import attached, attached_reference
 from madr_spaces.errors import MADRError
 from tests.madr.toy_host import Images
 
@@ -164,7 +164,9 @@ def test_refusals(tmp_path):
     refused(re.escape("must lie in [-1, 1] (got 0 to 200)"), G, torch.linspace(0, 200, 5 * 48).reshape(5, 3, 4, 4))
     refused("moments_horizon=auto", G, points, moments_horizon="auto")
     refused("term=paper is not for use without a GAN", G, points, term="paper")
-    refused("width is of an extractor, and points are their own features", G, points, width=2)
+    refused("width is of an extractor of images, and points are their own features", G, points, width=2)
+    refused("view is of an extractor of images", G, points, view="flip")
+    refused("--madr-shrink=4.0 has no effect without --madr-term=witness", G, points, term="moments", shrink=4.0)
     assert madr_plugin.attach(G, points, announce=quiet, extractor="pca", width=2).extractor.width == 2
     refused("one label vector per image", G, points, labels=torch.zeros([3, 2]))
     term = madr_plugin.attach(G, points, announce=quiet)
@@ -242,7 +244,7 @@ def test_labels_beside_a_reference_that_is_no_tensor_are_refused(tiny_zip):
 
 
 def test_points_that_rounding_would_move_are_refused():
-    fine = attached.TensorSet(mixture(100) * 1e-4).values
+    fine = attached_reference.TensorSet(mixture(100) * 1e-4).values
     assert torch.equal(fine, mixture(100) * 1e-4)
     with pytest.raises(MADRError, match="spread by 2e-06, and less than 1e-05 is lost in rounding; scale them"):
         madr_plugin.attach(network(), mixture(100) * 1e-6, announce=quiet)

@@ -16,6 +16,7 @@ REMEDIES = {
     "--madr-term=witness or witness+moments": dict(term="witness+moments"),
     "--madr-term=moments or witness+moments": dict(term="moments"),
     "--madr-moments-fresh=0": dict(term="moments"),
+    "--madr-extractor=dino, timm:<model> or another network of photographs": dict(extractor="dino"),
     "--madr-replay-weight above 0": dict(replay_weight=0.5),
     "--madr-replay-weight above 0, --madr-moments-horizon=auto or --madr-term=paper": dict(term="moments", moments_horizon="auto"),
     "--madr-replay-weight above 0, --madr-attraction=deficit or --madr-tilt-sensor=cells": dict(tilt=1, tilt_sensor="cells"),
@@ -51,7 +52,7 @@ def without_reader_of(name, reader):
         return dict(term="moments", moments_fresh=64)
     if reader == "--madr-memory=forgetting":
         return dict(replay_weight=0.5, memory="fifo")
-    given = dict(WITHOUT, term="paper", balance="fixed") if name in ("kernel", "reals") else dict(WITHOUT)
+    given = dict(WITHOUT, term="paper", balance="fixed") if name in ("kernel", "reals", "shrink") else dict(WITHOUT)
     return dict(given, tilt=1, tilt_sensor="cells") if name in ("tilt_rarest", "tilt_window") else given
 
 
